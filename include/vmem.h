@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/** @file vmem.h
+ *  All of libvmem. <vmem/jemalloc.h> is apart: it belongs to libvmem-jemalloc. */
+#ifndef VMEM_H
+#define VMEM_H
+
+#include <vmem/allocator.h>
+#include <vmem/codec.h>
+#include <vmem/common.h>
+#include <vmem/env.h>
+#include <vmem/fault.h>
+#include <vmem/manager.h>
+#include <vmem/pool.h>
+#include <vmem/region.h>
+#include <vmem/store.h>
+
+#endif

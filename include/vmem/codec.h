@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/** @file vmem/codec.h
+ *  A page in, bytes out, and back. Codecs are tables of functions, so that a hypervisor without
+ *  libc brings its own; the hosted library has LZ4. */
+#ifndef VMEM_CODEC_H
+#define VMEM_CODEC_H
+#include <vmem/common.h>
+VMEM_BEGIN_DECLS
+
+/** Ids of the codecs that come with the library; one's own start at VMEM_CODEC_USER. */
+enum vmem_codec_id {
+	VMEM_CODEC_RAW = 1,  /**< the page as it is */
+	VMEM_CODEC_FILL = 2, /**< one 64-bit word, repeated */
+	VMEM_CODEC_LZ4 = 3,
+	VMEM_CODEC_ZSTD = 4,
+	VMEM_CODEC_DELTA = 5,
+	VMEM_CODEC_USER = 8, /**< 8..15 are the caller's */
+	VMEM_CODEC_MAX = 15
+};
+
+/** Flag of a codec: decode needs no context and gets NULL. Loads then never wait for a context, which
+ *  a save may hold for as long as reading its page takes. */
+#define VMEM_CODEC_DECODE_WITHOUT_CONTEXT (UINT32_C(1) << 0)
+
+/** A codec. Functions are called from any thread, each thread with a context of its own, and must
+ *  not allocate, block, or keep a pointer to what they were given. */
+struct vmem_codec {
+	size_t size;          /**< sizeof(*this) as the caller compiled it */
+	const char *name;     /**< for reports: "lz4" */
+	uint32_t id;          /**< enum vmem_codec_id; 1..15, unique in its table */
+	uint32_t flags;       /**< VMEM_CODEC_DECODE_WITHOUT_CONTEXT; other bits 0 */
+	size_t context_bytes; /**< bytes of one context; 0: none, functions get NULL */
+
+	/** Prepares a context of context_bytes (aligned to 64, zeroed). NULL: nothing to do.
+	 *  @return 0, or a negative VMEM error */
+	int (*context_init)(void *context);
+
+	/** Encodes the 4096 bytes at @p page. @p reference: the page that a delta is made against, else NULL.
+	 *  @return bytes written (1..capacity), or 0 when the result would be larger than @p capacity */
+	size_t (*encode)(void *context, void *dst, size_t capacity, const void *page,
+			 const void *reference);
+
+	/** Decodes exactly one page. @p src is untrusted: it may never write outside the 4096 bytes.
+	 *  @return 0, -VMEM_EBADMSG */
+	int (*decode)(void *context, void *page, const void *src, size_t bytes,
+		      const void *reference);
+};
+
+/** The built-in codecs. @threads any @since 1.0 */
+VMEM_API const struct vmem_codec *vmem_codec_raw(void);
+/** One 64-bit word, repeated; encode gives 0 for any other page. @threads any @since 1.0 */
+VMEM_API const struct vmem_codec *vmem_codec_fill(void);
+/** LZ4 block format, through liblz4. Not in libvmem-core.a. @threads any @since 1.0 */
+VMEM_API const struct vmem_codec *vmem_codec_lz4(void);
+
+/** Whether a page is one 64-bit word repeated. Looks at the end first, where most pages differ.
+ *  @param page  4096 bytes, aligned to 8
+ *  @param[out] ret_word  the word; set only when it is
+ *  @return 1 if so, else 0
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_page_same_filled(const void *page, uint64_t *ret_word);
+
+/** Fills a page with one 64-bit word. @threads any @since 1.0 */
+VMEM_API void vmem_page_fill(void *page, uint64_t word);
+
+/** The checksum that goes with every stored page: the low 32 bits of XXH3-64 with seed 0
+ *  (xxHash specification 0.8). The same with every @p cpu.
+ *  @param cpu  VMEM_CPU_* that may be used
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API uint32_t vmem_page_checksum(const void *page, uint32_t cpu);
+
+VMEM_END_DECLS
+#endif

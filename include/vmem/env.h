@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/** @file vmem/env.h
+ *  What an object needs of its surroundings besides memory: locks, a pause, a log.
+ *  Given in options; it must outlive every object made with it. */
+#ifndef VMEM_ENV_H
+#define VMEM_ENV_H
+#include <vmem/common.h>
+VMEM_BEGIN_DECLS
+
+/** What a log record is about; the numbers a and b are explained beside each code. */
+enum vmem_log_code {
+	VMEM_LOG_CORRUPT_OBJECT =
+		1, /**< an object failed its checksum; a: handle or ref, b: vm or stream */
+	VMEM_LOG_BUDGET_EXCEEDED = 2, /**< nothing more fits; a: bytes used, b: budget in bytes */
+	VMEM_LOG_PAGE_LOST = 3,       /**< a page was poisoned; a: key, b: error number */
+	VMEM_LOG_PAGE_UNMOVABLE = 4,  /**< the kernel holds a page; a: key, b: error number */
+	VMEM_LOG_NO_PROGRESS =
+		5, /**< reclaim finds nothing to take; a: bytes used, b: budget in bytes */
+	VMEM_LOG_SYSCALL_FAILED = 6 /**< a: which (enum in docs/requirements.md), b: error number */
+};
+
+/** Locks are never held while guest or caller memory is read. lock_new == NULL: the caller
+ *  promises that no two calls run together, and no lock is taken. */
+struct vmem_env {
+	size_t size;   /**< sizeof(*this) as the caller compiled it */
+	void *context; /**< handed to each function */
+
+	void *(*lock_new)(void *context); /**< NULL on failure */
+	void (*lock_free)(void *context, void *lock);
+	void (*lock)(void *context, void *lock); /**< not recursive */
+	void (*unlock)(void *context, void *lock);
+
+	/** Called in a loop while waiting for another thread; may be NULL (then the processor's pause). */
+	void (*relax)(void *context);
+
+	/** One record. Not called on a path that serves a fault. May be NULL. */
+	void (*log)(void *context, enum vmem_log_code code, uint64_t a, uint64_t b);
+};
+
+VMEM_END_DECLS
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/** @file vmem/manager.h
+ *  One budget of physical memory over the regions of one or more VMs, kept by a reclaim loop that
+ *  works ahead of need. Linux only.
+ *
+ *  The budget counts guest pages that are resident, pages in staging, the segments of the pool and
+ *  the library's metadata. Page tables, and KVM's own, are outside it.
+ *
+ *  Descriptors are opened by vmem_manager_new() and vmem_region_attach(); threads that serve faults
+ *  and reclaim use only ioctl, read, write, poll, futex, madvise, process_madvise, mmap, munmap and
+ *  clock_gettime, so that a seccomp filter can close behind them. */
+#ifndef VMEM_MANAGER_H
+#define VMEM_MANAGER_H
+#include <vmem/allocator.h>
+#include <vmem/common.h>
+#include <vmem/env.h>
+#include <vmem/store.h>
+VMEM_BEGIN_DECLS
+
+typedef struct vmem_manager vmem_manager; /* opaque */
+
+/** What the manager tells the VMM. */
+enum vmem_manager_event {
+	/** Reclaim finds nothing more to take and the budget is used up: faults wait until memory is
+	 *  discarded, unpinned or detached, or the budget grows. a: bytes used, b: budget in bytes. */
+	VMEM_MANAGER_STUCK = 1,
+	/** It goes on again. a, b: as above. */
+	VMEM_MANAGER_UNSTUCK = 2
+};
+
+/** Options. Fields are only ever added at the end. */
+struct vmem_manager_opts {
+	size_t size;    /**< sizeof(*this) as the caller compiled it */
+	uint64_t flags; /**< 0; an unknown bit is -VMEM_EINVAL */
+	const struct vmem_allocator *allocator; /**< for metadata; NULL: libc */
+	uint64_t budget_bytes;  /**< physical bytes of all regions with all that the library adds; 0: no limit */
+	uint64_t reserve_bytes; /**< frames kept free ahead of need; 0: 1/64 of the budget, 1..64 MiB */
+	uint64_t staging_bytes; /**< most of the budget that the second chance may hold; 0: 1/16 of the budget */
+	uint32_t max_object_bytes; /**< a page that encodes to more is not stored; 0: 3072 */
+	uint32_t fault_spin_us; /**< how long a handler thread looks for the next fault before it sleeps, 0: 50 */
+
+	/** Called by the reclaim thread, never on a path that serves a fault. It may call back. May be NULL. */
+	void (*on_event)(void *context, enum vmem_manager_event event, uint64_t a, uint64_t b);
+	void *context; /**< for on_event */
+};
+
+/** All counters since the start, and gauges of now. */
+struct vmem_manager_metrics {
+	size_t size;             /**< sizeof(*this) as the caller compiled it; set before the call */
+	uint64_t budget_bytes;
+	uint64_t used_bytes;     /**< the sum of the next four */
+	uint64_t resident_bytes; /**< guest pages in place */
+	uint64_t staging_bytes;  /**< guest pages taken out, and copies not yet freed */
+	uint64_t pool_bytes;     /**< segments */
+	uint64_t metadata_bytes; /**< tables of all modules */
+	uint64_t reserve_bytes;  /**< what reclaim keeps free */
+	uint64_t stalls;         /**< faults that found the reserve empty */
+	uint64_t stall_ns;       /**< how long they waited, summed */
+	uint64_t reclaim_ns;     /**< CPU time of the reclaim loop */
+	uint64_t reclaim_rounds;
+	uint64_t stuck;          /**< times that nothing more could be taken */
+	uint64_t run_ns_per_page;       /**< measured cost of taking a page out in a run by UFFDIO_MOVE; 0: not yet */
+	uint64_t scattered_ns_per_page; /**< measured cost of taking a scattered page by write-protect and copy */
+	uint64_t kernel_features; /**< VMEM_KERNEL_* that this kernel has and this process may use */
+};
+
+#define VMEM_KERNEL_MOVE (UINT64_C(1) << 0)   /**< UFFDIO_MOVE, Linux 6.8 */
+#define VMEM_KERNEL_WP (UINT64_C(1) << 1)     /**< write-protect of anonymous memory, Linux 5.7 */
+#define VMEM_KERNEL_POISON (UINT64_C(1) << 2) /**< UFFDIO_POISON, Linux 6.6 */
+#define VMEM_KERNEL_SIGBUS (UINT64_C(1) << 3) /**< faults as SIGBUS, Linux 4.14 */
+#define VMEM_KERNEL_VECTOR_DISCARD (UINT64_C(1) << 4) /**< process_madvise(MADV_DONTNEED) on oneself, Linux 6.13 */
+#define VMEM_KERNEL_KERNEL_FAULTS (UINT64_C(1) << 5)  /**< faults from inside the kernel too: needed for KVM
+                                                           and for system calls on guest memory */
+
+/** Make a manager and open its descriptors.
+ *  @param[out] ret_manager  set only on success
+ *  @return 0, -VMEM_EINVAL, -VMEM_E2BIG, -VMEM_ENOMEM, -VMEM_ENOTSUP (page size is not 4 KiB),
+ *          -VMEM_ENODEV (kernel without userfaultfd), -VMEM_EPERM (no userfaultfd for this process: set
+ *          vm.unprivileged_userfaultfd=1, give read and write permission on /dev/userfaultfd, or
+ *          CAP_SYS_PTRACE), -VMEM_EIO
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_manager_new(vmem_manager **ret_manager, const struct vmem_manager_opts *opts) VMEM_NODISCARD;
+
+/** Stop the threads and free the manager. All regions must be detached.
+ *  @return 0, -VMEM_EBUSY (regions are attached; nothing was freed)
+ *  @threads exclusive
+ *  @since 1.0 */
+VMEM_API int vmem_manager_free(vmem_manager *manager);
+
+/** Start a thread that serves faults and one that reclaims.
+ *  @return 0, -VMEM_EBUSY (running), -VMEM_ENOMEM
+ *  @threads serial
+ *  @since 1.0 */
+VMEM_API int vmem_manager_thread_start(vmem_manager *manager) VMEM_NODISCARD;
+
+/** Stop them. Faults are not served from then on: whoever touches a page that is away waits.
+ *  @threads serial
+ *  @since 1.0 */
+VMEM_API void vmem_manager_thread_stop(vmem_manager *manager);
+
+/** A descriptor that is readable when vmem_manager_step() has something to do, for the VMM's own loop.
+ *  @return the descriptor, owned by the manager
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_manager_fd(vmem_manager *manager);
+
+/** Serve the faults that wait, then reclaim for about @p reclaim_us. For VMMs that start no thread.
+ *  @param[out] ret_next_ms  call again after this many milliseconds at the latest; may be NULL
+ *  @return 1 if there is more to do now, else 0, -VMEM_EBUSY (threads are running)
+ *  @threads serial
+ *  @since 1.0 */
+VMEM_API int vmem_manager_step(vmem_manager *manager, uint32_t reclaim_us, uint32_t *ret_next_ms);
+
+/** vmem_manager_step() in a loop, until vmem_manager_stop().
+ *  @return 0, -VMEM_EBUSY (threads are running), -VMEM_EIO
+ *  @threads serial
+ *  @since 1.0 */
+VMEM_API int vmem_manager_run(vmem_manager *manager) VMEM_NODISCARD;
+
+/** Make vmem_manager_run() return. Async-signal-safe.
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API void vmem_manager_stop(vmem_manager *manager);
+
+/** Change the budget; reclaim follows in its own time.
+ *  @return 0, -VMEM_EINVAL (below what is pinned and cannot shrink; nothing changed)
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_manager_set_budget(vmem_manager *manager, uint64_t budget_bytes);
+
+/** Counters and gauges. @return 0, -VMEM_EINVAL @threads any @since 1.0 */
+VMEM_API int vmem_manager_get_metrics(vmem_manager *manager, struct vmem_manager_metrics *metrics);
+
+/** What the store holds for all regions. @return 0, -VMEM_EINVAL @threads any @since 1.0 */
+VMEM_API int vmem_manager_get_account(vmem_manager *manager, struct vmem_store_account *account);
+
+VMEM_END_DECLS
+#endif

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/** @file vmem/region.h
+ *  Guest memory that the VMM mapped and keeps owning, attached to a manager, which from then on
+ *  takes cold pages out of it and brings them back when they are touched. Linux only.
+ *
+ *  Private anonymous memory. Refused by name: private file mappings, shared and memfd memory,
+ *  mlocked memory, hugetlbfs (-VMEM_ENOTSUP).
+ *  Attached memory gets MADV_DONTFORK, MADV_DONTDUMP and MADV_NOHUGEPAGE; the VMM must not call
+ *  madvise(MADV_DONTNEED) or mmap() over it (vmem_region_discard() does the first). */
+#ifndef VMEM_REGION_H
+#define VMEM_REGION_H
+#include <vmem/common.h>
+#include <vmem/manager.h>
+#include <vmem/store.h>
+VMEM_BEGIN_DECLS
+
+typedef struct vmem_region vmem_region; /* opaque */
+
+/** Where a page is. */
+enum vmem_page_state {
+	VMEM_PAGE_ABSENT = 0,   /**< never touched or discarded: reads as zero */
+	VMEM_PAGE_SOURCE = 1,   /**< not loaded yet: its bytes are with the caller */
+	VMEM_PAGE_RESIDENT = 2, /**< mapped and private to the guest */
+	VMEM_PAGE_CLEAN = 3,    /**< resident, not written since it came back; its ref is still valid */
+	VMEM_PAGE_SHARED = 4,   /**< mapped copy-on-write to a frame shared with other pages */
+	VMEM_PAGE_STAGED = 5,   /**< taken out whole, not compressed */
+	VMEM_PAGE_STORING = 6,  /**< staged, and being saved */
+	VMEM_PAGE_STORED = 7,   /**< in the store */
+	VMEM_PAGE_ARRIVING = 8, /**< being brought back */
+	VMEM_PAGE_POISONED = 9, /**< its bytes are gone: an access is an error, never zeros */
+	VMEM_PAGE_STATES = 10
+};
+
+/** How faults on a region reach the library. */
+enum vmem_fault_way {
+	/** A thread of the manager (or its step). For everything, KVM guests too. */
+	VMEM_FAULT_THREAD = 0,
+	/** The faulting thread, by SIGBUS and vmem_fault_sigbus(). Fastest, but only for memory that the
+	 *  kernel never touches on the guest's behalf: not for KVM guests. */
+	VMEM_FAULT_SIGBUS = 1
+};
+
+/** All asynchronous DMA into this memory (io_uring, vhost, VFIO, O_DIRECT by other threads) is pinned with
+ *  vmem_region_pin(). Then scattered pages may be taken by write-protect, copy and discard, which is
+ *  several times cheaper than one UFFDIO_MOVE each; without it a DMA in flight would land nowhere. On
+ *  kernels without UFFDIO_MOVE (before 6.8) pages are taken out only if this is said. */
+#define VMEM_REGION_DMA_PINNED (UINT64_C(1) << 0)
+
+/** Options. Fields are only ever added at the end. */
+struct vmem_region_opts {
+	size_t size;    /**< sizeof(*this) as the caller compiled it */
+	uint64_t flags; /**< VMEM_REGION_*; an unknown bit is -VMEM_EINVAL */
+	uint64_t gpa;   /**< guest physical address of the first byte, page-aligned */
+	void *hva;      /**< where it is mapped, page-aligned (attach only) */
+	uint64_t bytes; /**< page multiple, 1 page .. 16 TiB */
+	uint32_t fault_way;          /**< enum vmem_fault_way */
+	uint32_t fault_around_pages; /**< most pages brought back by one fault, power of two, 1..64; 0: 16; 1: off */
+	uint64_t fault_deadline_ms;  /**< a load not over by then is given up and the page poisoned;
+	                                     1..86400000, 0: 10000 */
+	vmem_region *same_vm_as;     /**< NULL: a VM of its own; else a region of the same VM */
+
+	/** A page's bytes are gone (checksum, I/O error, deadline) and it is being poisoned. Called on a path
+	 *  that serves faults: it must not touch guest memory, block or call back. May be NULL. */
+	void (*on_lost)(void *context, uint64_t gpa, int error);
+	void *context; /**< for on_lost */
+};
+
+/** Counters since attach, and gauges of now. */
+struct vmem_region_metrics {
+	size_t size; /**< sizeof(*this) as the caller compiled it; set before the call */
+	uint64_t bytes;
+	uint64_t pages[VMEM_PAGE_STATES]; /**< pages by state, now */
+	uint64_t pinned_pages;
+	uint64_t staging_copies;     /**< pages in place whose copy in staging is not freed yet */
+	uint64_t faults;             /**< served: the sum of the next five */
+	uint64_t faults_zero;        /**< on absent pages */
+	uint64_t faults_staged;      /**< came back from staging */
+	uint64_t faults_stored;      /**< came back from the store */
+	uint64_t faults_write;       /**< first write to a clean page, or to one that was being taken */
+	uint64_t faults_redundant;   /**< the page was there already */
+	uint64_t prefetched;         /**< pages brought back beside a faulting one */
+	uint64_t stalls;             /**< faults that waited for a free frame */
+	uint64_t stall_ns;
+	uint64_t lost;               /**< pages poisoned */
+	uint64_t fault_p50_ns;       /**< from the fault's arrival in the library to its answer */
+	uint64_t fault_p99_ns;
+	uint64_t fault_max_ns;
+	uint64_t taken_run;          /**< pages taken out by UFFDIO_MOVE */
+	uint64_t taken_scattered;    /**< pages taken out by write-protect, copy and discard */
+	uint64_t taken_clean;        /**< clean pages dropped */
+	uint64_t taken_undone;       /**< pages written while they were being taken, and left in place */
+	uint64_t unmovable;          /**< pages that the kernel held */
+	uint64_t saved;              /**< pages that went into the store */
+	uint64_t rejected;           /**< pages that the store refused */
+	uint64_t discarded;          /**< pages discarded by the VMM */
+};
+
+/** Attach memory. Pages that are present are resident, others absent. The guest must not run yet.
+ *  @param[out] ret_region  set only on success
+ *  @return 0, -VMEM_EINVAL (unaligned, bad options), -VMEM_E2BIG, -VMEM_EEXIST (overlaps a region, in guest
+ *          physical addresses of the VM or in host addresses), -VMEM_ENOTSUP (memory of a kind that cannot
+ *          be paged; see vmem_region_why()), -VMEM_EBUSY (has a userfaultfd of somebody else), -VMEM_EPERM,
+ *          -VMEM_ENOSPC (256 regions), -VMEM_ENOMEM, -VMEM_EIO
+ *  @threads serial for the manager
+ *  @since 1.0 */
+VMEM_API int vmem_region_attach(vmem_region **ret_region, vmem_manager *manager,
+				const struct vmem_region_opts *opts) VMEM_NODISCARD;
+
+/** Map @p opts->bytes of private anonymous memory (hva is ignored) and attach it.
+ *  @return as vmem_region_attach()
+ *  @threads serial for the manager
+ *  @since 1.0 */
+VMEM_API int vmem_region_alloc(vmem_region **ret_region, vmem_manager *manager,
+			       const struct vmem_region_opts *opts) VMEM_NODISCARD;
+
+/** Why memory cannot be attached, in words: "mlocked memory", "private file mapping", ... or "" if it can.
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API const char *vmem_region_why(const void *hva, uint64_t bytes);
+
+#define VMEM_DETACH_RESTORE 0u /**< bring every page back first; it must fit */
+#define VMEM_DETACH_DISCARD 1u /**< the guest is gone: drop everything. Memory of vmem_region_alloc() is
+                                    unmapped, attached memory is left without access (never as zeros) */
+
+/** Detach. No thread may touch the memory, and no other call on the region may run, until it returns
+ *  (with RESTORE the guest may run, if its faults come to a thread).
+ *  @return 0, -VMEM_EINVAL, -VMEM_EIO (RESTORE: pages are lost; DISCARD: access could not be taken away;
+ *          the region stays attached)
+ *  @threads exclusive for the region, serial for the manager
+ *  @since 1.0 */
+VMEM_API int vmem_region_detach(vmem_region *region, uint32_t how);
+
+/** Where the region is mapped. @threads any @since 1.0 */
+VMEM_API void *vmem_region_hva(const vmem_region *region);
+
+/** State of the page at @p gpa. @return enum vmem_page_state, -VMEM_ERANGE @threads any @since 1.0 */
+VMEM_API int vmem_region_page_state(const vmem_region *region, uint64_t gpa);
+
+/** Write into guest memory without faults, e.g. to load an image: whole pages, absent or stored ones too.
+ *  Waits for free frames where needed. Not for pages that the guest uses at the same time.
+ *  @param gpa,bytes  page-aligned
+ *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_EIO
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint64_t bytes) VMEM_NODISCARD;
+
+/** Read guest memory without making it resident, page by page; each page as it was at one moment, unless
+ *  the guest writes to it at that moment.
+ *  @param gpa,bytes  page-aligned
+ *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_EIO (a poisoned page)
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_region_read(vmem_region *region, uint64_t gpa, void *data, uint64_t bytes) VMEM_NODISCARD;
+
+/** Bring pages back and hold them (DMA, emulated devices). Counted: each pin needs its unpin; 65535 a page.
+ *  @param gpa,bytes  rounded outwards to pages
+ *  @return 0, -VMEM_ERANGE, -VMEM_EIO (a poisoned page), -VMEM_ENOSPC (more than the budget can hold, or
+ *          65535 pins); on error nothing is pinned
+ *  @threads any, but not in a callback
+ *  @since 1.0 */
+VMEM_API int vmem_region_pin(vmem_region *region, uint64_t gpa, uint64_t bytes) VMEM_NODISCARD;
+
+/** Let go of them. @return 0, -VMEM_ERANGE, -VMEM_EINVAL (a page is not pinned; nothing changed) @threads any @since 1.0 */
+VMEM_API int vmem_region_unpin(vmem_region *region, uint64_t gpa, uint64_t bytes);
+
+/** Bring the page at @p gpa back, as a fault on it would.
+ *  @param write  1: for writing
+ *  @return 0, -VMEM_ERANGE, -VMEM_EIO (poisoned)
+ *  @threads any, but not in a callback
+ *  @since 1.0 */
+VMEM_API int vmem_region_resolve(vmem_region *region, uint64_t gpa, int write) VMEM_NODISCARD;
+
+/** Drop the contents of pages: they read as zero from then on. Pinned pages are left alone.
+ *  @param gpa,bytes  rounded inwards to pages
+ *  @param[out] ret_bytes  what was really released: resident, staged and stored bytes; may be NULL
+ *  @return 0, -VMEM_ERANGE, -VMEM_EBUSY (some pages are pinned; the others are dropped), -VMEM_EIO
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_region_discard(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_bytes);
+
+/** Take resident pages out into staging now, whatever their age. Pinned pages stay.
+ *  @param gpa,bytes  rounded inwards to pages
+ *  @param[out] ret_pages  how many went; may be NULL
+ *  @return 0, -VMEM_ERANGE, -VMEM_ENOTSUP (this kernel cannot without VMEM_REGION_DMA_PINNED)
+ *  @threads any, but not in a callback
+ *  @since 1.0 */
+VMEM_API int vmem_region_stage(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_pages);
+
+/** vmem_region_stage() for single pages, each named by the guest physical address of its first byte, in
+ *  ascending order: one batch, whichever way is cheaper.
+ *  @return 0, -VMEM_ERANGE, -VMEM_EINVAL (unaligned or not ascending; nothing was done), -VMEM_ENOTSUP
+ *  @threads any, but not in a callback
+ *  @since 1.0 */
+VMEM_API int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, uint32_t count,
+				     uint64_t *ret_pages);
+
+/** Save staged pages into the store now.
+ *  @param[out] ret_pages  how many went; may be NULL
+ *  @return 0, -VMEM_ERANGE, -VMEM_ENOSPC (budget), -VMEM_ENOMEM
+ *  @threads any, but not in a callback
+ *  @since 1.0 */
+VMEM_API int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_pages);
+
+/** Counters and gauges. @return 0, -VMEM_EINVAL @threads any @since 1.0 */
+VMEM_API int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *metrics);
+
+/** What the store holds for the region's VM. @return 0, -VMEM_EINVAL @threads any @since 1.0 */
+VMEM_API int vmem_region_get_account(vmem_region *region, struct vmem_store_account *account);
+
+VMEM_END_DECLS
+#endif

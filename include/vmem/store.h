@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/** @file vmem/store.h
+ *  The page store: what a cold page is worth, and where it is kept. A page of one repeated word
+ *  lives in its reference; any other is compressed into the pool. Accounts are kept per VM.
+ *
+ *  A reference (ref) has at most 56 bits and is never 0, so that it fits beside the state of a page
+ *  in one word. The time of a load does not depend on whether others hold the same content. */
+#ifndef VMEM_STORE_H
+#define VMEM_STORE_H
+#include <vmem/allocator.h>
+#include <vmem/codec.h>
+#include <vmem/common.h>
+#include <vmem/env.h>
+VMEM_BEGIN_DECLS
+
+typedef struct vmem_store vmem_store; /* opaque */
+
+typedef uint64_t vmem_store_ref;   /**< 1 .. 2^56-1 */
+typedef uint64_t vmem_store_token; /**< a load in progress; never 0 */
+
+/** Options. Fields are only ever added at the end. */
+struct vmem_store_opts {
+	size_t size;    /**< sizeof(*this) as the caller compiled it */
+	uint64_t flags; /**< 0; an unknown bit is -VMEM_EINVAL */
+	const struct vmem_allocator
+		*allocator; /**< for tables; NULL: libc (freestanding: -VMEM_EINVAL) */
+	const struct vmem_allocator *segments; /**< for the pool's segments; NULL: as allocator */
+	const struct vmem_env *env; /**< NULL: pthread and no log (freestanding: no locks) */
+	uint64_t budget_bytes;      /**< most bytes of segments, 0: no limit */
+	const struct vmem_codec *const *
+		codecs; /**< page codecs, the first is used on arrival; NULL: LZ4 (freestanding: none) */
+	uint32_t codec_count;      /**< 0..13 */
+	uint32_t parallel;         /**< calls that encode or decode at once, 1..64, 0: 8 */
+	uint32_t cpu;              /**< VMEM_CPU_* that may be used */
+	uint32_t max_object_bytes; /**< a page that encodes to more is refused with -VMEM_EFBIG;
+	                                             0 or 4096: kept raw */
+};
+
+/** Options of a VM. Fields are only ever added at the end. */
+struct vmem_store_vm_opts {
+	size_t size;       /**< sizeof(*this) as the caller compiled it */
+	uint64_t flags;    /**< 0 */
+	uint64_t vm_bytes; /**< guest memory of the VM, for its cap */
+	uint32_t
+		cap_percent; /**< most pool bytes of this VM, in percent of vm_bytes, 1..100; 0: no cap.
+	                          Pages that are being saved when it is reached may go past it */
+};
+
+/** What became of stored pages: of one VM, or of all. */
+struct vmem_store_account {
+	size_t size;         /**< sizeof(*this) as the caller compiled it; set before the call */
+	uint64_t pages;      /**< stored now */
+	uint64_t pages_same; /**< of them one repeated word */
+	uint64_t pages_compressed; /**< of them encoded by a codec */
+	uint64_t pages_raw;        /**< of them kept as they are */
+	uint64_t logical_bytes;    /**< pages * 4096 */
+	uint64_t physical_bytes; /**< bytes of their objects in the pool, with headers and grain */
+	uint64_t metadata_bytes; /**< in total only: pool index and tables, and the store's own */
+	uint64_t segment_bytes;  /**< in total only: memory taken for segments */
+	uint64_t saves;          /**< since the start */
+	uint64_t loads;          /**< since the start */
+	uint64_t rejects;        /**< saves refused since the start: too large or no room */
+	uint64_t corrupt;        /**< loads that failed their checksum since the start */
+};
+
+/** One page of a batch. */
+struct vmem_store_item {
+	uint64_t key;           /**< the caller's name of the page: (region, page number) */
+	void *page;             /**< 4096 bytes, aligned to 8; read by saves, written by loads */
+	vmem_store_ref ref;     /**< set by saves; given to loads and drops */
+	vmem_store_token token; /**< set by loads that return -VMEM_EINPROGRESS */
+	int32_t result;         /**< what the single call would have returned */
+};
+
+/** What vmem_store_poll() reports. */
+enum vmem_store_event_type {
+	VMEM_STORE_LOADED =
+		1, /**< the load named by token is over; result says how; key as given to the load */
+	VMEM_STORE_OFFER =
+		2, /**< the page of key lies beside one just read and is cheap to load now */
+	VMEM_STORE_LOST = 3 /**< the page of key is gone; result says why */
+};
+
+struct vmem_store_event {
+	enum vmem_store_event_type type;
+	int32_t result;
+	uint32_t vm;
+	uint32_t pad;
+	uint64_t key;
+	vmem_store_token token;
+};
+
+/** Make an empty store.
+ *  @param[out] ret_store  set only on success
+ *  @param opts  NULL: all defaults
+ *  @return 0, -VMEM_EINVAL, -VMEM_E2BIG, -VMEM_ENOMEM
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_store_new(vmem_store **ret_store,
+			    const struct vmem_store_opts *opts) VMEM_NODISCARD;
+
+/** Free it with all pages. NULL is fine. @threads exclusive @since 1.0 */
+VMEM_API void vmem_store_free(vmem_store *store);
+
+/** Add a VM: an account, a cap and a stream in the pool.
+ *  @param opts  NULL: no cap
+ *  @return 0, -VMEM_EINVAL, -VMEM_E2BIG, -VMEM_ENOSPC (65535 VMs), -VMEM_ENOMEM
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_store_add_vm(vmem_store *store, const struct vmem_store_vm_opts *opts,
+			       uint32_t *ret_vm) VMEM_NODISCARD;
+
+/** Change the cap of a VM, 1..100 percent of its memory, 0: none. What is over it stays; new saves get -VMEM_ENOSPC.
+ *  @return 0, -VMEM_ENOENT, -VMEM_EINVAL
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_store_set_cap(vmem_store *store, uint32_t vm, uint32_t cap_percent);
+
+/** Drop all pages of a VM, and the VM. No call for this VM may run at the same time. Its events that wait
+ *  for vmem_store_poll() are discarded; its number may be given to another VM.
+ *  @return 0, -VMEM_ENOENT, -VMEM_EBUSY (a load of it is in progress; nothing was dropped)
+ *  @threads any, but see above
+ *  @since 1.0 */
+VMEM_API int vmem_store_drop_vm(vmem_store *store, uint32_t vm);
+
+/** Save a page: the bytes at @p page must not change meanwhile.
+ *  @param key  comes back with offers and losses; the store does not interpret it
+ *  @param page  4096 bytes, aligned to 8
+ *  @param[out] ret_ref  set only on success
+ *  @return 0, -VMEM_EFBIG (max_object_bytes), -VMEM_ENOSPC (budget or cap), -VMEM_ENOMEM, -VMEM_ENOENT (vm)
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_store_save(vmem_store *store, uint32_t vm, uint64_t key, const void *page,
+			     vmem_store_ref *ret_ref) VMEM_NODISCARD;
+
+/** Load a page; it stays stored until dropped.
+ *  @param page  4096 bytes, aligned to 8, valid until the load is over
+ *  @param[out] ret_token  set only with -VMEM_EINPROGRESS, and before the end of the load can be polled,
+ *                         which may be before this call returns; NULL: such loads return -VMEM_EAGAIN instead
+ *  @return 0 (the bytes are there), -VMEM_EINPROGRESS (vmem_store_poll() tells when), -VMEM_EBADMSG
+ *          (corrupt: not returned), -VMEM_EIO, -VMEM_ENOENT (no such ref or vm), -VMEM_EAGAIN
+ *  @threads any; not together with the drop of the same ref
+ *  @since 1.0 */
+VMEM_API int vmem_store_load(vmem_store *store, uint32_t vm, uint64_t key, vmem_store_ref ref,
+			     void *page, vmem_store_token *ret_token) VMEM_NODISCARD;
+
+/** Read a page as vmem_store_load() does, without counting as a use of it: it does not move
+ *  between tiers, is not marked young, and offers nothing. For snapshots and migration.
+ *  @threads any; not together with the drop of the same ref
+ *  @since 1.0 */
+VMEM_API int vmem_store_peek(vmem_store *store, uint32_t vm, uint64_t key, vmem_store_ref ref,
+			     void *page, vmem_store_token *ret_token) VMEM_NODISCARD;
+
+/** Forget a page.
+ *  @return 0, -VMEM_ENOENT (no such ref or vm), -VMEM_EBUSY (a load of it is in progress; it stays)
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_store_drop(vmem_store *store, uint32_t vm, vmem_store_ref ref);
+
+/** Batches: each item as by the single call, its result in the item.
+ *  @return the number of items whose result is 0
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API uint32_t vmem_store_save_batch(vmem_store *store, uint32_t vm,
+					struct vmem_store_item *items, uint32_t count);
+/** @copydoc vmem_store_save_batch @threads any @since 1.0 */
+VMEM_API uint32_t vmem_store_load_batch(vmem_store *store, uint32_t vm,
+					struct vmem_store_item *items, uint32_t count);
+/** @copydoc vmem_store_save_batch @threads any @since 1.0 */
+VMEM_API uint32_t vmem_store_peek_batch(vmem_store *store, uint32_t vm,
+					struct vmem_store_item *items, uint32_t count);
+/** @copydoc vmem_store_save_batch @threads any @since 1.0 */
+VMEM_API uint32_t vmem_store_drop_batch(vmem_store *store, uint32_t vm,
+					struct vmem_store_item *items, uint32_t count);
+
+/** Take events: loads that are over, offers, losses. Does not block.
+ *  @return how many were written to @p events, 0..capacity
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API uint32_t vmem_store_poll(vmem_store *store, struct vmem_store_event *events,
+				  uint32_t capacity);
+
+/** The background part: compaction and refilling of reserves.
+ *  @param budget_ns  about how long it may take by the caller's clock; work is cut into pieces of about 50 us
+ *  @param now_ns  the caller's clock, monotonic
+ *  @return 1 if there is more to do now, else 0
+ *  @threads serial, and together with any other call
+ *  @since 1.0 */
+VMEM_API int vmem_store_work(vmem_store *store, uint64_t budget_ns, uint64_t now_ns);
+
+/** Change the total budget. What is over it stays until dropped; new saves get -VMEM_ENOSPC.
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API void vmem_store_set_budget(vmem_store *store, uint64_t budget_bytes);
+
+/** The account of one VM. @return 0, -VMEM_ENOENT, -VMEM_EINVAL @threads any @since 1.0 */
+VMEM_API int vmem_store_vm_account(vmem_store *store, uint32_t vm,
+				   struct vmem_store_account *account);
+
+/** The sum over all VMs, with what belongs to none. @return 0, -VMEM_EINVAL @threads any @since 1.0 */
+VMEM_API int vmem_store_total_account(vmem_store *store, struct vmem_store_account *account);
+
+VMEM_END_DECLS
+#endif

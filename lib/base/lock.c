@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Locks through the caller's environment: see lock.h. */
+#include "base/lock.h"
+#include "base/mem.h"
+
+#ifdef VMEMI_CORE
+static const struct vmem_env default_env = { .size = sizeof(default_env) };
+#else
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+
+static void *mutex_new(void *context)
+{
+	pthread_mutex_t *m = malloc(sizeof(*m));
+
+	(void)context;
+	if (m && pthread_mutex_init(m, NULL)) {
+		free(m);
+		m = NULL;
+	}
+	return m;
+}
+
+static void mutex_free(void *context, void *lock)
+{
+	(void)context;
+	pthread_mutex_destroy(lock);
+	free(lock);
+}
+
+static void mutex_lock(void *context, void *lock)
+{
+	(void)context;
+	pthread_mutex_lock(lock);
+}
+
+static void mutex_unlock(void *context, void *lock)
+{
+	(void)context;
+	pthread_mutex_unlock(lock);
+}
+
+static void yield_processor(void *context)
+{
+	(void)context;
+	sched_yield();
+}
+
+static const struct vmem_env default_env = {
+	.size = sizeof(default_env),
+	.lock_new = mutex_new,
+	.lock_free = mutex_free,
+	.lock = mutex_lock,
+	.unlock = mutex_unlock,
+	.relax = yield_processor,
+};
+#endif
+
+const struct vmem_env *vmemi_env_default(void)
+{
+	return &default_env;
+}
+
+int vmemi_env_resolve(const struct vmem_env **e)
+{
+	if (!*e)
+		*e = vmemi_env_default();
+	if ((*e)->size < sizeof(**e))
+		return -VMEM_EINVAL;
+	if ((*e)->lock_new && (!(*e)->lock_free || !(*e)->lock || !(*e)->unlock))
+		return -VMEM_EINVAL;
+	return 0;
+}
+
+int vmemi_lock_init(struct vmemi_lock *l, const struct vmem_env *env)
+{
+	l->env = env;
+	l->lock = NULL;
+	if (!env->lock_new)
+		return 0;
+	l->lock = env->lock_new(env->context);
+	return l->lock ? 0 : -VMEM_ENOMEM;
+}
+
+void vmemi_lock_destroy(struct vmemi_lock *l)
+{
+	if (l->lock)
+		l->env->lock_free(l->env->context, l->lock);
+	l->lock = NULL;
+}

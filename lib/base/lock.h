@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Locks and pauses through the caller's environment. */
+#ifndef VMEMI_LOCK_H
+#define VMEMI_LOCK_H
+#include <vmem/env.h>
+
+/* pthread mutexes, or no locks in the freestanding build. */
+const struct vmem_env *vmemi_env_default(void);
+
+/* Checks @e, or takes the default for NULL. 0, -VMEM_EINVAL. */
+int vmemi_env_resolve(const struct vmem_env **e);
+
+struct vmemi_lock {
+	const struct vmem_env *env;
+	void *lock; /* NULL: no locks */
+};
+
+/* 0, -VMEM_ENOMEM. */
+int vmemi_lock_init(struct vmemi_lock *l, const struct vmem_env *env);
+void vmemi_lock_destroy(struct vmemi_lock *l); /* an all-zero lock is fine */
+
+static inline void vmemi_lock(struct vmemi_lock *l)
+{
+	if (l->lock)
+		l->env->lock(l->env->context, l->lock);
+}
+
+static inline void vmemi_unlock(struct vmemi_lock *l)
+{
+	if (l->lock)
+		l->env->unlock(l->env->context, l->lock);
+}
+
+static inline void vmemi_pause(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+/* Once in each turn of a loop that waits for another thread. */
+static inline void vmemi_relax(const struct vmem_env *env)
+{
+	if (env->relax)
+		env->relax(env->context);
+	else
+		vmemi_pause();
+}
+
+static inline void vmemi_log(const struct vmem_env *env, enum vmem_log_code code, uint64_t a,
+			     uint64_t b)
+{
+	if (env->log)
+		env->log(env->context, code, a, b);
+}
+
+#endif

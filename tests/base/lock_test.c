@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Locks, pauses and log records go to the caller's environment. Without threads. */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include "base/lock.h"
+
+/* An environment that writes down what it is asked for. */
+struct seen {
+	struct vmem_env env;
+	int refuse; /* lock_new fails */
+	int locks;  /* that exist */
+	int held;
+	int locked; /* times */
+	int relaxed;
+	enum vmem_log_code code;
+	uint64_t a, b;
+};
+
+static void *seen_lock_new(void *context)
+{
+	struct seen *s = context;
+
+	if (s->refuse)
+		return NULL;
+	s->locks++;
+	return &s->held;
+}
+
+static void seen_lock_free(void *context, void *lock)
+{
+	struct seen *s = context;
+
+	cr_assert_eq(lock, &s->held);
+	s->locks--;
+}
+
+static void seen_lock(void *context, void *lock)
+{
+	struct seen *s = context;
+
+	cr_assert_eq(lock, &s->held);
+	cr_assert_eq(s->held, 0);
+	s->held = 1;
+	s->locked++;
+}
+
+static void seen_unlock(void *context, void *lock)
+{
+	struct seen *s = context;
+
+	cr_assert_eq(lock, &s->held);
+	cr_assert_eq(s->held, 1);
+	s->held = 0;
+}
+
+static void seen_relax(void *context)
+{
+	((struct seen *)context)->relaxed++;
+}
+
+static void seen_log(void *context, enum vmem_log_code code, uint64_t a, uint64_t b)
+{
+	struct seen *s = context;
+
+	s->code = code;
+	s->a = a;
+	s->b = b;
+}
+
+static void seen_init(struct seen *s)
+{
+	*s = (struct seen){
+		.env = { .size = sizeof(s->env),
+			 .context = s,
+			 .lock_new = seen_lock_new,
+			 .lock_free = seen_lock_free,
+			 .lock = seen_lock,
+			 .unlock = seen_unlock,
+			 .relax = seen_relax,
+			 .log = seen_log },
+	};
+}
+
+Test(env, default_is_taken_for_none)
+{
+	const struct vmem_env *e = NULL;
+
+	cr_assert_eq(vmemi_env_resolve(&e), 0);
+	cr_assert_eq(e, vmemi_env_default());
+}
+
+Test(env, incomplete_is_refused)
+{
+	struct seen s;
+	const struct vmem_env *e = &s.env;
+
+	seen_init(&s);
+	cr_assert_eq(vmemi_env_resolve(&e), 0);
+	cr_assert_eq(e, &s.env);
+	s.env.size--;
+	cr_assert_eq(vmemi_env_resolve(&e), -VMEM_EINVAL);
+	seen_init(&s);
+	s.env.lock_free = NULL;
+	cr_assert_eq(vmemi_env_resolve(&e), -VMEM_EINVAL);
+	seen_init(&s);
+	s.env.lock = NULL;
+	cr_assert_eq(vmemi_env_resolve(&e), -VMEM_EINVAL);
+	seen_init(&s);
+	s.env.unlock = NULL;
+	cr_assert_eq(vmemi_env_resolve(&e), -VMEM_EINVAL);
+	s.env.lock_new = NULL; /* no locks at all are fine */
+	cr_assert_eq(vmemi_env_resolve(&e), 0);
+}
+
+Test(lock, goes_to_the_environment)
+{
+	struct vmemi_lock l;
+	struct seen s;
+
+	seen_init(&s);
+	cr_assert_eq(vmemi_lock_init(&l, &s.env), 0);
+	cr_assert_eq(s.locks, 1);
+	vmemi_lock(&l);
+	cr_assert_eq(s.held, 1);
+	vmemi_unlock(&l);
+	cr_assert_eq(s.held, 0);
+	cr_assert_eq(s.locked, 1);
+	vmemi_lock_destroy(&l);
+	cr_assert_eq(s.locks, 0);
+	vmemi_lock_destroy(&l);
+	cr_assert_eq(s.locks, 0, "destroyed twice");
+}
+
+Test(lock, that_cannot_be_made)
+{
+	struct vmemi_lock l;
+	struct seen s;
+
+	seen_init(&s);
+	s.refuse = 1;
+	cr_assert_eq(vmemi_lock_init(&l, &s.env), -VMEM_ENOMEM);
+	vmemi_lock_destroy(&l);
+	cr_assert_eq(s.locks, 0);
+}
+
+Test(lock, none)
+{
+	struct vmemi_lock l, zero = { 0 };
+	struct seen s;
+
+	seen_init(&s);
+	s.env.lock_new = NULL;
+	cr_assert_eq(vmemi_lock_init(&l, &s.env), 0);
+	vmemi_lock(&l);
+	vmemi_unlock(&l);
+	vmemi_lock_destroy(&l);
+	vmemi_lock_destroy(&zero);
+	cr_assert_eq(s.locked, 0);
+}
+
+Test(env, relax_and_log)
+{
+	struct seen s;
+
+	seen_init(&s);
+	vmemi_relax(&s.env);
+	cr_assert_eq(s.relaxed, 1);
+	vmemi_log(&s.env, VMEM_LOG_PAGE_LOST, 5, 6);
+	cr_assert_eq(s.code, VMEM_LOG_PAGE_LOST);
+	cr_assert_eq(s.a, 5u);
+	cr_assert_eq(s.b, 6u);
+	s.env.relax = NULL;
+	s.env.log = NULL;
+	vmemi_relax(&s.env);
+	vmemi_log(&s.env, VMEM_LOG_BUDGET_EXCEEDED, 0, 0);
+	cr_assert_eq(s.relaxed, 1);
+	cr_assert_eq(s.code, VMEM_LOG_PAGE_LOST);
+}
