@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The compression pool: making it, its streams, its counters. How it all fits together is said in
+ * pool_internal.h. Streams are made and dropped under the lock `work`; a stream's place in its table is
+ * used again, with its lock, and never goes away. */
+#include "base/mem.h"
+#include "base/opts.h"
+#include "pool/pool_internal.h"
+
+#define DEFAULT_PARALLEL 8u
+#define MAX_PARALLEL 64u
+#define DEFAULT_RESERVE 2u
+#define SLOT_ALIGN 64u
+#define MAX_CONTEXT_BYTES (UINT32_C(1) << 30)
+
+/* --- Making --- */
+
+static int add_codec(struct vmem_pool *p, const struct vmem_codec *codec)
+{
+	if (!codec || codec->size < sizeof(*codec) || !codec->id || codec->id > VMEM_CODEC_MAX ||
+	    codec->flags & ~VMEM_CODEC_DECODE_WITHOUT_CONTEXT || !codec->encode || !codec->decode ||
+	    codec->context_bytes > MAX_CONTEXT_BYTES || p->codec[codec->id])
+		return -VMEM_EINVAL;
+	p->codec[codec->id] = codec;
+	p->context_at[codec->id] = p->slot_bytes;
+	p->slot_bytes += (codec->context_bytes + SLOT_ALIGN - 1) & ~(size_t)(SLOT_ALIGN - 1);
+	return 0;
+}
+
+static int add_codecs(struct vmem_pool *p, const struct vmem_pool_opts *opts)
+{
+	p->slot_bytes = VMEM_PAGE_SIZE;
+	if (add_codec(p, vmem_codec_raw()) || add_codec(p, vmem_codec_fill()))
+		return -VMEM_EINVAL;
+	p->first_codec = vmem_codec_raw();
+	if (!opts->codecs) {
+#ifndef VMEMI_CORE
+		p->first_codec = vmem_codec_lz4();
+		if (!opts->codec_count)
+			return add_codec(p, p->first_codec);
+#endif
+		return opts->codec_count ? -VMEM_EINVAL : 0;
+	}
+	for (uint32_t i = 0; i < opts->codec_count; i++)
+		if (i > VMEM_CODEC_MAX || add_codec(p, opts->codecs[i]))
+			return -VMEM_EINVAL;
+	if (opts->codec_count)
+		p->first_codec = opts->codecs[0];
+	return 0;
+}
+
+static int take_opts(struct vmem_pool *p, const struct vmem_pool_opts *opts)
+{
+	p->env = opts->env;
+	p->segment_allocator = opts->segments ? opts->segments : p->allocator;
+	if (opts->flags || opts->parallel > MAX_PARALLEL || vmemi_env_resolve(&p->env) ||
+	    vmemi_alloc_resolve(&p->segment_allocator) || add_codecs(p, opts))
+		return -VMEM_EINVAL;
+	p->hash = vmemi_hash_choose(opts->cpu);
+	p->slot_count = opts->parallel ? opts->parallel : DEFAULT_PARALLEL;
+	p->reserve_target = opts->reserve_segments ? opts->reserve_segments : DEFAULT_RESERVE;
+	p->budget_bytes = opts->budget_bytes;
+	return 0;
+}
+
+static int make_slots(struct vmem_pool *p)
+{
+	p->slots = vmemi_zalloc(&p->tables.allocator, p->slot_count * p->slot_bytes, SLOT_ALIGN);
+	if (!p->slots)
+		return -VMEM_ENOMEM;
+	for (uint32_t slot = 0; slot < p->slot_count; slot++) {
+		unsigned char *at = p->slots + slot * p->slot_bytes;
+
+		for (uint32_t id = 1; id <= VMEM_CODEC_MAX; id++) {
+			const struct vmem_codec *codec = p->codec[id];
+			int err = 0;
+
+			if (codec && codec->context_init)
+				err = codec->context_init(
+					codec->context_bytes ? at + p->context_at[id] : NULL);
+			if (err)
+				return err;
+		}
+	}
+	atomic_init(&p->idle_slots, ~UINT64_C(0) >> (64 - p->slot_count));
+	return 0;
+}
+
+static int make_tables(struct vmem_pool *p)
+{
+	const struct vmem_allocator *a = &p->tables.allocator;
+	int err = vmemi_table_init(&p->index, a, sizeof(_Atomic uint64_t), VMEMI_INDEX_CHUNK_SHIFT,
+				   32);
+
+	if (!err)
+		err = vmemi_table_init(&p->segments, a, sizeof(struct vmemi_segment),
+				       VMEMI_SEGMENT_CHUNK_SHIFT, VMEMI_SEGMENT_BITS);
+	if (!err)
+		err = vmemi_table_init(&p->streams, a, sizeof(struct vmemi_stream),
+				       VMEMI_STREAM_CHUNK_SHIFT, VMEMI_STREAM_BITS);
+	return err;
+}
+
+int vmem_pool_new(vmem_pool **ret_pool, const struct vmem_pool_opts *given)
+{
+	struct vmem_pool_opts opts;
+	struct vmem_pool *p;
+	int err = ret_pool ? vmemi_opts_take(&opts, sizeof(opts), given) : -VMEM_EINVAL;
+
+	if (err)
+		return err;
+	if (vmemi_alloc_resolve(&opts.allocator))
+		return -VMEM_EINVAL;
+	p = vmemi_zalloc(opts.allocator, sizeof(*p), _Alignof(struct vmem_pool));
+	if (!p)
+		return -VMEM_ENOMEM;
+	p->allocator = opts.allocator;
+	vmemi_counting_init(&p->tables, p->allocator);
+	err = take_opts(p, &opts);
+	if (!err)
+		err = vmemi_lock_init(&p->lock, p->env);
+	if (!err)
+		err = vmemi_lock_init(&p->work, p->env);
+	if (!err)
+		err = make_tables(p);
+	if (!err)
+		err = make_slots(p);
+	if (err)
+		vmem_pool_free(p);
+	else
+		*ret_pool = p;
+	return err;
+}
+
+void vmem_pool_free(vmem_pool *p)
+{
+	if (!p)
+		return;
+	for (uint32_t number = 1; number <= p->number_count; number++)
+		vmemi_free(p->segment_allocator, vmemi_segment_at(p, number)->memory,
+			   VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
+	for (uint32_t id = 0; id < atomic_load(&p->stream_count); id++)
+		vmemi_lock_destroy(&vmemi_stream_at(p, id)->lock);
+	vmemi_free(&p->tables.allocator, p->slots, p->slot_count * p->slot_bytes, SLOT_ALIGN);
+	vmemi_table_destroy(&p->streams);
+	vmemi_table_destroy(&p->segments);
+	vmemi_table_destroy(&p->index);
+	vmemi_lock_destroy(&p->work);
+	vmemi_lock_destroy(&p->lock);
+	vmemi_free(p->allocator, p, sizeof(*p), _Alignof(struct vmem_pool));
+}
+
+/* --- Streams --- */
+
+/* A place that was never used. Work locked. */
+static int add_stream(struct vmem_pool *p, struct vmemi_stream **ret_stream)
+{
+	uint32_t id = atomic_load_explicit(&p->stream_count, memory_order_relaxed);
+	struct vmemi_stream *s;
+	int err;
+
+	if (id == VMEMI_STREAMS)
+		return -VMEM_ENOSPC;
+	err = vmemi_table_grow(&p->streams, id);
+	if (err < 0)
+		return err;
+	s = vmemi_table_at(&p->streams, id, sizeof(*s), VMEMI_STREAM_CHUNK_SHIFT);
+	err = vmemi_lock_init(&s->lock, p->env);
+	if (err)
+		return err;
+	s->id = id;
+	atomic_store_explicit(&p->stream_count, id + 1, memory_order_release);
+	*ret_stream = s;
+	return 0;
+}
+
+int vmem_pool_stream_new(vmem_pool *p, uint32_t *ret_stream)
+{
+	struct vmemi_stream *s = NULL;
+	int err = 0;
+
+	vmemi_lock(&p->work);
+	if (p->stream_free) {
+		s = vmemi_stream_at(p, p->stream_free - 1);
+		p->stream_free = s->next_free;
+	} else {
+		err = add_stream(p, &s);
+	}
+	if (!err) {
+		vmemi_lock(&s->lock);
+		s->exists = true;
+		s->sequence = s->compactions = s->moved_bytes = 0;
+		atomic_store_explicit(&s->corrupt, 0, memory_order_relaxed);
+		vmemi_unlock(&s->lock);
+		*ret_stream = s->id;
+	}
+	vmemi_unlock(&p->work);
+	return err;
+}
+
+static void forget(struct vmem_pool *p, uint32_t handle)
+{
+	atomic_store(vmemi_index_at(p, handle), VMEMI_ENTRY_TAKEN);
+	vmemi_handle_free(p, handle);
+}
+
+/* Frees the index entries of all objects in a segment. Stream locked. */
+static void forget_objects(struct vmem_pool *p, uint32_t number)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+	uint32_t left = seg->live, at = 0;
+
+	while (left && at < seg->used) {
+		struct vmemi_found found = vmemi_object_at(p, number, at);
+
+		if (!found.grains)
+			break;
+		if (found.handle) {
+			left -= found.grains;
+			forget(p, found.handle);
+		}
+		at += found.grains;
+	}
+	/* A header was damaged: the index tells what the walk did not. */
+	for (uint32_t handle = 1, end = vmemi_index_end(p); left && handle < end; handle++) {
+		uint64_t entry = atomic_load(vmemi_index_at(p, handle));
+
+		if (vmemi_entry_is_live(entry) && vmemi_entry_segment(entry) == number) {
+			left -= vmemi_object_grains(vmemi_entry_bytes(entry));
+			forget(p, handle);
+		}
+	}
+}
+
+int vmem_pool_stream_drop(vmem_pool *p, uint32_t stream)
+{
+	struct vmemi_stream *s = vmemi_stream_at(p, stream);
+	uint32_t number;
+	bool existed;
+
+	if (!s)
+		return -VMEM_ENOENT;
+	vmemi_lock(&p->work); /* no compaction is in it now, and none finds it any more */
+	vmemi_lock(&s->lock);
+	existed = s->exists;
+	s->exists = false;
+	vmemi_stream_rank(p, s, true);
+	vmemi_unlock(&s->lock);
+	vmemi_unlock(&p->work);
+	if (!existed)
+		return -VMEM_ENOENT;
+	do {
+		vmemi_lock(&s->lock);
+		number = s->oldest;
+		if (number) {
+			forget_objects(p, number);
+			vmemi_stream_detach(p, s, number);
+		} else {
+			s->objects = s->payload_bytes = 0;
+		}
+		vmemi_unlock(&s->lock);
+		if (number)
+			vmemi_segment_put(p, number);
+	} while (number);
+	vmemi_lock(&p->work);
+	s->next_free = p->stream_free;
+	p->stream_free = s->id + 1;
+	vmemi_unlock(&p->work);
+	return 0;
+}
+
+/* --- Budget and counters --- */
+
+void vmem_pool_set_budget(vmem_pool *p, uint64_t budget_bytes)
+{
+	vmemi_lock(&p->lock);
+	p->budget_bytes = budget_bytes;
+	vmemi_unlock(&p->lock);
+}
+
+/* Adds a stream's counters. Stream locked. */
+static void add_stats(const struct vmemi_stream *s, struct vmem_pool_stats *stats)
+{
+	stats->objects += s->objects;
+	stats->live_bytes += s->live * VMEMI_GRAIN_BYTES;
+	stats->payload_bytes += s->payload_bytes;
+	stats->dead_bytes += (s->used - s->live) * VMEMI_GRAIN_BYTES;
+	stats->segments += s->segments;
+}
+
+int vmem_pool_get_stats(vmem_pool *p, struct vmem_pool_stats *ret_stats)
+{
+	struct vmem_pool_stats stats = { .size = sizeof(stats) };
+	uint32_t streams = atomic_load_explicit(&p->stream_count, memory_order_acquire);
+
+	for (uint32_t id = 0; id < streams; id++) {
+		struct vmemi_stream *s = vmemi_stream_at(p, id);
+
+		vmemi_lock(&s->lock);
+		add_stats(s, &stats);
+		vmemi_unlock(&s->lock);
+	}
+	vmemi_lock(&p->lock);
+	stats.segment_bytes = (p->in_use + p->reserve_count) * VMEM_POOL_SEGMENT_BYTES;
+	vmemi_unlock(&p->lock);
+	stats.index_bytes = atomic_load_explicit(&p->index.bytes, memory_order_relaxed);
+	stats.metadata_bytes = sizeof(*p) - stats.index_bytes +
+			       atomic_load_explicit(&p->tables.bytes, memory_order_relaxed);
+	stats.compactions = atomic_load_explicit(&p->compactions, memory_order_relaxed);
+	stats.moved_bytes = atomic_load_explicit(&p->moved_bytes, memory_order_relaxed);
+	stats.corrupt = atomic_load_explicit(&p->corrupt, memory_order_relaxed);
+	return vmemi_opts_give(ret_stats, &stats, sizeof(stats));
+}
+
+int vmem_pool_stream_get_stats(vmem_pool *p, uint32_t stream, struct vmem_pool_stats *ret_stats)
+{
+	struct vmem_pool_stats stats = { .size = sizeof(stats) };
+	struct vmemi_stream *s = vmemi_stream_at(p, stream);
+	bool exists;
+
+	if (!s)
+		return -VMEM_ENOENT;
+	vmemi_lock(&s->lock);
+	exists = s->exists;
+	add_stats(s, &stats);
+	stats.compactions = s->compactions;
+	stats.moved_bytes = s->moved_bytes;
+	vmemi_unlock(&s->lock);
+	stats.corrupt = atomic_load_explicit(&s->corrupt, memory_order_relaxed);
+	return exists ? vmemi_opts_give(ret_stats, &stats, sizeof(stats)) : -VMEM_ENOENT;
+}

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Background work: compaction, and the log.
+ *
+ * One step takes the worst segment of the worst stream and moves a batch of its live objects to the
+ * stream's open segment: gather (no lock, the source is pinned), take room (stream's lock), copy (no
+ * lock), publish (stream's lock; what was dropped meanwhile is dead where it lies). Objects never
+ * change, so that a load may read either copy. The segment that has lost most gives most for what is
+ * copied: greedy cleaning (Rosenblum and Ousterhout, SOSP 1991, section 3.5).
+ *
+ * A segment explains itself by its headers, so that it is walked from object to object. Where a header
+ * is damaged the walk ends, and the index, read as a whole, tells what is left.
+ *
+ * Guarded by the lock `work`, which a step holds throughout. */
+#include "base/mem.h"
+#include "pool/pool_internal.h"
+
+#define BATCH_BYTES 32768u
+
+enum step {
+	STEP_DONE,  /* nothing is worth moving */
+	STEP_STUCK, /* no room, or writers are in the way: not now */
+	STEP_MOVED
+};
+
+/* Where objects are taken from. A reader's pin is held. */
+struct source {
+	struct vmemi_stream *stream;
+	struct vmemi_segment *segment;
+	uint32_t number;
+	bool empty; /* detached: its last object has left */
+};
+
+/* --- Choosing --- */
+
+/* The worst segment that nobody is writing to. Stream locked. */
+static uint32_t worst_segment(struct vmem_pool *p, struct vmemi_stream *s)
+{
+	for (uint64_t classes = s->classes; classes;) {
+		uint32_t class = 63u - (uint32_t)__builtin_clzll(classes);
+
+		classes &= ~(UINT64_C(1) << class);
+		for (uint32_t n = s->class_first[class]; n;) {
+			struct vmemi_segment *seg = vmemi_segment_at(p, n);
+
+			/* Acquire: what the last writer wrote is read next. */
+			if (atomic_load_explicit(&seg->pins, memory_order_acquire) <
+			    VMEMI_PIN_WRITER)
+				return n;
+			n = seg->class_next;
+		}
+	}
+	return 0;
+}
+
+static enum step choose(struct vmem_pool *p, struct source *src)
+{
+	for (;;) {
+		struct vmemi_stream *s;
+		uint32_t id = 0, n = 0;
+		bool untidy;
+
+		vmemi_lock(&p->lock);
+		if (p->ranks)
+			id = p->rank_first[63 - __builtin_clzll(p->ranks)];
+		vmemi_unlock(&p->lock);
+		if (!id)
+			return STEP_DONE;
+		s = vmemi_stream_at(p, id - 1);
+		vmemi_lock(&s->lock);
+		untidy = vmemi_stream_untidy(s);
+		if (untidy)
+			n = worst_segment(p, s);
+		if (n) {
+			*src = (struct source){ s, vmemi_segment_at(p, n), n, false };
+			vmemi_stream_seal(p, s, n);
+			atomic_fetch_add(&src->segment->pins, 1);
+		}
+		vmemi_stream_rank(p, s, true);
+		vmemi_unlock(&s->lock);
+		if (n)
+			return STEP_MOVED;
+		if (untidy)
+			return STEP_STUCK;
+	}
+}
+
+/* --- Gathering --- */
+
+static void batch_add(struct vmemi_batch *b, uint32_t handle, uint64_t entry)
+{
+	b->handle[b->count] = handle;
+	b->entry[b->count] = entry;
+	b->grains[b->count] = (uint16_t)vmemi_object_grains(vmemi_entry_bytes(entry));
+	b->count++;
+}
+
+/* Walks the segment from where the last batch ended. Returns where this one ends. */
+static uint32_t gather(struct vmem_pool *p, const struct source *src, uint32_t max_grains)
+{
+	struct vmemi_batch *b = &p->batch;
+	uint32_t end = src->segment->used, at = src->segment->scanned, grains = 0;
+
+	b->count = 0;
+	while (at < end && b->count < VMEMI_BATCH_OBJECTS && grains < max_grains) {
+		struct vmemi_found found = vmemi_object_at(p, src->number, at);
+
+		if (!found.grains)
+			return end; /* damaged */
+		if (found.handle) {
+			batch_add(b, found.handle, found.entry);
+			grains += found.grains;
+		}
+		at += found.grains;
+	}
+	return at;
+}
+
+/* --- Moving --- */
+
+static void copy_batch(const struct vmemi_batch *b, uint32_t first, const struct source *src,
+		       const struct vmemi_place *place)
+{
+	unsigned char *to = place->segment->memory + place->grain * VMEMI_GRAIN_BYTES;
+
+	for (uint32_t i = first; i < first + place->count; i++) {
+		uint32_t bytes = b->grains[i] * VMEMI_GRAIN_BYTES;
+
+		memcpy(to,
+		       src->segment->memory + vmemi_entry_grain(b->entry[i]) * VMEMI_GRAIN_BYTES,
+		       bytes);
+		to += bytes;
+	}
+}
+
+/* Lets the entries lead to the copies. Returns the bytes moved. */
+static uint64_t publish_batch(struct vmem_pool *p, uint32_t first, struct source *src,
+			      const struct vmemi_place *place)
+{
+	const struct vmemi_batch *b = &p->batch;
+	struct vmemi_stream *s = src->stream;
+	uint32_t grain = place->grain;
+	bool place_empty = false;
+	uint64_t moved = 0;
+
+	vmemi_lock(&s->lock);
+	for (uint32_t i = first; i < first + place->count; i++) {
+		_Atomic uint64_t *entry = vmemi_index_at(p, b->handle[i]);
+
+		if (atomic_load_explicit(entry, memory_order_relaxed) == b->entry[i]) {
+			atomic_store(entry, vmemi_entry_make(place->number, grain,
+							     vmemi_entry_bytes(b->entry[i]),
+							     vmemi_entry_codec(b->entry[i])));
+			src->empty |= vmemi_stream_remove(p, s, src->number, b->grains[i]);
+			moved += b->grains[i] * VMEMI_GRAIN_BYTES;
+		} else {
+			place_empty |= vmemi_stream_remove(p, s, place->number, b->grains[i]);
+		}
+		grain += b->grains[i];
+	}
+	s->moved_bytes += moved;
+	s->compactions += src->empty;
+	vmemi_stream_rank(p, s, true);
+	vmemi_unlock(&s->lock);
+	atomic_fetch_add_explicit(&p->moved_bytes, moved, memory_order_relaxed);
+	atomic_fetch_add_explicit(&p->compactions, src->empty, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&place->segment->pins, VMEMI_PIN_WRITER, memory_order_release);
+	if (place_empty)
+		vmemi_segment_put(p, place->number);
+	return moved;
+}
+
+/* Moves the batch. False: there was no room for all of it. */
+static bool move_batch(struct vmem_pool *p, struct source *src, uint64_t *moved)
+{
+	const struct vmemi_batch *b = &p->batch;
+	struct vmemi_place place;
+
+	for (uint32_t first = 0; first < b->count; first += place.count) {
+		struct vmemi_request request = { .grains = b->grains + first,
+						 .count = b->count - first,
+						 .before = src->number };
+		int err = vmemi_stream_reserve(p, src->stream, &request, &place);
+
+		if (err) /* -VMEM_EAGAIN: all of it was dropped meanwhile */
+			return err == -VMEM_EAGAIN;
+		copy_batch(b, first, src, &place);
+		*moved += publish_batch(p, first, src, &place);
+	}
+	return true;
+}
+
+/* Whether objects are left that the walk did not come by. */
+static bool left_over(const struct source *src)
+{
+	bool left;
+
+	vmemi_lock(&src->stream->lock);
+	left = src->segment->state == VMEMI_SEGMENT_SEALED;
+	vmemi_unlock(&src->stream->lock);
+	return left;
+}
+
+/* Moves them: the index tells which they are. */
+static bool salvage(struct vmem_pool *p, struct source *src, uint64_t *moved)
+{
+	uint32_t end = vmemi_index_end(p), stream = src->stream->id;
+	struct vmemi_batch *b = &p->batch;
+
+	b->count = 0;
+	for (uint32_t handle = 1; handle < end; handle++) {
+		uint64_t entry =
+			atomic_load_explicit(vmemi_index_at(p, handle), memory_order_acquire);
+
+		if (!vmemi_entry_is_live(entry) || vmemi_entry_segment(entry) != src->number)
+			continue;
+		if (vmemi_object_at(p, src->number, vmemi_entry_grain(entry)).handle != handle)
+			vmemi_log(p->env, VMEM_LOG_CORRUPT_OBJECT, handle, stream);
+		batch_add(b, handle, entry);
+		if (b->count == VMEMI_BATCH_OBJECTS) {
+			if (!move_batch(p, src, moved))
+				return false;
+			b->count = 0;
+		}
+	}
+	return move_batch(p, src, moved);
+}
+
+/* Lets go of the source; it was perhaps emptied by us, and is then ours to put away. */
+static void leave(struct vmem_pool *p, const struct source *src)
+{
+	atomic_fetch_sub_explicit(&src->segment->pins, 1, memory_order_release);
+	if (src->empty)
+		vmemi_segment_put(p, src->number);
+}
+
+static enum step compact_step(struct vmem_pool *p, uint64_t max_bytes, uint64_t *moved)
+{
+	uint32_t max_grains =
+		(uint32_t)((max_bytes < BATCH_BYTES ? max_bytes : BATCH_BYTES) / VMEMI_GRAIN_BYTES);
+	struct source src;
+	uint32_t end;
+	bool fits;
+	enum step step = choose(p, &src);
+
+	if (step != STEP_MOVED)
+		return step;
+	end = gather(p, &src, max_grains ? max_grains : 1);
+	fits = move_batch(p, &src, moved);
+	if (fits && end == src.segment->used && left_over(&src))
+		fits = salvage(p, &src, moved);
+	if (fits)
+		src.segment->scanned = end;
+	leave(p, &src);
+	return fits ? STEP_MOVED : STEP_STUCK;
+}
+
+/* --- Log --- */
+
+void vmemi_pool_note_corrupt(struct vmem_pool *p, uint32_t handle, uint32_t stream)
+{
+	struct vmemi_stream *s = vmemi_stream_at(p, stream);
+	uint64_t n = atomic_fetch_add_explicit(&p->corrupt, 1, memory_order_relaxed);
+
+	if (s)
+		atomic_fetch_add_explicit(&s->corrupt, 1, memory_order_relaxed);
+	atomic_store_explicit(&p->corrupt_note[n % VMEMI_CORRUPT_NOTES],
+			      (uint64_t)handle << VMEMI_STREAM_BITS | stream, memory_order_relaxed);
+}
+
+static void log_notes(struct vmem_pool *p)
+{
+	uint64_t used, budget;
+
+	for (uint32_t i = 0; i < VMEMI_CORRUPT_NOTES; i++) {
+		uint64_t note =
+			atomic_exchange_explicit(&p->corrupt_note[i], 0, memory_order_relaxed);
+
+		if (note)
+			vmemi_log(p->env, VMEM_LOG_CORRUPT_OBJECT, note >> VMEMI_STREAM_BITS,
+				  note & (VMEMI_STREAMS));
+	}
+	if (!atomic_exchange_explicit(&p->refused, 0, memory_order_relaxed))
+		return;
+	vmemi_lock(&p->lock);
+	used = (p->in_use + p->reserve_count) * VMEM_POOL_SEGMENT_BYTES;
+	budget = p->budget_bytes;
+	vmemi_unlock(&p->lock);
+	vmemi_log(p->env, VMEM_LOG_BUDGET_EXCEEDED, used, budget);
+}
+
+int vmem_pool_work(vmem_pool *p, uint64_t max_bytes)
+{
+	enum step step = STEP_MOVED;
+	uint64_t moved = 0;
+	bool more;
+
+	log_notes(p);
+	vmemi_segment_maintain(p);
+	while (moved < max_bytes && step == STEP_MOVED) {
+		vmemi_lock(&p->work);
+		step = compact_step(p, max_bytes - moved, &moved);
+		vmemi_unlock(&p->work);
+	}
+	vmemi_segment_maintain(p);
+	vmemi_lock(&p->lock);
+	more = p->ranks != 0;
+	vmemi_unlock(&p->lock);
+	return step == STEP_MOVED && more;
+}

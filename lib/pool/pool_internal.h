@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Inside the pool. Three tables: the index leads from a handle to its object, segments hold the
+ * objects, streams own segments.
+ *
+ * Locks, in the order in which they nest:
+ *   work    compaction, making and dropping streams; one step at a time
+ *   stream  one each: its segments, their counts, and every change of an index entry that is live
+ *   pool    memory of segments and the budget, and the ranking of streams
+ * No lock is held while the allocator, a codec or the caller's memory is at work, but `work`.
+ *
+ * Loads take none of them. They announce themselves in the segment, then look again:
+ *
+ *   a load                                 whoever takes the object out of the segment
+ *     read the entry: segment S              change the entry
+ *     S.pins += 1                            (the last object: S is detached)
+ *     read the entry again                   read S.pins
+ *     the same: the object stays until       0: S is freed
+ *       S.pins -= 1; else undo, start over   else S drains, work() looks again
+ *
+ * All four accesses in the middle are sequentially consistent, so that either the load sees the
+ * changed entry, or the other side sees the pin. Giving up the pin is a release, which the acquiring
+ * read of pins == 0 pairs with: no byte of S is read after it was freed. The table of segments never
+ * moves, so that a pin that comes too late touches nothing but a counter. */
+#ifndef VMEMI_POOL_INTERNAL_H
+#define VMEMI_POOL_INTERNAL_H
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <vmem/pool.h>
+#include "base/alloc.h"
+#include "base/hash.h"
+#include "base/lock.h"
+#include "pool/pool_object.h"
+#include "pool/pool_table.h"
+
+/* --- Segments (pool_segment.c) --- */
+
+#define VMEMI_SEGMENT_BITS 24u
+#define VMEMI_SEGMENT_CHUNK_SHIFT 5u
+#define VMEMI_PIN_WRITER (UINT64_C(1) << 32) /* in pins: one that fills in reserved room */
+
+enum vmemi_segment_state {
+	VMEMI_SEGMENT_NONE,     /* has no memory; in the list of numbers */
+	VMEMI_SEGMENT_SPARE,    /* has memory and no objects; in the reserve, or in hand */
+	VMEMI_SEGMENT_OPEN,     /* of a stream, being appended to */
+	VMEMI_SEGMENT_SEALED,   /* of a stream, full */
+	VMEMI_SEGMENT_DRAINING, /* has no objects, and waits for its pins to go */
+};
+
+/* Segments are named by number, 0 is none. The first cache line is what loads use. */
+struct vmemi_segment {
+	_Alignas(64) _Atomic uint64_t
+		pins;            /* atomic; readers, and VMEMI_PIN_WRITER for each writer */
+	unsigned char *memory;   /* pool, while there are no objects; else constant */
+	_Atomic uint32_t stream; /* atomic; the stream's lock for writing */
+
+	_Alignas(64) uint8_t state; /* OPEN, SEALED: stream; else pool */
+	uint8_t class;              /* stream; of lost, see vmemi_stream_settle() */
+	uint32_t used;              /* stream; grains appended */
+	uint32_t live;              /* stream; grains of live objects */
+	uint32_t lost;              /* stream; grains that compaction would win */
+	uint32_t scanned;           /* work; below this grain, compaction has moved everything */
+	uint32_t older, younger;    /* stream */
+	uint32_t class_previous,
+		class_next; /* stream; in the list of its class, if that is not 0 */
+	uint32_t next;      /* pool; in the list of its state */
+	uint64_t sequence;  /* stream; age, not decreasing from older to younger */
+};
+
+enum vmemi_segment_purpose {
+	VMEMI_FOR_SAVE,       /* one segment of the budget is held back for compaction */
+	VMEMI_FOR_COMPACTION, /* may use it */
+	VMEMI_FOR_RESERVE,    /* as for a save, and new memory always */
+};
+
+/* A budget of this many segments or more has one held back, so that compaction can always begin. */
+#define VMEMI_HOLD_BACK_FROM 8u
+
+/* --- Streams (pool_stream.c) --- */
+
+#define VMEMI_STREAM_BITS 16u
+#define VMEMI_STREAMS 65535u
+#define VMEMI_STREAM_CHUNK_SHIFT 3u
+
+/* Segments are in classes by what compaction would win: the tail and dead objects of a sealed one, the
+ * dead objects of an open one. A class is slightly wider than the longest tail, so that class 0, which
+ * compaction leaves alone, is all that a segment without dead objects can be in. */
+#define VMEMI_CLASS_GRAINS 1040u
+#define VMEMI_CLASSES 64u
+_Static_assert(VMEMI_CLASS_GRAINS *VMEMI_GRAIN_BYTES > VMEMI_OBJECT_MAX_BYTES,
+	       "class 0 too narrow");
+_Static_assert(VMEMI_SEGMENT_GRAINS / VMEMI_CLASS_GRAINS < VMEMI_CLASSES, "too few classes");
+
+enum vmemi_head {
+	VMEMI_HEAD_NEW, /* takes saves */
+	VMEMI_HEAD_MOVED, /* takes what compaction moves: objects that live long, apart from new ones */
+	VMEMI_HEADS
+};
+
+struct vmemi_stream {
+	_Alignas(64) struct vmemi_lock lock; /* guards all that follows but rank and the atomic */
+	uint32_t id;
+	bool exists;
+	uint32_t open[VMEMI_HEADS];
+	uint32_t oldest, youngest; /* segments */
+	uint32_t segments;
+	uint64_t sequence; /* of the youngest segment */
+	uint64_t objects;
+	uint64_t payload_bytes;
+	uint64_t used, live, lost; /* grains, sums over the segments */
+	uint64_t compactions;
+	uint64_t moved_bytes;
+	_Atomic uint64_t corrupt; /* atomic */
+	uint64_t classes;         /* bit c: class_first[c] is not 0 */
+	uint32_t class_first[VMEMI_CLASSES];
+
+	uint32_t next_free; /* work; id + 1, of streams that do not exist */
+	uint32_t rank; /* written under stream and pool, read under either; 0: nothing to compact */
+	uint32_t rank_previous, rank_next; /* pool; stream ids + 1 */
+};
+
+/* Room for objects. */
+struct vmemi_request {
+	const uint16_t *grains; /* of each object, in order */
+	uint32_t count;
+	uint32_t before;        /* the segment that they are moved from; 0: they are new */
+	uint32_t payload_bytes; /* of new objects */
+};
+
+/* Room for the first @count of them, in a row. A writer's pin is held on the segment. */
+struct vmemi_place {
+	struct vmemi_segment *segment;
+	uint32_t number;
+	uint32_t grain;
+	uint32_t count;
+};
+
+/* --- The pool --- */
+
+#define VMEMI_BATCH_OBJECTS 64u
+#define VMEMI_CORRUPT_NOTES 8u
+
+/* Objects on their way from one segment to another. */
+struct vmemi_batch {
+	uint32_t count;
+	uint32_t handle[VMEMI_BATCH_OBJECTS];
+	uint64_t entry[VMEMI_BATCH_OBJECTS];
+	uint16_t grains[VMEMI_BATCH_OBJECTS];
+};
+
+struct vmem_pool {
+	/* Constant. */
+	const struct vmem_allocator *allocator;
+	const struct vmem_allocator *segment_allocator;
+	const struct vmem_env *env;
+	vmemi_hash_fn hash;
+	const struct vmem_codec *codec[VMEM_CODEC_MAX + 1]; /* by id */
+	const struct vmem_codec *first_codec;               /* of the caller's table, else raw */
+	size_t context_at[VMEM_CODEC_MAX + 1];              /* in a slot */
+	unsigned char
+		*slots; /* for encoding: 4 KiB for the result, then a context for each codec */
+	size_t slot_bytes;
+	uint32_t slot_count;
+	uint32_t reserve_target;
+
+	struct vmemi_counting_allocator tables;
+	struct vmemi_table index;      /* of _Atomic uint64_t */
+	struct vmemi_table segments;   /* of struct vmemi_segment */
+	struct vmemi_table streams;    /* of struct vmemi_stream */
+	_Atomic uint32_t stream_count; /* atomic, written under work: ids ever used */
+
+	_Alignas(64) _Atomic uint64_t free_handles; /* atomic; uses << 32 | first */
+	_Atomic uint32_t index_chunks;              /* atomic */
+	_Alignas(64) _Atomic uint64_t idle_slots;   /* atomic; a bit each */
+
+	/* Atomic, all of them. */
+	_Atomic uint64_t corrupt;
+	_Atomic uint64_t
+		corrupt_note[VMEMI_CORRUPT_NOTES]; /* handle << 16 | stream, to be logged */
+	_Atomic uint32_t refused; /* a save found no room since work() last looked */
+	_Atomic uint64_t compactions;
+	_Atomic uint64_t moved_bytes;
+
+	/* Guarded by lock. */
+	_Alignas(64) struct vmemi_lock lock;
+	uint64_t budget_bytes;
+	uint64_t in_use; /* segments with memory outside the reserve */
+	uint64_t reserve_count;
+	uint32_t reserve_first;
+	uint32_t draining_first;
+	uint32_t number_first;              /* segments without memory */
+	uint32_t number_count;              /* numbers ever used */
+	uint64_t ranks;                     /* bit r: rank_first[r] is not 0 */
+	uint32_t rank_first[VMEMI_CLASSES]; /* stream ids + 1 */
+
+	/* Guarded by work. */
+	struct vmemi_lock work;
+	uint32_t stream_free; /* id + 1 of a stream that was dropped */
+	struct vmemi_batch batch;
+};
+
+#define VMEMI_INDEX_CHUNK_SHIFT 13u
+
+static inline _Atomic uint64_t *vmemi_index_at(const struct vmem_pool *p, uint32_t handle)
+{
+	return vmemi_table_at(&p->index, handle, sizeof(_Atomic uint64_t), VMEMI_INDEX_CHUNK_SHIFT);
+}
+
+static inline struct vmemi_segment *vmemi_segment_at(const struct vmem_pool *p, uint32_t number)
+{
+	return vmemi_table_at(&p->segments, number, sizeof(struct vmemi_segment),
+			      VMEMI_SEGMENT_CHUNK_SHIFT);
+}
+
+/* NULL: never made. Whether it exists now is told under its lock. */
+static inline struct vmemi_stream *vmemi_stream_at(const struct vmem_pool *p, uint32_t id)
+{
+	if (id >= atomic_load_explicit(&p->stream_count, memory_order_acquire))
+		return NULL;
+	return vmemi_table_at(&p->streams, id, sizeof(struct vmemi_stream),
+			      VMEMI_STREAM_CHUNK_SHIFT);
+}
+
+/* What stands in a segment at a grain where an object begins. */
+struct vmemi_found {
+	uint32_t grains; /* to the next object; 0: the header is damaged */
+	uint32_t handle; /* 0: a dead object */
+	uint64_t entry;  /* of the handle */
+};
+
+/* No writer may be in the segment. */
+struct vmemi_found vmemi_object_at(const struct vmem_pool *p, uint32_t segment, uint32_t grain);
+
+/* A handle of its own, TAKEN. 0, -VMEM_ENOMEM. Any thread. */
+int vmemi_handle_new(struct vmem_pool *p, uint32_t *ret_handle);
+/* Gives back one that is TAKEN. Any thread. */
+void vmemi_handle_free(struct vmem_pool *p, uint32_t handle);
+uint32_t vmemi_index_end(const struct vmem_pool *p); /* all handles are smaller */
+
+/* An empty segment with memory, in hand. 0, -VMEM_ENOSPC, -VMEM_ENOMEM. No lock held. */
+int vmemi_segment_get(struct vmem_pool *p, enum vmemi_segment_purpose purpose,
+		      uint32_t *ret_number);
+/* Takes back one without objects: to the reserve, to the allocator, or to drain. No lock held. */
+void vmemi_segment_put(struct vmem_pool *p, uint32_t number);
+/* Frees what has drained, and fills or trims the reserve. No lock held. */
+void vmemi_segment_maintain(struct vmem_pool *p);
+
+/* Any thread. 0, -VMEM_ENOENT, -VMEM_ENOSPC, -VMEM_ENOMEM, -VMEM_EAGAIN (request->before has become
+ * empty). */
+int vmemi_stream_reserve(struct vmem_pool *p, struct vmemi_stream *s,
+			 const struct vmemi_request *request, struct vmemi_place *ret_place);
+/* Takes grains of a live object out of a segment. Stream locked. True if that was the last: the
+ * segment is detached, and goes to vmemi_segment_put() once the lock is released. */
+bool vmemi_stream_remove(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
+			 uint32_t grains);
+/* Detaches a segment with all that is in it. Stream locked. */
+void vmemi_stream_detach(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number);
+/* Seals a segment if it is open. Stream locked. */
+void vmemi_stream_seal(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number);
+/* Whether more is lost than should be. Stream locked. */
+bool vmemi_stream_untidy(const struct vmemi_stream *s);
+/* Ranks the stream by its worst segment. With @lower, down as well; otherwise only up, so that a stream
+ * does not change its rank with every object. Stream locked. */
+void vmemi_stream_rank(struct vmem_pool *p, struct vmemi_stream *s, bool lower);
+
+/* Counts and notes a corrupt object; work() logs it. Any thread. */
+void vmemi_pool_note_corrupt(struct vmem_pool *p, uint32_t handle, uint32_t stream);
+
+/* For tests: where the header of an object is, and how many bytes it has with its payload. NULL: no such
+ * object. The pool must be at rest. */
+unsigned char *vmemi_pool_object_bytes(struct vmem_pool *p, vmem_pool_handle handle,
+				       uint32_t *ret_bytes);
+/* For tests: walks everything. NULL, or what is wrong. The pool must be at rest. */
+const char *vmemi_pool_check(struct vmem_pool *p);
+
+#endif

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What an object looks like in its segment, and what its index entry says. */
+#ifndef VMEMI_POOL_OBJECT_H
+#define VMEMI_POOL_OBJECT_H
+#include <stdbool.h>
+#include <vmem/pool.h>
+
+#define VMEMI_GRAIN_BYTES 4u
+#define VMEMI_SEGMENT_GRAINS (VMEM_POOL_SEGMENT_BYTES / VMEMI_GRAIN_BYTES)
+
+/* Stands before the bytes of each object, so that a segment explains itself. What it repeats of the
+ * index entry is compared at each load, never trusted. */
+struct vmemi_object_header {
+	uint32_t handle;
+	uint32_t checksum; /* low half of XXH3-64: of the decoded page, or of the bytes */
+	uint16_t bytes;    /* that follow: 1..4096 */
+	uint8_t codec;     /* 0: bytes, not a page */
+	uint8_t flags;     /* 0 */
+};
+
+static inline uint32_t vmemi_object_grains(uint32_t bytes)
+{
+	return (uint32_t)(sizeof(struct vmemi_object_header) + bytes + VMEMI_GRAIN_BYTES - 1) /
+	       VMEMI_GRAIN_BYTES;
+}
+
+#define VMEMI_OBJECT_MAX_BYTES (sizeof(struct vmemi_object_header) + VMEM_PAGE_SIZE)
+
+/* An entry is one word:
+ *
+ *     63  62 | 56  53 | 52   40 | 39   24 | 23     0
+ *     kind   | codec  | bytes   | grain   | segment     LIVE
+ *     kind   |                    31        next   0    FREE
+ *
+ * A live entry alone tells what the object is and where; dropping it need not touch its segment. */
+#define VMEMI_ENTRY_TAKEN UINT64_C(0) /* being saved or dropped */
+#define VMEMI_ENTRY_FREE UINT64_C(1)
+#define VMEMI_ENTRY_LIVE UINT64_C(2)
+
+static inline uint64_t vmemi_entry_make(uint32_t segment, uint32_t grain, uint32_t bytes,
+					uint32_t codec)
+{
+	return VMEMI_ENTRY_LIVE << 62 | (uint64_t)codec << 53 | (uint64_t)bytes << 40 |
+	       (uint64_t)grain << 24 | segment;
+}
+
+static inline bool vmemi_entry_is_live(uint64_t entry)
+{
+	return entry >> 62 == VMEMI_ENTRY_LIVE;
+}
+
+static inline uint32_t vmemi_entry_segment(uint64_t entry)
+{
+	return (uint32_t)entry & 0xffffff;
+}
+
+static inline uint32_t vmemi_entry_grain(uint64_t entry)
+{
+	return (uint32_t)(entry >> 24) & 0xffff;
+}
+
+static inline uint32_t vmemi_entry_bytes(uint64_t entry)
+{
+	return (uint32_t)(entry >> 40) & 0x1fff;
+}
+
+static inline uint32_t vmemi_entry_codec(uint64_t entry)
+{
+	return (uint32_t)(entry >> 53) & 0xf;
+}
+
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Memory of segments: the budget, the reserve, and segments that drain.
+ *
+ * Segments outside the reserve are counted in in_use from the moment that their memory is asked for,
+ * so that in_use + reserve_count never exceeds the budget. Lists are linked by segment::next under the
+ * pool's lock; the allocator is called without it. */
+#include "pool/pool_internal.h"
+
+#define NUMBER_MAX ((1u << VMEMI_SEGMENT_BITS) - 1)
+
+/* Segments that the budget allows. Pool locked. */
+static uint64_t budget_segments(const struct vmem_pool *p)
+{
+	return p->budget_bytes ? p->budget_bytes / VMEM_POOL_SEGMENT_BYTES : UINT64_MAX;
+}
+
+/* Whether one more may be taken into use. Pool locked. */
+static bool allowed(const struct vmem_pool *p, enum vmemi_segment_purpose purpose)
+{
+	uint64_t most = budget_segments(p), use = p->in_use;
+
+	if (most >= VMEMI_HOLD_BACK_FROM && purpose != VMEMI_FOR_COMPACTION)
+		most--;
+	if (purpose == VMEMI_FOR_RESERVE)
+		use += p->reserve_count;
+	return use < most;
+}
+
+static void push(struct vmem_pool *p, uint32_t *list, uint32_t number)
+{
+	vmemi_segment_at(p, number)->next = *list;
+	*list = number;
+}
+
+static uint32_t pop(struct vmem_pool *p, uint32_t *list)
+{
+	uint32_t number = *list;
+
+	if (number)
+		*list = vmemi_segment_at(p, number)->next;
+	return number;
+}
+
+static void to_reserve(struct vmem_pool *p, uint32_t number)
+{
+	vmemi_segment_at(p, number)->state = VMEMI_SEGMENT_SPARE;
+	push(p, &p->reserve_first, number);
+	p->reserve_count++;
+	p->in_use--;
+}
+
+/* Moves what no reader is in any more to the reserve. Pool locked. */
+static void reap(struct vmem_pool *p)
+{
+	uint32_t number = p->draining_first;
+
+	p->draining_first = 0;
+	while (number) {
+		struct vmemi_segment *seg = vmemi_segment_at(p, number);
+		uint32_t next = seg->next;
+
+		if (atomic_load(&seg->pins))
+			push(p, &p->draining_first, number);
+		else
+			to_reserve(p, number);
+		number = next;
+	}
+}
+
+/* Frees what is in the reserve beyond its target or the budget. */
+static void trim(struct vmem_pool *p)
+{
+	for (;;) {
+		unsigned char *memory = NULL;
+
+		vmemi_lock(&p->lock);
+		if (p->reserve_count > p->reserve_target ||
+		    (p->reserve_count && p->in_use + p->reserve_count > budget_segments(p))) {
+			uint32_t number = pop(p, &p->reserve_first);
+			struct vmemi_segment *seg = vmemi_segment_at(p, number);
+
+			p->reserve_count--;
+			memory = seg->memory;
+			seg->memory = NULL;
+			seg->state = VMEMI_SEGMENT_NONE;
+			push(p, &p->number_first, number);
+		}
+		vmemi_unlock(&p->lock);
+		if (!memory)
+			return;
+		vmemi_free(p->segment_allocator, memory, VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
+	}
+}
+
+/* A number without memory. 0, -VMEM_ENOSPC, -VMEM_ENOMEM. */
+static int take_number(struct vmem_pool *p, uint32_t *ret_number)
+{
+	for (;;) {
+		uint32_t number, fresh;
+		int made;
+
+		vmemi_lock(&p->lock);
+		number = pop(p, &p->number_first);
+		fresh = p->number_count + 1;
+		if (!number && fresh <= NUMBER_MAX && vmemi_segment_at(p, fresh))
+			number = p->number_count = fresh;
+		vmemi_unlock(&p->lock);
+		if (number) {
+			*ret_number = number;
+			return 0;
+		}
+		if (fresh > NUMBER_MAX)
+			return -VMEM_ENOSPC;
+		made = vmemi_table_grow(&p->segments, fresh);
+		if (made < 0)
+			return made;
+	}
+}
+
+/* A segment with new memory; it is counted already. */
+static int allocate(struct vmem_pool *p, uint32_t *ret_number)
+{
+	struct vmemi_segment *seg;
+	unsigned char *memory;
+	int err = take_number(p, ret_number);
+
+	if (err)
+		return err;
+	memory = vmemi_alloc(p->segment_allocator, VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
+	vmemi_lock(&p->lock);
+	seg = vmemi_segment_at(p, *ret_number);
+	if (memory) {
+		seg->memory = memory;
+		seg->state = VMEMI_SEGMENT_SPARE;
+	} else {
+		push(p, &p->number_first, *ret_number);
+		err = -VMEM_ENOMEM;
+	}
+	vmemi_unlock(&p->lock);
+	return err;
+}
+
+int vmemi_segment_get(struct vmem_pool *p, enum vmemi_segment_purpose purpose, uint32_t *ret_number)
+{
+	uint32_t number = 0;
+	int err = 0;
+
+	vmemi_lock(&p->lock);
+	if (!p->reserve_first || !allowed(p, purpose))
+		reap(p);
+	if (!allowed(p, purpose)) {
+		err = -VMEM_ENOSPC;
+	} else {
+		p->in_use++;
+		if (purpose != VMEMI_FOR_RESERVE && (number = pop(p, &p->reserve_first)))
+			p->reserve_count--;
+	}
+	vmemi_unlock(&p->lock);
+	if (!err && !number) {
+		err = allocate(p, &number);
+		if (err) {
+			vmemi_lock(&p->lock);
+			p->in_use--;
+			vmemi_unlock(&p->lock);
+		}
+	}
+	if (!err)
+		*ret_number = number;
+	return err;
+}
+
+void vmemi_segment_put(struct vmem_pool *p, uint32_t number)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+
+	vmemi_lock(&p->lock);
+	if (atomic_load(&seg->pins)) {
+		seg->state = VMEMI_SEGMENT_DRAINING;
+		push(p, &p->draining_first, number);
+	} else {
+		to_reserve(p, number);
+	}
+	vmemi_unlock(&p->lock);
+	trim(p);
+}
+
+void vmemi_segment_maintain(struct vmem_pool *p)
+{
+	uint32_t number;
+	bool more;
+
+	vmemi_lock(&p->lock);
+	reap(p);
+	vmemi_unlock(&p->lock);
+	trim(p);
+	for (;;) {
+		vmemi_lock(&p->lock);
+		more = p->reserve_count < p->reserve_target;
+		vmemi_unlock(&p->lock);
+		if (!more || vmemi_segment_get(p, VMEMI_FOR_RESERVE, &number))
+			return;
+		vmemi_segment_put(p, number);
+	}
+}

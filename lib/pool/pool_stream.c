@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Streams: their segments by age, what each segment has lost, and room for objects.
+ *
+ * A stream's segments are in one list by age, and those that have lost enough also in a list of their
+ * class, the worst of which compaction takes. Everything here is guarded by the stream's lock; a
+ * stream's rank among the streams by the pool's lock, taken inside it. */
+#include "pool/pool_internal.h"
+
+/* What is lost in a stream is left at 1/56 of what is stored (1.8 %): with the 1.6 % that a stream
+ * without dead objects may lose in tails, compaction always reaches it. */
+#define TIDY_FRACTION 56u
+
+/* Below this class an open segment is let be: it may still fill up. */
+#define OPEN_CLASS_MIN 8u
+
+/* Streams with fewer segments do not get a second open one for what compaction moves. */
+#define SMALL_STREAM_SEGMENTS 16u
+
+/* --- Classes --- */
+
+static void class_unlink(struct vmem_pool *p, struct vmemi_stream *s, struct vmemi_segment *seg)
+{
+	if (seg->class_previous)
+		vmemi_segment_at(p, seg->class_previous)->class_next = seg->class_next;
+	else
+		s->class_first[seg->class] = seg->class_next;
+	if (seg->class_next)
+		vmemi_segment_at(p, seg->class_next)->class_previous = seg->class_previous;
+	if (!s->class_first[seg->class])
+		s->classes &= ~(UINT64_C(1) << seg->class);
+}
+
+static void class_link(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
+		       struct vmemi_segment *seg)
+{
+	seg->class_previous = 0;
+	seg->class_next = s->class_first[seg->class];
+	if (seg->class_next)
+		vmemi_segment_at(p, seg->class_next)->class_previous = number;
+	s->class_first[seg->class] = number;
+	s->classes |= UINT64_C(1) << seg->class;
+}
+
+/* Counts anew what a segment has lost, and moves it to its class. */
+static void settle(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
+		   struct vmemi_segment *seg)
+{
+	bool open = seg->state == VMEMI_SEGMENT_OPEN;
+	uint32_t lost = (open ? seg->used : VMEMI_SEGMENT_GRAINS) - seg->live;
+	uint32_t class = lost / VMEMI_CLASS_GRAINS;
+
+	s->lost += (uint64_t)lost - seg->lost;
+	seg->lost = lost;
+	if (open && class < OPEN_CLASS_MIN)
+		class = 0;
+	if (class == seg->class)
+		return;
+	if (seg->class)
+		class_unlink(p, s, seg);
+	seg->class = (uint8_t) class;
+	if (class)
+		class_link(p, s, number, seg);
+}
+
+/* --- Rank --- */
+
+static uint32_t worst_class(const struct vmemi_stream *s)
+{
+	return s->classes ? 63u - (uint32_t)__builtin_clzll(s->classes) : 0;
+}
+
+bool vmemi_stream_untidy(const struct vmemi_stream *s)
+{
+	return s->classes && s->lost * TIDY_FRACTION > s->live;
+}
+
+static void rank_unlink(struct vmem_pool *p, struct vmemi_stream *s)
+{
+	if (s->rank_previous)
+		vmemi_stream_at(p, s->rank_previous - 1)->rank_next = s->rank_next;
+	else
+		p->rank_first[s->rank] = s->rank_next;
+	if (s->rank_next)
+		vmemi_stream_at(p, s->rank_next - 1)->rank_previous = s->rank_previous;
+	if (!p->rank_first[s->rank])
+		p->ranks &= ~(UINT64_C(1) << s->rank);
+}
+
+static void rank_link(struct vmem_pool *p, struct vmemi_stream *s)
+{
+	s->rank_previous = 0;
+	s->rank_next = p->rank_first[s->rank];
+	if (s->rank_next)
+		vmemi_stream_at(p, s->rank_next - 1)->rank_previous = s->id + 1;
+	p->rank_first[s->rank] = s->id + 1;
+	p->ranks |= UINT64_C(1) << s->rank;
+}
+
+void vmemi_stream_rank(struct vmem_pool *p, struct vmemi_stream *s, bool lower)
+{
+	uint32_t rank = vmemi_stream_untidy(s) ? worst_class(s) : 0;
+
+	if (rank == s->rank || (rank < s->rank && !lower))
+		return;
+	vmemi_lock(&p->lock);
+	if (s->rank)
+		rank_unlink(p, s);
+	s->rank = rank;
+	if (rank)
+		rank_link(p, s);
+	vmemi_unlock(&p->lock);
+}
+
+/* --- Segments of a stream --- */
+
+/* Puts a segment into the list of ages, before @younger, or at the young end for 0. */
+static void age_link(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number, uint32_t younger)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+
+	seg->younger = younger;
+	if (younger) {
+		struct vmemi_segment *next = vmemi_segment_at(p, younger);
+
+		seg->older = next->older;
+		seg->sequence = next->sequence;
+		next->older = number;
+	} else {
+		seg->older = s->youngest;
+		seg->sequence = ++s->sequence;
+		s->youngest = number;
+	}
+	if (seg->older)
+		vmemi_segment_at(p, seg->older)->younger = number;
+	else
+		s->oldest = number;
+}
+
+static void age_unlink(struct vmem_pool *p, struct vmemi_stream *s, struct vmemi_segment *seg)
+{
+	if (seg->older)
+		vmemi_segment_at(p, seg->older)->younger = seg->younger;
+	else
+		s->oldest = seg->younger;
+	if (seg->younger)
+		vmemi_segment_at(p, seg->younger)->older = seg->older;
+	else
+		s->youngest = seg->older;
+}
+
+void vmemi_stream_seal(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+
+	if (seg->state != VMEMI_SEGMENT_OPEN)
+		return;
+	s->open[s->open[VMEMI_HEAD_NEW] == number ? VMEMI_HEAD_NEW : VMEMI_HEAD_MOVED] = 0;
+	seg->state = VMEMI_SEGMENT_SEALED;
+	settle(p, s, number, seg);
+	vmemi_stream_rank(p, s, false);
+}
+
+/* Makes a spare segment, in hand, the open one. */
+static void open_segment(struct vmem_pool *p, struct vmemi_stream *s, enum vmemi_head head,
+			 uint32_t number, uint32_t younger)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+
+	if (s->open[head])
+		vmemi_stream_seal(p, s, s->open[head]);
+	seg->state = VMEMI_SEGMENT_OPEN;
+	seg->class = 0;
+	seg->used = seg->live = seg->lost = seg->scanned = 0;
+	atomic_store_explicit(&seg->stream, s->id, memory_order_relaxed);
+	age_link(p, s, number, younger);
+	s->open[head] = number;
+	s->segments++;
+}
+
+void vmemi_stream_detach(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+
+	for (int head = 0; head < VMEMI_HEADS; head++)
+		if (s->open[head] == number)
+			s->open[head] = 0;
+	if (seg->class)
+		class_unlink(p, s, seg);
+	age_unlink(p, s, seg);
+	s->used -= seg->used;
+	s->live -= seg->live;
+	s->lost -= seg->lost;
+	s->segments--;
+	seg->state = VMEMI_SEGMENT_DRAINING;
+}
+
+bool vmemi_stream_remove(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
+			 uint32_t grains)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+	bool empty;
+
+	seg->live -= grains;
+	s->live -= grains;
+	empty = !seg->live;
+	if (empty)
+		vmemi_stream_detach(p, s, number);
+	else
+		settle(p, s, number, seg);
+	vmemi_stream_rank(p, s, false);
+	return empty;
+}
+
+/* --- Room --- */
+
+/* Takes room for as many of the objects as fit into the open segment. Stream locked. */
+static bool take_room(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
+		      const struct vmemi_request *request, struct vmemi_place *ret_place)
+{
+	struct vmemi_segment *seg = number ? vmemi_segment_at(p, number) : NULL;
+	uint32_t grains = 0, count = 0;
+
+	if (!seg)
+		return false;
+	while (count < request->count &&
+	       seg->used + grains + request->grains[count] <= VMEMI_SEGMENT_GRAINS)
+		grains += request->grains[count++];
+	if (!count)
+		return false;
+	*ret_place = (struct vmemi_place){ seg, number, seg->used, count };
+	seg->used += grains;
+	seg->live += grains;
+	s->used += grains;
+	s->live += grains;
+	if (!request->before) {
+		s->objects += count;
+		s->payload_bytes += request->payload_bytes;
+	}
+	/* The lock orders this after the segment was opened, and before it can be sealed. */
+	atomic_fetch_add_explicit(&seg->pins, VMEMI_PIN_WRITER, memory_order_relaxed);
+	return true;
+}
+
+static enum vmemi_head head_for(struct vmem_pool *p, struct vmemi_stream *s,
+				const struct vmemi_request *request)
+{
+	if (request->before && s->segments >= SMALL_STREAM_SEGMENTS)
+		return VMEMI_HEAD_MOVED;
+	if (request->before && s->open[VMEMI_HEAD_MOVED])
+		vmemi_stream_seal(p, s, s->open[VMEMI_HEAD_MOVED]);
+	return VMEMI_HEAD_NEW;
+}
+
+int vmemi_stream_reserve(struct vmem_pool *p, struct vmemi_stream *s,
+			 const struct vmemi_request *request, struct vmemi_place *ret_place)
+{
+	uint32_t before = request->before, spare = 0;
+	bool done = false;
+	int err = 0;
+
+	while (!err && !done) {
+		vmemi_lock(&s->lock);
+		if (!s->exists) {
+			err = -VMEM_ENOENT;
+		} else if (before && vmemi_segment_at(p, before)->state != VMEMI_SEGMENT_SEALED) {
+			err = -VMEM_EAGAIN;
+		} else {
+			enum vmemi_head head = head_for(p, s, request);
+
+			done = take_room(p, s, s->open[head], request, ret_place);
+			if (!done && spare) {
+				open_segment(p, s, head, spare,
+					     head == VMEMI_HEAD_MOVED ? before : 0);
+				spare = 0;
+				done = take_room(p, s, s->open[head], request, ret_place);
+			}
+		}
+		vmemi_unlock(&s->lock);
+		if (!err && !done)
+			err = vmemi_segment_get(p, before ? VMEMI_FOR_COMPACTION : VMEMI_FOR_SAVE,
+						&spare);
+	}
+	if (spare) /* another thread opened one meanwhile */
+		vmemi_segment_put(p, spare);
+	return err;
+}

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Codecs of the caller's own: their contexts, and what the pool does with a table that is wrong or a
+ * codec that misbehaves. */
+#include "pool/pool_tools.h"
+
+/* Keeps a page's first half if the second is zero. Its context must be its own, as initialised. */
+struct half_context {
+	uint64_t magic;
+	uint64_t zero[3];
+	uint64_t users; /* plain: two at once would be seen by the checks on it */
+};
+
+#define MAGIC UINT64_C(0x68616c66)
+
+static int half_init(void *context)
+{
+	struct half_context *c = context;
+
+	cr_assert_eq((uintptr_t)context % 64, 0);
+	cr_assert(!c->magic && !c->zero[0] && !c->zero[1] && !c->zero[2] && !c->users);
+	c->magic = MAGIC;
+	return 0;
+}
+
+static void half_enter(struct half_context *c)
+{
+	cr_assert_eq(c->magic, MAGIC);
+	cr_assert_eq(c->users++, 0);
+}
+
+static size_t half_encode(void *context, void *dst, size_t capacity, const void *page,
+			  const void *reference)
+{
+	static const unsigned char zeros[2048];
+	size_t bytes = 0;
+
+	half_enter(context);
+	cr_assert_null(reference);
+	if (capacity >= 2048 && !memcmp((const char *)page + 2048, zeros, 2048)) {
+		memcpy(dst, page, 2048);
+		bytes = 2048;
+	}
+	((struct half_context *)context)->users--;
+	return bytes;
+}
+
+static int half_decode(void *context, void *page, const void *src, size_t bytes,
+		       const void *reference)
+{
+	half_enter(context);
+	cr_assert_null(reference);
+	memcpy(page, src, 2048);
+	memset((char *)page + 2048, 0, 2048);
+	((struct half_context *)context)->users--;
+	return bytes == 2048 ? 0 : -VMEM_EBADMSG;
+}
+
+static const struct vmem_codec half = {
+	.size = sizeof(half),
+	.name = "half",
+	.id = VMEM_CODEC_USER,
+	.context_bytes = sizeof(struct half_context),
+	.context_init = half_init,
+	.encode = half_encode,
+	.decode = half_decode,
+};
+
+static vmem_pool *pool_with(const struct vmem_codec *const *codecs, uint32_t count)
+{
+	struct vmem_pool_opts opts = {
+		.size = sizeof(opts), .codecs = codecs, .codec_count = count, .parallel = 3
+	};
+
+	return pool_open(&opts);
+}
+
+static int codec_of(vmem_pool *pool, vmem_pool_handle handle)
+{
+	uint32_t codec, bytes;
+
+	cr_assert_eq(vmem_pool_describe(pool, handle, &codec, &bytes), 0);
+	return (int)codec;
+}
+
+Test(pool_codecs, ones_own_with_context)
+{
+	const struct vmem_codec *const table[] = { &half, vmem_codec_lz4() };
+	vmem_pool *pool = pool_with(table, 2);
+	uint32_t stream = stream_open(pool);
+	struct vmemt_page page, back;
+	vmem_pool_handle handle;
+
+	/* The first of the table, then raw; LZ4 when asked for by name. */
+	vmemt_page_make(&page, VMEMT_PAGE_NOISE, 1);
+	memset(page.bytes + 2048, 0, 2048);
+	cr_assert_eq(vmem_pool_save_page(pool, stream, 0, page.bytes, 4096, &handle), 0);
+	cr_assert_eq(codec_of(pool, handle), VMEM_CODEC_USER);
+	cr_assert_eq(vmem_pool_load_page(pool, handle, back.bytes), 0);
+	cr_assert_arr_eq(back.bytes, page.bytes, VMEM_PAGE_SIZE);
+	cr_assert_eq(codec_of(pool, save(pool, stream, VMEMT_PAGE_TEXT, 1)), VMEM_CODEC_RAW);
+	vmemt_page_make(&page, VMEMT_PAGE_TEXT, 1);
+	cr_assert_eq(vmem_pool_save_page(pool, stream, VMEM_CODEC_LZ4, page.bytes, 4096, &handle),
+		     0);
+	cr_assert_eq(codec_of(pool, handle), VMEM_CODEC_LZ4);
+	expect_page(pool, handle, VMEMT_PAGE_TEXT, 1);
+	pool_close(pool);
+}
+
+Test(pool_codecs, none)
+{
+	const struct vmem_codec *const table[] = { NULL };
+	vmem_pool *pool = pool_with(table, 0);
+	uint32_t stream = stream_open(pool);
+
+	for (uint64_t seed = 0; seed < 50; seed++) {
+		enum vmemt_page_kind kind = (enum vmemt_page_kind)(seed % VMEMT_PAGE_KINDS);
+		vmem_pool_handle handle = save(pool, stream, kind, seed);
+
+		cr_assert_eq(codec_of(pool, handle),
+			     kind <= VMEMT_PAGE_WORD ? VMEM_CODEC_FILL : VMEM_CODEC_RAW);
+		expect_page(pool, handle, kind, seed);
+	}
+	pool_close(pool);
+}
+
+Test(pool_codecs, asked_for_by_name)
+{
+	vmem_pool *pool = pool_open(NULL);
+	uint32_t stream = stream_open(pool);
+	struct vmemt_page page;
+	vmem_pool_handle handle;
+	static const struct {
+		enum vmemt_page_kind kind;
+		uint32_t ask;
+		uint32_t get;
+	} cases[] = {
+		{ VMEMT_PAGE_ZERO, VMEM_CODEC_RAW, VMEM_CODEC_RAW },
+		{ VMEMT_PAGE_ZERO, VMEM_CODEC_LZ4, VMEM_CODEC_LZ4 },
+		{ VMEMT_PAGE_ZERO, VMEM_CODEC_FILL, VMEM_CODEC_FILL },
+		{ VMEMT_PAGE_TEXT, VMEM_CODEC_FILL, VMEM_CODEC_RAW },
+		{ VMEMT_PAGE_NOISE, VMEM_CODEC_LZ4, VMEM_CODEC_RAW },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		vmemt_page_make(&page, cases[i].kind, 1);
+		cr_assert_eq(
+			vmem_pool_save_page(pool, stream, cases[i].ask, page.bytes, 4096, &handle),
+			0);
+		cr_assert_eq(codec_of(pool, handle), (int)cases[i].get);
+		expect_page(pool, handle, cases[i].kind, 1);
+	}
+	pool_close(pool);
+}
+
+static void expect_refused(const struct vmem_codec *codec)
+{
+	const struct vmem_codec *const table[] = { codec };
+	struct vmem_pool_opts opts = { .size = sizeof(opts), .codecs = table, .codec_count = 1 };
+	vmem_pool *pool = NULL;
+
+	vmemt_fail_alloc_init(&heap);
+	opts.allocator = &heap.allocator;
+	cr_assert_eq(vmem_pool_new(&pool, &opts), -VMEM_EINVAL);
+	cr_assert_eq(heap.live_bytes, 0);
+}
+
+Test(pool_codecs, wrong_ones_are_refused)
+{
+	struct vmem_codec wrong = half;
+
+	expect_refused(NULL);
+	expect_refused(vmem_codec_raw()); /* there already */
+	wrong.size--;
+	expect_refused(&wrong);
+	wrong = half;
+	wrong.id = 0;
+	expect_refused(&wrong);
+	wrong.id = VMEM_CODEC_MAX + 1;
+	expect_refused(&wrong);
+	wrong = half;
+	wrong.flags = 2;
+	expect_refused(&wrong);
+	wrong = half;
+	wrong.encode = NULL;
+	expect_refused(&wrong);
+	wrong = half;
+	wrong.decode = NULL;
+	expect_refused(&wrong);
+	wrong = half;
+	wrong.context_bytes = SIZE_MAX;
+	expect_refused(&wrong);
+}
+
+static int failing_init(void *context)
+{
+	(void)context;
+	return -VMEM_ENOTSUP;
+}
+
+Test(pool_codecs, a_context_that_cannot_be_made)
+{
+	struct vmem_codec failing = half;
+	const struct vmem_codec *const table[] = { &failing };
+	struct vmem_pool_opts opts = { .size = sizeof(opts), .codecs = table, .codec_count = 1 };
+	vmem_pool *pool = NULL;
+
+	failing.context_init = failing_init;
+	vmemt_fail_alloc_init(&heap);
+	opts.allocator = &heap.allocator;
+	cr_assert_eq(vmem_pool_new(&pool, &opts), -VMEM_ENOTSUP);
+	cr_assert_null(pool);
+	cr_assert_eq(heap.live_bytes, 0);
+}
+
+/* Says that it wrote more than it had room for: the page is kept raw. */
+static size_t boasting_encode(void *context, void *dst, size_t capacity, const void *page,
+			      const void *reference)
+{
+	(void)context;
+	(void)dst;
+	(void)page;
+	(void)reference;
+	return capacity + 1;
+}
+
+Test(pool_codecs, a_codec_that_overstates)
+{
+	struct vmem_codec boasting = half;
+	const struct vmem_codec *const table[] = { &boasting };
+	vmem_pool_handle handle;
+	vmem_pool *pool;
+
+	boasting.encode = boasting_encode;
+	pool = pool_with(table, 1);
+	handle = save(pool, stream_open(pool), VMEMT_PAGE_TEXT, 1);
+	cr_assert_eq(codec_of(pool, handle), VMEM_CODEC_RAW);
+	expect_page(pool, handle, VMEMT_PAGE_TEXT, 1);
+	pool_close(pool);
+}
