@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The page store: one repeated 32-bit value lives in the reference, anything else in the pool.
+ *
+ * Saves, loads and drops take no lock here: they find their VM in a table that never moves
+ * (account.c), count in its atomics, and leave the rest to the pool. Loads that take time are in
+ * inflight.c; all calls here are for any thread unless the header says otherwise. */
+#include "store/store_internal.h"
+#include "base/opts.h"
+
+/* Background work is cut into pieces of about 50 us. The clock is the caller's, so a piece is counted
+ * in bytes: compaction copies at 5 to 10 GB/s, headers and cache misses included. */
+#define PIECE_NS 50000u
+#define PIECE_BYTES 262144u
+
+static int new_pool(vmem_store *store, const struct vmem_store_opts *o)
+{
+	struct vmem_pool_opts p = {
+		.size = sizeof(p),
+		.allocator = o->allocator,
+		.segments = o->segments,
+		.env = o->env,
+		.budget_bytes = o->budget_bytes,
+		.codecs = o->codecs,
+		.codec_count = o->codec_count,
+		.parallel = o->parallel,
+		.cpu = o->cpu,
+	};
+
+	return vmem_pool_new(&store->pool, &p);
+}
+
+int vmem_store_new(vmem_store **ret_store, const struct vmem_store_opts *opts)
+{
+	struct vmem_store_opts o;
+	vmem_store *store;
+	int rc = vmemi_opts_take(&o, sizeof(o), opts);
+
+	if (!rc && (o.flags || o.max_object_bytes > VMEM_PAGE_SIZE))
+		rc = -VMEM_EINVAL;
+	if (!rc)
+		rc = vmemi_alloc_resolve(&o.allocator);
+	if (!rc)
+		rc = vmemi_env_resolve(&o.env);
+	if (rc)
+		return rc;
+	store = vmemi_zalloc(o.allocator, sizeof(*store), 64);
+	if (!store)
+		return -VMEM_ENOMEM;
+	store->allocator = o.allocator;
+	store->max_object_bytes = o.max_object_bytes ? o.max_object_bytes : VMEM_PAGE_SIZE;
+	store->vm_free = VMEMI_STORE_VMS;
+	store->gone.size = sizeof(store->gone);
+	rc = vmemi_inflight_init(&store->inflight, o.env);
+	if (!rc)
+		rc = vmemi_lock_init(&store->vm_lock, o.env);
+	if (!rc)
+		rc = new_pool(store, &o);
+	if (rc) {
+		vmem_store_free(store);
+		return rc;
+	}
+	*ret_store = store;
+	return 0;
+}
+
+void vmem_store_free(vmem_store *store)
+{
+	if (!store)
+		return;
+	vmem_pool_free(store->pool);
+	vmemi_store_vms_free(store);
+	vmemi_lock_destroy(&store->vm_lock);
+	vmemi_inflight_destroy(&store->inflight);
+	vmemi_free(store->allocator, store, sizeof(*store), 64);
+}
+
+/* What an object in the pool is: VMEMI_PAGE_CLASSES if it is not there. */
+static enum vmemi_page_class class_in_pool(vmem_store *store, vmem_pool_handle handle)
+{
+	uint32_t codec, bytes;
+
+	if (vmem_pool_describe(store->pool, handle, &codec, &bytes))
+		return VMEMI_PAGE_CLASSES;
+	switch (codec) {
+	case VMEM_CODEC_RAW: return VMEMI_PAGE_RAW;
+	case VMEM_CODEC_FILL: return VMEMI_PAGE_FILL;
+	default: return VMEMI_PAGE_COMPRESSED;
+	}
+}
+
+static void count_save(struct vmemi_vm *vm, enum vmemi_page_class class)
+{
+	vmemi_count(&vm->pages[class], 1);
+	vmemi_count(&vm->saves, 1);
+}
+
+static int over_cap(vmem_store *store, struct vmemi_vm *vm)
+{
+	uint64_t cap = vmemi_counter(&vm->cap_bytes);
+
+	return cap != UINT64_MAX && vmemi_vm_physical_bytes(store, vm) >= cap;
+}
+
+static int save_in_pool(vmem_store *store, struct vmemi_vm *vm, uint32_t codec, const void *page,
+			vmem_store_ref *ret_ref)
+{
+	vmem_pool_handle handle;
+	int rc = -VMEM_ENOSPC;
+
+	if (!over_cap(store, vm))
+		rc = vmem_pool_save_page(store->pool, vm->stream, codec, page,
+					 store->max_object_bytes, &handle);
+	if (rc) {
+		vmemi_count(&vm->rejects, 1);
+		return rc;
+	}
+	count_save(vm, class_in_pool(store, handle));
+	*ret_ref = vmemi_ref_make(VMEMI_REF_POOL, vm->number, handle);
+	return 0;
+}
+
+static int save_page(vmem_store *store, struct vmemi_vm *vm, const void *page,
+		     vmem_store_ref *ret_ref)
+{
+	uint64_t word;
+
+	if (!vmem_page_same_filled(page, &word))
+		return save_in_pool(store, vm, 0, page, ret_ref);
+	if (word >> 32 != (uint32_t)word)
+		return save_in_pool(store, vm, VMEM_CODEC_FILL, page, ret_ref);
+	count_save(vm, VMEMI_PAGE_SAME);
+	*ret_ref = vmemi_ref_make(VMEMI_REF_SAME, vm->number, word);
+	return 0;
+}
+
+static void count_load(struct vmemi_vm *vm, const struct vmemi_load *load, int result)
+{
+	if (!result && !load->peek)
+		vmemi_count(&vm->loads, 1);
+	if (result == -VMEM_EBADMSG)
+		vmemi_count(&vm->corrupt, 1);
+}
+
+static int begin_load(vmem_store *store, const struct vmemi_store_tier *tier,
+		      const struct vmemi_load *load, vmem_store_token *ret_token)
+{
+	vmem_store_token token;
+	int rc;
+
+	if (!ret_token)
+		return -VMEM_EAGAIN;
+	rc = vmemi_inflight_begin(&store->inflight, load, &token);
+	if (rc)
+		return rc;
+	/* First: whoever polls may know of the token's end before begin() returns. */
+	*ret_token = token;
+	tier->begin(tier->context, token);
+	return -VMEM_EINPROGRESS;
+}
+
+static int load_from_pool(vmem_store *store, struct vmemi_vm *vm, const struct vmemi_load *load,
+			  vmem_store_token *ret_token)
+{
+	const struct vmemi_store_tier *tier =
+		atomic_load_explicit(&store->tier, memory_order_acquire);
+	int rc;
+
+	if (tier && tier->slow(tier->context, load->key, load->ref))
+		return begin_load(store, tier, load, ret_token);
+	rc = vmem_pool_load_page(store->pool, vmemi_ref_payload(load->ref), load->page);
+	count_load(vm, load, rc);
+	return rc;
+}
+
+static int load_page(vmem_store *store, struct vmemi_vm *vm, const struct vmemi_load *load,
+		     vmem_store_token *ret_token)
+{
+	uint32_t value = vmemi_ref_payload(load->ref);
+
+	if (vmemi_ref_vm(load->ref) != vm->number)
+		return -VMEM_ENOENT;
+	switch (vmemi_ref_tier(load->ref)) {
+	case VMEMI_REF_SAME:
+		vmem_page_fill(load->page, (uint64_t)value << 32 | value);
+		count_load(vm, load, 0);
+		return 0;
+	case VMEMI_REF_POOL: return load_from_pool(store, vm, load, ret_token);
+	default: return -VMEM_ENOENT;
+	}
+}
+
+static int drop_from_pool(vmem_store *store, struct vmemi_vm *vm, vmem_store_ref ref)
+{
+	enum vmemi_page_class class;
+	int rc;
+
+	/* The handle may be another page's as soon as it is dropped, another VM's too. */
+	if (vmemi_inflight_busy(&store->inflight, vm->number, ref))
+		return -VMEM_EBUSY;
+	class = class_in_pool(store, vmemi_ref_payload(ref));
+	if (class == VMEMI_PAGE_CLASSES)
+		return -VMEM_ENOENT;
+	rc = vmem_pool_drop(store->pool, vmemi_ref_payload(ref));
+	if (!rc)
+		vmemi_count(&vm->pages[class], -1);
+	return rc;
+}
+
+static int drop_page(vmem_store *store, struct vmemi_vm *vm, vmem_store_ref ref)
+{
+	if (vmemi_ref_vm(ref) != vm->number)
+		return -VMEM_ENOENT;
+	switch (vmemi_ref_tier(ref)) {
+	case VMEMI_REF_SAME:
+		if (!vmemi_counter(&vm->pages[VMEMI_PAGE_SAME]))
+			return -VMEM_ENOENT;
+		vmemi_count(&vm->pages[VMEMI_PAGE_SAME], -1);
+		return 0;
+	case VMEMI_REF_POOL: return drop_from_pool(store, vm, ref);
+	default: return -VMEM_ENOENT;
+	}
+}
+
+int vmem_store_save(vmem_store *store, uint32_t vm_number, uint64_t key, const void *page,
+		    vmem_store_ref *ret_ref)
+{
+	struct vmemi_vm *vm = vmemi_store_vm(store, vm_number);
+
+	(void)key; /* comes back with offers and losses, of which a pool in memory has none */
+	return vm ? save_page(store, vm, page, ret_ref) : -VMEM_ENOENT;
+}
+
+int vmem_store_load(vmem_store *store, uint32_t vm_number, uint64_t key, vmem_store_ref ref,
+		    void *page, vmem_store_token *ret_token)
+{
+	struct vmemi_vm *vm = vmemi_store_vm(store, vm_number);
+	struct vmemi_load l = { .key = key, .ref = ref, .page = page, .vm = vm_number };
+
+	return vm ? load_page(store, vm, &l, ret_token) : -VMEM_ENOENT;
+}
+
+int vmem_store_peek(vmem_store *store, uint32_t vm_number, uint64_t key, vmem_store_ref ref,
+		    void *page, vmem_store_token *ret_token)
+{
+	struct vmemi_vm *vm = vmemi_store_vm(store, vm_number);
+	struct vmemi_load l = { .key = key, .ref = ref, .page = page, .vm = vm_number, .peek = 1 };
+
+	return vm ? load_page(store, vm, &l, ret_token) : -VMEM_ENOENT;
+}
+
+int vmem_store_drop(vmem_store *store, uint32_t vm_number, vmem_store_ref ref)
+{
+	struct vmemi_vm *vm = vmemi_store_vm(store, vm_number);
+
+	return vm ? drop_page(store, vm, ref) : -VMEM_ENOENT;
+}
+
+uint32_t vmem_store_save_batch(vmem_store *store, uint32_t vm_number, struct vmem_store_item *items,
+			       uint32_t count)
+{
+	struct vmemi_vm *vm = vmemi_store_vm(store, vm_number);
+	uint32_t done = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct vmem_store_item *item = &items[i];
+
+		item->result = vm ? save_page(store, vm, item->page, &item->ref) : -VMEM_ENOENT;
+		done += !item->result;
+	}
+	return done;
+}
+
+static uint32_t load_items(vmem_store *store, uint32_t vm_number, struct vmem_store_item *items,
+			   uint32_t count, uint32_t peek)
+{
+	struct vmemi_vm *vm = vmemi_store_vm(store, vm_number);
+	uint32_t done = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct vmem_store_item *item = &items[i];
+		struct vmemi_load l = {
+			.key = item->key,
+			.ref = item->ref,
+			.page = item->page,
+			.vm = vm_number,
+			.peek = peek,
+		};
+
+		item->result = vm ? load_page(store, vm, &l, &item->token) : -VMEM_ENOENT;
+		done += !item->result;
+	}
+	return done;
+}
+
+uint32_t vmem_store_load_batch(vmem_store *store, uint32_t vm, struct vmem_store_item *items,
+			       uint32_t count)
+{
+	return load_items(store, vm, items, count, 0);
+}
+
+uint32_t vmem_store_peek_batch(vmem_store *store, uint32_t vm, struct vmem_store_item *items,
+			       uint32_t count)
+{
+	return load_items(store, vm, items, count, 1);
+}
+
+uint32_t vmem_store_drop_batch(vmem_store *store, uint32_t vm_number, struct vmem_store_item *items,
+			       uint32_t count)
+{
+	struct vmemi_vm *vm = vmemi_store_vm(store, vm_number);
+	uint32_t done = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		items[i].result = vm ? drop_page(store, vm, items[i].ref) : -VMEM_ENOENT;
+		done += !items[i].result;
+	}
+	return done;
+}
+
+uint32_t vmem_store_poll(vmem_store *store, struct vmem_store_event *events, uint32_t capacity)
+{
+	const struct vmemi_store_tier *tier =
+		atomic_load_explicit(&store->tier, memory_order_acquire);
+
+	if (tier && tier->poll)
+		tier->poll(tier->context);
+	return vmemi_inflight_take(&store->inflight, events, capacity);
+}
+
+int vmem_store_work(vmem_store *store, uint64_t budget_ns, uint64_t now_ns)
+{
+	uint64_t pieces = budget_ns / PIECE_NS;
+	int more;
+
+	(void)now_ns; /* nothing here ages yet */
+	do {
+		more = vmem_pool_work(store->pool, PIECE_BYTES);
+	} while (more && pieces-- > 1);
+	return more;
+}
+
+void vmem_store_set_budget(vmem_store *store, uint64_t budget_bytes)
+{
+	vmem_pool_set_budget(store->pool, budget_bytes);
+}
+
+int vmemi_store_finish_load(vmem_store *store, vmem_store_token token, int result)
+{
+	struct vmemi_load load;
+	int rc = vmemi_inflight_claim(&store->inflight, token, &load);
+
+	if (rc)
+		return rc;
+	if (!result)
+		result = vmem_pool_load_page(store->pool, vmemi_ref_payload(load.ref), load.page);
+	/* The VM is there: it is not dropped while a load is in progress. */
+	count_load(vmemi_store_vm(store, load.vm), &load, result);
+	vmemi_inflight_end(&store->inflight, token, result);
+	return 0;
+}
+
+int vmemi_store_post(vmem_store *store, const struct vmem_store_event *event)
+{
+	if (!vmemi_store_vm(store, event->vm))
+		return -VMEM_ENOENT;
+	return vmemi_inflight_post(&store->inflight, event);
+}
+
+void vmemi_store_set_tier(vmem_store *store, const struct vmemi_store_tier *tier)
+{
+	atomic_store_explicit(&store->tier, tier, memory_order_release);
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Inside the store: the store itself, its VMs, and how a tier that takes time plugs in. */
+#ifndef VMEMI_STORE_INTERNAL_H
+#define VMEMI_STORE_INTERNAL_H
+#include <stdatomic.h>
+#include <vmem/pool.h>
+#include <vmem/store.h>
+#include "base/alloc.h"
+#include "base/lock.h"
+#include "store/inflight.h"
+#include "store/ref.h"
+
+#define VMEMI_STORE_VMS 65535u
+#define VMEMI_VM_CHUNK 64u /* VMs whose blocks are allocated together */
+#define VMEMI_VM_CHUNKS ((VMEMI_STORE_VMS + VMEMI_VM_CHUNK - 1) / VMEMI_VM_CHUNK)
+
+/* What a stored page is, for the accounts. */
+enum vmemi_page_class {
+	VMEMI_PAGE_SAME,       /* in its reference */
+	VMEMI_PAGE_FILL,       /* a 64-bit word, in the pool */
+	VMEMI_PAGE_COMPRESSED, /* by a codec, in the pool */
+	VMEMI_PAGE_RAW,        /* as it is, in the pool */
+	VMEMI_PAGE_CLASSES
+};
+
+/* A VM. The first cache line changes with the VM only, the others with every page. Bytes in the pool
+ * are not here: the pool counts them by stream. */
+struct vmemi_vm {
+	_Alignas(64) _Atomic uint32_t live; /* atomic; publishes the rest of this line */
+	uint32_t number;
+	uint32_t stream;
+	uint32_t next_free; /* vm_lock */
+	uint64_t bytes;
+	_Atomic uint64_t cap_bytes; /* atomic; UINT64_MAX: none */
+
+	_Alignas(64) _Atomic uint64_t pages[VMEMI_PAGE_CLASSES]; /* atomic; stored now */
+	_Atomic uint64_t saves;                                  /* atomic; since the start */
+	_Atomic uint64_t loads;                                  /* atomic; since the start */
+	_Atomic uint64_t rejects;                                /* atomic; since the start */
+	_Atomic uint64_t corrupt;                                /* atomic; since the start */
+};
+
+/* A tier in which a load may take time: a device. */
+struct vmemi_store_tier {
+	void *context;
+	/* Whether the load of this page takes time. Called by every load of a page in the pool. */
+	int (*slow)(void *context, uint64_t key, vmem_store_ref ref);
+	/* Begins it. vmemi_store_finish_load(store, token, ...) must follow once, from any thread, in
+	 * here too. */
+	void (*begin)(void *context, vmem_store_token token);
+	/* Called by vmem_store_poll() first, to complete what is ready. May be NULL. */
+	void (*poll)(void *context);
+};
+
+struct vmem_store {
+	const struct vmem_allocator *allocator;
+	vmem_pool *pool;
+	uint32_t max_object_bytes;
+	const struct vmemi_store_tier *_Atomic tier; /* atomic; NULL: no load takes time */
+
+	/* VMs by number, in chunks that never move: a call finds its VM without a lock. */
+	struct vmemi_lock vm_lock;      /* taken to add, drop and sum up VMs, not by other calls */
+	uint32_t vm_high;               /* vm_lock; numbers from here on were never used */
+	uint32_t vm_free;               /* vm_lock; first number to use again, or VMEMI_STORE_VMS */
+	struct vmem_store_account gone; /* vm_lock; counters of VMs that were dropped */
+	struct vmemi_vm *_Atomic chunk[VMEMI_VM_CHUNKS]; /* atomic; written once, under vm_lock */
+
+	struct vmemi_inflight inflight; /* has its own lock */
+};
+
+/* The VM, or NULL. */
+static inline struct vmemi_vm *vmemi_store_vm(vmem_store *store, uint32_t number)
+{
+	struct vmemi_vm *chunk, *vm;
+
+	if (number >= VMEMI_STORE_VMS)
+		return NULL;
+	chunk = atomic_load_explicit(&store->chunk[number / VMEMI_VM_CHUNK], memory_order_acquire);
+	if (!chunk)
+		return NULL;
+	vm = &chunk[number % VMEMI_VM_CHUNK];
+	return atomic_load_explicit(&vm->live, memory_order_acquire) ? vm : NULL;
+}
+
+static inline uint64_t vmemi_counter(const _Atomic uint64_t *counter)
+{
+	return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* Adds @by, which may be negative. A page is counted before its reference is known to anybody, so that
+ * no count goes below 0. */
+static inline void vmemi_count(_Atomic uint64_t *counter, int by)
+{
+	atomic_fetch_add_explicit(counter, (uint64_t)(int64_t)by, memory_order_relaxed);
+}
+
+/* Bytes of the VM's objects in the pool. */
+uint64_t vmemi_vm_physical_bytes(vmem_store *store, const struct vmemi_vm *vm);
+
+/* account.c: the table of VMs. Free is called with no VM in use. */
+void vmemi_store_vms_free(vmem_store *store);
+
+/* For tiers: the bytes of the page can be loaded now (@result 0), or cannot (negative). Puts the page in
+ * place and queues the event. 0, -VMEM_ENOENT (no such load, or finished already). */
+int vmemi_store_finish_load(vmem_store *store, vmem_store_token token, int result);
+
+/* For tiers: an offer or a loss. 0, -VMEM_ENOENT (vm), -VMEM_EAGAIN (full: offers are then forgotten,
+ * losses told again later). */
+int vmemi_store_post(vmem_store *store, const struct vmem_store_event *event);
+
+/* Gives the store a tier, or with NULL takes it away. Loads that @tier began before may still finish. */
+void vmemi_store_set_tier(vmem_store *store, const struct vmemi_store_tier *tier);
+
+/* For tests: walks everything, the pool too. NULL, or what is wrong. The store must be at rest. */
+const char *vmemi_store_check(vmem_store *store);
+
+#endif

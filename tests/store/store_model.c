@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* See store_model.h. */
+#include "store/store_model.h"
+#include <assert.h>
+
+#define BATCH 16u
+
+static int in_reference(enum vmemt_page_kind kind)
+{
+	return kind == VMEMT_PAGE_ZERO || kind == VMEMT_PAGE_SAME;
+}
+
+static struct vmem_store_account account_of(struct vmemt_store_model *m, uint32_t v)
+{
+	struct vmem_store_account a = { .size = sizeof(a) };
+	int rc = vmem_store_vm_account(m->store, m->vm[v].number, &a);
+
+	assert(!rc);
+	return a;
+}
+
+/* VMs */
+
+static void add_vm(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
+{
+	struct vmem_store_vm_opts opts = { .size = sizeof(opts),
+					   .vm_bytes = 400 * VMEM_PAGE_SIZE,
+					   .cap_percent =
+						   arg % 4 ? 0 : (uint32_t)(arg >> 8) % 101 };
+	int rc = vmem_store_add_vm(m->store, &opts, &m->vm[v].number);
+
+	assert(!rc);
+	m->vm[v].live = 1;
+	m->vm[v].cap_bytes = opts.cap_percent ? 4 * VMEM_PAGE_SIZE * opts.cap_percent : UINT64_MAX;
+}
+
+static void set_cap(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
+{
+	uint32_t percent = (uint32_t)arg % 103;
+	int rc = vmem_store_set_cap(m->store, m->vm[v].number, percent);
+
+	assert(rc == (percent > 100 ? -VMEM_EINVAL : 0));
+	if (!rc)
+		m->vm[v].cap_bytes = percent ? 4 * VMEM_PAGE_SIZE * percent : UINT64_MAX;
+}
+
+static void forget_page(struct vmemt_store_model *m, uint32_t p)
+{
+	struct vmemt_model_page *last = &m->page[--m->count];
+
+	m->vm[m->page[p].vm].pages[m->page[p].kind]--;
+	m->page[p] = *last;
+	for (uint32_t i = 0; i < VMEMI_INFLIGHT_ENTRIES; i++)
+		if (m->load[i].page == m->count)
+			m->load[i].page = p;
+}
+
+static void forget_events(struct vmemt_store_model *m, uint32_t v)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < m->events; i++) {
+		struct vmemt_model_load *l = &m->load[m->order[i]];
+
+		if (l->vm == v)
+			l->token = 0;
+		else
+			m->order[kept++] = m->order[i];
+	}
+	m->events = kept;
+}
+
+static void drop_vm(struct vmemt_store_model *m, uint32_t v)
+{
+	struct vmemt_model_vm *vm = &m->vm[v];
+	int busy = 0;
+	int rc = vmem_store_drop_vm(m->store, vm->number);
+
+	for (uint32_t p = 0; p < m->count; p++)
+		busy |= m->page[p].vm == v && m->page[p].loading;
+	assert(rc == (busy ? -VMEM_EBUSY : 0));
+	if (rc)
+		return;
+	assert(vmem_store_drop_vm(m->store, vm->number) == -VMEM_ENOENT);
+	for (uint32_t p = m->count; p-- > 0;)
+		if (m->page[p].vm == v)
+			forget_page(m, p);
+	forget_events(m, v);
+	m->gone_saves += vm->saves;
+	m->gone_loads += vm->loads;
+	m->gone_rejects += vm->rejects;
+	m->gone_corrupt += vm->corrupt;
+	memset(vm, 0, sizeof(*vm));
+}
+
+/* Saves */
+
+/* What a save has to return now; 1 if that depends on the room in the pool. */
+static int expected_of_save(struct vmemt_store_model *m, uint32_t v, enum vmemt_page_kind kind)
+{
+	if (in_reference(kind))
+		return 0;
+	if (account_of(m, v).physical_bytes >= m->vm[v].cap_bytes)
+		return -VMEM_ENOSPC;
+	if (kind == VMEMT_PAGE_NOISE && m->max_object_bytes < VMEM_PAGE_SIZE)
+		return -VMEM_EFBIG;
+	return m->budget;
+}
+
+static void note_save(struct vmemt_store_model *m, const struct vmemt_model_page *page, int rc,
+		      int expected)
+{
+	struct vmemt_model_vm *vm = &m->vm[page->vm];
+
+	assert(rc == expected || (expected == 1 && (!rc || rc == -VMEM_ENOSPC)));
+	if (rc) {
+		vm->rejects++;
+		return;
+	}
+	assert(page->ref && page->ref < UINT64_C(1) << 56);
+	vm->saves++;
+	vm->pages[page->kind]++;
+	m->page[m->count++] = *page;
+}
+
+static struct vmemt_model_page new_page(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
+{
+	return (struct vmemt_model_page){ .seed = arg ^ m->key++,
+					  .kind = (arg >> 20) % VMEMT_PAGE_KINDS,
+					  .vm = v };
+}
+
+static void save(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
+{
+	struct vmemt_model_page page = new_page(m, v, arg);
+	struct vmemt_page bytes;
+	int expected, rc;
+
+	if (m->count == VMEMT_MODEL_PAGES)
+		return;
+	vmemt_page_make(&bytes, page.kind, page.seed);
+	expected = expected_of_save(m, v, page.kind);
+	rc = vmem_store_save(m->store, m->vm[v].number, page.seed, &bytes, &page.ref);
+	note_save(m, &page, rc, expected);
+}
+
+/* The expectation of a batch is that of its first page, as far as room goes: none without a cap. */
+static void save_batch(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
+{
+	struct vmemt_page bytes[BATCH];
+	struct vmemt_model_page page[BATCH];
+	struct vmem_store_item item[BATCH] = { 0 };
+	uint32_t n = (uint32_t)(arg >> 40) % BATCH, good = 0, done;
+
+	if (m->count + n > VMEMT_MODEL_PAGES || m->vm[v].cap_bytes != UINT64_MAX)
+		return;
+	for (uint32_t i = 0; i < n; i++) {
+		page[i] = new_page(m, v, arg * (i + 1));
+		vmemt_page_make(&bytes[i], page[i].kind, page[i].seed);
+		item[i].key = page[i].seed;
+		item[i].page = &bytes[i];
+	}
+	done = vmem_store_save_batch(m->store, m->vm[v].number, item, n);
+	for (uint32_t i = 0; i < n; i++) {
+		page[i].ref = item[i].ref;
+		note_save(m, &page[i], item[i].result, expected_of_save(m, v, page[i].kind));
+		good += !item[i].result;
+	}
+	assert(done == good);
+}
+
+/* Loads */
+
+static struct vmemt_model_load *free_load(struct vmemt_store_model *m)
+{
+	for (uint32_t i = 0; i < VMEMI_INFLIGHT_ENTRIES; i++)
+		if (!m->load[i].token)
+			return &m->load[i];
+	return NULL;
+}
+
+/* Begins a load into the buffer of @l, NULL: with the table full. */
+static void load(struct vmemt_store_model *m, uint32_t p, int peek, struct vmemt_model_load *l)
+{
+	struct vmemt_model_page *page = &m->page[p];
+	struct vmemt_model_vm *vm = &m->vm[page->vm];
+	struct vmemt_page spare, *to = l ? &m->buffer[l - m->load] : &spare;
+	int slow = atomic_load(&m->tier.hold) && !in_reference(page->kind);
+	vmem_store_token token = 0;
+	int rc = (peek ? vmem_store_peek : vmem_store_load)(m->store, vm->number, m->key, page->ref,
+							    to, &token);
+
+	assert(rc == (!slow ? 0 : l ? -VMEM_EINPROGRESS : -VMEM_EAGAIN));
+	assert(!token == (rc != -VMEM_EINPROGRESS));
+	if (!rc) {
+		assert(vmemt_page_is(to, page->kind, page->seed));
+		vm->loads += !peek;
+	} else if (l) {
+		*l = (struct vmemt_model_load){ .token = token,
+						.key = m->key++,
+						.seed = page->seed,
+						.kind = page->kind,
+						.vm = page->vm,
+						.page = p,
+						.peek = peek };
+		page->loading++;
+	}
+}
+
+static void load_batch(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
+{
+	struct vmemt_page bytes[BATCH];
+	struct vmem_store_item item[BATCH] = { 0 };
+	uint32_t at[BATCH];
+	uint32_t n = 0, done;
+
+	if (atomic_load(&m->tier.hold))
+		return;
+	for (uint32_t p = (uint32_t)arg % (m->count + 1); p < m->count && n < BATCH; p++) {
+		if (m->page[p].vm != v)
+			continue;
+		at[n] = p;
+		item[n].ref = m->page[p].ref;
+		item[n].page = &bytes[n];
+		n++;
+	}
+	done = vmem_store_load_batch(m->store, m->vm[v].number, item, n);
+	assert(done == n);
+	m->vm[v].loads += n;
+	for (uint32_t i = 0; i < n; i++)
+		assert(vmemt_page_is(&bytes[i], m->page[at[i]].kind, m->page[at[i]].seed));
+}
+
+static void finish(struct vmemt_store_model *m, uint64_t arg)
+{
+	static const int results[] = { 0, 0, 0, 0, 0, 0, -VMEM_EIO, -VMEM_EBADMSG };
+	uint32_t held = vmemt_slow_tier_held(&m->tier), nth = (uint32_t)arg % (held + 1);
+	int result = results[(arg >> 32) % 8];
+	vmem_store_token token = nth < held ? m->tier.token[nth] : 0;
+	int rc = vmemt_slow_tier_finish(&m->tier, nth, result);
+
+	assert(rc == (token ? 0 : -VMEM_ENOENT));
+	for (uint32_t i = 0; token && i < VMEMI_INFLIGHT_ENTRIES; i++) {
+		struct vmemt_model_load *l = &m->load[i];
+
+		if (l->token != token)
+			continue;
+		assert(!l->over);
+		l->over = 1;
+		l->result = result;
+		m->page[l->page].loading--;
+		l->page = UINT32_MAX;
+		m->vm[l->vm].loads += !result && !l->peek;
+		m->vm[l->vm].corrupt += result == -VMEM_EBADMSG;
+		m->order[m->events++] = i;
+		return;
+	}
+	assert(!token);
+}
+
+static void poll(struct vmemt_store_model *m, uint32_t capacity)
+{
+	struct vmem_store_event event[VMEMI_INFLIGHT_ENTRIES];
+	uint32_t n = vmem_store_poll(m->store, event, capacity);
+
+	assert(n == (capacity < m->events ? capacity : m->events));
+	for (uint32_t i = 0; i < n; i++) {
+		struct vmemt_model_load *l = &m->load[m->order[i]];
+
+		assert(event[i].type == VMEM_STORE_LOADED && event[i].token == l->token);
+		assert(event[i].key == l->key && event[i].result == l->result);
+		assert(event[i].vm == m->vm[l->vm].number);
+		assert(l->result || vmemt_page_is(&m->buffer[l - m->load], l->kind, l->seed));
+		l->token = 0;
+	}
+	m->events -= n;
+	memmove(m->order, m->order + n, m->events * sizeof(m->order[0]));
+}
+
+/* Drops */
+
+static void drop(struct vmemt_store_model *m, uint32_t p)
+{
+	struct vmemt_model_page *page = &m->page[p];
+	uint32_t number = m->vm[page->vm].number;
+	int rc = vmem_store_drop(m->store, number, page->ref);
+
+	assert(rc == (page->loading ? -VMEM_EBUSY : 0));
+	if (rc)
+		return;
+	/* Same-filled pages of equal content have equal refs. */
+	if (!in_reference(page->kind))
+		assert(vmem_store_drop(m->store, number, page->ref) == -VMEM_ENOENT);
+	forget_page(m, p);
+}
+
+static void drop_batch(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
+{
+	struct vmem_store_item item[BATCH] = { 0 };
+	uint32_t at[BATCH];
+	uint32_t n = 0, done;
+
+	for (uint32_t p = (uint32_t)arg % (m->count + 1); p < m->count && n < BATCH; p++) {
+		if (m->page[p].vm != v || m->page[p].loading)
+			continue;
+		at[n] = p;
+		item[n++].ref = m->page[p].ref;
+	}
+	done = vmem_store_drop_batch(m->store, m->vm[v].number, item, n);
+	assert(done == n);
+	while (n-- > 0)
+		forget_page(m, at[n]);
+}
+
+static void use_wrong_ref(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
+{
+	struct vmemt_model_page *page = m->count ? &m->page[arg % m->count] : NULL;
+	uint32_t number = m->vm[v].number;
+	struct vmemt_page bytes;
+	vmem_store_ref ref;
+	int rc;
+
+	if (page && page->vm != v)
+		ref = page->ref; /* another VM's */
+	else if (page)
+		ref = page->ref ^ UINT64_C(1) << (48 + (arg >> 32) % 16);
+	else
+		ref = vmemi_ref_make(VMEMI_REF_POOL, number, arg); /* nothing is stored */
+	rc = vmem_store_load(m->store, number, 0, ref, &bytes, NULL);
+	assert(rc == (page || !atomic_load(&m->tier.hold) ? -VMEM_ENOENT : -VMEM_EAGAIN));
+	assert(vmem_store_drop(m->store, number, ref) == -VMEM_ENOENT);
+	assert(vmem_store_drop(m->store, 65535 - (uint32_t)(arg >> 40) % 1000, ref) ==
+	       -VMEM_ENOENT);
+}
+
+static void set_budget(struct vmemt_store_model *m, uint64_t arg)
+{
+	m->budget = arg % 2;
+	vmem_store_set_budget(m->store, m->budget ? arg % 16 * VMEM_POOL_SEGMENT_BYTES + 1 : 0);
+}
+
+void vmemt_store_model_init(struct vmemt_store_model *m, const struct vmem_store_opts *opts)
+{
+	int rc;
+
+	memset(m, 0, offsetof(struct vmemt_store_model, buffer));
+	for (uint32_t i = 0; i < VMEMI_INFLIGHT_ENTRIES; i++)
+		m->load[i].page = UINT32_MAX;
+	rc = vmem_store_new(&m->store, opts);
+	assert(!rc);
+	m->max_object_bytes =
+		opts && opts->max_object_bytes ? opts->max_object_bytes : VMEM_PAGE_SIZE;
+	vmemt_slow_tier_init(&m->tier, m->store);
+	atomic_store(&m->tier.hold, 0);
+}
+
+void vmemt_store_model_destroy(struct vmemt_store_model *m)
+{
+	while (vmemt_slow_tier_held(&m->tier))
+		finish(m, 0);
+	poll(m, VMEMI_INFLIGHT_ENTRIES);
+	vmemt_store_model_check(m);
+	vmemt_slow_tier_destroy(&m->tier);
+	vmem_store_free(m->store);
+}
+
+/* Operations that need no page. Returns whether @op was one. */
+static int step_vm(struct vmemt_store_model *m, uint32_t op, uint32_t v, uint64_t arg)
+{
+	switch (op) {
+	case 0: set_cap(m, v, arg >> 8); return 1;
+	case 1: set_budget(m, arg >> 8); return 1;
+	case 2:
+		if ((arg >> 8) % 8 == 0)
+			atomic_store(&m->tier.hold, (arg >> 11) % 2 == 0);
+		return 1;
+	case 3: use_wrong_ref(m, v, arg); return 1;
+	case 4:
+		m->clock += arg;
+		vmem_store_work(m->store, arg % 1000000, m->clock);
+		return 1;
+	case 5:
+	case 6: poll(m, (uint32_t)(arg >> 8) % VMEMI_INFLIGHT_ENTRIES); return 1;
+	case 7:
+	case 8: finish(m, arg >> 8); return 1;
+	case 9:
+	case 10:
+	case 11: save_batch(m, v, arg); return 1;
+	case 12: load_batch(m, v, arg >> 8); return 1;
+	case 13: drop_batch(m, v, arg >> 8); return 1;
+	default: return 0;
+	}
+}
+
+void vmemt_store_model_step(struct vmemt_store_model *m, uint32_t op, uint64_t arg)
+{
+	uint32_t v = (uint32_t)arg % VMEMT_MODEL_VMS, p;
+
+	op %= 32;
+	if (!m->vm[v].live) {
+		add_vm(m, v, arg);
+		return;
+	}
+	if (step_vm(m, op, v, arg))
+		return;
+	p = m->count ? (uint32_t)(arg >> 8) % m->count : 0;
+	if (op == 14 && (arg >> 40) % 256 == 0)
+		drop_vm(m, v);
+	else if (op < 20 || !m->count)
+		save(m, v, arg);
+	else if (op < 27)
+		load(m, p, op == 26, free_load(m));
+	else
+		drop(m, p);
+}
+
+void vmemt_store_model_check(struct vmemt_store_model *m)
+{
+	struct vmem_store_account a = { .size = sizeof(a) }, sum = { 0 };
+	const char *wrong = vmemi_store_check(m->store);
+	int rc;
+
+	if (wrong)
+		fprintf(stderr, "%s\n", wrong);
+	assert(!wrong);
+	for (uint32_t v = 0; v < VMEMT_MODEL_VMS; v++) {
+		const struct vmemt_model_vm *vm = &m->vm[v];
+
+		if (!vm->live)
+			continue;
+		a = account_of(m, v);
+		assert(a.pages_same == vm->pages[VMEMT_PAGE_ZERO] + vm->pages[VMEMT_PAGE_SAME] +
+					       vm->pages[VMEMT_PAGE_WORD]);
+		assert(a.pages_compressed == vm->pages[VMEMT_PAGE_TEXT]);
+		assert(a.pages_raw == vm->pages[VMEMT_PAGE_NOISE]);
+		assert(a.pages == a.pages_same + a.pages_compressed + a.pages_raw);
+		assert(a.saves == vm->saves && a.loads == vm->loads);
+		assert(a.rejects == vm->rejects && a.corrupt == vm->corrupt);
+		sum.pages += a.pages;
+		sum.physical_bytes += a.physical_bytes;
+		sum.saves += a.saves;
+		sum.loads += a.loads;
+		sum.rejects += a.rejects;
+		sum.corrupt += a.corrupt;
+	}
+	rc = vmem_store_total_account(m->store, &a);
+	assert(!rc);
+	assert(a.pages == sum.pages && a.pages == m->count);
+	assert(a.logical_bytes == a.pages * VMEM_PAGE_SIZE);
+	assert(a.physical_bytes == sum.physical_bytes);
+	assert(a.saves == sum.saves + m->gone_saves && a.loads == sum.loads + m->gone_loads);
+	assert(a.rejects == sum.rejects + m->gone_rejects);
+	assert(a.corrupt == sum.corrupt + m->gone_corrupt);
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A store beside a naive model of it: each step does one operation on both and compares. The model
+ * keeps, for each page that is stored, the seed that makes it again. Ends the program on a difference.
+ * Driven by random numbers (store_model_test.c) and by a fuzzer's bytes (store_fuzz.c). */
+#ifndef VMEMT_STORE_MODEL_H
+#define VMEMT_STORE_MODEL_H
+#include "store/pages.h"
+#include "store/slow_tier.h"
+
+#define VMEMT_MODEL_VMS 6u
+#define VMEMT_MODEL_PAGES 2000u
+
+struct vmemt_model_page {
+	vmem_store_ref ref;
+	uint64_t seed;
+	enum vmemt_page_kind kind;
+	uint32_t vm;      /* index in the model */
+	uint32_t loading; /* loads of it in progress */
+};
+
+struct vmemt_model_vm {
+	int live;
+	uint32_t number;
+	uint64_t cap_bytes; /* UINT64_MAX: none */
+	uint64_t pages[VMEMT_PAGE_KINDS];
+	uint64_t saves, loads, rejects, corrupt;
+};
+
+struct vmemt_model_load {
+	vmem_store_token token; /* 0: the place is free */
+	uint64_t key, seed;
+	enum vmemt_page_kind kind;
+	uint32_t vm, page;
+	int peek, over, result;
+};
+
+struct vmemt_store_model {
+	vmem_store *store;
+	struct vmemt_slow_tier tier;
+	uint32_t max_object_bytes;
+	int budget; /* 1: a budget is set, saves may find no room */
+	uint64_t clock, key;
+	uint32_t count;
+	struct vmemt_model_page page[VMEMT_MODEL_PAGES];
+	struct vmemt_model_vm vm[VMEMT_MODEL_VMS];
+	uint64_t gone_saves, gone_loads, gone_rejects, gone_corrupt; /* of dropped VMs */
+	struct vmemt_model_load load[VMEMI_INFLIGHT_ENTRIES];
+	uint32_t events;                        /* in order[], oldest first */
+	uint32_t order[VMEMI_INFLIGHT_ENTRIES]; /* indices of loads that are over */
+	struct vmemt_page
+		buffer[VMEMI_INFLIGHT_ENTRIES]; /* where load[i] goes; last, as not cleared */
+};
+
+/* @opts as for vmem_store_new(), may be NULL. */
+void vmemt_store_model_init(struct vmemt_store_model *m, const struct vmem_store_opts *opts);
+/* Finishes what is in progress, checks, and frees the store. */
+void vmemt_store_model_destroy(struct vmemt_store_model *m);
+
+/* One operation: all of @op and @arg may be anything. */
+void vmemt_store_model_step(struct vmemt_store_model *m, uint32_t op, uint64_t arg);
+
+/* Compares all accounts, and has the store check itself. */
+void vmemt_store_model_check(struct vmemt_store_model *m);
+
+#endif

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Random operations on a store and on a naive model of it. */
+#include <criterion/criterion.h>
+#include "store/store_model.h"
+
+static struct vmemt_store_model model;
+
+/* Operations at random; in every other phase, most of those that drop save instead. */
+static uint32_t random_op(int step, uint64_t *state)
+{
+	uint32_t op = (uint32_t)vmemt_rand(state) % 32;
+	int drops = op == 13 || op >= 27;
+
+	return drops && step / 10000 % 2 == 0 && vmemt_rand(state) % 8 ? 10 : op;
+}
+
+static void run(const char *name, const struct vmem_store_opts *opts, int steps)
+{
+	uint64_t state = vmemt_seed(name);
+
+	vmemt_store_model_init(&model, opts);
+	for (int i = 0; i < steps; i++) {
+		uint32_t op = random_op(i, &state);
+
+		vmemt_store_model_step(&model, op, vmemt_rand(&state));
+		if (i % 500 == 0)
+			vmemt_store_model_check(&model);
+	}
+	vmemt_store_model_destroy(&model);
+}
+
+Test(store_model, defaults)
+{
+	run("store_model.defaults", NULL, 200000);
+}
+
+Test(store_model, large_objects_refused)
+{
+	struct vmem_store_opts opts = { .size = sizeof(opts), .max_object_bytes = 3000 };
+
+	run("store_model.large_objects_refused", &opts, 100000);
+}
+
+Test(store_model, no_locks)
+{
+	const struct vmem_env no_locks = { .size = sizeof(no_locks) };
+	struct vmem_store_opts opts = { .size = sizeof(opts), .env = &no_locks };
+
+	run("store_model.no_locks", &opts, 50000);
+}

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Threads that save, load, peek and drop pages of VMs that they share, while others do background
+ * work, read accounts, finish and poll loads in progress, and add and drop VMs. Each load is compared.
+ * A plain program, for ThreadSanitizer. Argument: operations of each thread, else 20000. */
+#include <assert.h>
+#include <sched.h>
+#include "store/pages.h"
+#include "store/slow_tier.h"
+
+enum { WORKERS = 4, VMS = 3, PAGES = 200, TENANT_PAGES = 20 };
+
+static vmem_store *store;
+static struct vmemt_slow_tier tier;
+static uint32_t vms[VMS];
+static uint64_t first_seed;
+static long operations = 20000;
+static _Atomic int workers_left = WORKERS;     /* atomic */
+static _Atomic int loaders_left = WORKERS + 1; /* atomic; workers and the tenant */
+
+/* A load that its thread waits for; its address is the key. */
+struct waiter {
+	vmem_store_token token;
+	_Atomic int over; /* atomic; publishes result */
+	int result;
+};
+
+struct stored {
+	vmem_store_ref ref; /* 0: none */
+	uint64_t seed;
+	enum vmemt_page_kind kind;
+	uint32_t vm;
+};
+
+static void dispatch_events(void)
+{
+	struct vmem_store_event event[8];
+	uint32_t n = vmem_store_poll(store, event, 8);
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct waiter *w = (struct waiter *)(uintptr_t)event[i].key;
+
+		assert(event[i].type == VMEM_STORE_LOADED);
+		w->result = event[i].result;
+		atomic_store_explicit(&w->over, 1, memory_order_release);
+	}
+}
+
+/* Loads or peeks, and waits if it takes time. */
+static int load(const struct stored *s, struct vmemt_page *page, int peek)
+{
+	struct waiter w = { .over = 0 };
+	int rc;
+
+	do {
+		rc = (peek ? vmem_store_peek : vmem_store_load)(store, s->vm, (uintptr_t)&w, s->ref,
+								page, &w.token);
+		if (rc == -VMEM_EAGAIN)
+			dispatch_events();
+	} while (rc == -VMEM_EAGAIN);
+	if (rc != -VMEM_EINPROGRESS)
+		return rc;
+	while (!atomic_load_explicit(&w.over, memory_order_acquire)) {
+		dispatch_events();
+		sched_yield();
+	}
+	return w.result;
+}
+
+/* Leaves s->ref 0 if there is no room. */
+static void save(struct stored *s, uint32_t vm, uint64_t seed)
+{
+	struct vmemt_page page;
+	int rc;
+
+	*s = (struct stored){ .seed = seed, .kind = seed % VMEMT_PAGE_KINDS, .vm = vm };
+	vmemt_page_make(&page, s->kind, seed);
+	rc = vmem_store_save(store, vm, seed, &page, &s->ref);
+	assert(!rc || (rc == -VMEM_ENOSPC && !s->ref));
+}
+
+static void drop(struct stored *s)
+{
+	int rc = vmem_store_drop(store, s->vm, s->ref);
+
+	assert(!rc);
+	s->ref = 0;
+}
+
+static void load_and_compare(const struct stored *s, int peek)
+{
+	struct vmemt_page page;
+	int rc = load(s, &page, peek);
+
+	assert(rc == -VMEM_EIO || (!rc && vmemt_page_is(&page, s->kind, s->seed)));
+}
+
+static void *worker(void *arg)
+{
+	uint64_t rng = first_seed + (uintptr_t)arg;
+	struct stored mine[PAGES] = { 0 };
+
+	for (long i = 0; i < operations; i++) {
+		struct stored *s = &mine[vmemt_rand(&rng) % PAGES];
+		uint64_t op = vmemt_rand(&rng) % 8;
+
+		if (!s->ref)
+			save(s, vms[op % VMS], vmemt_rand(&rng));
+		else if (op < 5)
+			load_and_compare(s, op == 4);
+		else
+			drop(s);
+	}
+	for (uint32_t i = 0; i < PAGES; i++)
+		if (mine[i].ref)
+			drop(&mine[i]);
+	atomic_fetch_sub(&workers_left, 1);
+	atomic_fetch_sub(&loaders_left, 1);
+	return NULL;
+}
+
+/* The device's side: lets loads take time now and then, and finishes them in any order. */
+static void *finisher(void *arg)
+{
+	uint64_t rng = first_seed + 1000;
+
+	(void)arg;
+	while (atomic_load(&loaders_left)) {
+		uint32_t held = vmemt_slow_tier_held(&tier);
+
+		atomic_store(&tier.hold, vmemt_rand(&rng) % 4 != 0);
+		if (held)
+			vmemt_slow_tier_finish(&tier, (uint32_t)vmemt_rand(&rng) % held,
+					       vmemt_rand(&rng) % 8 ? 0 : -VMEM_EIO);
+		else
+			sched_yield();
+	}
+	return NULL;
+}
+
+static void *background(void *arg)
+{
+	uint64_t rng = first_seed + 2000;
+	struct vmem_store_account a = { .size = sizeof(a) };
+
+	(void)arg;
+	for (uint64_t now = 0; atomic_load(&workers_left); now += 1000) {
+		int rc;
+
+		vmem_store_work(store, 100000, now);
+		rc = vmem_store_total_account(store, &a);
+		assert(!rc);
+		assert(a.pages < 1u << 20 &&
+		       a.pages == a.pages_same + a.pages_compressed + a.pages_raw);
+		rc = vmem_store_set_cap(store, vms[0], (uint32_t)vmemt_rand(&rng) % 101);
+		assert(!rc);
+		vmem_store_set_budget(store, vmemt_rand(&rng) % 8 ? 0 : 1 << 20);
+	}
+	vmem_store_set_budget(store, 0);
+	return NULL;
+}
+
+/* VMs that come and go, with what they hold. */
+static void *tenant(void *arg)
+{
+	uint64_t rng = first_seed + 3000;
+
+	(void)arg;
+	while (atomic_load(&workers_left)) {
+		struct stored s[TENANT_PAGES];
+		uint32_t number;
+		int rc = vmem_store_add_vm(store, NULL, &number);
+
+		assert(!rc);
+		for (uint32_t i = 0; i < TENANT_PAGES; i++)
+			save(&s[i], number, vmemt_rand(&rng));
+		for (uint32_t i = 0; i < TENANT_PAGES; i++)
+			if (s[i].ref)
+				load_and_compare(&s[i], 0);
+		rc = vmem_store_drop_vm(store, number);
+		assert(!rc);
+	}
+	atomic_fetch_sub(&loaders_left, 1);
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	struct vmem_store_vm_opts opts = { .size = sizeof(opts), .vm_bytes = 8 << 20 };
+	struct vmem_store_account a = { .size = sizeof(a) };
+	pthread_t thread[WORKERS + 3];
+	int rc = vmem_store_new(&store, NULL);
+
+	assert(!rc);
+	first_seed = vmemt_seed("store_stress");
+	if (argc > 1)
+		operations = atol(argv[1]);
+	for (uint32_t v = 0; v < VMS; v++) {
+		rc = vmem_store_add_vm(store, &opts, &vms[v]);
+		assert(!rc);
+	}
+	vmemt_slow_tier_init(&tier, store);
+	for (uintptr_t t = 0; t < WORKERS + 3; t++) {
+		void *(*const run[])(void *) = { finisher, background, tenant };
+
+		rc = pthread_create(&thread[t], NULL, t < WORKERS ? worker : run[t - WORKERS],
+				    (void *)t);
+		assert(!rc);
+	}
+	for (uint32_t t = 0; t < WORKERS + 3; t++)
+		pthread_join(thread[t], NULL);
+	assert(!vmemi_store_check(store));
+	rc = vmem_store_total_account(store, &a);
+	assert(!rc && !a.pages && !a.physical_bytes && !a.corrupt);
+	printf("%lu saves, %lu loads, %lu rejects\n", a.saves, a.loads, a.rejects);
+	vmemt_slow_tier_destroy(&tier);
+	vmem_store_free(store);
+	return 0;
+}
