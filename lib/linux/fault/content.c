@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Reading and writing guest memory without faults. A page is claimed (ARRIVING) while its bytes are
+ * looked at, so it neither leaves nor comes; it is never read through a mapping that could fault. */
+#include "base/mem.h"
+#include "linux/fault/serve.h"
+
+#define RUN 64
+
+/* Claims a page wherever it is. 0 with its old word, -VMEM_EIO (poisoned), -VMEM_EAGAIN (busy). A page
+ * that is away has a frame counted for it meanwhile. */
+static int claim(struct vmem_region *r, uint64_t page, uint64_t *ret_old)
+{
+	if (vmemi_page_state(vmemi_region_word(r, page)) == VMEM_PAGE_POISONED)
+		return -VMEM_EIO;
+	if (vmemi_region_step(r, page, VMEMI_PAGE_CLAIM, 0, ret_old))
+		return 0;
+	vmemi_frames_force(&r->host->frames, 1);
+	if (vmemi_region_step(r, page, VMEMI_PAGE_FETCH, 0, ret_old))
+		return 0;
+	atomic_fetch_sub(&r->host->frames.resident_pages, 1);
+	return -VMEM_EAGAIN;
+}
+
+static void give_back(struct vmem_region *r, uint64_t page, uint64_t old)
+{
+	vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
+	vmemi_uffd_wake(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
+}
+
+/* One page as it is at this moment. -VMEM_EAGAIN: it was busy, or its load is slow and was asked for. */
+static int read_page(struct vmem_region *r, uint64_t page, void *data)
+{
+	uint64_t old;
+	int error = claim(r, page, &old);
+
+	if (error)
+		return error;
+	switch (vmemi_page_state(old)) {
+	case VMEM_PAGE_RESIDENT:
+	case VMEM_PAGE_CLEAN:
+	case VMEM_PAGE_SHARED: memcpy(data, vmemi_region_page(r, page), VMEM_PAGE_SIZE); break;
+	case VMEM_PAGE_ABSENT: memset(data, 0, VMEM_PAGE_SIZE); break;
+	case VMEM_PAGE_STAGED:
+	case VMEM_PAGE_STORING: memcpy(data, vmemi_region_place(r, page), VMEM_PAGE_SIZE); break;
+	case VMEM_PAGE_STORED:
+		/* The caller's buffer may be guest memory of somebody: only a copy goes there. */
+		error = vmem_store_peek(r->host->store, r->vm, vmemi_region_key(r, page),
+					vmemi_page_ref(old), data, NULL);
+		break;
+	default: error = -VMEM_EIO; break;
+	}
+	give_back(r, page, old);
+	if (error == -VMEM_EAGAIN)
+		vmemi_serve_want(r, page);
+	return error == -VMEM_EBADMSG ? -VMEM_EIO : error;
+}
+
+int vmem_region_read(vmem_region *region, uint64_t gpa, void *data, uint64_t bytes)
+{
+	unsigned char *buffer;
+	uint64_t first, count;
+	int error = 0;
+
+	if ((gpa | bytes) % VMEM_PAGE_SIZE)
+		return -VMEM_EINVAL;
+	error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
+	if (error)
+		return error;
+	while (!(buffer = vmemi_host_buffer(region->host)))
+		vmemi_host_wait(region->host);
+	for (uint64_t i = 0; i < count && !error; i++) {
+		do {
+			error = read_page(region, first + i, buffer);
+			if (error == -VMEM_EAGAIN)
+				vmemi_host_wait(region->host);
+		} while (error == -VMEM_EAGAIN);
+		if (!error)
+			memcpy((unsigned char *)data + i * VMEM_PAGE_SIZE, buffer, VMEM_PAGE_SIZE);
+	}
+	vmemi_host_buffer_return(region->host, buffer);
+	return error;
+}
+
+/* Claims a run of absent pages from @page on, with frames for them. */
+static unsigned claim_absent(struct vmem_region *r, uint64_t page, uint64_t end)
+{
+	struct vmemi_frames *f = &r->host->frames;
+	unsigned n = 0;
+	uint64_t old;
+
+	while (n < RUN && page + n < end &&
+	       vmemi_page_state(vmemi_region_word(r, page + n)) == VMEM_PAGE_ABSENT &&
+	       vmemi_frames_take(f, 1, atomic_load(&f->floor_bytes))) {
+		if (!vmemi_region_step(r, page + n, VMEMI_PAGE_FETCH, 0, &old)) {
+			atomic_fetch_sub(&f->resident_pages, 1);
+			break;
+		}
+		n++;
+	}
+	return n;
+}
+
+static int write_absent(struct vmem_region *r, uint64_t page, unsigned n, const void *data)
+{
+	size_t done;
+	int error = vmemi_uffd_copy(r->uffd, vmemi_region_page(r, page), data,
+				    (size_t)n * VMEM_PAGE_SIZE, false, &done);
+
+	for (unsigned i = 0; i < n; i++) {
+		if (i < done / VMEM_PAGE_SIZE)
+			vmemi_region_end(r, page + i, VMEMI_PAGE_ARRIVE, 0);
+		else
+			give_back(r, page + i, vmemi_page_word(VMEM_PAGE_ABSENT, 0, 0));
+	}
+	return error && error != -VMEM_EAGAIN && error != -VMEM_ENOMEM ? -VMEM_EIO : 0;
+}
+
+/* A page that has contents: it is brought in place, held there, and overwritten. */
+static int write_present(struct vmem_region *r, uint64_t page, const void *data)
+{
+	int error = vmem_region_pin(r, vmemi_region_gpa(r, page), VMEM_PAGE_SIZE);
+
+	if (error)
+		return error;
+	memcpy(vmemi_region_page(r, page), data, VMEM_PAGE_SIZE);
+	return vmem_region_unpin(r, vmemi_region_gpa(r, page), VMEM_PAGE_SIZE);
+}
+
+static void wait_for_room(struct vmem_region *r)
+{
+	struct vmemi_host *host = r->host;
+	bool (*make_room)(struct vmemi_host *) = atomic_load(&host->make_room);
+	uint32_t sequence = atomic_load(&host->frames.sequence);
+
+	vmemi_host_kick_reclaim(host);
+	if (!make_room || !make_room(host))
+		vmemi_frames_wait(&host->frames, sequence, 10000000);
+}
+
+int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint64_t bytes)
+{
+	const unsigned char *from = data;
+	uint64_t first, count, page;
+	int error;
+
+	if ((gpa | bytes) % VMEM_PAGE_SIZE)
+		return -VMEM_EINVAL;
+	error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
+	if (error)
+		return error;
+	for (page = first; page < first + count && !error;) {
+		unsigned n = claim_absent(region, page, first + count);
+		const unsigned char *src = from + (page - first) * VMEM_PAGE_SIZE;
+
+		if (n) {
+			error = write_absent(region, page, n, src);
+			/* What did not go is absent still, and comes again. */
+			while (n && vmemi_page_state(vmemi_region_word(region, page)) !=
+					    VMEM_PAGE_ABSENT) {
+				page++;
+				n--;
+			}
+		} else if (vmemi_page_state(vmemi_region_word(region, page)) == VMEM_PAGE_ABSENT) {
+			wait_for_room(region);
+		} else {
+			error = write_present(region, page, src);
+			page++;
+		}
+	}
+	return error;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The handler of faults that arrive as messages: reads them in batches, serves what it can at once,
+ * and holds back what must wait, in order of arrival. One thread at a time works it. */
+#ifndef VMEMI_HANDLER_H
+#define VMEMI_HANDLER_H
+#include "linux/fault/serve.h"
+
+#define VMEMI_HANDLER_HELD 1024 /* faults held back; more are left to fault again */
+
+struct vmemi_handler;
+
+/* 0, -VMEM_ENOMEM. */
+int vmemi_handler_new(struct vmemi_handler **ret_handler, struct vmemi_host *host,
+		      uint32_t spin_us);
+void vmemi_handler_free(struct vmemi_handler *h);
+
+/* Serves all that can be served now, without blocking. 1 if faults are held back, else 0. */
+int vmemi_handler_step(struct vmemi_handler *h);
+
+/* Serves until @stop is set (and host->fault_fd kicked): looks for faults for a while after each one,
+ * then sleeps. */
+void vmemi_handler_run(struct vmemi_handler *h, _Atomic uint32_t *stop);
+
+/* Forgets what is held back for a region that goes away, but for slow loads: those must be over first.
+ * True if there are some. */
+bool vmemi_handler_forget(struct vmemi_handler *h, const struct vmem_region *r);
+
+#endif

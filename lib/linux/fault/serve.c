@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Serving one fault: see serve.h. A fault first claims its page (ARRIVING), then changes the mapping,
+ * then ends the claim; whoever loses the race for the claim is told to come again. */
+#include "linux/fault/serve.h"
+
+/* A page that is in place and still faults this often in a row has lost its mapping behind our back. */
+#define REDUNDANT_LIMIT 64
+
+static void heat_up(struct vmem_region *r, uint64_t page, enum vmem_page_state from)
+{
+	unsigned heat = atomic_load_explicit(&r->heat[page], memory_order_relaxed);
+
+	if (heat >= VMEMI_HEAT_MAX)
+		return;
+	heat += from == VMEM_PAGE_STAGED || from == VMEM_PAGE_STORING ? VMEMI_HEAT_TOUCHED : 1;
+	atomic_store_explicit(&r->heat[page],
+			      (uint8_t)(heat < VMEMI_HEAT_MAX ? heat : VMEMI_HEAT_MAX),
+			      memory_order_relaxed);
+}
+
+static void count_arrival(struct vmem_region *r, struct vmemi_fault *f, enum vmem_page_state from)
+{
+	struct vmemi_region_counters *c = &r->counters;
+
+	if (!f->demand) {
+		vmemi_count(&c->prefetched, 1);
+		return;
+	}
+	heat_up(r, f->page, from);
+	if (from == VMEM_PAGE_ABSENT)
+		vmemi_count(&c->faults_zero, 1);
+	else if (from == VMEM_PAGE_STORED)
+		vmemi_count(&c->faults_stored, 1);
+	else
+		vmemi_count(&c->faults_staged, 1);
+}
+
+/* The claimed page's bytes are gone: the VMM is told, then the page is an error to touch. Where the
+ * kernel cannot poison, whoever touches it waits for good: never zeros. @ret_ref: the ref is not
+ * dropped but handed out. */
+static enum vmemi_served lose(struct vmem_region *r, uint64_t page, int error,
+			      vmem_store_ref *ret_ref)
+{
+	uint64_t old;
+
+	vmemi_count(&r->counters.lost, 1);
+	if (r->opts.on_lost)
+		r->opts.on_lost(r->opts.context, vmemi_region_gpa(r, page), error);
+	if (vmemi_region_step(r, page, VMEMI_PAGE_LOSE, 0, &old)) {
+		if (ret_ref)
+			*ret_ref = vmemi_page_ref(old);
+		else
+			vmemi_region_drop_ref(r, old);
+	}
+	if (r->host->features & VMEM_KERNEL_POISON)
+		vmemi_uffd_poison(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
+	return VMEMI_POISONED;
+}
+
+/* Ends the claim on a page that @error kept from arriving; @old is its word before the claim. */
+static enum vmemi_served failed(struct vmem_region *r, struct vmemi_fault *f, uint64_t old,
+				int error)
+{
+	if (error == -VMEM_EAGAIN || error == -VMEM_ENOMEM) {
+		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
+		return VMEMI_PUT_OFF;
+	}
+	return lose(r, f->page, error, NULL);
+}
+
+/* Installs a page that was away from @src. A read of a stored page leaves it clean: protected, its ref
+ * kept, so that it can leave again for nothing. */
+static enum vmemi_served install(struct vmem_region *r, struct vmemi_fault *f, uint64_t old,
+				 const void *src)
+{
+	bool clean = vmemi_page_ref(old) && !f->write && r->can_write_protect &&
+		     vmemi_region_prefers_clean(r);
+	unsigned char *dst = vmemi_region_page(r, f->page);
+	size_t done;
+	int error;
+
+	if (!src)
+		error = vmemi_uffd_zeropage(r->uffd, dst, VMEM_PAGE_SIZE);
+	else
+		error = vmemi_uffd_copy(r->uffd, dst, src, VMEM_PAGE_SIZE, clean, &done);
+	if (error == -VMEM_EEXIST) {
+		/* The guest has a page there: it counts, and who waits is woken. */
+		vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE, 0);
+		vmemi_uffd_wake(r->uffd, dst, VMEM_PAGE_SIZE);
+		vmemi_count(&r->counters.faults_redundant, f->demand);
+		return VMEMI_SERVED;
+	}
+	if (error)
+		return failed(r, f, old, error);
+	vmemi_region_end(r, f->page, clean ? VMEMI_PAGE_ARRIVE_CLEAN : VMEMI_PAGE_ARRIVE, 0);
+	count_arrival(r, f, vmemi_page_state(old));
+	return VMEMI_SERVED;
+}
+
+static enum vmemi_served bring_stored(struct vmem_region *r, struct vmemi_fault *f, uint64_t old)
+{
+	unsigned char *buffer = vmemi_host_buffer(r->host);
+	enum vmemi_served served;
+	int error;
+
+	if (!buffer) {
+		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
+		return VMEMI_PUT_OFF;
+	}
+	error = vmem_store_load(r->host->store, r->vm, vmemi_region_key(r, f->page),
+				vmemi_page_ref(old), buffer, f->take_slow ? &f->token : NULL);
+	if (error == -VMEM_EINPROGRESS) {
+		f->buffer = buffer;
+		return VMEMI_LOADING;
+	}
+	if (!error) {
+		served = install(r, f, old, buffer);
+	} else if (error == -VMEM_EAGAIN) {
+		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
+		served = f->take_slow ? VMEMI_PUT_OFF : VMEMI_SLOW;
+	} else {
+		served = lose(r, f->page, error, NULL);
+	}
+	vmemi_host_buffer_return(r->host, buffer);
+	return served;
+}
+
+/* Brings back a claimed page by giving it its old frame: slower, but it needs no other. */
+static enum vmemi_served move_back(struct vmem_region *r, struct vmemi_fault *f, uint64_t old)
+{
+	size_t done;
+	int error = vmemi_uffd_move(r->uffd, vmemi_region_page(r, f->page),
+				    vmemi_region_place(r, f->page), VMEM_PAGE_SIZE, &done);
+
+	if (error) {
+		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
+		return VMEMI_NO_FRAME;
+	}
+	vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE_MOVED, 0);
+	count_arrival(r, f, VMEM_PAGE_STAGED);
+	return VMEMI_SERVED;
+}
+
+static bool can_move_back(const struct vmem_region *r, uint64_t word)
+{
+	return (r->host->features & VMEM_KERNEL_MOVE) &&
+	       vmemi_page_state(word) == VMEM_PAGE_STAGED && !(word & VMEMI_PAGE_READING);
+}
+
+/* Claims a page that is away and brings it back. */
+static enum vmemi_served bring(struct vmem_region *r, struct vmemi_fault *f, uint64_t word)
+{
+	struct vmemi_frames *frames = &r->host->frames;
+	uint64_t old,
+		floor = atomic_load(f->demand ? &frames->floor_bytes : &frames->reserve_bytes);
+	bool move = false;
+
+	if (!vmemi_frames_take(frames, 1, f->force ? 0 : f->demand ? floor : floor / 2)) {
+		if (f->force || (f->demand && can_move_back(r, word))) {
+			move = !f->force;
+			vmemi_frames_force(frames, 1);
+		} else {
+			vmemi_host_kick_reclaim(r->host);
+			return VMEMI_NO_FRAME;
+		}
+	}
+	if (vmemi_frames_free(frames) < atomic_load(&frames->reserve_bytes))
+		vmemi_host_kick_reclaim(r->host);
+	if (!vmemi_region_step(r, f->page, VMEMI_PAGE_FETCH, 0, &old)) {
+		atomic_fetch_sub(&frames->resident_pages, 1);
+		return VMEMI_PUT_OFF;
+	}
+	if (move && can_move_back(r, old))
+		return move_back(r, f, old);
+	switch (vmemi_page_state(old)) {
+	case VMEM_PAGE_ABSENT: return install(r, f, old, f->write ? r->host->zero_page : NULL);
+	case VMEM_PAGE_STAGED:
+	case VMEM_PAGE_STORING: return install(r, f, old, vmemi_region_place(r, f->page));
+	case VMEM_PAGE_STORED: return bring_stored(r, f, old);
+	default: return lose(r, f->page, -VMEM_EIO, NULL);
+	}
+}
+
+/* A write to a protected page that is in place: it becomes writable, and its ref is stale. */
+static enum vmemi_served unprotect(struct vmem_region *r, struct vmemi_fault *f)
+{
+	uint64_t old;
+	int error;
+
+	if (!vmemi_region_step(r, f->page, VMEMI_PAGE_CLAIM, 0, &old))
+		return VMEMI_PUT_OFF;
+	error = vmemi_uffd_protect(r->uffd, vmemi_region_page(r, f->page), VMEM_PAGE_SIZE, false);
+	if (error) {
+		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
+		return VMEMI_PUT_OFF;
+	}
+	vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE, 0);
+	if (old & VMEMI_PAGE_LEAVING)
+		vmemi_count(&r->counters.taken_undone, 1);
+	if (vmemi_page_state(old) == VMEM_PAGE_CLEAN)
+		vmemi_region_note_clean(r, 1, 0);
+	vmemi_count(&r->counters.faults_write, 1);
+	return VMEMI_SERVED;
+}
+
+/* The page is in place: the fault was answered meanwhile. If that goes on, the mapping was lost: only
+ * a discard past vmem_region_discard() does that, and it ends in an error, not in silent zeros.
+ * UFFDIO_POISON tells which, because it fails where a page is. */
+static enum vmemi_served redundant(struct vmem_region *r, struct vmemi_fault *f)
+{
+	unsigned char *address = vmemi_region_page(r, f->page);
+	uint64_t old;
+
+	vmemi_count(&r->counters.faults_redundant, 1);
+	vmemi_uffd_wake(r->uffd, address, VMEM_PAGE_SIZE);
+	if (atomic_exchange(&r->redundant_page, f->page) != f->page) {
+		atomic_store(&r->redundant_streak, 0);
+		return VMEMI_SERVED;
+	}
+	if (atomic_fetch_add(&r->redundant_streak, 1) < REDUNDANT_LIMIT ||
+	    !(r->host->features & VMEM_KERNEL_POISON) ||
+	    !vmemi_region_step(r, f->page, VMEMI_PAGE_CLAIM, 0, &old))
+		return VMEMI_SERVED;
+	atomic_store(&r->redundant_streak, 0);
+	if (!vmemi_uffd_poison(r->uffd, address, VMEM_PAGE_SIZE))
+		return lose(r, f->page, -VMEM_EFAULT, NULL);
+	vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
+	vmemi_uffd_wake(r->uffd, address, VMEM_PAGE_SIZE);
+	return VMEMI_SERVED;
+}
+
+enum vmemi_served vmemi_serve(struct vmem_region *r, struct vmemi_fault *f)
+{
+	uint64_t word = vmemi_region_word(r, f->page);
+	bool leaving = word & VMEMI_PAGE_LEAVING;
+
+	switch (vmemi_page_state(word)) {
+	case VMEM_PAGE_RESIDENT:
+	case VMEM_PAGE_CLEAN:
+	case VMEM_PAGE_SHARED:
+		return f->kind == VMEMI_FAULT_PROTECTED ? unprotect(r, f) : redundant(r, f);
+	case VMEM_PAGE_ARRIVING: return VMEMI_PUT_OFF;
+	case VMEM_PAGE_POISONED: return VMEMI_POISONED;
+	default:
+		if (leaving)
+			return VMEMI_PUT_OFF;
+		if (f->kind == VMEMI_FAULT_PROTECTED) {
+			/* It has left since. The access is repeated, and faults as missing. */
+			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, f->page), VMEM_PAGE_SIZE);
+			return VMEMI_SERVED;
+		}
+		return bring(r, f, word);
+	}
+}
+
+enum vmemi_served vmemi_serve_loaded(struct vmem_region *r, struct vmemi_fault *f, int error)
+{
+	enum vmemi_served served;
+	uint64_t old;
+
+	if (f->late_ref) {
+		vmem_store_drop(r->host->store, r->vm, f->late_ref);
+		served = VMEMI_POISONED;
+	} else if (error) {
+		served = lose(r, f->page, error, NULL);
+	} else {
+		old = vmemi_page_ref(vmemi_region_word(r, f->page));
+		served = install(r, f, vmemi_page_word(VMEM_PAGE_STORED, 0, old), f->buffer);
+	}
+	vmemi_host_buffer_return(r->host, f->buffer);
+	f->buffer = NULL;
+	return served;
+}
+
+void vmemi_serve_give_up(struct vmem_region *r, struct vmemi_fault *f, int error)
+{
+	lose(r, f->page, error, &f->late_ref);
+}
+
+static void wait_for_frame(struct vmem_region *r, struct vmemi_fault *f, uint32_t sequence)
+{
+	struct vmemi_host *host = r->host;
+	bool (*make_room)(struct vmemi_host *) = atomic_load(&host->make_room);
+	uint64_t start = host->k->clock_ns(), waited;
+
+	if (!f->may_reclaim || !make_room || !make_room(host))
+		vmemi_frames_wait(&host->frames, sequence, 10000000);
+	waited = host->k->clock_ns() - start;
+	vmemi_count(&r->counters.stall_ns, waited);
+	vmemi_count(&host->stall_ns, waited);
+}
+
+void vmemi_serve_want(struct vmem_region *r, uint64_t page)
+{
+	uint64_t bit = UINT64_C(1) << page % 64;
+
+	if (atomic_fetch_or(&r->wanted[page / 64], bit) & bit)
+		return;
+	atomic_store(&r->any_wanted, 1);
+	vmemi_host_kick_faults(r->host);
+}
+
+/* In a signal handler only others may serve. */
+static void wait_for_others(struct vmemi_host *host, const struct vmemi_fault *f)
+{
+	if (f->may_reclaim)
+		vmemi_host_wait(host);
+	else
+		vmemi_relax(host->env);
+}
+
+enum vmemi_served vmemi_serve_wait(struct vmem_region *r, struct vmemi_fault *f)
+{
+	struct vmemi_host *host = r->host;
+	bool stalled = false;
+
+	for (;;) {
+		uint32_t sequence = atomic_load(&host->frames.sequence);
+
+		switch (vmemi_serve(r, f)) {
+		case VMEMI_SERVED: return VMEMI_SERVED;
+		case VMEMI_POISONED: return VMEMI_POISONED;
+		case VMEMI_NO_FRAME:
+			if (!stalled) {
+				vmemi_count(&r->counters.stalls, 1);
+				vmemi_count(&host->stalls, 1);
+			}
+			stalled = true;
+			wait_for_frame(r, f, sequence);
+			break;
+		case VMEMI_SLOW:
+			vmemi_serve_want(r, f->page);
+			wait_for_others(host, f);
+			break;
+		default: wait_for_others(host, f); break;
+		}
+	}
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Serving one fault: the same code for the handler thread, SIGBUS, and calls of the VMM.
+ * Allocates nothing, takes no lock but the store's short ones, logs nothing. */
+#ifndef VMEMI_SERVE_H
+#define VMEMI_SERVE_H
+#include "linux/region/table.h"
+
+enum vmemi_served {
+	VMEMI_SERVED,   /* the page is there, and who waited was woken */
+	VMEMI_PUT_OFF,  /* another thread is at it; ask again soon, or be woken by it */
+	VMEMI_NO_FRAME, /* the budget's reserve is empty; ask again when frames were freed */
+	VMEMI_LOADING,  /* a slow load was begun: see token */
+	VMEMI_SLOW,     /* it would be a slow load, and the caller takes none */
+	VMEMI_POISONED  /* the page's bytes are gone */
+};
+
+enum vmemi_fault_kind {
+	VMEMI_FAULT_MISSING,
+	VMEMI_FAULT_PROTECTED /* a write to a write-protected page */
+};
+
+struct vmemi_fault {
+	uint64_t page;
+	enum vmemi_fault_kind kind;
+	bool write;
+	bool demand; /* somebody waits for it: it counts as an access */
+	bool force;  /* take a frame even if the budget has none */
+	bool may_reclaim; /* the caller may do the library's work where no thread does (not in a signal) */
+	bool take_slow; /* the caller can wait for a slow load: then these are set: */
+	unsigned char
+		*buffer; /* holds the page when the load is over; give it to vmemi_serve_loaded() */
+	vmem_store_token token;
+	vmem_store_ref late_ref; /* given up: to be dropped when the load is over */
+};
+
+enum vmemi_served vmemi_serve(struct vmem_region *r, struct vmemi_fault *fault);
+
+/* The end of a slow load: installs the page, or poisons it if @error is not 0. */
+enum vmemi_served vmemi_serve_loaded(struct vmem_region *r, struct vmemi_fault *fault, int error);
+
+/* Gives up a slow load that took too long: the page is poisoned now. Buffer and ref stay the store's
+ * until the load is over, and vmemi_serve_loaded() is called for it all the same. */
+void vmemi_serve_give_up(struct vmem_region *r, struct vmemi_fault *fault, int error);
+
+/* For callers that can do nothing but wait (SIGBUS, resolve, pin): serves until the page is there.
+ * VMEMI_SERVED or VMEMI_POISONED. */
+enum vmemi_served vmemi_serve_wait(struct vmem_region *r, struct vmemi_fault *fault);
+
+/* Asks the handler for a page whose load is slow. */
+void vmemi_serve_want(struct vmem_region *r, uint64_t page);
+
+/* Brings back the neighbours of a page that was just served, as many as have paid so far. */
+void vmemi_serve_around(struct vmem_region *r, uint64_t page, bool write);
+
+#endif

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The real system calls: see kernel.h. No state. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "linux/kernel/kernel.h"
+#include "linux/kernel/uffd_abi.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440
+#endif
+#ifndef PIDFD_SELF /* 6.14; older kernels answer EBADF, and the caller falls back */
+#define PIDFD_SELF (-10000)
+#endif
+
+static int result(long r)
+{
+	return r < 0 ? -errno : (int)r;
+}
+
+static int k_open(const char *path, int flags)
+{
+	return result(open(path, flags));
+}
+
+static int k_close(int fd)
+{
+	return result(close(fd));
+}
+
+static ssize_t k_read(int fd, void *buffer, size_t bytes)
+{
+	ssize_t r = read(fd, buffer, bytes);
+
+	return r < 0 ? -errno : r;
+}
+
+static ssize_t k_pread(int fd, void *buffer, size_t bytes, off_t offset)
+{
+	ssize_t r = pread(fd, buffer, bytes, offset);
+
+	return r < 0 ? -errno : r;
+}
+
+static ssize_t k_write(int fd, const void *buffer, size_t bytes)
+{
+	ssize_t r = write(fd, buffer, bytes);
+
+	return r < 0 ? -errno : r;
+}
+
+static int k_poll(struct pollfd *fds, nfds_t count, int timeout_ms)
+{
+	return result(poll(fds, count, timeout_ms));
+}
+
+static int k_eventfd(unsigned initial, int flags)
+{
+	return result(eventfd(initial, flags));
+}
+
+static int k_epoll(const int *fds, size_t count)
+{
+	int epoll = epoll_create1(EPOLL_CLOEXEC);
+
+	if (epoll < 0)
+		return -errno;
+	for (size_t i = 0; i < count; i++) {
+		struct epoll_event e = { .events = EPOLLIN };
+
+		if (fds[i] >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, fds[i], &e)) {
+			int error = -errno;
+
+			close(epoll);
+			return error;
+		}
+	}
+	return epoll;
+}
+
+static int k_userfaultfd(int flags)
+{
+	return result(syscall(SYS_userfaultfd, flags));
+}
+
+static int k_ioctl(int fd, unsigned long request, void *argument)
+{
+	return result(ioctl(fd, request, argument));
+}
+
+static int k_mmap(void **ret_memory, size_t bytes, int protection, int flags)
+{
+	void *memory = mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return -errno;
+	*ret_memory = memory;
+	return 0;
+}
+
+static int k_munmap(void *memory, size_t bytes)
+{
+	return result(munmap(memory, bytes));
+}
+
+static int k_mprotect(void *memory, size_t bytes, int protection)
+{
+	return result(mprotect(memory, bytes, protection));
+}
+
+static int k_madvise(void *memory, size_t bytes, int advice)
+{
+	return result(madvise(memory, bytes, advice));
+}
+
+static ssize_t k_madvise_vector(const struct iovec *ranges, size_t count, int advice)
+{
+	long r = syscall(SYS_process_madvise, PIDFD_SELF, ranges, count, advice, 0u);
+
+	return r < 0 ? -errno : r;
+}
+
+static int k_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns)
+{
+	struct timespec t = { .tv_sec = (time_t)(timeout_ns / 1000000000u),
+			      .tv_nsec = (long)(timeout_ns % 1000000000u) };
+
+	return result(syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, &t, NULL, 0));
+}
+
+static int k_futex_wake(_Atomic uint32_t *word, int waiters)
+{
+	return result(syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, waiters, NULL, NULL, 0));
+}
+
+static long k_page_size(void)
+{
+	return sysconf(_SC_PAGESIZE);
+}
+
+static uint64_t clock_of(clockid_t id)
+{
+	struct timespec t;
+
+	clock_gettime(id, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t k_clock_ns(void)
+{
+	return clock_of(CLOCK_MONOTONIC);
+}
+
+static uint64_t k_cpu_clock_ns(void)
+{
+	return clock_of(CLOCK_THREAD_CPUTIME_ID);
+}
+
+const struct vmemi_kernel vmemi_kernel_linux = {
+	.open = k_open,
+	.close = k_close,
+	.read = k_read,
+	.pread = k_pread,
+	.write = k_write,
+	.poll = k_poll,
+	.eventfd = k_eventfd,
+	.epoll = k_epoll,
+	.userfaultfd = k_userfaultfd,
+	.ioctl = k_ioctl,
+	.mmap = k_mmap,
+	.munmap = k_munmap,
+	.mprotect = k_mprotect,
+	.madvise = k_madvise,
+	.madvise_vector = k_madvise_vector,
+	.futex_wait = k_futex_wait,
+	.futex_wake = k_futex_wake,
+	.page_size = k_page_size,
+	.clock_ns = k_clock_ns,
+	.cpu_clock_ns = k_cpu_clock_ns,
+};

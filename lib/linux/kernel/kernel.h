@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Every system call of the library goes through one table of functions, so that tests can make each
+ * of them fail, and fake the clock. Each returns what the call returns, or a negative error number
+ * (Linux's, which are VMEM_E* by value); errno is never used. */
+#ifndef VMEMI_KERNEL_H
+#define VMEMI_KERNEL_H
+#include <poll.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <vmem/common.h>
+
+struct vmemi_kernel {
+	int (*open)(const char *path, int flags);
+	int (*close)(int fd);
+	ssize_t (*read)(int fd, void *buffer, size_t bytes);
+	ssize_t (*pread)(int fd, void *buffer, size_t bytes, off_t offset);
+	ssize_t (*write)(int fd, const void *buffer, size_t bytes);
+	int (*poll)(struct pollfd *fds, nfds_t count, int timeout_ms);
+	int (*eventfd)(unsigned initial, int flags);
+	int (*epoll)(const int *fds,
+		     size_t count); /* an epoll descriptor that watches them for input */
+	int (*userfaultfd)(int flags);
+	int (*ioctl)(int fd, unsigned long request, void *argument);
+	int (*mmap)(void **ret_memory, size_t bytes, int protection, int flags); /* anonymous */
+	int (*munmap)(void *memory, size_t bytes);
+	int (*mprotect)(void *memory, size_t bytes, int protection);
+	int (*madvise)(void *memory, size_t bytes, int advice);
+	ssize_t (*madvise_vector)(const struct iovec *ranges, size_t count,
+				  int advice); /* of this process */
+	int (*futex_wait)(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns);
+	int (*futex_wake)(_Atomic uint32_t *word, int waiters);
+	long (*page_size)(void);
+	uint64_t (*clock_ns)(void);     /* CLOCK_MONOTONIC */
+	uint64_t (*cpu_clock_ns)(void); /* CPU time of the calling thread */
+};
+
+extern const struct vmemi_kernel vmemi_kernel_linux;
+
+#endif

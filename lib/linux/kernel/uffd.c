@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* One userfaultfd and its operations: see uffd.h. The kernel's partial results, and the ways in
+ * which it says "again", are handled here and nowhere else. */
+#include "linux/kernel/uffd.h"
+#include "linux/kernel/uffd_abi.h"
+#include <errno.h>
+#include <fcntl.h>
+
+/* A fork, an unmapping or a discard by another thread makes the kernel answer EAGAIN until that
+ * thread has run on. It is asked again this many times in a row before the caller hears of it. */
+#define AGAIN_LIMIT 64
+
+static int open_fd(const struct vmemi_kernel *k, bool *ret_kernel_faults)
+{
+	int fd, dev;
+
+	*ret_kernel_faults = true;
+	dev = k->open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	if (dev >= 0) {
+		fd = k->ioctl(dev, USERFAULTFD_IOC_NEW,
+			      (void *)(uintptr_t)(O_CLOEXEC | O_NONBLOCK));
+		k->close(dev);
+		if (fd >= 0)
+			return fd;
+	}
+	fd = k->userfaultfd(O_CLOEXEC | O_NONBLOCK);
+	if (fd != -VMEM_EPERM)
+		return fd;
+	*ret_kernel_faults = false;
+	return k->userfaultfd(O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+}
+
+/* The kernel refuses features that it does not know, and one handshake is all a descriptor has: so a
+ * first descriptor asks what there is. */
+static int handshake(const struct vmemi_kernel *k, int fd, uint64_t features, uint64_t *ret_known)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	int r = k->ioctl(fd, UFFDIO_API, &api);
+
+	if (!r)
+		*ret_known = api.features;
+	return r;
+}
+
+static int open_error(int error)
+{
+	if (error == -VMEM_EPERM || error == -VMEM_ENOMEM)
+		return error;
+	return error == -ENOSYS || error == -VMEM_EINVAL ? -VMEM_ENODEV : -VMEM_EIO;
+}
+
+int vmemi_uffd_open(struct vmemi_uffd *u, const struct vmemi_kernel *k, uint64_t required,
+		    uint64_t wanted)
+{
+	uint64_t known;
+	bool kernel_faults;
+	int fd, r;
+
+	u->k = k;
+	u->fd = -1;
+	fd = open_fd(k, &kernel_faults);
+	if (fd < 0)
+		return open_error(fd);
+	r = handshake(k, fd, 0, &known);
+	k->close(fd);
+	if (r)
+		return -VMEM_EIO;
+	if (required & ~known)
+		return -VMEM_ENODEV;
+	fd = open_fd(k, &kernel_faults);
+	if (fd < 0)
+		return open_error(fd);
+	r = handshake(k, fd, required | (wanted & known), &known);
+	if (r) {
+		k->close(fd);
+		return -VMEM_EIO;
+	}
+	u->fd = fd;
+	u->features = required | (wanted & known);
+	u->kernel_faults = kernel_faults;
+	return 0;
+}
+
+void vmemi_uffd_close(struct vmemi_uffd *u)
+{
+	if (u->k && u->fd >= 0)
+		u->k->close(u->fd);
+	u->fd = -1;
+}
+
+int vmemi_uffd_register(const struct vmemi_uffd *u, void *start, size_t bytes, bool wp,
+			uint64_t *ret_ioctls)
+{
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)start, bytes },
+		.mode = UFFDIO_REGISTER_MODE_MISSING | (wp ? UFFDIO_REGISTER_MODE_WP : 0u),
+	};
+	int r = u->k->ioctl(u->fd, UFFDIO_REGISTER, &reg);
+
+	if (!r)
+		*ret_ioctls = reg.ioctls;
+	return r;
+}
+
+int vmemi_uffd_unregister(const struct vmemi_uffd *u, void *start, size_t bytes)
+{
+	struct uffdio_range range = { (uintptr_t)start, bytes };
+
+	return u->k->ioctl(u->fd, UFFDIO_UNREGISTER, &range);
+}
+
+/* Books the progress @moved of one call. True if the caller should try again at once. */
+static bool go_on(int r, int64_t moved, size_t *done, unsigned *again)
+{
+	if (moved > 0) {
+		*done += (size_t)moved;
+		*again = 0;
+		return r == 0 || r == -VMEM_EAGAIN;
+	}
+	return r == -VMEM_EAGAIN && ++*again < AGAIN_LIMIT;
+}
+
+int vmemi_uffd_copy(const struct vmemi_uffd *u, void *dst, const void *src, size_t bytes, bool wp,
+		    size_t *ret_done)
+{
+	unsigned again = 0;
+	size_t done = 0;
+	int r = 0;
+
+	while (done < bytes) {
+		struct uffdio_copy c = {
+			.dst = (uintptr_t)dst + done,
+			.src = (uintptr_t)src + done,
+			.len = bytes - done,
+			.mode = wp ? UFFDIO_COPY_MODE_WP : 0u,
+		};
+
+		r = u->k->ioctl(u->fd, UFFDIO_COPY, &c);
+		if (!go_on(r, c.copy, &done, &again))
+			break;
+	}
+	*ret_done = done;
+	return done == bytes ? 0 : r;
+}
+
+int vmemi_uffd_zeropage(const struct vmemi_uffd *u, void *dst, size_t bytes)
+{
+	unsigned again = 0;
+	size_t done = 0;
+	int r = 0;
+
+	while (done < bytes) {
+		struct uffdio_zeropage z = {
+			.range = { (uintptr_t)dst + done, bytes - done },
+		};
+
+		r = u->k->ioctl(u->fd, UFFDIO_ZEROPAGE, &z);
+		if (!go_on(r, z.zeropage, &done, &again))
+			break;
+	}
+	return done == bytes ? 0 : r;
+}
+
+int vmemi_uffd_move(const struct vmemi_uffd *u, void *dst, void *src, size_t bytes,
+		    size_t *ret_done)
+{
+	unsigned again = 0;
+	size_t done = 0;
+	int r = 0;
+
+	/* A hole, a pinned or a poisoned page ends a call with EAGAIN and the bytes before it; only a
+	 * call for that page alone tells its error. */
+	while (done < bytes) {
+		struct vmemi_uffdio_move m = {
+			.dst = (uintptr_t)dst + done,
+			.src = (uintptr_t)src + done,
+			.len = again ? VMEM_PAGE_SIZE : bytes - done,
+		};
+
+		r = u->k->ioctl(u->fd, VMEMI_UFFDIO_MOVE, &m);
+		if (m.move > 0) {
+			done += (size_t)m.move;
+			again = 0;
+		} else if (!r || r == -VMEM_EAGAIN) {
+			r = -VMEM_EAGAIN;
+			if (++again >= AGAIN_LIMIT)
+				break;
+		} else if (m.len == VMEM_PAGE_SIZE) {
+			break;
+		} else {
+			again = 1;
+		}
+	}
+	*ret_done = done;
+	return done == bytes ? 0 : r;
+}
+
+int vmemi_uffd_protect(const struct vmemi_uffd *u, void *start, size_t bytes, bool protect)
+{
+	struct uffdio_writeprotect wp = {
+		.range = { (uintptr_t)start, bytes },
+		.mode = protect ? UFFDIO_WRITEPROTECT_MODE_WP : 0u,
+	};
+	unsigned again = 0;
+	int r;
+
+	do {
+		r = u->k->ioctl(u->fd, UFFDIO_WRITEPROTECT, &wp);
+	} while (r == -VMEM_EAGAIN && ++again < AGAIN_LIMIT);
+	return r;
+}
+
+int vmemi_uffd_wake(const struct vmemi_uffd *u, void *start, size_t bytes)
+{
+	struct uffdio_range range = { (uintptr_t)start, bytes };
+
+	return u->k->ioctl(u->fd, UFFDIO_WAKE, &range);
+}
+
+int vmemi_uffd_poison(const struct vmemi_uffd *u, void *start, size_t bytes)
+{
+	struct vmemi_uffdio_poison p = { .range = { (uintptr_t)start, bytes } };
+	unsigned again = 0;
+	int r;
+
+	do {
+		r = u->k->ioctl(u->fd, VMEMI_UFFDIO_POISON, &p);
+	} while (r == -VMEM_EAGAIN && ++again < AGAIN_LIMIT);
+	return r;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* One userfaultfd and its operations. Each operation is made whole here (partial results are
+ * continued), and returns 0 or a negative error number. Thread-safe: the kernel locks. */
+#ifndef VMEMI_UFFD_H
+#define VMEMI_UFFD_H
+#include "linux/kernel/kernel.h"
+#include <stdbool.h>
+
+struct vmemi_uffd {
+	const struct vmemi_kernel *k;
+	int fd;             /* -1: none */
+	uint64_t features;  /* that were granted */
+	bool kernel_faults; /* faults from inside the kernel are delivered too */
+};
+
+/* Opens a userfaultfd with @required features and those of @wanted that the kernel has.
+ * Tries the device, then the system call, then the user-mode-only kind.
+ * 0, -VMEM_EPERM, -VMEM_ENODEV (no userfaultfd, or @required is not there), -VMEM_EIO. */
+int vmemi_uffd_open(struct vmemi_uffd *u, const struct vmemi_kernel *k, uint64_t required,
+		    uint64_t wanted);
+void vmemi_uffd_close(struct vmemi_uffd *u);
+
+/* Whether the kernel offers operation @nr (an _UFFDIO_* number) on a range it just registered. */
+int vmemi_uffd_register(const struct vmemi_uffd *u, void *start, size_t bytes, bool wp,
+			uint64_t *ret_ioctls);
+int vmemi_uffd_unregister(const struct vmemi_uffd *u, void *start, size_t bytes);
+
+/* Installs pages at @dst from @src; @wp: write-protected. @ret_done: bytes done, also on error. */
+int vmemi_uffd_copy(const struct vmemi_uffd *u, void *dst, const void *src, size_t bytes, bool wp,
+		    size_t *ret_done);
+int vmemi_uffd_zeropage(const struct vmemi_uffd *u, void *dst, size_t bytes);
+
+/* Moves pages from @src into the hole at @dst, which @u has registered. Stops at the first page
+ * that does not move: its error is returned, @ret_done says how far it came. */
+int vmemi_uffd_move(const struct vmemi_uffd *u, void *dst, void *src, size_t bytes,
+		    size_t *ret_done);
+
+/* Write-protects, or makes writable again and wakes. */
+int vmemi_uffd_protect(const struct vmemi_uffd *u, void *start, size_t bytes, bool protect);
+int vmemi_uffd_wake(const struct vmemi_uffd *u, void *start, size_t bytes);
+int vmemi_uffd_poison(const struct vmemi_uffd *u, void *start, size_t bytes);
+
+#endif

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Attaching memory to a manager, and letting it go again. */
+#include "base/mem.h"
+#include "base/opts.h"
+#include "linux/manager/manager.h"
+#include "linux/kernel/uffd_abi.h"
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#define REGION_BYTES_MAX (UINT64_C(16) << 40)
+#define DEADLINE_MS_MAX 86400000
+#define KNOWN_FLAGS VMEM_REGION_DMA_PINNED
+
+static int check_opts(struct vmem_region_opts *o)
+{
+	if (!o->fault_around_pages)
+		o->fault_around_pages = 16;
+	if (!o->fault_deadline_ms)
+		o->fault_deadline_ms = 10000;
+	if ((o->flags & ~KNOWN_FLAGS) || o->gpa % VMEM_PAGE_SIZE ||
+	    (uintptr_t)o->hva % VMEM_PAGE_SIZE || o->bytes % VMEM_PAGE_SIZE || !o->bytes ||
+	    o->bytes > REGION_BYTES_MAX || o->gpa > UINT64_MAX - o->bytes ||
+	    o->fault_way > VMEM_FAULT_SIGBUS || o->fault_deadline_ms > DEADLINE_MS_MAX ||
+	    o->fault_around_pages > 64 || (o->fault_around_pages & (o->fault_around_pages - 1)))
+		return -VMEM_EINVAL;
+	return 0;
+}
+
+/* Overlap with an attached region, in host addresses or in the VM's own; and a free slot. */
+static int find_slot(struct vmem_manager *m, const struct vmem_region_opts *o, uint32_t *ret_slot)
+{
+	bool found = false;
+
+	for (uint32_t i = VMEMI_REGIONS_MAX; i--;) {
+		struct vmem_region *r = atomic_load(&m->host.regions[i]);
+
+		if (!r) {
+			*ret_slot = i;
+			found = true;
+			continue;
+		}
+		if ((uintptr_t)o->hva < (uintptr_t)r->base + r->opts.bytes &&
+		    (uintptr_t)r->base < (uintptr_t)o->hva + o->bytes)
+			return -VMEM_EEXIST;
+		if (o->same_vm_as && o->same_vm_as->vm == r->vm &&
+		    o->gpa < r->opts.gpa + r->opts.bytes && r->opts.gpa < o->gpa + o->bytes)
+			return -VMEM_EEXIST;
+	}
+	return found ? 0 : -VMEM_ENOSPC;
+}
+
+static void free_tables(struct vmem_region *r)
+{
+	const struct vmem_allocator *a = &r->host->metadata.allocator;
+	size_t bitmap = (size_t)(r->pages + 63) / 64 * sizeof(uint64_t);
+
+	vmemi_lock_destroy(&r->pin_lock);
+	vmemi_free(a, r->words, r->pages * sizeof(uint64_t), 64);
+	vmemi_free(a, (void *)r->heat, r->pages, 64);
+	vmemi_free(a, r->pins, r->pages * sizeof(uint16_t), 64);
+	vmemi_free(a, r->to_free, bitmap, 64);
+	vmemi_free(a, r->wanted, bitmap, 64);
+	vmemi_free(a, r, sizeof(*r), 64);
+}
+
+static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_region_opts *o)
+{
+	const struct vmem_allocator *a = &m->host.metadata.allocator;
+	struct vmem_region *r = vmemi_zalloc(a, sizeof(*r), 64);
+	size_t bitmap;
+
+	if (!r)
+		return NULL;
+	r->host = &m->host;
+	r->opts = *o;
+	r->base = o->hva;
+	r->pages = o->bytes / VMEM_PAGE_SIZE;
+	bitmap = (size_t)(r->pages + 63) / 64 * sizeof(uint64_t);
+	r->words = vmemi_zalloc(a, r->pages * sizeof(uint64_t), 64);
+	r->heat = vmemi_zalloc(a, r->pages, 64);
+	r->pins = vmemi_zalloc(a, r->pages * sizeof(uint16_t), 64);
+	r->to_free = vmemi_zalloc(a, bitmap, 64);
+	r->wanted = vmemi_zalloc(a, bitmap, 64);
+	if (!r->words || !r->heat || !r->pins || !r->to_free || !r->wanted ||
+	    vmemi_lock_init(&r->pin_lock, m->host.env)) {
+		free_tables(r);
+		return NULL;
+	}
+	return r;
+}
+
+/* Keeps children and dumps from the memory, and huge pages from forming in it. Advice. */
+static void advise(struct vmemi_host *host, void *memory, uint64_t bytes)
+{
+	host->k->madvise(memory, bytes, MADV_DONTFORK);
+	host->k->madvise(memory, bytes, MADV_DONTDUMP);
+	host->k->madvise(memory, bytes, MADV_NOHUGEPAGE);
+}
+
+/* What is there already is resident. /proc/self/pagemap: one word a page, bit 63 present, 62 swapped. */
+static int count_present(struct vmem_region *r)
+{
+	const struct vmemi_kernel *k = r->host->k;
+	uint64_t entries[512], present = 0;
+	int fd = k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -VMEM_EIO;
+	for (uint64_t page = 0; page < r->pages;) {
+		uint64_t n = r->pages - page < 512 ? r->pages - page : 512;
+		ssize_t bytes = k->pread(fd, entries, n * 8,
+					 (off_t)(((uintptr_t)r->base / VMEM_PAGE_SIZE + page) * 8));
+
+		if (bytes < 8) {
+			k->close(fd);
+			return -VMEM_EIO;
+		}
+		for (uint64_t i = 0; i < (uint64_t)bytes / 8; i++, page++) {
+			if (!(entries[i] >> 62))
+				continue;
+			atomic_store(&r->words[page], vmemi_page_word(VMEM_PAGE_RESIDENT, 0, 0));
+			present++;
+		}
+	}
+	k->close(fd);
+	atomic_store(&r->count[VMEM_PAGE_ABSENT], (int64_t)(r->pages - present));
+	atomic_store(&r->count[VMEM_PAGE_RESIDENT], (int64_t)present);
+	atomic_fetch_add(&r->host->frames.resident_pages, (int64_t)present);
+	return 0;
+}
+
+static int map_staging(struct vmem_region *r)
+{
+	struct vmemi_host *host = r->host;
+	uint64_t ioctls;
+	void *memory;
+	int error;
+
+	if (host->k->mmap(&memory, r->opts.bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE))
+		return -VMEM_ENOMEM;
+	r->staging = memory;
+	advise(host, memory, r->opts.bytes);
+	error = vmemi_uffd_register(&host->staging, memory, r->opts.bytes, false, &ioctls);
+	if (error)
+		return error == -VMEM_ENOMEM ? error : -VMEM_EIO;
+	r->can_move = ioctls >> 5 & 1 && (host->features & VMEM_KERNEL_MOVE);
+	return 0;
+}
+
+static int register_guest(struct vmem_region *r)
+{
+	struct vmemi_host *host = r->host;
+	uint64_t ioctls;
+	int error;
+
+	r->uffd = &host->uffd[r->opts.fault_way];
+	if (r->uffd->fd < 0)
+		return -VMEM_ENODEV;
+	r->can_write_protect = host->features & VMEM_KERNEL_WP;
+	error = vmemi_uffd_register(r->uffd, r->base, r->opts.bytes, r->can_write_protect, &ioctls);
+	if (error)
+		return error == -VMEM_EBUSY || error == -VMEM_ENOMEM ? error : -VMEM_EIO;
+	r->can_scatter = r->can_write_protect && (r->opts.flags & VMEM_REGION_DMA_PINNED);
+	return 0;
+}
+
+static void unmap(struct vmem_region *r)
+{
+	struct vmemi_host *host = r->host;
+	int64_t pages = atomic_load(&r->count[VMEM_PAGE_RESIDENT]) +
+			atomic_load(&r->count[VMEM_PAGE_CLEAN]) +
+			atomic_load(&r->count[VMEM_PAGE_SHARED]) +
+			atomic_load(&r->count[VMEM_PAGE_ARRIVING]);
+
+	if (r->staging)
+		host->k->munmap(r->staging, r->opts.bytes);
+	atomic_fetch_sub(&host->frames.resident_pages, pages);
+	atomic_fetch_sub(&host->frames.staging_pages, atomic_load(&r->copies));
+}
+
+static int add_vm(struct vmem_region *r)
+{
+	struct vmem_store_vm_opts vm = { .size = sizeof(vm), .vm_bytes = r->opts.bytes };
+
+	if (r->opts.same_vm_as) {
+		r->vm = r->opts.same_vm_as->vm;
+		return 0;
+	}
+	return vmem_store_add_vm(r->host->store, &vm, &r->vm);
+}
+
+static bool vm_is_used(const struct vmem_manager *m, uint32_t vm)
+{
+	for (uint32_t i = 0; i < VMEMI_REGIONS_MAX; i++) {
+		struct vmem_region *r = atomic_load(&m->host.regions[i]);
+
+		if (r && r->vm == vm)
+			return true;
+	}
+	return false;
+}
+
+/* Everything after the checks; on error nothing is left. */
+static int attach(struct vmem_manager *m, const struct vmem_region_opts *o, uint32_t slot,
+		  struct vmem_region **ret_region)
+{
+	struct vmem_region *r = new_tables(m, o);
+	int error;
+
+	if (!r)
+		return -VMEM_ENOMEM;
+	r->slot = slot;
+	error = add_vm(r);
+	if (error) {
+		free_tables(r);
+		return error;
+	}
+	advise(&m->host, r->base, o->bytes);
+	error = map_staging(r);
+	if (!error)
+		error = register_guest(r);
+	if (!error) {
+		error = count_present(r);
+		if (error)
+			vmemi_uffd_unregister(r->uffd, r->base, o->bytes);
+	}
+	if (error) {
+		unmap(r);
+		if (!o->same_vm_as)
+			vmem_store_drop_vm(m->host.store, r->vm);
+		free_tables(r);
+		return error;
+	}
+	atomic_store(&m->host.regions[slot], r);
+	if (slot >= atomic_load(&m->host.region_slots))
+		atomic_store(&m->host.region_slots, slot + 1);
+	*ret_region = r;
+	return 0;
+}
+
+int vmem_region_attach(vmem_region **ret_region, vmem_manager *manager,
+		       const struct vmem_region_opts *opts)
+{
+	struct vmem_region_opts o;
+	bool foreign = false;
+	uint32_t slot = 0;
+	int error;
+
+	if (!ret_region || !manager || !opts)
+		return -VMEM_EINVAL;
+	error = vmemi_opts_take(&o, sizeof(o), opts);
+	if (!error)
+		error = o.hva ? check_opts(&o) : -VMEM_EINVAL;
+	if (error)
+		return error;
+	vmemi_lock(&manager->attach_lock);
+	error = find_slot(manager, &o, &slot);
+	if (!error && *vmemi_memory_why(manager->host.k, o.hva, o.bytes, &foreign))
+		error = foreign ? -VMEM_EBUSY : -VMEM_ENOTSUP;
+	if (!error)
+		error = attach(manager, &o, slot, ret_region);
+	vmemi_unlock(&manager->attach_lock);
+	return error;
+}
+
+int vmem_region_alloc(vmem_region **ret_region, vmem_manager *manager,
+		      const struct vmem_region_opts *opts)
+{
+	struct vmem_region_opts o;
+	int error;
+
+	if (!ret_region || !manager || !opts)
+		return -VMEM_EINVAL;
+	error = vmemi_opts_take(&o, sizeof(o), opts);
+	o.hva = NULL;
+	if (!error)
+		error = check_opts(&o);
+	if (error)
+		return error;
+	if (manager->host.k->mmap(&o.hva, o.bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE))
+		return -VMEM_ENOMEM;
+	error = vmem_region_attach(ret_region, manager, &o);
+	if (error)
+		manager->host.k->munmap(o.hva, o.bytes);
+	else
+		(*ret_region)->allocated = true;
+	return error;
+}
+
+/* Brings everything back, whatever the budget says. */
+static int restore(struct vmem_manager *m, struct vmem_region *r)
+{
+	for (uint64_t page = 0; page < r->pages;) {
+		struct vmemi_fault f = { .page = page, .force = true, .write = true };
+		enum vmem_page_state state = vmemi_page_state(vmemi_region_word(r, page));
+
+		if (state == VMEM_PAGE_ABSENT || state == VMEM_PAGE_RESIDENT) {
+			page++;
+			continue;
+		}
+		f.kind = state == VMEM_PAGE_CLEAN ? VMEMI_FAULT_PROTECTED : VMEMI_FAULT_MISSING;
+		switch (vmemi_serve(r, &f)) {
+		case VMEMI_SERVED: break;
+		case VMEMI_POISONED: return -VMEM_EIO;
+		case VMEMI_SLOW: vmemi_serve_want(r, page); /* fall through */
+		default:
+			if (!m->running)
+				vmemi_handler_step(m->handler);
+			vmemi_relax(m->host.env);
+		}
+	}
+	return 0;
+}
+
+/* Takes all access away before the kernel may answer faults again: never zeros. */
+static int close_memory(struct vmem_manager *m, struct vmem_region *r)
+{
+	const struct vmemi_kernel *k = m->host.k;
+
+	if (k->mprotect(r->base, r->opts.bytes, PROT_NONE) && k->munmap(r->base, r->opts.bytes))
+		return -VMEM_EIO;
+	return 0;
+}
+
+static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
+{
+	const struct vmemi_kernel *k = m->host.k;
+	int error;
+
+	/* No page is taken from here on. */
+	vmemi_lock(&m->reclaim->lock);
+	if (how == VMEM_DETACH_RESTORE) {
+		atomic_store(&r->restoring, 1);
+		error = restore(m, r);
+		atomic_store(&r->restoring, 0);
+	} else {
+		error = close_memory(m, r);
+	}
+	if (!error)
+		vmemi_host_remove(&m->host, r->slot);
+	vmemi_unlock(&m->reclaim->lock);
+	if (error)
+		return error;
+	/* Slow loads write into our buffers and hold refs. */
+	while (vmemi_handler_forget(m->handler, r)) {
+		if (!m->running)
+			vmemi_handler_step(m->handler);
+		vmemi_relax(m->host.env);
+	}
+	if (how == VMEM_DETACH_DISCARD && r->allocated) {
+		k->munmap(r->base, r->opts.bytes);
+	} else {
+		if (how == VMEM_DETACH_DISCARD)
+			k->madvise(r->base, r->opts.bytes, MADV_DONTNEED);
+		vmemi_uffd_unregister(r->uffd, r->base, r->opts.bytes);
+	}
+	unmap(r);
+	if (!vm_is_used(m, r->vm))
+		vmem_store_drop_vm(m->host.store, r->vm);
+	free_tables(r);
+	return 0;
+}
+
+int vmem_region_detach(vmem_region *region, uint32_t how)
+{
+	struct vmem_manager *m;
+	int error;
+
+	if (!region || how > VMEM_DETACH_DISCARD)
+		return -VMEM_EINVAL;
+	m = (struct vmem_manager *)region->host;
+	vmemi_lock(&m->attach_lock);
+	atomic_store(&m->detaching, 1);
+	error = detach(m, region, how);
+	atomic_store(&m->detaching, 0);
+	vmemi_unlock(&m->attach_lock);
+	if (!error)
+		vmemi_host_freed(&m->host);
+	return error;
+}
+
+void *vmem_region_hva(const vmem_region *region)
+{
+	return region->base;
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Who works: two threads of the library, or the VMM's own through step and run. */
+#include "linux/manager/manager.h"
+#include <signal.h>
+
+#define PIECE_PAGES 1024 /* of one round, between two looks at the world */
+#define PAGES_PER_US 4   /* about what a round handles, for turning a time into pages */
+#define IDLE_MS 100
+#define STUCK_MS 20
+
+static void tell_stuck(struct vmem_manager *m, bool stuck)
+{
+	struct vmemi_frames *f = &m->host.frames;
+
+	if (atomic_exchange(&m->is_stuck, stuck) == stuck)
+		return;
+	if (stuck)
+		vmemi_count(&m->stuck, 1);
+	if (m->opts.on_event)
+		m->opts.on_event(m->opts.context, stuck ? VMEM_MANAGER_STUCK : VMEM_MANAGER_UNSTUCK,
+				 vmemi_frames_used(f), atomic_load(&f->budget_bytes));
+}
+
+bool vmemi_manager_reclaim(struct vmem_manager *m, uint64_t max_pages)
+{
+	struct vmemi_frames *f = &m->host.frames;
+	uint64_t reserve = atomic_load(&f->reserve_bytes), start = m->host.k->cpu_clock_ns();
+	uint64_t progress, target;
+	bool stuck;
+
+	vmemi_lock(&m->reclaim->lock);
+	atomic_store(&m->host.reclaim_kicked, 0);
+	target = vmemi_frames_free(f) < reserve ? reserve + reserve / 2 : 0;
+	progress = vmemi_reclaim_round(m->reclaim, target, max_pages);
+	vmemi_unlock(&m->reclaim->lock);
+	vmemi_count(&m->reclaim_ns, m->host.k->cpu_clock_ns() - start);
+	vmemi_count(&m->reclaim_rounds, 1);
+	stuck = target && !progress && !atomic_load(&m->detaching) &&
+		vmemi_frames_free(f) <= atomic_load(&f->floor_bytes) + VMEM_PAGE_SIZE;
+	tell_stuck(m, stuck);
+	return progress && vmemi_frames_free(f) < reserve;
+}
+
+bool vmemi_manager_make_room(struct vmemi_host *host)
+{
+	struct vmemi_frames *f = &host->frames;
+	uint64_t before = vmemi_frames_free(f);
+
+	vmemi_manager_reclaim((struct vmem_manager *)host, PIECE_PAGES);
+	return vmemi_frames_free(f) > before;
+}
+
+bool vmemi_manager_serve_faults(struct vmemi_host *host)
+{
+	vmemi_handler_step(((struct vmem_manager *)host)->handler);
+	return false; /* what the caller waits for may need another turn */
+}
+
+static void *fault_loop(void *context)
+{
+	struct vmem_manager *m = context;
+
+	vmemi_handler_run(m->handler, &m->stop);
+	return NULL;
+}
+
+static void clear(const struct vmemi_kernel *k, int fd)
+{
+	uint64_t value;
+
+	k->read(fd, &value, sizeof(value));
+}
+
+static void *reclaim_loop(void *context)
+{
+	struct vmem_manager *m = context;
+	struct vmemi_host *host = &m->host;
+
+	while (!atomic_load(&m->stop)) {
+		struct pollfd fd = { .fd = host->reclaim_fd, .events = POLLIN };
+
+		if (vmemi_manager_reclaim(m, PIECE_PAGES))
+			continue;
+		if (host->k->poll(&fd, 1, atomic_load(&m->is_stuck) ? STUCK_MS : IDLE_MS) > 0)
+			clear(host->k, host->reclaim_fd);
+	}
+	return NULL;
+}
+
+/* The VMM's signals are for the VMM's threads. */
+static int start(pthread_t *thread, void *(*loop)(void *), void *context)
+{
+	sigset_t all, old;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old);
+	error = pthread_create(thread, NULL, loop, context);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return error ? -VMEM_ENOMEM : 0;
+}
+
+static void end_thread(struct vmem_manager *m, pthread_t thread)
+{
+	vmemi_host_kick_faults(&m->host);
+	atomic_store(&m->host.reclaim_kicked, 0);
+	vmemi_host_kick_reclaim(&m->host);
+	pthread_join(thread, NULL);
+}
+
+int vmem_manager_thread_start(vmem_manager *manager)
+{
+	if (!manager)
+		return -VMEM_EINVAL;
+	if (manager->running)
+		return -VMEM_EBUSY;
+	atomic_store(&manager->stop, 0);
+	if (start(&manager->fault_thread, fault_loop, manager))
+		return -VMEM_ENOMEM;
+	if (start(&manager->reclaim_thread, reclaim_loop, manager)) {
+		atomic_store(&manager->stop, 1);
+		end_thread(manager, manager->fault_thread);
+		return -VMEM_ENOMEM;
+	}
+	atomic_store(&manager->host.make_room, NULL);
+	atomic_store(&manager->host.serve_faults, NULL);
+	manager->running = true;
+	return 0;
+}
+
+void vmem_manager_thread_stop(vmem_manager *manager)
+{
+	if (!manager || !manager->running)
+		return;
+	atomic_store(&manager->stop, 1);
+	end_thread(manager, manager->reclaim_thread);
+	end_thread(manager, manager->fault_thread);
+	atomic_store(&manager->host.make_room, vmemi_manager_make_room);
+	atomic_store(&manager->host.serve_faults, vmemi_manager_serve_faults);
+	manager->running = false;
+}
+
+int vmem_manager_fd(vmem_manager *manager)
+{
+	return manager ? manager->epoll : -VMEM_EINVAL;
+}
+
+int vmem_manager_step(vmem_manager *manager, uint32_t reclaim_us, uint32_t *ret_next_ms)
+{
+	struct vmemi_host *host;
+	bool held, more;
+
+	if (!manager)
+		return -VMEM_EINVAL;
+	if (manager->running)
+		return -VMEM_EBUSY;
+	host = &manager->host;
+	clear(host->k, host->fault_fd);
+	if (reclaim_us)
+		clear(host->k, host->reclaim_fd);
+	vmemi_handler_step(manager->handler);
+	more = reclaim_us && vmemi_manager_reclaim(manager, (uint64_t)reclaim_us * PAGES_PER_US);
+	held = vmemi_handler_step(manager->handler) != 0;
+	if (ret_next_ms)
+		*ret_next_ms = more ? 0 : held ? 1 : IDLE_MS;
+	return more;
+}
+
+int vmem_manager_run(vmem_manager *manager)
+{
+	struct pollfd fd;
+	uint32_t next_ms;
+	int more;
+
+	if (!manager)
+		return -VMEM_EINVAL;
+	fd = (struct pollfd){ .fd = manager->epoll, .events = POLLIN };
+	while (!atomic_exchange(&manager->leave, 0)) {
+		more = vmem_manager_step(manager, 500, &next_ms);
+		if (more < 0)
+			return more;
+		if (!more)
+			manager->host.k->poll(&fd, 1, (int)next_ms);
+	}
+	return 0;
+}
+
+void vmem_manager_stop(vmem_manager *manager)
+{
+	atomic_store(&manager->leave, 1);
+	vmemi_host_kick_faults(&manager->host);
+}

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Making a manager, and its budget: see manager.h. */
+#include "linux/manager/manager.h"
+#include "base/mem.h"
+#include "base/opts.h"
+#include "linux/kernel/uffd_abi.h"
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <vmem/pool.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define BUDGET_MIN (4 * MIB)
+/* What reclaim needs while it makes room: a segment, and the copies of a scattered batch. */
+#define FLOOR_MIN (VMEM_POOL_SEGMENT_BYTES + (uint64_t)VMEMI_SCATTER_BATCH * VMEM_PAGE_SIZE)
+
+static int take_opts(struct vmem_manager_opts *o, const struct vmem_manager_opts *opts)
+{
+	int error = vmemi_opts_take(o, sizeof(*o), opts);
+
+	if (error)
+		return error;
+	if (o->flags || o->max_object_bytes > VMEM_PAGE_SIZE ||
+	    (o->budget_bytes && o->budget_bytes < BUDGET_MIN))
+		return -VMEM_EINVAL;
+	if (!o->max_object_bytes)
+		o->max_object_bytes = 3072;
+	if (!o->fault_spin_us)
+		o->fault_spin_us = 50;
+	return 0;
+}
+
+static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
+{
+	return value < low ? low : value > high ? high : value;
+}
+
+/* Derives the marks from a budget; those given in the options stay as given. */
+static void set_marks(struct vmem_manager *m, uint64_t budget)
+{
+	struct vmemi_frames *f = &m->host.frames;
+	uint64_t reserve = m->opts.reserve_bytes, staging = m->opts.staging_bytes;
+
+	if (!budget) {
+		atomic_store(&f->budget_bytes, UINT64_MAX);
+		atomic_store(&f->reserve_bytes, 0);
+		atomic_store(&f->floor_bytes, 0);
+		m->reclaim->staging_pages = staging ? staging / VMEM_PAGE_SIZE : UINT64_MAX;
+		return;
+	}
+	if (!reserve)
+		reserve = clamp(budget / 64, MIB, 64 * MIB);
+	reserve = clamp(reserve, 3 * FLOOR_MIN / 2, budget / 3);
+	if (!staging)
+		staging = budget / 16;
+	atomic_store(&f->budget_bytes, budget);
+	atomic_store(&f->reserve_bytes, reserve);
+	atomic_store(&f->floor_bytes, clamp(reserve / 4, FLOOR_MIN, 4 * MIB));
+	m->reclaim->staging_pages = clamp(staging, MIB / 2, budget / 2) / VMEM_PAGE_SIZE;
+}
+
+static int open_userfaultfds(struct vmemi_host *host)
+{
+	const uint64_t wanted =
+		VMEMI_UFFD_FEATURE_WP | VMEMI_UFFD_FEATURE_POISON | VMEMI_UFFD_FEATURE_MOVE;
+	struct vmemi_uffd *thread = &host->uffd[VMEM_FAULT_THREAD];
+	int error = vmemi_uffd_open(thread, host->k, 0, wanted);
+
+	if (error)
+		return error;
+	error = vmemi_uffd_open(&host->uffd[VMEM_FAULT_SIGBUS], host->k, VMEMI_UFFD_FEATURE_SIGBUS,
+				wanted);
+	if (error)
+		return error;
+	error = vmemi_uffd_open(&host->staging, host->k, VMEMI_UFFD_FEATURE_SIGBUS,
+				VMEMI_UFFD_FEATURE_MOVE);
+	if (error)
+		return error;
+	host->features = VMEM_KERNEL_SIGBUS;
+	if (thread->features & VMEMI_UFFD_FEATURE_WP)
+		host->features |= VMEM_KERNEL_WP;
+	if (thread->features & VMEMI_UFFD_FEATURE_POISON)
+		host->features |= VMEM_KERNEL_POISON;
+	if (thread->features & VMEMI_UFFD_FEATURE_MOVE)
+		host->features |= VMEM_KERNEL_MOVE;
+	if (thread->kernel_faults)
+		host->features |= VMEM_KERNEL_KERNEL_FAULTS;
+	return 0;
+}
+
+static int map_buffers(struct vmemi_host *host)
+{
+	void *memory;
+	size_t bytes = (size_t)(VMEMI_BUFFERS + 1) * VMEM_PAGE_SIZE;
+	struct iovec probe[2];
+
+	if (host->k->mmap(&memory, bytes, PROT_READ | PROT_WRITE, 0))
+		return -VMEM_ENOMEM;
+	host->k->madvise(memory, bytes, MADV_DONTDUMP);
+	host->zero_page = memory;
+	host->buffers = host->zero_page + VMEM_PAGE_SIZE;
+	atomic_store(&host->frames.other_bytes, bytes);
+	/* Nothing is there yet, so this discards nothing. */
+	probe[0] = (struct iovec){ host->buffers, VMEM_PAGE_SIZE };
+	probe[1] = (struct iovec){ host->buffers + 2 * VMEM_PAGE_SIZE, VMEM_PAGE_SIZE };
+	if (host->k->madvise_vector(probe, 2, MADV_DONTNEED) == 2 * VMEM_PAGE_SIZE)
+		host->features |= VMEM_KERNEL_VECTOR_DISCARD;
+	return 0;
+}
+
+static int open_descriptors(struct vmem_manager *m)
+{
+	const struct vmemi_kernel *k = m->host.k;
+	int fds[3];
+
+	m->host.reclaim_fd = k->eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	m->host.fault_fd = k->eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (m->host.reclaim_fd < 0 || m->host.fault_fd < 0)
+		return -VMEM_EIO;
+	fds[0] = m->host.uffd[VMEM_FAULT_THREAD].fd;
+	fds[1] = m->host.reclaim_fd;
+	fds[2] = m->host.fault_fd;
+	m->epoll = k->epoll(fds, 3);
+	return m->epoll < 0 ? -VMEM_EIO : 0;
+}
+
+static void close_fd(const struct vmemi_kernel *k, int fd)
+{
+	if (fd >= 0)
+		k->close(fd);
+}
+
+/* Frees what there is of a manager, in the reverse order of making it. */
+static void destroy(struct vmem_manager *m)
+{
+	const struct vmem_allocator *inner = m->host.metadata.inner;
+	const struct vmemi_kernel *k = m->host.k;
+
+	close_fd(k, m->epoll);
+	close_fd(k, m->host.fault_fd);
+	close_fd(k, m->host.reclaim_fd);
+	vmem_store_free(m->host.store);
+	vmemi_handler_free(m->handler);
+	vmemi_reclaim_free(m->reclaim);
+	vmemi_lock_destroy(&m->attach_lock);
+	if (m->host.zero_page)
+		k->munmap(m->host.zero_page, (size_t)(VMEMI_BUFFERS + 1) * VMEM_PAGE_SIZE);
+	vmemi_uffd_close(&m->host.staging);
+	vmemi_uffd_close(&m->host.uffd[VMEM_FAULT_SIGBUS]);
+	vmemi_uffd_close(&m->host.uffd[VMEM_FAULT_THREAD]);
+	vmemi_free(inner, m, sizeof(*m), _Alignof(struct vmem_manager));
+}
+
+static int make_parts(struct vmem_manager *m)
+{
+	struct vmemi_host *host = &m->host;
+	struct vmem_store_opts store = {
+		.size = sizeof(store),
+		.allocator = &host->metadata.allocator,
+		.segments = &host->segments,
+		.cpu = vmem_cpu_detect(),
+		.max_object_bytes = m->opts.max_object_bytes,
+	};
+	int error = vmemi_lock_init(&m->attach_lock, host->env);
+
+	if (!error)
+		error = open_userfaultfds(host);
+	if (!error)
+		error = map_buffers(host);
+	if (!error)
+		error = open_descriptors(m);
+	if (!error)
+		error = vmemi_reclaim_new(&m->reclaim, host);
+	if (!error)
+		error = vmemi_handler_new(&m->handler, host, m->opts.fault_spin_us);
+	if (error)
+		return error;
+	set_marks(m, m->opts.budget_bytes);
+	return vmem_store_new(&host->store, &store);
+}
+
+int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manager_opts *opts,
+		      const struct vmemi_kernel *k)
+{
+	const struct vmem_allocator *allocator;
+	struct vmem_manager_opts o;
+	struct vmem_manager *m;
+	int error;
+
+	if (!ret_manager)
+		return -VMEM_EINVAL;
+	error = take_opts(&o, opts);
+	if (error)
+		return error;
+	allocator = o.allocator;
+	error = vmemi_alloc_resolve(&allocator);
+	if (error)
+		return error;
+	if (k->page_size() != VMEM_PAGE_SIZE)
+		return -VMEM_ENOTSUP;
+	m = vmemi_zalloc(allocator, sizeof(*m), _Alignof(struct vmem_manager));
+	if (!m)
+		return -VMEM_ENOMEM;
+	vmemi_counting_init(&m->host.metadata, allocator);
+	vmemi_segments_init(&m->host.segments, &m->host);
+	m->opts = o;
+	m->host.k = k;
+	m->host.env = vmemi_env_default();
+	m->host.frames.k = k;
+	m->host.frames.metadata = &m->host.metadata;
+	atomic_store(&m->host.frames.budget_bytes, UINT64_MAX);
+	m->host.uffd[0].fd = m->host.uffd[1].fd = m->host.staging.fd = -1;
+	m->host.reclaim_fd = m->host.fault_fd = m->epoll = -1;
+	atomic_store(&m->host.make_room, vmemi_manager_make_room);
+	atomic_store(&m->host.serve_faults, vmemi_manager_serve_faults);
+	error = make_parts(m);
+	if (error) {
+		destroy(m);
+		return error;
+	}
+	*ret_manager = m;
+	return 0;
+}
+
+int vmem_manager_new(vmem_manager **ret_manager, const struct vmem_manager_opts *opts)
+{
+	return vmemi_manager_new(ret_manager, opts, &vmemi_kernel_linux);
+}
+
+int vmem_manager_free(vmem_manager *manager)
+{
+	if (!manager)
+		return 0;
+	for (uint32_t i = 0; i < VMEMI_REGIONS_MAX; i++)
+		if (atomic_load(&manager->host.regions[i]))
+			return -VMEM_EBUSY;
+	vmem_manager_thread_stop(manager);
+	destroy(manager);
+	return 0;
+}
+
+int vmem_manager_set_budget(vmem_manager *manager, uint64_t budget_bytes)
+{
+	struct vmemi_host *host;
+	uint64_t held = BUDGET_MIN;
+
+	if (!manager)
+		return -VMEM_EINVAL;
+	host = &manager->host;
+	vmemi_lock(&manager->reclaim->lock);
+	held += vmemi_host_pinned(host) * VMEM_PAGE_SIZE + atomic_load(&host->metadata.bytes);
+	if (!budget_bytes || budget_bytes >= held)
+		set_marks(manager, budget_bytes);
+	vmemi_unlock(&manager->reclaim->lock);
+	if (budget_bytes && budget_bytes < held)
+		return -VMEM_EINVAL;
+	vmemi_host_freed(host);
+	vmemi_host_kick_reclaim(host);
+	return 0;
+}

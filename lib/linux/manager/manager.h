@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The manager: one host, one handler of faults, one reclaim loop, and the threads that work them. */
+#ifndef VMEMI_MANAGER_H
+#define VMEMI_MANAGER_H
+#include "linux/fault/handler.h"
+#include "linux/reclaim/reclaim.h"
+#include <pthread.h>
+#include <vmem/manager.h>
+
+struct vmem_manager {
+	struct vmemi_host host; /* first: host and manager are one address */
+	struct vmem_manager_opts opts;
+	struct vmemi_handler *handler;
+	struct vmemi_reclaim *reclaim;
+	struct vmemi_lock attach_lock; /* attaching and detaching; host.regions' writers */
+	int epoll;                     /* readable when vmem_manager_step() has work */
+
+	pthread_t fault_thread, reclaim_thread;
+	bool running;               /* the serial caller's */
+	_Atomic uint32_t stop;      /* atomic; both threads end */
+	_Atomic uint32_t leave;     /* atomic; vmem_manager_run() returns */
+	_Atomic uint32_t detaching; /* atomic; the budget is not kept meanwhile */
+	_Atomic uint32_t is_stuck;  /* atomic; written by who reclaims */
+	_Atomic uint64_t reclaim_ns, reclaim_rounds, stuck; /* atomic; counters */
+};
+
+/* A manager over another table of system calls. For tests. */
+int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manager_opts *opts,
+		      const struct vmemi_kernel *k);
+
+/* One piece of reclaim work, if there is any to do. True if there is more. */
+bool vmemi_manager_reclaim(struct vmem_manager *m, uint64_t max_pages);
+
+/* Makes room for who waits and finds no reclaim thread. */
+bool vmemi_manager_make_room(struct vmemi_host *host);
+/* Serves faults for who waits and finds no thread that does. */
+bool vmemi_manager_serve_faults(struct vmemi_host *host);
+
+/* The pool's segments: mapped memory, counted, refused above the budget. */
+void vmemi_segments_init(struct vmem_allocator *a, struct vmemi_host *host);
+
+/* Why [hva, hva + bytes) cannot be attached, or "" if it can. @ret_foreign: because of a userfaultfd. */
+const char *vmemi_memory_why(const struct vmemi_kernel *k, const void *hva, uint64_t bytes,
+			     bool *ret_foreign);
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What kind of memory a range is, from /proc/self/smaps: only private anonymous memory can be paged.
+ * Read in pieces, so that the size of the process does not matter. */
+#include "base/mem.h"
+#include "linux/manager/manager.h"
+#include <fcntl.h>
+#include <stdio.h>
+
+struct reader {
+	const struct vmemi_kernel *k;
+	int fd;
+	size_t have, next;
+	char buffer[4096];
+};
+
+/* One line without its end, cut to @size. False at the end of the file. */
+static bool read_line(struct reader *in, char *line, size_t size)
+{
+	size_t n = 0;
+
+	for (;;) {
+		if (in->next == in->have) {
+			ssize_t bytes = in->k->read(in->fd, in->buffer, sizeof(in->buffer));
+
+			if (bytes <= 0)
+				return false;
+			in->have = (size_t)bytes;
+			in->next = 0;
+		}
+		if (in->buffer[in->next] == '\n') {
+			in->next++;
+			line[n] = 0;
+			return true;
+		}
+		if (n + 1 < size)
+			line[n++] = in->buffer[in->next];
+		in->next++;
+	}
+}
+
+static const char *judge_mapping(const char *permissions, uint64_t inode)
+{
+	if (permissions[3] == 's')
+		return "shared memory (memfd, shmem or a shared file mapping)";
+	if (inode)
+		return "a private file mapping";
+	if (permissions[0] != 'r' || permissions[1] != 'w')
+		return "memory without read and write access";
+	return "";
+}
+
+static const char *judge_flags(const char *flags, bool *ret_foreign)
+{
+	if (strstr(flags, " ht"))
+		return "hugetlbfs memory";
+	if (strstr(flags, " lo"))
+		return "mlocked memory";
+	if (strstr(flags, " io") || strstr(flags, " pf"))
+		return "device memory";
+	if (strstr(flags, " um") || strstr(flags, " uw") || strstr(flags, " ui")) {
+		*ret_foreign = true;
+		return "memory registered with another userfaultfd";
+	}
+	return "";
+}
+
+const char *vmemi_memory_why(const struct vmemi_kernel *k, const void *hva, uint64_t bytes,
+			     bool *ret_foreign)
+{
+	uint64_t at = (uintptr_t)hva, end = at + bytes;
+	unsigned long long start, stop, inode;
+	struct reader in = { .k = k };
+	const char *why = "";
+	char line[512], permissions[8];
+	bool inside = false;
+
+	*ret_foreign = false;
+	in.fd = k->open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+	if (in.fd < 0)
+		return "memory of unknown kind (/proc/self/smaps cannot be read)";
+	while (!*why && read_line(&in, line, sizeof(line))) {
+		if (sscanf(line, "%llx-%llx %7s %*x %*s %llu", &start, &stop, permissions,
+			   &inode) == 4) {
+			if (start >= end)
+				break;
+			inside = stop > (uintptr_t)hva;
+			if (!inside)
+				continue;
+			if (start > at)
+				break;
+			at = stop;
+			why = judge_mapping(permissions, inode);
+		} else if (inside && !strncmp(line, "VmFlags:", 8)) {
+			why = judge_flags(line, ret_foreign);
+		}
+	}
+	k->close(in.fd);
+	if (!*why && at < end)
+		return "memory that is not mapped";
+	return why;
+}
+
+const char *vmem_region_why(const void *hva, uint64_t bytes)
+{
+	bool foreign;
+
+	if ((uintptr_t)hva % VMEM_PAGE_SIZE || bytes % VMEM_PAGE_SIZE || !bytes)
+		return "memory that is not aligned to pages";
+	return vmemi_memory_why(&vmemi_kernel_linux, hva, bytes, &foreign);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Taking pages out on request, past the clock: for VMMs that know better, for tests and benches. */
+#include "linux/manager/manager.h"
+
+#define PIECE 8192 /* pages between two chances for the reclaim loop */
+
+static struct vmemi_reclaim *reclaim_of(vmem_region *region)
+{
+	return ((struct vmem_manager *)region->host)->reclaim;
+}
+
+int vmem_region_stage(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_pages)
+{
+	struct vmemi_reclaim *rc = reclaim_of(region);
+	uint64_t first, count, taken = 0;
+	int error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
+
+	if (error)
+		return error;
+	if (!region->can_move && !region->can_scatter)
+		return -VMEM_ENOTSUP;
+	for (uint64_t done = 0; done < count; done += PIECE) {
+		uint64_t n = count - done < PIECE ? count - done : PIECE;
+
+		vmemi_lock(&rc->lock);
+		vmemi_staging_free(rc, region); /* a page whose copy is still there cannot leave */
+		taken += vmemi_take_range(rc, region, first + done, n, UINT8_MAX);
+		vmemi_unlock(&rc->lock);
+	}
+	if (ret_pages)
+		*ret_pages = taken;
+	return 0;
+}
+
+int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, uint32_t count,
+			    uint64_t *ret_pages)
+{
+	struct vmemi_reclaim *rc = reclaim_of(region);
+	uint64_t page, n, taken = 0;
+
+	if (!region->can_move && !region->can_scatter)
+		return -VMEM_ENOTSUP;
+	for (uint32_t i = 0; i < count; i++) {
+		if (gpas[i] % VMEM_PAGE_SIZE || (i && gpas[i] <= gpas[i - 1]))
+			return -VMEM_EINVAL;
+		if (vmemi_region_span(region, gpas[i], VMEM_PAGE_SIZE, false, &page, &n))
+			return -VMEM_ERANGE;
+	}
+	vmemi_lock(&rc->lock);
+	vmemi_staging_free(rc, region);
+	for (uint32_t i = 0; i < count;) {
+		uint32_t run = 1;
+
+		vmemi_region_span(region, gpas[i], VMEM_PAGE_SIZE, false, &page, &n);
+		while (i + run < count && gpas[i + run] == gpas[i] + run * VMEM_PAGE_SIZE)
+			run++;
+		taken += vmemi_take_offer(rc, region, page, run, UINT8_MAX);
+		i += run;
+	}
+	taken += vmemi_take_flush(rc, region);
+	vmemi_unlock(&rc->lock);
+	if (ret_pages)
+		*ret_pages = taken;
+	return 0;
+}
+
+int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_pages)
+{
+	struct vmemi_reclaim *rc = reclaim_of(region);
+	uint64_t first, count, saved, total = 0;
+	int error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
+
+	for (uint64_t done = 0; done < count && !error; done += PIECE) {
+		uint64_t n = count - done < PIECE ? count - done : PIECE;
+
+		vmemi_lock(&rc->lock);
+		error = vmemi_settle_range(rc, region, first + done, n, &saved);
+		vmemi_unlock(&rc->lock);
+		total += saved;
+	}
+	if (ret_pages && error != -VMEM_ERANGE)
+		*ret_pages = total;
+	return error;
+}

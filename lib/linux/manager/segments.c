@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Memory for the pool's segments: mapped one by one, so that a free segment is free for the host; kept
+ * out of huge pages, core dumps and forked children; counted, and refused above the budget. */
+#include "linux/manager/manager.h"
+#include <sys/mman.h>
+
+static void *segment_alloc(void *context, size_t bytes, size_t align)
+{
+	struct vmemi_host *host = context;
+	struct vmemi_frames *f = &host->frames;
+	void *memory;
+
+	if (align > VMEM_PAGE_SIZE)
+		return NULL;
+	atomic_fetch_add(&f->segment_bytes, bytes);
+	if (vmemi_frames_used(f) > atomic_load(&f->budget_bytes) ||
+	    host->k->mmap(&memory, bytes, PROT_READ | PROT_WRITE, 0)) {
+		atomic_fetch_sub(&f->segment_bytes, bytes);
+		return NULL;
+	}
+	/* Advice: what the kernel does not know is no loss. */
+	host->k->madvise(memory, bytes, MADV_NOHUGEPAGE);
+	host->k->madvise(memory, bytes, MADV_DONTDUMP);
+	host->k->madvise(memory, bytes, MADV_DONTFORK);
+	return memory;
+}
+
+static void segment_free(void *context, void *memory, size_t bytes, size_t align)
+{
+	struct vmemi_host *host = context;
+
+	(void)align;
+	host->k->munmap(memory, bytes);
+	atomic_fetch_sub(&host->frames.segment_bytes, bytes);
+}
+
+void vmemi_segments_init(struct vmem_allocator *a, struct vmemi_host *host)
+{
+	*a = (struct vmem_allocator){
+		.size = sizeof(*a),
+		.context = host,
+		.alloc = segment_alloc,
+		.free = segment_free,
+	};
+}

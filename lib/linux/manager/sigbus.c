@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Faults that arrive as SIGBUS in the faulting thread: see vmem/fault.h. What is called from here on
+ * uses atomics, ioctl, futex, sched_yield and clock_gettime only; the store's locks are taken for
+ * dropping a ref, never by a holder that can fault. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "linux/manager/manager.h"
+#include <errno.h>
+#include <ucontext.h>
+#include <vmem/fault.h>
+
+/* Whether the access was a write: bit 1 of the page-fault error code (Intel SDM vol. 3, 4.7). */
+static bool was_write(const void *ucontext)
+{
+#ifdef __x86_64__
+	const ucontext_t *u = ucontext;
+
+	return u && (u->uc_mcontext.gregs[REG_ERR] & 2);
+#else
+	(void)ucontext;
+	return false;
+#endif
+}
+
+static bool in_place(uint64_t word)
+{
+	enum vmem_page_state s = vmemi_page_state(word);
+
+	return s == VMEM_PAGE_RESIDENT || s == VMEM_PAGE_CLEAN || s == VMEM_PAGE_SHARED;
+}
+
+int vmem_fault_sigbus(vmem_manager *manager, const void *address, const void *ucontext,
+		      uint64_t *ret_gpa)
+{
+	struct vmemi_host *host = &manager->host;
+	struct vmem_region *r = vmemi_host_find(host, address);
+	struct vmemi_fault f = { .demand = true, .write = was_write(ucontext) };
+	int keep_errno = errno;
+	uint64_t start, word;
+	bool ok;
+
+	if (!r)
+		return -VMEM_ENOENT;
+	f.page = (uint64_t)((const unsigned char *)address - r->base) / VMEM_PAGE_SIZE;
+	if (ret_gpa)
+		*ret_gpa = vmemi_region_gpa(r, f.page);
+	word = vmemi_region_word(r, f.page);
+	if (vmemi_page_state(word) == VMEM_PAGE_POISONED)
+		return -VMEM_EIO;
+	if (r->opts.fault_way != VMEM_FAULT_SIGBUS)
+		return -VMEM_ENOENT;
+	start = host->k->clock_ns();
+	/* A page in place is one that is write-protected, or came back since. */
+	f.kind = in_place(word) && (f.write || !ucontext) ? VMEMI_FAULT_PROTECTED
+							  : VMEMI_FAULT_MISSING;
+	ok = vmemi_serve_wait(r, &f) == VMEMI_SERVED;
+	if (ok && f.kind == VMEMI_FAULT_MISSING)
+		vmemi_serve_around(r, f.page, f.write);
+	vmemi_latency_add(&r->latency, host->k->clock_ns() - start);
+	errno = keep_errno;
+	return ok ? 0 : -VMEM_EIO;
+}

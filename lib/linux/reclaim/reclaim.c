@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The reclaim loop's round: see reclaim.h. */
+#include "linux/reclaim/reclaim.h"
+#include "base/mem.h"
+
+#define STORE_WORK_NS 1000000
+#define SETTLE_LEAST 16
+/* Sweeps without a victim before hot pages are taken too. */
+#define SWEEPS_BEFORE_HOT 2
+
+int vmemi_reclaim_new(struct vmemi_reclaim **ret_reclaim, struct vmemi_host *host)
+{
+	struct vmemi_reclaim *rc = vmemi_zalloc(&host->metadata.allocator, sizeof(*rc),
+						_Alignof(struct vmemi_reclaim));
+
+	if (!rc)
+		return -VMEM_ENOMEM;
+	if (vmemi_lock_init(&rc->lock, host->env)) {
+		vmemi_free(&host->metadata.allocator, rc, sizeof(*rc),
+			   _Alignof(struct vmemi_reclaim));
+		return -VMEM_ENOMEM;
+	}
+	rc->host = host;
+	atomic_init(&rc->cost.run_min, VMEMI_RUN_MIN);
+	*ret_reclaim = rc;
+	return 0;
+}
+
+void vmemi_reclaim_free(struct vmemi_reclaim *rc)
+{
+	if (!rc)
+		return;
+	vmemi_lock_destroy(&rc->lock);
+	vmemi_free(&rc->host->metadata.allocator, rc, sizeof(*rc), _Alignof(struct vmemi_reclaim));
+}
+
+struct totals {
+	uint64_t resident, staged;
+};
+
+static uint64_t in_state(const struct vmem_region *r, enum vmem_page_state state)
+{
+	int64_t n = atomic_load_explicit(&r->count[state], memory_order_relaxed);
+
+	return n > 0 ? (uint64_t)n : 0;
+}
+
+static uint64_t in_place(const struct vmem_region *r)
+{
+	return in_state(r, VMEM_PAGE_RESIDENT) + in_state(r, VMEM_PAGE_CLEAN);
+}
+
+static struct totals sum(const struct vmemi_host *host)
+{
+	uint32_t slots = atomic_load(&host->region_slots);
+	struct totals t = { 0, 0 };
+
+	for (uint32_t i = 0; i < slots; i++) {
+		struct vmem_region *r = atomic_load(&host->regions[i]);
+
+		if (!r)
+			continue;
+		t.resident += in_place(r);
+		t.staged += in_state(r, VMEM_PAGE_STAGED);
+	}
+	return t;
+}
+
+static uint64_t share(uint64_t want, uint64_t part, uint64_t whole)
+{
+	return whole && part ? want * part / whole + 1 : 0;
+}
+
+/* Fills staging up to its limit, each region giving by its size in place. */
+static uint64_t take(struct vmemi_reclaim *rc, uint64_t want)
+{
+	struct totals t = sum(rc->host);
+	uint32_t slots = atomic_load(&rc->host->region_slots);
+	unsigned max_heat = rc->idle_sweeps >= SWEEPS_BEFORE_HOT ? VMEMI_HEAT_MAX : 0;
+	uint64_t taken = 0;
+
+	for (uint32_t i = 0; i < slots; i++) {
+		struct vmem_region *r = atomic_load(&rc->host->regions[i]);
+
+		if (r && in_place(r))
+			taken += vmemi_clock_take(rc, r, share(want, in_place(r), t.resident),
+						  max_heat);
+	}
+	return taken;
+}
+
+static struct vmemi_settled settle(struct vmemi_reclaim *rc, uint64_t want)
+{
+	struct totals t = sum(rc->host);
+	uint32_t slots = atomic_load(&rc->host->region_slots);
+	struct vmemi_settled all = { 0 };
+
+	for (uint32_t i = 0; i < slots && !all.full; i++) {
+		struct vmem_region *r = atomic_load(&rc->host->regions[i]);
+		struct vmemi_settled one;
+
+		if (!r)
+			continue;
+		one = vmemi_settle(r, share(want, in_state(r, VMEM_PAGE_STAGED), t.staged));
+		vmemi_staging_free(rc, r);
+		all.saved += one.saved;
+		all.refused += one.refused;
+		all.full = one.full;
+	}
+	return all;
+}
+
+static uint64_t free_copies(struct vmemi_reclaim *rc)
+{
+	uint32_t slots = atomic_load(&rc->host->region_slots);
+	uint64_t freed = 0;
+
+	for (uint32_t i = 0; i < slots; i++) {
+		struct vmem_region *r = atomic_load(&rc->host->regions[i]);
+
+		if (r && atomic_load(&r->copies))
+			freed += vmemi_staging_free(rc, r);
+	}
+	return freed;
+}
+
+/* How many staged pages to save now: what the missing bytes ask for, at about 2:1, but never so many
+ * that staging runs empty: a page that passes through it at once has no second chance. */
+static uint64_t settle_share(const struct vmemi_host *host, uint64_t target, uint64_t staged)
+{
+	uint64_t free = vmemi_frames_free(&host->frames);
+	uint64_t want = free < target ? (target - free) / (VMEM_PAGE_SIZE / 2) + 1 : 0;
+	uint64_t most = staged / 4 > SETTLE_LEAST ? staged / 4 : SETTLE_LEAST;
+
+	if (want > VMEMI_BATCH)
+		want = VMEMI_BATCH;
+	return want < most ? want : most;
+}
+
+/* The reserve is half gone (the target is half as much again): no time for second chances. */
+static bool is_urgent(const struct vmemi_host *host, uint64_t target)
+{
+	return vmemi_frames_free(&host->frames) < target / 3;
+}
+
+uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t max_pages)
+{
+	struct vmemi_host *host = rc->host;
+	uint64_t progress = free_copies(rc), handled = progress, limit = rc->staging_pages;
+
+	vmem_store_work(host->store, STORE_WORK_NS, host->k->clock_ns());
+	while (vmemi_frames_free(&host->frames) < target && handled < max_pages) {
+		uint64_t staged = sum(host).staged, taken = 0;
+		struct vmemi_settled settled = { 0 };
+
+		if (staged < limit)
+			taken = take(rc,
+				     limit - staged < VMEMI_BATCH ? limit - staged : VMEMI_BATCH);
+		staged = sum(host).staged;
+		if (staged >= limit / 2 || !taken || is_urgent(host, target))
+			settled = settle(rc, settle_share(host, target, staged));
+		handled += taken + settled.saved;
+		/* A page that was taken and refused is where it was. */
+		progress += taken + settled.saved;
+		progress -= settled.refused < progress ? settled.refused : progress;
+		progress += free_copies(rc);
+		if (taken || settled.saved) {
+			rc->idle_sweeps = 0;
+			continue;
+		}
+		/* A sweep that found only hot pages has cooled them: the next may find some. */
+		if (++rc->idle_sweeps > SWEEPS_BEFORE_HOT)
+			break;
+	}
+	vmemi_host_freed(host);
+	return progress;
+}

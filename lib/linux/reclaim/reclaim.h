@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Taking cold pages out, in the order of a page's way:
+ *
+ *   resident --clock--> victims --take--> staging --settle--> store
+ *
+ * Each step works on one region, in batches, under the lock of reclaim, which serving a fault never
+ * takes. */
+#ifndef VMEMI_RECLAIM_H
+#define VMEMI_RECLAIM_H
+#include "linux/region/table.h"
+#include <sys/uio.h>
+
+/* Pages of one scattered batch: who touches one of them while they are discarded waits for all. */
+#define VMEMI_SCATTER_BATCH 128
+#define VMEMI_BATCH 512         /* pages handled between two looks at the budget */
+#define VMEMI_RUN_MAX 64        /* pages of one UFFDIO_MOVE: others wait that long */
+#define VMEMI_RUN_MIN 16        /* from here on a run is moved, to begin with */
+#define VMEMI_SCATTER_SPAN 8192 /* pages over which one write-protection reaches: 32 MiB */
+
+/* What each way of taking pages out cost of late; adapts vmemi_cost_run_min(). Guard: the caller's,
+ * one writer; readers of the figures may see them a little old. */
+struct vmemi_cost {
+	/* ns a page; 0: not measured */
+	_Atomic uint64_t run_ns[7];    /* moved in runs of 1, 2-3, 4-7 .. 64 */
+	_Atomic uint64_t scattered_ns; /* write-protected, copied and discarded */
+	_Atomic uint32_t run_min;      /* shortest run that is moved */
+	_Atomic uint32_t decisions;
+};
+
+/* A reclaim loop's working memory, so that it allocates nothing while it works. */
+struct vmemi_reclaim {
+	struct vmemi_host *host;
+	struct vmemi_lock lock; /* one loop, or call of the VMM, at a time; guards all below */
+	struct vmemi_cost cost;
+	uint64_t staging_pages; /* most that the second chance may hold */
+	unsigned idle_sweeps;   /* sweeps in a row that found nothing */
+	uint32_t scattered_count, clean_count;
+	uint64_t scattered[VMEMI_SCATTER_BATCH]; /* victims, ascending */
+	uint64_t clean[VMEMI_BATCH];
+	struct iovec ranges[VMEMI_BATCH];
+};
+
+int vmemi_reclaim_new(struct vmemi_reclaim **ret_reclaim, struct vmemi_host *host);
+void vmemi_reclaim_free(struct vmemi_reclaim *rc);
+
+/* A round: makes room until @target bytes are free, or nothing more is to be had, or about @max_pages
+ * were handled. Returns how many pages came further on their way out (0: nothing more is to be had). */
+uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t max_pages);
+
+/* The steps, for one region; the caller holds rc->lock. Each returns pages handled. */
+
+/* Moves the run [first, first + count) out, all plain resident. */
+unsigned vmemi_take_run(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
+			unsigned count);
+/* Takes rc->scattered out by write-protect, copy and discard. */
+unsigned vmemi_take_scattered(struct vmemi_reclaim *rc, struct vmem_region *r);
+/* Drops rc->clean, whose refs are valid. */
+unsigned vmemi_take_clean(struct vmemi_reclaim *rc, struct vmem_region *r);
+/* Takes the pages of [first, first + count) that can go; not those with more heat
+ * than @max_heat. */
+unsigned vmemi_take_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
+			  uint64_t count, unsigned max_heat);
+/* The same in pieces: puts pages on their ways, which may leave some in rc ... */
+unsigned vmemi_take_offer(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
+			  uint64_t count, unsigned max_heat);
+/* ... and takes those. */
+unsigned vmemi_take_flush(struct vmemi_reclaim *rc, struct vmem_region *r);
+/* Turns the clock hand until @want pages were taken or it has gone round once. */
+unsigned vmemi_clock_take(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t want,
+			  unsigned max_heat);
+
+/* Saves staged pages into the store, oldest first, until @want were looked at. */
+struct vmemi_settled {
+	uint64_t saved;
+	uint64_t refused; /* too large; back in place */
+	bool full;        /* the store takes no more */
+};
+struct vmemi_settled vmemi_settle(struct vmem_region *r, uint64_t want);
+/* Saves the staged pages of [first, first + count). 0, -VMEM_ENOSPC, -VMEM_ENOMEM. */
+int vmemi_settle_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
+		       uint64_t count, uint64_t *ret_pages);
+
+/* Frees the copies in staging that nobody needs. */
+uint64_t vmemi_staging_free(struct vmemi_reclaim *rc, struct vmem_region *r);
+
+/* Books what @pages taken by a run of @run pages (0: scattered) cost. */
+void vmemi_cost_book(struct vmemi_cost *c, unsigned run, unsigned pages, uint64_t ns);
+/* The shortest run to move now. */
+unsigned vmemi_cost_run_min(struct vmemi_cost *c);
+
+#endif

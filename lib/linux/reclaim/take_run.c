@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Taking a run of pages out by UFFDIO_MOVE: one call, no copy, atomic for the guest. */
+#include "linux/reclaim/reclaim.h"
+
+static void keep_in_place(struct vmem_region *r, uint64_t page, int error)
+{
+	if (error == -VMEM_ENOENT) { /* nothing was there */
+		vmemi_region_end(r, page, VMEMI_PAGE_TAKE_HOLE, 0);
+		return;
+	}
+	atomic_store_explicit(&r->heat[page], VMEMI_HEAT_STUCK, memory_order_relaxed);
+	vmemi_count(&r->counters.unmovable, 1);
+	vmemi_region_end(r, page, VMEMI_PAGE_TAKE_UNDO, 0);
+}
+
+/* Moves pages that have been taken (staged, leaving), one call where nothing is in the way. */
+static unsigned move(struct vmem_region *r, uint64_t first, unsigned count)
+{
+	unsigned taken = 0;
+
+	while (count) {
+		size_t done;
+		int error = vmemi_uffd_move(&r->host->staging, vmemi_region_place(r, first),
+					    vmemi_region_page(r, first),
+					    (size_t)count * VMEM_PAGE_SIZE, &done);
+		unsigned pages = (unsigned)(done / VMEM_PAGE_SIZE);
+
+		for (unsigned i = 0; i < pages; i++)
+			vmemi_region_end(r, first + i, VMEMI_PAGE_TAKE_DONE, 0);
+		taken += pages;
+		first += pages;
+		count -= pages;
+		if (error && count) {
+			keep_in_place(r, first, error);
+			first++;
+			count--;
+		}
+	}
+	return taken;
+}
+
+unsigned vmemi_take_run(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
+			unsigned count)
+{
+	uint64_t start = rc->host->k->clock_ns(), old;
+	unsigned taken = 0, run = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		if (vmemi_region_step(r, first + i, VMEMI_PAGE_TAKE, 0, &old)) {
+			run++;
+			continue;
+		}
+		taken += move(r, first + i - run, run); /* somebody was faster: go round the page */
+		run = 0;
+	}
+	taken += move(r, first + count - run, run);
+	vmemi_cost_book(&rc->cost, count, taken, rc->host->k->clock_ns() - start);
+	vmemi_count(&r->counters.taken_run, taken);
+	return taken;
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Which pages go, and which way each. A clock hand goes round a region: a page that came back by a
+ * fault has heat, loses one unit at each pass, and goes when it has none (Corbato's clock, with a
+ * count instead of a bit). Neighbouring victims leave together as a run; others are collected. */
+#include "linux/reclaim/reclaim.h"
+
+enum fate { STAYS, GOES, GOES_CLEAN };
+
+static enum fate fate_of(struct vmem_region *r, uint64_t page, unsigned max_heat)
+{
+	uint64_t word = vmemi_region_word(r, page);
+	unsigned heat = atomic_load_explicit(&r->heat[page], memory_order_relaxed);
+
+	if (heat > max_heat)
+		return STAYS;
+	if (vmemi_page_state(word) == VMEM_PAGE_RESIDENT && !(word & VMEMI_PAGE_FLAGS))
+		return GOES;
+	if (vmemi_page_state(word) == VMEM_PAGE_CLEAN &&
+	    !(word & (VMEMI_PAGE_LEAVING | VMEMI_PAGE_PINNED)))
+		return GOES_CLEAN;
+	return STAYS;
+}
+
+/* Puts the run that ends before @end on its way. */
+static unsigned dispatch(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t end,
+			 unsigned run, unsigned run_min)
+{
+	unsigned taken = 0;
+
+	if (!run)
+		return 0;
+	if (r->can_move && (run >= run_min || !r->can_scatter))
+		return vmemi_take_run(rc, r, end - run, run);
+	if (!r->can_scatter)
+		return 0;
+	for (uint64_t page = end - run; page < end; page++) {
+		if (rc->scattered_count == VMEMI_SCATTER_BATCH ||
+		    (rc->scattered_count && page - rc->scattered[0] >= VMEMI_SCATTER_SPAN))
+			taken += vmemi_take_scattered(rc, r);
+		rc->scattered[rc->scattered_count++] = page;
+	}
+	return taken;
+}
+
+unsigned vmemi_take_offer(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
+			  uint64_t count, unsigned max_heat)
+{
+	unsigned run = 0, run_min = vmemi_cost_run_min(&rc->cost), taken = 0;
+
+	for (uint64_t page = first; page < first + count; page++) {
+		enum fate fate = fate_of(r, page, max_heat);
+
+		if (run && (fate != GOES || page % VMEMI_RUN_MAX == 0)) {
+			taken += dispatch(rc, r, page, run, run_min);
+			run = 0;
+		}
+		if (fate == GOES) {
+			run++;
+		} else if (fate == GOES_CLEAN) {
+			if (rc->clean_count == VMEMI_BATCH)
+				taken += vmemi_take_clean(rc, r);
+			rc->clean[rc->clean_count++] = page;
+		}
+	}
+	return taken + dispatch(rc, r, first + count, run, run_min);
+}
+
+unsigned vmemi_take_flush(struct vmemi_reclaim *rc, struct vmem_region *r)
+{
+	return vmemi_take_clean(rc, r) + vmemi_take_scattered(rc, r);
+}
+
+unsigned vmemi_take_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
+			  uint64_t count, unsigned max_heat)
+{
+	unsigned taken = vmemi_take_offer(rc, r, first, count, max_heat);
+
+	return taken + vmemi_take_flush(rc, r);
+}
+
+static void cool(struct vmem_region *r, uint64_t first, uint64_t count)
+{
+	for (uint64_t page = first; page < first + count; page++) {
+		uint8_t heat = atomic_load_explicit(&r->heat[page], memory_order_relaxed);
+
+		/* A touch between the two is lost: it counts for one pass. */
+		if (heat)
+			atomic_store_explicit(&r->heat[page], (uint8_t)(heat - 1),
+					      memory_order_relaxed);
+	}
+}
+
+unsigned vmemi_clock_take(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t want,
+			  unsigned max_heat)
+{
+	unsigned taken = 0;
+
+	for (uint64_t seen = 0; seen < r->pages;) {
+		uint64_t first = r->take_hand, count = VMEMI_RUN_MAX - first % VMEMI_RUN_MAX;
+
+		if (count > r->pages - first)
+			count = r->pages - first;
+		taken += vmemi_take_offer(rc, r, first, count, max_heat);
+		cool(r, first, count);
+		seen += count;
+		r->take_hand = first + count < r->pages ? first + count : 0;
+		if (taken + rc->scattered_count + rc->clean_count >= want)
+			break;
+		if (!r->take_hand) /* batches are ascending */
+			taken += vmemi_take_flush(rc, r);
+	}
+	return taken + vmemi_take_flush(rc, r);
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What all regions of a manager have in common: the kernel, its userfaultfds, the budget, the store.
+ * The manager fills it; fault, discard and reclaim work on it and know no manager. */
+#ifndef VMEMI_HOST_H
+#define VMEMI_HOST_H
+#include "base/alloc.h"
+#include "linux/kernel/uffd.h"
+#include "linux/region/frames.h"
+#include <vmem/env.h>
+#include <vmem/region.h>
+#include <vmem/store.h>
+
+#define VMEMI_REGIONS_MAX 256
+#define VMEMI_BUFFERS 64 /* page buffers for loads */
+
+struct vmemi_host {
+	const struct vmemi_kernel *k;
+	const struct vmem_env *env;
+	struct vmemi_counting_allocator metadata; /* all tables come from here */
+	struct vmem_allocator segments;           /* the pool's: mapped, never huge, never dumped */
+	struct vmemi_frames frames;
+	vmem_store *store;
+	struct vmemi_uffd uffd[2]; /* of guest memory, by enum vmem_fault_way; fd -1: not opened */
+	struct vmemi_uffd
+		staging;   /* of all staging ranges; a stray access there is SIGBUS, never a hang */
+	uint64_t features; /* VMEM_KERNEL_* */
+	unsigned char *zero_page;     /* one page of zeros, read only */
+	unsigned char *buffers;       /* VMEMI_BUFFERS pages */
+	_Atomic uint64_t buffer_busy; /* bit set: taken; atomic */
+
+	/* Slots are filled by attach and emptied by detach; readers skip NULL. */
+	_Atomic(struct vmem_region *) regions[VMEMI_REGIONS_MAX]; /* atomic */
+	_Atomic uint32_t region_slots;                            /* slots ever used; atomic */
+	_Atomic uint32_t walkers; /* atomic; who goes through the slots without a lock */
+
+	/* Where no thread of the library runs, who waits works instead: makes room, or serves faults.
+	 * True if that helped. NULL while threads run. atomic */
+	bool (*_Atomic make_room)(struct vmemi_host *host);
+	bool (*_Atomic serve_faults)(struct vmemi_host *host);
+
+	int reclaim_fd;                    /* eventfd: reclaim has work */
+	int fault_fd;                      /* eventfd: faults that were put off may go on */
+	_Atomic uint32_t reclaim_kicked;   /* atomic; reclaim_fd was written since reclaim looked */
+	_Atomic uint32_t put_off;          /* atomic; faults that the handler holds back */
+	_Atomic uint64_t stalls, stall_ns; /* atomic; counters */
+};
+
+/* The region that @address is in, or NULL. It stays while its memory is in use (detach is exclusive). */
+struct vmem_region *vmemi_host_find(struct vmemi_host *host, const void *address);
+
+/* Pages pinned in all regions. */
+uint64_t vmemi_host_pinned(struct vmemi_host *host);
+
+/* Empties a slot, and waits until nobody looks at the region on the way to another. */
+void vmemi_host_remove(struct vmemi_host *host, uint32_t slot);
+
+/* Lends a page buffer, or NULL if all are out. Async-signal-safe. */
+unsigned char *vmemi_host_buffer(struct vmemi_host *host);
+void vmemi_host_buffer_return(struct vmemi_host *host, unsigned char *buffer);
+
+/* Tells the reclaim loop, and the handler of faults. Async-signal-safe. */
+void vmemi_host_kick_reclaim(struct vmemi_host *host);
+void vmemi_host_kick_faults(struct vmemi_host *host);
+
+/* One turn of waiting for another thread, by a caller that may serve faults itself. */
+void vmemi_host_wait(struct vmemi_host *host);
+
+/* Frames were given back: whoever waits for some is told. */
+void vmemi_host_freed(struct vmemi_host *host);
+
+#endif

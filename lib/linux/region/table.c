@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Changing the state of a page, with all that is counted by state: see table.h. */
+#include "linux/region/table.h"
+
+static bool holds_frame(enum vmem_page_state state)
+{
+	return state == VMEM_PAGE_RESIDENT || state == VMEM_PAGE_CLEAN ||
+	       state == VMEM_PAGE_SHARED || state == VMEM_PAGE_ARRIVING;
+}
+
+static bool may_be_freed(uint64_t word)
+{
+	uint64_t after;
+
+	return vmemi_page_step(word, VMEMI_PAGE_FREED, 0, &after);
+}
+
+static void count_flag(_Atomic int64_t *counter, uint64_t old, uint64_t new, uint64_t flag)
+{
+	if ((old ^ new) & flag)
+		atomic_fetch_add(counter, new &flag ? 1 : -1);
+}
+
+static void account(struct vmem_region *r, uint64_t page, enum vmemi_page_event event, uint64_t old,
+		    uint64_t new)
+{
+	enum vmem_page_state was = vmemi_page_state(old), is = vmemi_page_state(new);
+	struct vmemi_frames *frames = &r->host->frames;
+
+	if (was != is) {
+		atomic_fetch_sub_explicit(&r->count[was], 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&r->count[is], 1, memory_order_relaxed);
+	}
+	/* The frame of a fetched page was taken from the budget before. */
+	if (event != VMEMI_PAGE_FETCH && holds_frame(was) != holds_frame(is))
+		atomic_fetch_add(&frames->resident_pages, holds_frame(is) ? 1 : -1);
+	if ((old ^ new) & VMEMI_PAGE_OCCUPIED) {
+		count_flag(&r->copies, old, new, VMEMI_PAGE_OCCUPIED);
+		count_flag(&frames->staging_pages, old, new, VMEMI_PAGE_OCCUPIED);
+	}
+	count_flag(&r->pinned, old, new, VMEMI_PAGE_PINNED);
+	if (may_be_freed(new) && !may_be_freed(old))
+		atomic_fetch_or(&r->to_free[page / 64], UINT64_C(1) << page % 64);
+}
+
+bool vmemi_region_step(struct vmem_region *r, uint64_t page, enum vmemi_page_event event,
+		       uint64_t argument, uint64_t *ret_old)
+{
+	uint64_t old = atomic_load(&r->words[page]), new;
+
+	do {
+		if (!vmemi_page_step(old, event, argument, &new))
+			return false;
+	} while (!atomic_compare_exchange_weak(&r->words[page], &old, new));
+	account(r, page, event, old, new);
+	*ret_old = old;
+	return true;
+}
+
+void vmemi_region_end(struct vmem_region *r, uint64_t page, enum vmemi_page_event event,
+		      uint64_t argument)
+{
+	uint64_t old;
+
+	if (!vmemi_region_step(r, page, event, argument, &old))
+		return; /* not our claim: the page stays as it is, and whoever touches it waits */
+	if (event == VMEMI_PAGE_ARRIVE || event == VMEMI_PAGE_ARRIVE_MOVED ||
+	    event == VMEMI_PAGE_LOSE)
+		vmemi_region_drop_ref(r, old);
+}
+
+/* Whether a page that is read back should stay clean. If it is written after all, that is one more
+ * fault for the guest; if not, it leaves again without being compressed, and meanwhile its frame and
+ * its object are both there. The fault costs several times what it can save: so as soon as more than
+ * about one clean page in eight is written, only every 16th arrival is clean, to see if that changed. */
+#define CLEAN_WRITTEN_MAX 1024
+#define CLEAN_TRY_EVERY 16
+
+bool vmemi_region_prefers_clean(struct vmem_region *r)
+{
+	return atomic_load_explicit(&r->clean_written, memory_order_relaxed) <
+		       CLEAN_WRITTEN_MAX / 2 ||
+	       atomic_fetch_add_explicit(&r->arrivals, 1, memory_order_relaxed) % CLEAN_TRY_EVERY ==
+		       0;
+}
+
+void vmemi_region_note_clean(struct vmem_region *r, int32_t written, int32_t dropped)
+{
+	int32_t v = atomic_load_explicit(&r->clean_written, memory_order_relaxed) + 8 * written -
+		    dropped;
+
+	/* Two notes at once may lose one: it is a tendency. */
+	v = v < 0 ? 0 : v > CLEAN_WRITTEN_MAX ? CLEAN_WRITTEN_MAX : v;
+	atomic_store_explicit(&r->clean_written, v, memory_order_relaxed);
+}
+
+void vmemi_region_drop_ref(struct vmem_region *r, uint64_t word)
+{
+	if (vmemi_page_ref(word))
+		vmem_store_drop(r->host->store, r->vm, vmemi_page_ref(word));
+}
+
+int vmemi_region_span(const struct vmem_region *r, uint64_t gpa, uint64_t bytes, bool outwards,
+		      uint64_t *ret_first, uint64_t *ret_count)
+{
+	uint64_t start, end;
+
+	if (gpa < r->opts.gpa || gpa - r->opts.gpa > r->opts.bytes ||
+	    bytes > r->opts.bytes - (gpa - r->opts.gpa))
+		return -VMEM_ERANGE;
+	start = gpa - r->opts.gpa;
+	end = start + bytes;
+	if (outwards) {
+		start /= VMEM_PAGE_SIZE;
+		end = (end + VMEM_PAGE_SIZE - 1) / VMEM_PAGE_SIZE;
+	} else {
+		start = (start + VMEM_PAGE_SIZE - 1) / VMEM_PAGE_SIZE;
+		end /= VMEM_PAGE_SIZE;
+	}
+	*ret_first = start;
+	*ret_count = end > start ? end - start : 0;
+	return 0;
+}
+
+uint64_t vmemi_region_check(struct vmem_region *r)
+{
+	int64_t count[VMEM_PAGE_STATES] = { 0 }, copies = 0, pinned = 0;
+	uint64_t wrong = 0;
+
+	for (uint64_t page = 0; page < r->pages; page++) {
+		uint64_t word = vmemi_region_word(r, page);
+		bool freeable = atomic_load(&r->to_free[page / 64]) >> page % 64 & 1;
+
+		if (!vmemi_page_valid(word)) {
+			wrong++;
+			continue;
+		}
+		count[vmemi_page_state(word)]++;
+		copies += (word & VMEMI_PAGE_OCCUPIED) != 0;
+		pinned += (word & VMEMI_PAGE_PINNED) != 0;
+		wrong += (word & VMEMI_PAGE_LEAVING) != 0;
+		wrong += may_be_freed(word) && !freeable;
+		wrong += !(word & VMEMI_PAGE_PINNED) != !r->pins[page];
+	}
+	for (unsigned s = 0; s < VMEM_PAGE_STATES; s++)
+		wrong += count[s] != atomic_load(&r->count[s]);
+	wrong += copies != atomic_load(&r->copies);
+	wrong += pinned != atomic_load(&r->pinned);
+	return wrong;
+}

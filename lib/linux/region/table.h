@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A region as the library sees it: one state word, one byte of heat and one pin count a page, in flat
+ * arrays, and a staging range of the same size, in which page i of the region has place i. Staging
+ * takes address space, and frames only where pages are.
+ *
+ * Who may change what:
+ *   words        anybody, by vmemi_region_step() alone
+ *   mapping      who made the page ARRIVING or LEAVING
+ *   staging      the lock of reclaim, for taking pages and freeing copies; READING keeps a copy for
+ *                its reader */
+#ifndef VMEMI_TABLE_H
+#define VMEMI_TABLE_H
+#include "base/lock.h"
+#include "linux/region/host.h"
+#include "linux/region/latency.h"
+#include "linux/region/page.h"
+
+/* Passes of the clock hand that a page is left in place. */
+#define VMEMI_HEAT_TOUCHED 2 /* a page that came back by a fault, each time */
+#define VMEMI_HEAT_MAX 8
+#define VMEMI_HEAT_STUCK 64 /* does not compress, or the kernel holds it */
+
+struct vmemi_region_counters { /* atomic, since attach */
+	_Atomic uint64_t faults_zero, faults_staged, faults_stored, faults_write, faults_redundant;
+	_Atomic uint64_t prefetched, stalls, stall_ns, lost;
+	_Atomic uint64_t taken_run, taken_scattered, taken_clean, taken_undone, unmovable;
+	_Atomic uint64_t saved, rejected, discarded;
+};
+
+struct vmem_region {
+	struct vmemi_host *host;
+	struct vmem_region_opts opts;
+	unsigned char *base;           /* of guest memory */
+	unsigned char *staging;        /* its mirror */
+	const struct vmemi_uffd *uffd; /* of guest memory */
+	uint64_t pages;
+	uint32_t vm;    /* the store's */
+	uint32_t slot;  /* in host->regions */
+	bool allocated; /* the mapping is ours */
+	bool can_write_protect;
+	bool can_move;    /* UFFDIO_MOVE is there */
+	bool can_scatter; /* pages may be taken by write-protect, copy and discard */
+
+	_Atomic uint64_t *words;     /* [pages] */
+	_Atomic uint8_t *heat;       /* [pages] relaxed; a hint */
+	uint16_t *pins;              /* [pages] pin_lock */
+	_Atomic uint64_t *to_free;   /* bitmap: places in staging that may be freed; atomic */
+	_Atomic uint64_t *wanted;    /* bitmap: pages that the handler shall load; atomic */
+	_Atomic uint32_t any_wanted; /* atomic */
+	_Atomic uint32_t
+		restoring; /* atomic; detach brings everything back, whatever the budget says */
+	struct vmemi_lock pin_lock; /* pins */
+
+	_Atomic int64_t count[VMEM_PAGE_STATES]; /* atomic; pages by state */
+	_Atomic int64_t copies;                  /* atomic; OCCUPIED pages */
+	_Atomic int64_t pinned;                  /* atomic; PINNED pages */
+	_Atomic uint32_t around_log2;            /* atomic; fault-around now */
+	_Atomic uint64_t recent[4];        /* atomic; pages of the last faults, see around.c */
+	_Atomic uint32_t recent_next;      /* atomic */
+	_Atomic uint64_t redundant_page;   /* atomic; see serve.c */
+	_Atomic uint32_t redundant_streak; /* atomic */
+	_Atomic int32_t clean_written; /* atomic; how often clean pages are written, see table.c */
+	_Atomic uint32_t arrivals;     /* atomic */
+	uint64_t take_hand;            /* the lock of reclaim */
+	uint64_t settle_hand;          /* the lock of reclaim */
+
+	struct vmemi_region_counters counters;
+	struct vmemi_latency latency;
+};
+
+/* Changes the state of @page by @event, with all that is counted by state. @argument as for
+ * vmemi_page_step(). True, and the old word, if it was allowed. */
+bool vmemi_region_step(struct vmem_region *r, uint64_t page, enum vmemi_page_event event,
+		       uint64_t argument, uint64_t *ret_old);
+
+/* The same where the table must allow it: the caller holds the claim that the event ends. */
+void vmemi_region_end(struct vmem_region *r, uint64_t page, enum vmemi_page_event event,
+		      uint64_t argument);
+
+static inline uint64_t vmemi_region_word(const struct vmem_region *r, uint64_t page)
+{
+	return atomic_load(&r->words[page]);
+}
+
+static inline unsigned char *vmemi_region_page(const struct vmem_region *r, uint64_t page)
+{
+	return r->base + page * VMEM_PAGE_SIZE;
+}
+
+static inline unsigned char *vmemi_region_place(const struct vmem_region *r, uint64_t page)
+{
+	return r->staging + page * VMEM_PAGE_SIZE;
+}
+
+static inline uint64_t vmemi_region_gpa(const struct vmem_region *r, uint64_t page)
+{
+	return r->opts.gpa + page * VMEM_PAGE_SIZE;
+}
+
+/* The key by which the store knows a page. */
+static inline uint64_t vmemi_region_key(const struct vmem_region *r, uint64_t page)
+{
+	return (uint64_t)r->slot << 40 | page;
+}
+
+/* Drops the ref that an ended step gave back (0: none). */
+void vmemi_region_drop_ref(struct vmem_region *r, uint64_t word);
+
+/* Cuts [gpa, gpa + bytes) to whole pages, outwards or inwards. 0, -VMEM_ERANGE. */
+int vmemi_region_span(const struct vmem_region *r, uint64_t gpa, uint64_t bytes, bool outwards,
+		      uint64_t *ret_first, uint64_t *ret_count);
+
+/* Whether a page that is read back should stay clean: see table.c. */
+bool vmemi_region_prefers_clean(struct vmem_region *r);
+/* Notes that clean pages were written, or dropped unwritten. */
+void vmemi_region_note_clean(struct vmem_region *r, int32_t written, int32_t dropped);
+
+static inline void vmemi_count(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+/* Walks all pages: every word valid, the counters equal to what the words say. No call on the region
+ * may run. 0, or the number of pages that are wrong. For tests. */
+uint64_t vmemi_region_check(struct vmem_region *r);
+
+#endif

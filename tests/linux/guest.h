@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What tests of real guest memory share: a virtual processor, which is a thread that touches memory when
+ * it is told to, so that a fault that nobody answers fails the test at a deadline instead of hanging it;
+ * and the set-up of a manager with a region. */
+#ifndef VMEMT_GUEST_H
+#define VMEMT_GUEST_H
+#include <assert.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdbool.h>
+#include <vmem/region.h>
+#include "linux/kernel/kernel.h"
+#include "linux/manager/manager.h"
+#include "store/pages.h"
+
+/* --- A virtual processor --- */
+
+enum vmemt_touch { VMEMT_READ, VMEMT_WRITE };
+
+struct vmemt_cpu {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	enum { VMEMT_IDLE, VMEMT_BUSY, VMEMT_QUIT } state; /* lock */
+	enum vmemt_touch touch;                            /* who is to act next, by state */
+	void *address;                                     /* likewise */
+	uint64_t *data;                                    /* likewise */
+	size_t words;                                      /* likewise */
+	vmem_region *region; /* its memory; NULL: any. Set it between touches */
+	sigjmp_buf escape;                                 /* its own thread's */
+	int signal;                                        /* of the last touch, 0: none */
+	int code;                                          /* si_code */
+	int answer;                                        /* what vmem_fault_sigbus() said */
+	uint64_t gpa;                                      /* likewise */
+};
+
+void vmemt_cpu_start(struct vmemt_cpu *c);
+void vmemt_cpu_stop(struct vmemt_cpu *c);
+
+/* Lets it copy @bytes (a multiple of 8) from memory into @data or the other way, and returns at once. */
+void vmemt_touch_begin(struct vmemt_cpu *c, enum vmemt_touch touch, void *memory, void *data,
+		       size_t bytes);
+bool vmemt_touch_over(struct vmemt_cpu *c);
+/* Waits for the end of it, which no answer in time fails; and, in its region, until the library has booked
+ * it: the kernel wakes who waits a moment before that. 0, or the signal that it met. */
+int vmemt_touch_end(struct vmemt_cpu *c);
+/* All of it. */
+int vmemt_touch(struct vmemt_cpu *c, enum vmemt_touch touch, void *memory, void *data,
+		size_t bytes);
+/* The same while the caller steps the manager. */
+int vmemt_touch_step(struct vmemt_cpu *c, enum vmemt_touch touch, void *memory, void *data,
+		     size_t bytes, vmem_manager *manager);
+
+/* Catches SIGBUS and SIGSEGV in all threads: SIGBUS goes to vmem_fault_sigbus(@manager) first; what that
+ * does not serve ends the touch. NULL: all signals end it. */
+void vmemt_catch_signals(vmem_manager *manager);
+
+/* --- Contents --- */
+
+/* Each page of a test's memory has contents of its own: text by its number and a version. */
+void vmemt_put(struct vmemt_cpu *c, unsigned char *base, uint64_t page, uint64_t version);
+/* Reads the page and compares; version 0: zeros. */
+bool vmemt_is(struct vmemt_cpu *c, unsigned char *base, uint64_t page, uint64_t version);
+void vmemt_make(struct vmemt_page *p, uint64_t page, uint64_t version);
+
+/* Whether the kernel has a page mapped there (/proc/self/pagemap). */
+bool vmemt_mapped(const void *address);
+
+/* --- Managers and regions --- */
+
+/* Ends the test as skipped if this machine has no userfaultfd for it, or not all of @features. */
+void vmemt_need(uint64_t features);
+void vmemt_skip(const char *why) __attribute__((noreturn));
+
+/* A manager that must come to be. @budget 0: none. */
+vmem_manager *vmemt_manager(uint64_t budget);
+/* A region of @pages pages at @gpa that must come to be. */
+vmem_region *vmemt_region(vmem_manager *m, uint64_t gpa, uint64_t pages, uint64_t flags);
+struct vmem_region_metrics vmemt_metrics(vmem_region *r);
+struct vmem_manager_metrics vmemt_manager_metrics(vmem_manager *m);
+struct vmem_store_account vmemt_account(vmem_region *r);
+/* The state of page @page. */
+enum vmem_page_state vmemt_state(vmem_region *r, uint64_t page);
+/* Asserts that all counters and words agree. Stops the manager's threads meanwhile, if they run. */
+void vmemt_check(vmem_manager *m, vmem_region *r);
+/* Takes all pages of [first, first + count) out into staging, and on into the store. */
+void vmemt_stage(vmem_region *r, uint64_t first, uint64_t count);
+void vmemt_store(vmem_region *r, uint64_t first, uint64_t count);
+/* Detaches and frees; both must work. */
+void vmemt_end(vmem_manager *m, vmem_region *r);
+
+/* Milliseconds of a clock that only goes forward, for deadlines. */
+uint64_t vmemt_now_ms(void);
+/* A condition that another thread will make true: waits for it, up to the deadline of touches. */
+#define VMEMT_UNTIL(condition)                                                                     \
+	do {                                                                                       \
+		uint64_t vmemt_end_ms = vmemt_now_ms() + VMEMT_DEADLINE_MS;                        \
+		while (!(condition)) {                                                             \
+			assert(vmemt_now_ms() < vmemt_end_ms && #condition);                       \
+			sched_yield();                                                             \
+		}                                                                                  \
+	} while (0)
+#define VMEMT_DEADLINE_MS 30000
+
+#endif
