@@ -1,0 +1,80 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# Shows what libvmem does: VMs with more memory than there is, and not one wrong byte. See usage().
+set -eu
+top=$(cd "$(dirname "$0")/.." && pwd)
+. "$top/tests/support/setup.sh"
+
+usage() {
+	cat <<-END
+		Usage: sh examples/demo.sh [OPTION]...
+		Installs what is missing (Debian, Ubuntu), builds libvmem in build-demo/ and runs 4 VMs of
+		256 MiB in 60 % of their memory for 30 s, with different workloads, under a live table. The
+		guests verify every page. Their physical memory is measured from outside: by the usage of a
+		memory cgroup of its own as root, else by Pss. Before that, a page is dropped on purpose, to
+		show that a wrong byte would be found.
+
+		Exit status 0 only if no byte was wrong, and never more than budget + 5 % was used.
+
+		Options are those of the runner, which come after the demo's own:
+		  --seconds 60  --budget 500M  --image FILE  --workload scan  --json FILE  --backend thread ...
+		See all with: build-demo/examples/kvm-runner/vmem-kvm-runner --help
+	END
+}
+
+json=
+previous=
+for argument; do
+	case $argument in
+	--help | -h) usage; exit 0 ;;
+	--json=*) json=${argument#--json=} ;;
+	esac
+	[ "$previous" != --json ] || json=$argument
+	previous=$argument
+done
+
+vmem_need build examples
+
+build=$top/build-demo
+mkdir -p "$build"
+quietly() {
+	"$@" >"$build/log.txt" 2>&1 || {
+		cat "$build/log.txt"
+		echo "examples/demo.sh: failed: $*" >&2
+		exit 1
+	}
+}
+quietly cmake -S "$top" -B "$build" -DVMEM_TESTS=OFF -DVMEM_BENCH=OFF
+quietly cmake --build "$build" --parallel "$(nproc)"
+runner=$build/examples/kvm-runner/vmem-kvm-runner
+outside=$build/examples/kvm-runner/vmem-outside
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+[ -n "$json" ] || json=$scratch/demo.json
+
+echo "1. Can the check fail? A page is dropped behind a guest's back."
+status=0
+"$runner" --vms 1 --mem 32M --budget 80% --seconds 2 --quiet --inject drop-page \
+	>"$scratch/drop.txt" 2>&1 || status=$?
+if [ $status -ne 1 ] || ! grep 'WRONG BYTE' "$scratch/drop.txt"; then
+	cat "$scratch/drop.txt"
+	echo "FAILED: the dropped page was not found."
+	exit 1
+fi
+echo "   It was found."
+echo
+echo "2. More memory than there is."
+status=0
+"$outside" --json "$json" --tolerance 5 \
+	"$runner" --vms 4 --mem 256M --budget 60% --seconds 30 --workload zipf,hotcold,churn,zerofill \
+	--json "$json" "$@" || status=$?
+echo
+if [ $status -eq 0 ]; then
+	echo "ALL HELD: every page of every guest was right, in no more memory than budget + 5 %."
+else
+	echo "FAILED, exit status $status: see above."
+fi
+exit $status

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The results as one JSON object, by cJSON. A failed allocation inside it leaves something out; the
+ * count of what was asked for tells, so that no object is written that is not whole. */
+#include "runner_result.h"
+
+#include <errno.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cjson/cJSON.h>
+
+#include "runner_alloc.h"
+#include "runner_print.h"
+#include "runner_sample.h"
+#include "runner_vcpu.h"
+
+static bool incomplete; /* main thread */
+
+static cJSON *need(cJSON *item)
+{
+	incomplete |= item == NULL;
+	return item;
+}
+
+static void number(cJSON *object, const char *name, uint64_t value)
+{
+	need(cJSON_AddNumberToObject(object, name, (double)value));
+}
+
+static void text(cJSON *object, const char *name, const char *value)
+{
+	need(cJSON_AddStringToObject(object, name, value));
+}
+
+/* More bits than a double holds. */
+static void hex(cJSON *object, const char *name, uint64_t value)
+{
+	char digits[24];
+
+	snprintf(digits, sizeof(digits), "%#llx", (unsigned long long)value);
+	text(object, name, digits);
+}
+
+static void add_options(cJSON *root, const struct runner *runner)
+{
+	const struct runner_options *o = runner->options;
+	cJSON *object = need(cJSON_AddObjectToObject(root, "options"));
+	cJSON *images = need(cJSON_AddArrayToObject(object, "images"));
+
+	number(object, "vms", o->vms);
+	number(object, "vcpus", o->vcpus);
+	number(object, "mem_bytes", o->mem_bytes);
+	number(object, "budget_bytes", o->budget_bytes);
+	number(object, "attach", o->attach);
+	number(object, "seconds", o->seconds);
+	hex(object, "seed", o->seed);
+	need(cJSON_AddNumberToObject(object, "skew", o->skew));
+	number(object, "write_percent", o->write_percent);
+	text(object, "backend", runner->backend == BACKEND_KVM ? "kvm" : "thread");
+	text(object, "fault_way", o->fault_way == VMEM_FAULT_SIGBUS ? "sigbus" : "thread");
+	text(object, "allocator", o->jemalloc ? "jemalloc" : "libc");
+	for (uint32_t i = 0; i < o->image_count; i++)
+		if (!cJSON_AddItemToArray(images, need(cJSON_CreateString(o->images[i]))))
+			incomplete = true;
+}
+
+static void add_image(cJSON *vm_object, const struct image_counts *c)
+{
+	cJSON *object = need(cJSON_AddObjectToObject(vm_object, "image"));
+
+	number(object, "pages", c->pages);
+	number(object, "from_image_file", c->file);
+	number(object, "executable", c->made[CORPUS_EXECUTABLE]);
+	number(object, "library", c->made[CORPUS_LIBRARY]);
+	number(object, "text", c->made[CORPUS_TEXT]);
+	number(object, "repeated", c->repeated);
+	number(object, "zero", c->zero);
+	number(object, "other_same_filled", c->same);
+}
+
+static void add_region(cJSON *vm_object, const struct vmem_region_metrics *m)
+{
+	cJSON *object = need(cJSON_AddObjectToObject(vm_object, "region"));
+
+#define ADD(field) number(object, #field, m->field)
+	ADD(pinned_pages);
+	ADD(staging_copies);
+	ADD(faults);
+	ADD(faults_zero);
+	ADD(faults_staged);
+	ADD(faults_stored);
+	ADD(faults_write);
+	ADD(faults_redundant);
+	ADD(prefetched);
+	ADD(stalls);
+	ADD(stall_ns);
+	ADD(lost);
+	ADD(fault_p50_ns);
+	ADD(fault_p99_ns);
+	ADD(fault_max_ns);
+	ADD(taken_run);
+	ADD(taken_scattered);
+	ADD(taken_clean);
+	ADD(taken_undone);
+	ADD(unmovable);
+	ADD(saved);
+	ADD(rejected);
+	ADD(discarded);
+#undef ADD
+}
+
+static void add_account(cJSON *parent, const struct vmem_store_account *a)
+{
+	cJSON *object = need(cJSON_AddObjectToObject(parent, "store"));
+
+#define ADD(field) number(object, #field, a->field)
+	ADD(pages);
+	ADD(pages_same);
+	ADD(pages_compressed);
+	ADD(pages_raw);
+	ADD(logical_bytes);
+	ADD(physical_bytes);
+	ADD(metadata_bytes);
+	ADD(segment_bytes);
+	ADD(saves);
+	ADD(loads);
+	ADD(rejects);
+	ADD(corrupt);
+#undef ADD
+}
+
+static void add_wrong(cJSON *vm_object, const struct guest_wrong *wrong)
+{
+	cJSON *object = need(cJSON_AddObjectToObject(vm_object, "wrong"));
+
+	hex(object, "frame", wrong->gfn);
+	hex(object, "expected_sum", wrong->expected_sum);
+	hex(object, "found_sum", wrong->found_sum);
+	number(object, "is_zero", wrong->is_zero);
+	number(object, "writes", wrong->version);
+}
+
+static void add_vm(cJSON *vms, struct vm *vm)
+{
+	cJSON *object = need(cJSON_CreateObject());
+	const struct vcpu *vcpu;
+	enum vcpu_end end = vm_end(vm, &vcpu);
+	struct sample sample;
+
+	sample_vm(vm, &sample);
+	if (!cJSON_AddItemToArray(vms, object))
+		incomplete = true;
+	text(object, "workload", runner_workload_names[vm->workload]);
+	text(object, "memory", vm->mapped ? "attached" : "allocated");
+	text(object, "end", vm_end_names[end]);
+	number(object, "pages", vm_pages(vm) - vm_first_page(vm));
+	number(object, "pages_verified", sample.progress.verified);
+	number(object, "accesses", sample.progress.accesses);
+	number(object, "writes", sample.progress.writes);
+	number(object, "resident_bytes", sample.resident_bytes);
+	number(object, "staged_bytes", sample.staged_bytes);
+	number(object, "stored_bytes", sample.stored_bytes);
+	if (end == END_WRONG)
+		add_wrong(object, &vm->params->vcpu[vcpu->index].wrong);
+	if (end == END_POISONED)
+		hex(object, "poisoned_frame",
+		    (vcpu->poisoned ? vcpu->poison_gpa : atomic_load(&vm->lost_gpa)) >>
+			    GUEST_PAGE_SHIFT);
+	add_image(object, &vm->image);
+	add_region(object, &sample.region);
+	add_account(object, &sample.account);
+}
+
+static void add_manager(cJSON *root, struct runner *runner)
+{
+	cJSON *object = need(cJSON_AddObjectToObject(root, "manager"));
+	struct vmem_manager_metrics m = { .size = sizeof(m) };
+	struct vmem_store_account account = { .size = sizeof(account) };
+
+	(void)vmem_manager_get_metrics(runner->manager, &m);
+	(void)vmem_manager_get_account(runner->manager, &account);
+#define ADD(field) number(object, #field, m.field)
+	ADD(budget_bytes);
+	ADD(used_bytes);
+	ADD(resident_bytes);
+	ADD(staging_bytes);
+	ADD(pool_bytes);
+	ADD(metadata_bytes);
+	ADD(reserve_bytes);
+	ADD(stalls);
+	ADD(stall_ns);
+	ADD(reclaim_ns);
+	ADD(reclaim_rounds);
+	ADD(stuck);
+	ADD(run_ns_per_page);
+	ADD(scattered_ns_per_page);
+	ADD(kernel_features);
+#undef ADD
+	add_account(object, &account);
+}
+
+int result_check_json(const char *path)
+{
+	char folder[4096];
+
+	snprintf(folder, sizeof(folder), "%s", path);
+	if (access(path, F_OK) == 0 ? access(path, W_OK) == 0 : access(dirname(folder), W_OK) == 0)
+		return 0;
+	print_error("--json %s cannot be written: %s.", path, strerror(errno));
+	return -VMEM_EINVAL;
+}
+
+static int write_file(const char *path, const char *json)
+{
+	FILE *file = fopen(path, "we");
+	bool good = file && fputs(json, file) >= 0 && fputc('\n', file) != EOF;
+
+	if (file && fclose(file) != 0)
+		good = false;
+	if (good)
+		return 0;
+	print_error("--json %s cannot be written: %s.", path, strerror(errno));
+	return -VMEM_EIO;
+}
+
+int result_write_json(struct runner *runner, enum runner_exit status, const char *path)
+{
+	cJSON_Hooks hooks = { .malloc_fn = alloc_new, .free_fn = alloc_free };
+	cJSON *root;
+	cJSON *vms;
+	char *json;
+	int error;
+
+	cJSON_InitHooks(&hooks);
+	incomplete = false;
+	root = need(cJSON_CreateObject());
+	number(root, "exit_status", (uint64_t)status);
+	need(cJSON_AddNumberToObject(root, "run_seconds",
+				     (double)(runner_now_ns() - runner->start_ns) / 1e9));
+	add_options(root, runner);
+	vms = need(cJSON_AddArrayToObject(root, "vms"));
+	for (uint32_t i = 0; i < runner->options->vms; i++)
+		add_vm(vms, &runner->vms[i]);
+	add_manager(root, runner);
+	json = incomplete ? NULL : cJSON_Print(root);
+	cJSON_Delete(root);
+	if (!json) {
+		print_error("Out of memory for --json %s: it was not written.", path);
+		return -VMEM_ENOMEM;
+	}
+	error = write_file(path, json);
+	cJSON_free(json);
+	return error;
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* See the header. Every second on a terminal, every five elsewhere. The main thread. */
+#include "runner_table.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <vmem/common.h>
+
+#include "runner_alloc.h"
+#include "runner_print.h"
+#include "runner_sample.h"
+#include "runner_units.h"
+#include "runner_vcpu.h"
+
+#define SECOND UINT64_C(1000000000)
+#define TEXT_BYTES 16384u
+#define ROW "%6s %-8s %9s %9s %9s %9s %7s %8s %8s %8s %10s %s\n"
+#define OTHER_LINES 3u /* header, total, the library's own */
+
+/* What rates are made of. */
+struct before {
+	uint64_t faults;
+	uint64_t accesses;
+};
+
+struct table {
+	struct runner *runner;
+	uint64_t last_ns;
+	struct before before[RUNNER_MAX_VMS];
+	size_t length;
+	char text[TEXT_BYTES];
+};
+
+struct row {
+	const char *name;
+	const char *workload;
+	const char *state;
+	uint64_t size;
+	uint64_t resident;
+	uint64_t staged;
+	uint64_t stored;
+	uint64_t logical;
+	uint64_t physical;
+	double faults;
+	double accesses;
+	uint64_t p50_ns; /* of the total: the worst of the VMs */
+	uint64_t p99_ns;
+};
+
+int table_new(struct table **ret_table, struct runner *runner)
+{
+	struct table *table = alloc_new(sizeof(*table));
+
+	if (!table)
+		return -VMEM_ENOMEM;
+	table->runner = runner;
+	table->last_ns = runner->start_ns;
+	*ret_table = table;
+	return 0;
+}
+
+void table_free(struct table *table)
+{
+	alloc_free(table);
+}
+
+static void add(struct table *table, const char *format, ...) PRINT_FORMAT(2);
+
+static void add(struct table *table, const char *format, ...)
+{
+	va_list arguments;
+	int length;
+
+	va_start(arguments, format);
+	length = vsnprintf(table->text + table->length, TEXT_BYTES - table->length, format,
+			   arguments);
+	va_end(arguments);
+	table->length += (size_t)length;
+	if (table->length >= TEXT_BYTES)
+		table->length = TEXT_BYTES - 1;
+}
+
+static const char *state_of(const struct vm *vm, const struct vm_progress *progress)
+{
+	static const char *const phases[] = {
+		[GUEST_PHASE_START] = "starts", [GUEST_PHASE_FILL] = "fills",
+		[GUEST_PHASE_WORK] = "works",   [GUEST_PHASE_SWEEP] = "sweeps",
+		[GUEST_PHASE_END] = "ends",
+	};
+	const struct vcpu *vcpu;
+	enum vcpu_end end = vm_end(vm, &vcpu);
+
+	if (end != END_RUNS)
+		return vm_end_names[end];
+	return phases[progress->phase <= GUEST_PHASE_END ? progress->phase : GUEST_PHASE_END];
+}
+
+static void add_row(struct table *table, const struct row *r)
+{
+	char ratio[16] = "-";
+
+	if (r->physical)
+		snprintf(ratio, sizeof(ratio), "%.2f", sample_ratio(r->logical, r->physical));
+	add(table, ROW, r->name, r->workload, UNITS_BYTES(r->size), UNITS_BYTES(r->resident),
+	    UNITS_BYTES(r->staged), UNITS_BYTES(r->stored), ratio, UNITS_COUNT(r->faults),
+	    UNITS_TIME(r->p50_ns), UNITS_TIME(r->p99_ns), UNITS_COUNT(r->accesses), r->state);
+}
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static void sum_up(struct row *total, const struct row *r)
+{
+	total->size += r->size;
+	total->resident += r->resident;
+	total->staged += r->staged;
+	total->stored += r->stored;
+	total->logical += r->logical;
+	total->physical += r->physical;
+	total->faults += r->faults;
+	total->accesses += r->accesses;
+	total->p50_ns = larger(total->p50_ns, r->p50_ns);
+	total->p99_ns = larger(total->p99_ns, r->p99_ns);
+}
+
+static void add_vm(struct table *table, struct vm *vm, double seconds, struct row *total)
+{
+	struct before *before = &table->before[vm->index];
+	struct sample sample;
+	char name[16];
+	struct row row;
+
+	sample_vm(vm, &sample);
+	snprintf(name, sizeof(name), "%u", vm->index);
+	row = (struct row){
+		.name = name,
+		.workload = runner_workload_names[vm->workload],
+		.state = state_of(vm, &sample.progress),
+		.size = sample.region.bytes,
+		.resident = sample.resident_bytes,
+		.staged = sample.staged_bytes,
+		.stored = sample.stored_bytes,
+		.logical = sample.account.logical_bytes,
+		.physical = sample.account.physical_bytes,
+		.faults = (double)(sample.region.faults - before->faults) / seconds,
+		.accesses = (double)(sample.progress.accesses - before->accesses) / seconds,
+		.p50_ns = sample.region.fault_p50_ns,
+		.p99_ns = sample.region.fault_p99_ns,
+	};
+	*before = (struct before){ sample.region.faults, sample.progress.accesses };
+	add_row(table, &row);
+	sum_up(total, &row);
+}
+
+static void add_library(struct table *table)
+{
+	struct vmem_manager_metrics m = { .size = sizeof(m) };
+
+	if (vmem_manager_get_metrics(table->runner->manager, &m) != 0)
+		return;
+	add(table,
+	    "budget %s, used %s: guest pages %s, staging %s; the library's own: pool %s, metadata %s%s\n",
+	    UNITS_BYTES(m.budget_bytes), UNITS_BYTES(m.used_bytes), UNITS_BYTES(m.resident_bytes),
+	    UNITS_BYTES(m.staging_bytes), UNITS_BYTES(m.pool_bytes), UNITS_BYTES(m.metadata_bytes),
+	    atomic_load(&table->runner->stuck) ? "; STUCK: nothing more can be taken, faults wait"
+					       : "");
+}
+
+static void show(struct table *table, uint64_t now_ns)
+{
+	struct row total = { .name = "total", .workload = "", .state = "" };
+	double seconds = (double)(now_ns - table->last_ns) / SECOND;
+	uint32_t rows = print_table_most() - OTHER_LINES;
+	char since[32];
+
+	snprintf(since, sizeof(since), "%.0f s",
+		 (double)(now_ns - table->runner->start_ns) / SECOND);
+	table->length = 0;
+	add(table, ROW, since, "workload", "size", "resident", "staged", "stored", "ratio",
+	    "faults/s", "p50", "p99", "accesses/s", "state");
+	for (uint32_t i = 0; i < table->runner->options->vms; i++) {
+		size_t before = table->length;
+
+		add_vm(table, &table->runner->vms[i], seconds > 0 ? seconds : 1, &total);
+		if (i >= rows)
+			table->length = before; /* counts, but is not shown */
+	}
+	add_row(table, &total);
+	add_library(table);
+	table->last_ns = now_ns;
+	print_table(table->text);
+}
+
+void table_tick(struct table *table, uint64_t now_ns)
+{
+	uint64_t period = print_is_live() ? SECOND : 5 * SECOND;
+
+	if (!table->runner->options->quiet && now_ns - table->last_ns >= period)
+		show(table, now_ns);
+}
+
+void table_end(struct table *table)
+{
+	if (!table->runner->options->quiet)
+		show(table, runner_now_ns());
+	print_table_end();
+}

@@ -1,0 +1,43 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# RUNNER BACKEND FAULT_WAY: short runs that must be right, and damage that must be found.
+. "$(dirname "$0")/runner_lib.sh"
+backend=$2
+way=$3
+seed=${VMEM_TEST_SEED:-$(date +%s)}
+echo "seed $seed: VMEM_TEST_SEED=$seed repeats it"
+
+if [ "$backend" = kvm ] && ! { : <>/dev/kvm; } 2>/dev/null; then
+	skip "no /dev/kvm, or no right to use it"
+fi
+set -- "$runner" --backend "$backend" --fault-way "$way" --quiet --mem 32M --seed "$seed"
+
+# Half of the memory, and every workload.
+run 0 "$@" --vms 2 --budget 50% --seconds 3 --json "$scratch/run.json"
+says 'right: 2 of 2'
+grep -q '"end":.*"right"' "$scratch/run.json" || fail "no JSON"
+grep -q '"memory":.*"attached"' "$scratch/run.json" || fail "no VM with attached memory"
+grep -q '"memory":.*"allocated"' "$scratch/run.json" || fail "no VM with allocated memory"
+grep -q '"faults_stored":.*[1-9]' "$scratch/run.json" || fail "nothing ever came back from the store"
+
+run 0 "$@" --vms 6 --vcpus 2 --budget 70% --seconds 3 --workload mixed
+says 'right: 6 of 6'
+
+# An image as long as the VM, and one that is shorter.
+head -c 33554432 /dev/urandom >"$scratch/random.img"
+head -c 4096 /dev/zero >"$scratch/short.img"
+run 0 "$@" --vms 2 --budget 90% --seconds 1 --image "$scratch/random.img" --image "$scratch/short.img"
+says 'right: 2 of 2'
+says 'random.img: 100.0 % other pages'
+
+# The check can fail.
+run 1 "$@" --vms 2 --budget 70% --seconds 2 --inject drop-page
+frame=$(sed -n 's/^Injected: frame \(0x[0-9a-f]*\) .*/\1/p' "$out")
+says "vm 0: WRONG BYTE in frame $frame "
+says 'with a wrong byte: 1, .* right: 1 of 2'
+
+# A stored page whose bytes changed: that frame is poisoned, nothing else.
+run 1 "$@" --vms 2 --budget 70% --seconds 2 --inject corrupt-page
+frame=$(sed -n 's/^Injected: a bit of frame \(0x[0-9a-f]*\) .*/\1/p' "$out")
+says "vm 0: frame $frame .* is POISONED: .*checksum"
+says 'with a wrong byte: 0, with a poisoned page: 1, .* right: 1 of 2'
