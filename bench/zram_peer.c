@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "zram_peer.h"
+#include "machine.h"
+#include "undo.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/swap.h>
+#include <unistd.h>
+
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT 21
+#endif
+#define DEVICE "/dev/zram0"
+#define SYS "/sys/block/zram0/"
+
+static int started; /* by this bench */
+
+const char *zram_missing(void)
+{
+	char text[256];
+
+	if (started)
+		return NULL;
+	if (geteuid() != 0)
+		return "setting up swap on zram needs root";
+	if (access(DEVICE, R_OK | W_OK) != 0 ||
+	    machine_read(SYS "comp_algorithm", text, sizeof(text)))
+		return "there is no " DEVICE " (modprobe zram)";
+	if (!strstr(text, "lz4"))
+		return "this kernel's zram has no lz4";
+	if (machine_read(SYS "disksize", text, sizeof(text)) != 0 || strcmp(text, "0") != 0)
+		return DEVICE " is in use by somebody else";
+	return NULL;
+}
+
+/* The header that mkswap(8) writes, version 1. */
+static int format(size_t bytes)
+{
+	uint8_t header[4096] = { 0 };
+	const uint32_t version = 1, last_page = (uint32_t)(bytes / PAGE - 1);
+	int fd = open(DEVICE, O_WRONLY | O_CLOEXEC);
+	int result = 0;
+
+	if (fd < 0)
+		return -errno;
+	memcpy(header + 1024, &version, sizeof(version));
+	memcpy(header + 1028, &last_page, sizeof(last_page));
+	memcpy(header + PAGE - 10, "SWAPSPACE2", 10);
+	if (write(fd, header, PAGE) != (ssize_t)PAGE || fsync(fd) != 0)
+		result = -errno;
+	close(fd);
+	return result;
+}
+
+/* The algorithm between brackets in "lzo [lz4]". */
+static void undo_algorithm(void)
+{
+	char text[256], *start;
+
+	if (machine_read(SYS "comp_algorithm", text, sizeof(text)) == 0 &&
+	    (start = strchr(text, '[')) != NULL) {
+		start[strcspn(start, "]")] = '\0';
+		undo_later("write " SYS "comp_algorithm %s", start + 1);
+	}
+}
+
+int zram_start(void)
+{
+	const size_t bytes = (size_t)1 << 30;
+	char text[32];
+	int result;
+
+	if (started)
+		return 0;
+	undo_algorithm();
+	undo_later("write " SYS "reset 1");
+	snprintf(text, sizeof(text), "%zu", bytes);
+	if (machine_write(SYS "comp_algorithm", "lz4") != 0 ||
+	    machine_write(SYS "disksize", text) != 0)
+		return -errno;
+	result = format(bytes);
+	if (result != 0)
+		return result;
+	undo_later("swapoff " DEVICE);
+	if (swapon(DEVICE, SWAP_FLAG_PREFER | SWAP_FLAG_PRIO_MASK) != 0 ||
+	    machine_set("/proc/sys/vm/page-cluster", "0") != 0)
+		return -errno;
+	started = 1;
+	return 0;
+}
+
+int zram_page_out(void *memory, size_t bytes)
+{
+	const unsigned cpus = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+	cpu_set_t affinity;
+	int result = -EBUSY;
+
+	/* The pages that a processor touched last wait in a list of its own, from where only a call on
+	 * that processor can take them. */
+	sched_getaffinity(0, sizeof(affinity), &affinity);
+	for (unsigned tries = 0; tries <= cpus && result == -EBUSY; tries++) {
+		if (tries > 0)
+			machine_pin(tries);
+		if (madvise(memory, bytes, MADV_PAGEOUT) != 0)
+			result = -errno;
+		else if (machine_swapped_pages(memory, bytes) == bytes / PAGE)
+			result = 0;
+	}
+	sched_setaffinity(0, sizeof(affinity), &affinity);
+	return result;
+}
+
+uint64_t zram_used(void)
+{
+	uint64_t used = 0;
+	char text[256];
+
+	if (machine_read(SYS "mm_stat", text, sizeof(text)) != 0 ||
+	    sscanf(text, "%*u %*u %" SCNu64, &used) != 1)
+		return 0;
+	return used;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The kernel's own way, as a peer: swap on zram with lz4. */
+#ifndef BENCH_ZRAM_PEER_H
+#define BENCH_ZRAM_PEER_H
+#include <stddef.h>
+#include <stdint.h>
+
+/* Why this machine cannot do it, or NULL. */
+const char *zram_missing(void);
+/* Make it the preferred swap, without readahead; undone when the bench ends. Once is enough: a
+ * second call does nothing. @return 0, -errno */
+int zram_start(void);
+/* Send all pages of a range there. @return 0, -EBUSY: some would not go */
+int zram_page_out(void *memory, size_t bytes);
+/* Physical memory that it uses, bytes. */
+uint64_t zram_used(void);
+
+#endif
