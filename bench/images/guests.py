@@ -91,6 +91,7 @@ def build_initrd(options, path):
         shutil.copy(file, tree / "workload")
     (tree / "kernel" / "vmlinuz").unlink()
     (tree / "workload" / "init").rename(tree / "init")
+    (tree / "init").chmod(0o755)
     names = "\n".join(str(file.relative_to(tree)) for file in sorted(tree.rglob("*")))
     with path.open("wb") as archive:
         subprocess.run([tree / "kernel" / "busybox", "cpio", "-o", "-H", "newc", "-R", "0:0"],
