@@ -313,18 +313,21 @@ static int restore(struct vmem_manager *m, struct vmem_region *r)
 }
 
 /* Takes all access away before the kernel may answer faults again: never zeros. */
-static int close_memory(struct vmem_manager *m, struct vmem_region *r)
+static int close_memory(struct vmem_manager *m, struct vmem_region *r, bool *ret_unmapped)
 {
 	const struct vmemi_kernel *k = m->host.k;
 
-	if (k->mprotect(r->base, r->opts.bytes, PROT_NONE) && k->munmap(r->base, r->opts.bytes))
-		return -VMEM_EIO;
-	return 0;
+	*ret_unmapped = false;
+	if (!k->mprotect(r->base, r->opts.bytes, PROT_NONE))
+		return 0;
+	*ret_unmapped = !k->munmap(r->base, r->opts.bytes);
+	return *ret_unmapped ? 0 : -VMEM_EIO;
 }
 
 static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 {
 	const struct vmemi_kernel *k = m->host.k;
+	bool unmapped = false;
 	int error;
 
 	/* No page is taken from here on. */
@@ -334,7 +337,7 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 		error = restore(m, r);
 		atomic_store(&r->restoring, 0);
 	} else {
-		error = close_memory(m, r);
+		error = close_memory(m, r, &unmapped);
 	}
 	if (!error)
 		vmemi_host_remove(&m->host, r->slot);
@@ -348,8 +351,9 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 		vmemi_relax(m->host.env);
 	}
 	if (how == VMEM_DETACH_DISCARD && r->allocated) {
-		k->munmap(r->base, r->opts.bytes);
-	} else {
+		if (!unmapped)
+			k->munmap(r->base, r->opts.bytes);
+	} else if (!unmapped) {
 		if (how == VMEM_DETACH_DISCARD)
 			k->madvise(r->base, r->opts.bytes, MADV_DONTNEED);
 		vmemi_uffd_unregister(r->uffd, r->base, r->opts.bytes);

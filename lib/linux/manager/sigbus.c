@@ -43,13 +43,19 @@ int vmem_fault_sigbus(vmem_manager *manager, const void *address, const void *uc
 	if (!r)
 		return -VMEM_ENOENT;
 	f.page = (uint64_t)((const unsigned char *)address - r->base) / VMEM_PAGE_SIZE;
+	word = vmemi_region_word(r, f.page);
+	if (r->opts.fault_way != VMEM_FAULT_SIGBUS) {
+		/* Who finds a mapping lost has to poison the page before it can be booked. */
+		for (; vmemi_page_state(word) == VMEM_PAGE_ARRIVING;
+		     word = vmemi_region_word(r, f.page))
+			vmemi_relax(host->env);
+		if (vmemi_page_state(word) != VMEM_PAGE_POISONED)
+			return -VMEM_ENOENT;
+	}
 	if (ret_gpa)
 		*ret_gpa = vmemi_region_gpa(r, f.page);
-	word = vmemi_region_word(r, f.page);
 	if (vmemi_page_state(word) == VMEM_PAGE_POISONED)
 		return -VMEM_EIO;
-	if (r->opts.fault_way != VMEM_FAULT_SIGBUS)
-		return -VMEM_ENOENT;
 	start = host->k->clock_ns();
 	/* A page in place is one that is write-protected, or came back since. */
 	f.kind = in_place(word) && (f.write || !ucontext) ? VMEMI_FAULT_PROTECTED

@@ -150,7 +150,7 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 
 	vmem_store_work(host->store, STORE_WORK_NS, host->k->clock_ns());
 	while (vmemi_frames_free(&host->frames) < target && handled < max_pages) {
-		uint64_t staged = sum(host).staged, taken = 0;
+		uint64_t staged = sum(host).staged, dropped = rc->dropped, taken = 0, gained;
 		struct vmemi_settled settled = { 0 };
 
 		if (staged < limit)
@@ -159,11 +159,11 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 		staged = sum(host).staged;
 		if (staged >= limit / 2 || !taken || is_urgent(host, target))
 			settled = settle(rc, settle_share(host, target, staged));
-		handled += taken + settled.saved;
-		/* A page that was taken and refused is where it was. */
-		progress += taken + settled.saved;
-		progress -= settled.refused < progress ? settled.refused : progress;
-		progress += free_copies(rc);
+		gained = settled.saved + rc->dropped - dropped + free_copies(rc);
+		handled += taken + settled.saved + settled.refused;
+		/* Taking frees nothing yet: it is progress until staging should have given something. */
+		rc->since_gain = gained ? 0 : rc->since_gain + taken;
+		progress += gained + (rc->since_gain <= limit + VMEMI_BATCH ? taken : 0);
 		if (taken || settled.saved) {
 			rc->idle_sweeps = 0;
 			continue;

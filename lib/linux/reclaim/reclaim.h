@@ -33,6 +33,8 @@ struct vmemi_reclaim {
 	struct vmemi_lock lock; /* one loop, or call of the VMM, at a time; guards all below */
 	struct vmemi_cost cost;
 	uint64_t staging_pages; /* most that the second chance may hold */
+	uint64_t since_gain;    /* pages taken since any frame was really freed */
+	uint64_t dropped;       /* clean pages dropped, ever */
 	unsigned idle_sweeps;   /* sweeps in a row that found nothing */
 	uint32_t scattered_count, clean_count;
 	uint64_t scattered[VMEMI_SCATTER_BATCH]; /* victims, ascending */

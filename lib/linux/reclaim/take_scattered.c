@@ -145,6 +145,7 @@ unsigned vmemi_take_clean(struct vmemi_reclaim *rc, struct vmem_region *r)
 		vmemi_region_end(r, rc->clean[i],
 				 i < taken ? VMEMI_PAGE_DROP_DONE : VMEMI_PAGE_DROP_UNDO, 0);
 	vmemi_uffd_wake(r->uffd, vmemi_region_page(r, first), (last - first + 1) * VMEM_PAGE_SIZE);
+	rc->dropped += taken;
 	vmemi_count(&r->counters.taken_clean, taken);
 	vmemi_region_note_clean(r, 0, (int32_t)taken);
 	return taken;

@@ -78,13 +78,18 @@ unsigned vmemi_take_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint6
 	return taken + vmemi_take_flush(rc, r);
 }
 
+/* What does not compress, or could not be moved, will not so soon: it cools in every 16th pass only. */
+#define STUCK_COOLS_EVERY 16
+
 static void cool(struct vmem_region *r, uint64_t first, uint64_t count)
 {
+	unsigned most = r->passes % STUCK_COOLS_EVERY ? VMEMI_HEAT_MAX : UINT8_MAX;
+
 	for (uint64_t page = first; page < first + count; page++) {
 		uint8_t heat = atomic_load_explicit(&r->heat[page], memory_order_relaxed);
 
 		/* A touch between the two is lost: it counts for one pass. */
-		if (heat)
+		if (heat && heat <= most)
 			atomic_store_explicit(&r->heat[page], (uint8_t)(heat - 1),
 					      memory_order_relaxed);
 	}
@@ -104,6 +109,7 @@ unsigned vmemi_clock_take(struct vmemi_reclaim *rc, struct vmem_region *r, uint6
 		cool(r, first, count);
 		seen += count;
 		r->take_hand = first + count < r->pages ? first + count : 0;
+		r->passes += !r->take_hand;
 		if (taken + rc->scattered_count + rc->clean_count >= want)
 			break;
 		if (!r->take_hand) /* batches are ascending */

@@ -4,12 +4,19 @@
 #include "base/lock.h"
 #include "linux/region/table.h"
 
+static uint32_t enter(struct vmemi_host *host)
+{
+	uint32_t phase = atomic_load(&host->phase);
+
+	atomic_fetch_add(&host->walkers[phase], 1);
+	return phase;
+}
+
 struct vmem_region *vmemi_host_find(struct vmemi_host *host, const void *address)
 {
 	struct vmem_region *found = NULL;
-	uint32_t slots;
+	uint32_t phase = enter(host), slots;
 
-	atomic_fetch_add(&host->walkers, 1);
 	slots = atomic_load(&host->region_slots);
 	for (uint32_t i = 0; i < slots && !found; i++) {
 		struct vmem_region *r = atomic_load(&host->regions[i]);
@@ -17,16 +24,15 @@ struct vmem_region *vmemi_host_find(struct vmemi_host *host, const void *address
 		if (r && (uintptr_t)address - (uintptr_t)r->base < r->opts.bytes)
 			found = r;
 	}
-	atomic_fetch_sub(&host->walkers, 1);
+	atomic_fetch_sub(&host->walkers[phase], 1);
 	return found;
 }
 
 uint64_t vmemi_host_pinned(struct vmemi_host *host)
 {
 	uint64_t pinned = 0;
-	uint32_t slots;
+	uint32_t phase = enter(host), slots;
 
-	atomic_fetch_add(&host->walkers, 1);
 	slots = atomic_load(&host->region_slots);
 	for (uint32_t i = 0; i < slots; i++) {
 		struct vmem_region *r = atomic_load(&host->regions[i]);
@@ -34,15 +40,21 @@ uint64_t vmemi_host_pinned(struct vmemi_host *host)
 		if (r)
 			pinned += (uint64_t)atomic_load(&r->pinned);
 	}
-	atomic_fetch_sub(&host->walkers, 1);
+	atomic_fetch_sub(&host->walkers[phase], 1);
 	return pinned;
 }
 
 void vmemi_host_remove(struct vmemi_host *host, uint32_t slot)
 {
 	atomic_store(&host->regions[slot], NULL);
-	while (atomic_load(&host->walkers))
-		vmemi_relax(host->env);
+	/* As in sleepable RCU (McKenney): newcomers count in the other phase, so that the old one drains
+	 * however many come. Twice, for who had read the phase and not counted yet. */
+	for (unsigned i = 0; i < 2; i++) {
+		uint32_t old = atomic_fetch_xor(&host->phase, 1);
+
+		while (atomic_load(&host->walkers[old]))
+			vmemi_relax(host->env);
+	}
 }
 
 unsigned char *vmemi_host_buffer(struct vmemi_host *host)

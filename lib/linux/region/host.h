@@ -31,7 +31,9 @@ struct vmemi_host {
 	/* Slots are filled by attach and emptied by detach; readers skip NULL. */
 	_Atomic(struct vmem_region *) regions[VMEMI_REGIONS_MAX]; /* atomic */
 	_Atomic uint32_t region_slots;                            /* slots ever used; atomic */
-	_Atomic uint32_t walkers; /* atomic; who goes through the slots without a lock */
+	_Atomic uint32_t
+		walkers[2];     /* atomic; who goes through the slots without a lock, by phase */
+	_Atomic uint32_t phase; /* atomic; 0 or 1 */
 
 	/* Where no thread of the library runs, who waits works instead: makes room, or serves faults.
 	 * True if that helped. NULL while threads run. atomic */

@@ -62,6 +62,7 @@ struct vmem_region {
 	_Atomic int32_t clean_written; /* atomic; how often clean pages are written, see table.c */
 	_Atomic uint32_t arrivals;     /* atomic */
 	uint64_t take_hand;            /* the lock of reclaim */
+	uint64_t passes;               /* of the clock hand; the lock of reclaim */
 	uint64_t settle_hand;          /* the lock of reclaim */
 
 	struct vmemi_region_counters counters;
