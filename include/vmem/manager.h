@@ -37,7 +37,8 @@ struct vmem_manager_opts {
 	uint64_t reserve_bytes; /**< frames kept free ahead of need; 0: 1/64 of the budget, 1..64 MiB */
 	uint64_t staging_bytes; /**< most of the budget that the second chance may hold; 0: 1/16 of the budget */
 	uint32_t max_object_bytes; /**< a page that encodes to more is not stored; 0: 3072 */
-	uint32_t fault_spin_us; /**< how long a handler thread looks for the next fault before it sleeps, 0: 50 */
+	uint32_t fault_spin_us; /**< how long the handler thread looks for the next fault before it sleeps, while
+	                             faults come faster than that; 0: 50 */
 
 	/** Called by the reclaim thread, never on a path that serves a fault. It may call back. May be NULL. */
 	void (*on_event)(void *context, enum vmem_manager_event event, uint64_t a, uint64_t b);
