@@ -216,11 +216,11 @@ static void bad_options(void)
 	assert(vmem_region_attach(NULL, manager, &good) == -VMEM_EINVAL);
 	assert(vmem_region_attach(&r, NULL, &good) == -VMEM_EINVAL);
 	assert(vmem_region_attach(&r, manager, NULL) == -VMEM_EINVAL);
-#define EXPECT(field, value, error)                                                                \
-	do {                                                                                       \
-		o = good;                                                                          \
-		o.field = value;                                                                   \
-		assert(vmem_region_attach(&r, manager, &o) == (error) && !r);                      \
+#define EXPECT(field, value, error)                                           \
+	do {                                                                  \
+		o = good;                                                     \
+		o.field = value;                                              \
+		assert(vmem_region_attach(&r, manager, &o) == (error) && !r); \
 	} while (0)
 	EXPECT(size, 4, -VMEM_EINVAL);
 	EXPECT(flags, 2, -VMEM_EINVAL);

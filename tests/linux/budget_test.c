@@ -57,8 +57,8 @@ static void *touch_randomly(void *argument)
 		for (unsigned i = 0; i < PAGE / 8; i++)
 			assert(memory[i] == words[i]);
 		if (vmemt_rand(&rng) % 4) {
-			make_page(words, number, ++t->version[page] ? t->version[page]
-								    : ++t->version[page]);
+			make_page(words, number,
+				  ++t->version[page] ? t->version[page] : ++t->version[page]);
 			memcpy(memory, words, PAGE);
 		}
 		atomic_fetch_add(&t->done, 1);

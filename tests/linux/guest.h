@@ -27,11 +27,11 @@ struct vmemt_cpu {
 	uint64_t *data;                                    /* likewise */
 	size_t words;                                      /* likewise */
 	vmem_region *region; /* its memory; NULL: any. Set it between touches */
-	sigjmp_buf escape;                                 /* its own thread's */
-	int signal;                                        /* of the last touch, 0: none */
-	int code;                                          /* si_code */
-	int answer;                                        /* what vmem_fault_sigbus() said */
-	uint64_t gpa;                                      /* likewise */
+	sigjmp_buf escape;   /* its own thread's */
+	int signal;          /* of the last touch, 0: none */
+	int code;            /* si_code */
+	int answer;          /* what vmem_fault_sigbus() said */
+	uint64_t gpa;        /* likewise */
 };
 
 void vmemt_cpu_start(struct vmemt_cpu *c);
@@ -92,13 +92,13 @@ void vmemt_end(vmem_manager *m, vmem_region *r);
 /* Milliseconds of a clock that only goes forward, for deadlines. */
 uint64_t vmemt_now_ms(void);
 /* A condition that another thread will make true: waits for it, up to the deadline of touches. */
-#define VMEMT_UNTIL(condition)                                                                     \
-	do {                                                                                       \
-		uint64_t vmemt_end_ms = vmemt_now_ms() + VMEMT_DEADLINE_MS;                        \
-		while (!(condition)) {                                                             \
-			assert(vmemt_now_ms() < vmemt_end_ms && #condition);                       \
-			sched_yield();                                                             \
-		}                                                                                  \
+#define VMEMT_UNTIL(condition)                                               \
+	do {                                                                 \
+		uint64_t vmemt_end_ms = vmemt_now_ms() + VMEMT_DEADLINE_MS;  \
+		while (!(condition)) {                                       \
+			assert(vmemt_now_ms() < vmemt_end_ms && #condition); \
+			sched_yield();                                       \
+		}                                                            \
 	} while (0)
 #define VMEMT_DEADLINE_MS 30000
 

@@ -123,6 +123,9 @@ static bool go_on(int r, int64_t moved, size_t *done, unsigned *again)
 int vmemi_uffd_copy(const struct vmemi_uffd *u, void *dst, const void *src, size_t bytes, bool wp,
 		    size_t *ret_done)
 {
+	/* Where faults are signals nobody waits. */
+	uint64_t dont_wake =
+		u->features & VMEMI_UFFD_FEATURE_SIGBUS ? UFFDIO_COPY_MODE_DONTWAKE : 0u;
 	unsigned again = 0;
 	size_t done = 0;
 	int r = 0;
@@ -132,7 +135,7 @@ int vmemi_uffd_copy(const struct vmemi_uffd *u, void *dst, const void *src, size
 			.dst = (uintptr_t)dst + done,
 			.src = (uintptr_t)src + done,
 			.len = bytes - done,
-			.mode = wp ? UFFDIO_COPY_MODE_WP : 0u,
+			.mode = (wp ? UFFDIO_COPY_MODE_WP : 0u) | dont_wake,
 		};
 
 		r = u->k->ioctl(u->fd, UFFDIO_COPY, &c);

@@ -10,6 +10,9 @@
 #include <ucontext.h>
 #include <vmem/fault.h>
 
+/* Two looks at the clock would be a hundredth of a fault: one in so many is measured. */
+#define LATENCY_EVERY 8
+
 /* Whether the access was a write: bit 1 of the page-fault error code (Intel SDM vol. 3, 4.7). */
 static bool was_write(const void *ucontext)
 {
@@ -38,7 +41,7 @@ int vmem_fault_sigbus(vmem_manager *manager, const void *address, const void *uc
 	struct vmemi_fault f = { .demand = true, .write = was_write(ucontext) };
 	int keep_errno = errno;
 	uint64_t start, word;
-	bool ok;
+	bool ok, sampled;
 
 	if (!r)
 		return -VMEM_ENOENT;
@@ -56,14 +59,18 @@ int vmem_fault_sigbus(vmem_manager *manager, const void *address, const void *uc
 		*ret_gpa = vmemi_region_gpa(r, f.page);
 	if (vmemi_page_state(word) == VMEM_PAGE_POISONED)
 		return -VMEM_EIO;
-	start = host->k->clock_ns();
+	sampled = atomic_fetch_add_explicit(&r->sigbus_faults, 1, memory_order_relaxed) %
+			  LATENCY_EVERY ==
+		  0;
+	start = sampled ? host->k->clock_ns() : 0;
 	/* A page in place is one that is write-protected, or came back since. */
 	f.kind = in_place(word) && (f.write || !ucontext) ? VMEMI_FAULT_PROTECTED
 							  : VMEMI_FAULT_MISSING;
 	ok = vmemi_serve_wait(r, &f) == VMEMI_SERVED;
 	if (ok && f.kind == VMEMI_FAULT_MISSING)
 		vmemi_serve_around(r, f.page, f.write);
-	vmemi_latency_add(&r->latency, host->k->clock_ns() - start);
+	if (sampled)
+		vmemi_latency_add(&r->latency, host->k->clock_ns() - start);
 	errno = keep_errno;
 	return ok ? 0 : -VMEM_EIO;
 }

@@ -59,11 +59,12 @@ struct vmem_region {
 	_Atomic uint32_t recent_next;      /* atomic */
 	_Atomic uint64_t redundant_page;   /* atomic; see serve.c */
 	_Atomic uint32_t redundant_streak; /* atomic */
-	_Atomic int32_t clean_written; /* atomic; how often clean pages are written, see table.c */
-	_Atomic uint32_t arrivals;     /* atomic */
-	uint64_t take_hand;            /* the lock of reclaim */
-	uint64_t passes;               /* of the clock hand; the lock of reclaim */
-	uint64_t settle_hand;          /* the lock of reclaim */
+	_Atomic int32_t clean_written;  /* atomic; how often clean pages are written, see table.c */
+	_Atomic uint32_t sigbus_faults; /* atomic */
+	_Atomic uint32_t arrivals;      /* atomic */
+	uint64_t take_hand;             /* the lock of reclaim */
+	uint64_t passes;                /* of the clock hand; the lock of reclaim */
+	uint64_t settle_hand;           /* the lock of reclaim */
 
 	struct vmemi_region_counters counters;
 	struct vmemi_latency latency;
