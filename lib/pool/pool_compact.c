@@ -117,17 +117,26 @@ static uint32_t gather(struct vmem_pool *p, const struct source *src, uint32_t m
 
 /* --- Moving --- */
 
+/* The headers of the copies are written anew, but for the checksum: one that was damaged is whole
+ * again, and the checksum decides whether the object is. */
 static void copy_batch(const struct vmemi_batch *b, uint32_t first, const struct source *src,
 		       const struct vmemi_place *place)
 {
 	unsigned char *to = place->segment->memory + place->grain * VMEMI_GRAIN_BYTES;
 
 	for (uint32_t i = first; i < first + place->count; i++) {
+		const unsigned char *from =
+			src->segment->memory + vmemi_entry_grain(b->entry[i]) * VMEMI_GRAIN_BYTES;
+		struct vmemi_object_header header;
 		uint32_t bytes = b->grains[i] * VMEMI_GRAIN_BYTES;
 
-		memcpy(to,
-		       src->segment->memory + vmemi_entry_grain(b->entry[i]) * VMEMI_GRAIN_BYTES,
-		       bytes);
+		memcpy(&header, from, sizeof(header));
+		memcpy(to, from, bytes);
+		header.handle = b->handle[i];
+		header.bytes = (uint16_t)vmemi_entry_bytes(b->entry[i]);
+		header.codec = (uint8_t)vmemi_entry_codec(b->entry[i]);
+		header.flags = 0;
+		memcpy(to, &header, sizeof(header));
 		to += bytes;
 	}
 }

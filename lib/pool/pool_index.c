@@ -2,12 +2,16 @@
 /* The index: handles, given out and taken back. Looking one up is vmemi_index_at().
  *
  * Free entries form a stack (Treiber 1986) linked through the entries themselves; its head carries a
- * count of its changes, so that an entry which was taken and came back in between is noticed. No lock:
+ * count of what came back, so that an entry which was taken and came back in between is noticed. No lock:
  * entries never go away. Handle 0 is never given out. */
 #include "pool/pool_internal.h"
 
 #define CHUNK_HANDLES (1u << VMEMI_INDEX_CHUNK_SHIFT)
 #define CHUNKS_MAX ((1u << (32 - VMEMI_INDEX_CHUNK_SHIFT)) - 1)
+
+/* In free_handles, above the first free handle. */
+#define COUNT_ONE (UINT64_C(1) << 32)
+#define COUNT_MASK (UINT64_MAX << 32)
 
 /* Pushes entries @first to @last, linked already but for the last. */
 static void push(struct vmem_pool *p, uint32_t first, _Atomic uint64_t *last)
@@ -17,7 +21,7 @@ static void push(struct vmem_pool *p, uint32_t first, _Atomic uint64_t *last)
 	do {
 		atomic_store_explicit(last, VMEMI_ENTRY_FREE << 62 | (uint32_t)head,
 				      memory_order_relaxed);
-		next = ((head >> 32) + 1) << 32 | first;
+		next = ((head & COUNT_MASK) + COUNT_ONE) | first;
 	} while (!atomic_compare_exchange_weak_explicit(
 		&p->free_handles, &head, next, memory_order_release, memory_order_relaxed));
 }
@@ -65,10 +69,10 @@ int vmemi_handle_new(struct vmem_pool *p, uint32_t *ret_handle)
 			head = atomic_load_explicit(&p->free_handles, memory_order_acquire);
 			continue;
 		}
-		/* If another thread takes it first, this reads whatever it is then; the exchange
-		 * fails, because the count has moved. */
+		/* If another thread takes it first, this reads whatever it is then. The exchange fails:
+		 * the head is another, or the same after it came back, which has changed the count. */
 		entry = vmemi_index_at(p, handle);
-		next = ((head >> 32) + 1) << 32 |
+		next = (head & COUNT_MASK) |
 		       (uint32_t)atomic_load_explicit(entry, memory_order_relaxed);
 		if (atomic_compare_exchange_weak_explicit(&p->free_handles, &head, next,
 							  memory_order_acquire,

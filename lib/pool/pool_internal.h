@@ -168,7 +168,7 @@ struct vmem_pool {
 	struct vmemi_table streams;    /* of struct vmemi_stream */
 	_Atomic uint32_t stream_count; /* atomic, written under work: ids ever used */
 
-	_Alignas(64) _Atomic uint64_t free_handles; /* atomic; uses << 32 | first */
+	_Alignas(64) _Atomic uint64_t free_handles; /* atomic; times pushed << 32 | first */
 	_Atomic uint32_t index_chunks;              /* atomic */
 	_Alignas(64) _Atomic uint64_t idle_slots;   /* atomic; a bit each */
 

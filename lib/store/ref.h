@@ -20,12 +20,12 @@ static inline vmem_store_ref vmemi_ref_make(enum vmemi_ref_tier tier, uint32_t v
 	return (uint64_t)tier << 52 | (uint64_t)vm << 32 | (payload & UINT32_MAX);
 }
 
-/* The tier, or 0 when a bit is set that is 0 in every reference. */
+/* The tier, or none of them when a bit is set that is 0 in every reference. */
 static inline uint32_t vmemi_ref_tier(vmem_store_ref ref)
 {
 	uint64_t high = ref >> 48;
 
-	return high & 0xf || high > 0xff ? 0 : (uint32_t)(high >> 4);
+	return high & 0xf ? 0 : (uint32_t)(high >> 4);
 }
 
 static inline uint32_t vmemi_ref_vm(vmem_store_ref ref)

@@ -8,9 +8,9 @@
 #include "base/opts.h"
 
 /* Background work is cut into pieces of about 50 us. The clock is the caller's, so a piece is counted
- * in bytes: compaction copies at 5 to 10 GB/s, headers and cache misses included. */
+ * in bytes: compaction moves 1.2 to 1.5 GB/s of them, a third of that where all objects are tiny. */
 #define PIECE_NS 50000u
-#define PIECE_BYTES 262144u
+#define PIECE_BYTES 65536u
 
 static int new_pool(vmem_store *store, const struct vmem_store_opts *o)
 {

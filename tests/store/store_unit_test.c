@@ -233,6 +233,24 @@ Test(store, caps_that_mean_nothing)
 	save(VMEMT_PAGE_NOISE, 1);
 }
 
+Test(store, caps_are_exact)
+{
+	struct vmem_store_vm_opts opts = { .size = sizeof(opts),
+					   .vm_bytes = UINT64_C(1) << 63,
+					   .cap_percent = 2 };
+	struct vmemt_page page;
+	vmem_store_ref ref;
+
+	cr_assert_eq(vmem_store_add_vm(store, &opts, &vm), 0);
+	save(VMEMT_PAGE_NOISE, 1);
+	opts.vm_bytes = 99;
+	opts.cap_percent = 50;
+	cr_assert_eq(vmem_store_add_vm(store, &opts, &vm), 0);
+	save(VMEMT_PAGE_NOISE, 1);
+	vmemt_page_make(&page, VMEMT_PAGE_NOISE, 2);
+	cr_assert_eq(vmem_store_save(store, vm, 2, &page, &ref), -VMEM_ENOSPC);
+}
+
 /* Saves noise until it is refused; returns how many were saved. */
 static uint64_t fill_up(int expected)
 {
@@ -473,24 +491,45 @@ Test(store, as_many_vms_as_promised)
 	cr_assert_eq(last, 1234);
 }
 
+enum { MANY = 8000 };
+
+/* Saves many pages and drops all but each eighth; returns the bytes of segments before that. */
+static uint64_t make_sparse(vmem_store_ref ref[MANY])
+{
+	uint64_t full;
+
+	for (uint64_t i = 0; i < MANY; i++)
+		ref[i] = save(VMEMT_PAGE_NOISE, i);
+	full = total().segment_bytes;
+	for (uint64_t i = 0; i < MANY; i++)
+		if (i % 8)
+			cr_assert_eq(vmem_store_drop(store, vm, ref[i]), 0);
+	return full;
+}
+
 Test(store, work_gives_sparse_segments_back)
 {
-	enum { PAGES = 4000 };
-	static vmem_store_ref ref[PAGES];
+	static vmem_store_ref ref[MANY];
 	uint64_t full, steps = 0;
 
 	cr_assert_eq(vmem_store_work(store, 1000000, 0), 0, "there is nothing to do");
-	for (uint64_t i = 0; i < PAGES; i++)
-		ref[i] = save(VMEMT_PAGE_NOISE, i);
-	full = total().segment_bytes;
-	for (uint64_t i = 0; i < PAGES; i++)
-		if (i % 8)
-			cr_assert_eq(vmem_store_drop(store, vm, ref[i]), 0);
-	while (vmem_store_work(store, 100000, steps * 100000))
+	full = make_sparse(ref);
+	while (vmem_store_work(store, 0, steps * 100000))
 		cr_assert_lt(++steps, 1000, "work does not end");
+	cr_assert_gt(steps, 4, "a piece is too large");
 	cr_assert_lt(total().segment_bytes, full / 4);
-	for (uint64_t i = 0; i < PAGES; i += 8)
+	for (uint64_t i = 0; i < MANY; i += 8)
 		assert_loads(ref[i], VMEMT_PAGE_NOISE, i);
+}
+
+Test(store, work_does_as_much_as_it_may)
+{
+	static vmem_store_ref ref[MANY];
+
+	make_sparse(ref);
+	cr_assert_eq(vmem_store_work(store, 1000000000, 0), 0);
+	make_sparse(ref);
+	cr_assert_eq(vmem_store_work(store, 100000, 0), 1);
 }
 
 Test(store_opts, works_without_locks)

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What happens between the steps of a call, in one thread and always the same: whenever the pool is about
+ * to take a lock, which it never does while it holds the same one, another call is made. For each test
+ * the other call comes at the first such moment, then at the second, until there are no more. */
+#include "pool/pool_tools.h"
+
+enum { OBJECTS = 63 * 4 };
+
+static struct vmem_env env;
+static vmem_pool *pool;
+static uint32_t stream;
+static vmem_pool_handle handles[OBJECTS];
+static long moment; /* locks until the other call; below 0: it was made */
+static bool inside; /* the other call takes locks too */
+static void (*other_call)(void);
+
+static void lock(void *context, void *mutex)
+{
+	if (!inside && moment-- == 0) {
+		inside = true;
+		other_call();
+		inside = false;
+	}
+	vmemi_env_default()->lock(context, mutex);
+}
+
+/* Some segments' worth of objects, every third of the first half dropped. */
+static void set_up(void)
+{
+	struct vmem_pool_opts opts = { .size = sizeof(opts), .env = &env };
+
+	env = *vmemi_env_default();
+	env.lock = lock;
+	moment = -1;
+	pool = pool_open(&opts);
+	stream = stream_open(pool);
+	for (uint32_t i = 0; i < OBJECTS; i++)
+		handles[i] = save(pool, stream, VMEMT_PAGE_NOISE, i);
+	for (uint32_t i = 0; i < OBJECTS / 2; i += 3) {
+		cr_assert_eq(vmem_pool_drop(pool, handles[i]), 0);
+		handles[i] = 0;
+	}
+}
+
+static void drop_if_there(uint32_t i)
+{
+	if (!handles[i])
+		return;
+	cr_assert_eq(vmem_pool_drop(pool, handles[i]), 0);
+	handles[i] = 0;
+}
+
+static void expect_all(void)
+{
+	expect_sound(pool);
+	for (uint32_t i = 0; i < OBJECTS; i++)
+		if (handles[i])
+			expect_page(pool, handles[i], VMEMT_PAGE_NOISE, i);
+}
+
+static void compact_while(void (*call)(void))
+{
+	other_call = call;
+	for (long n = 0, left = -1; left < 0; n++) {
+		set_up();
+		moment = n;
+		while (vmem_pool_work(pool, 1 << 20))
+			;
+		left = moment; /* still to come: work() has no more moments */
+		expect_all();
+		pool_close(pool);
+	}
+}
+
+static void drop_one(void)
+{
+	drop_if_there(1);
+}
+
+static void drop_first_segment(void)
+{
+	for (uint32_t i = 0; i < 63; i++)
+		drop_if_there(i);
+}
+
+static void drop_all(void)
+{
+	for (uint32_t i = 0; i < OBJECTS; i++)
+		drop_if_there(i);
+}
+
+/* So that its place is taken by another object, with the same handle. */
+static void drop_and_save(void)
+{
+	for (uint32_t i = 0; i < 63; i++) {
+		drop_if_there(i);
+		handles[i] = save(pool, stream, VMEMT_PAGE_NOISE, i);
+	}
+}
+
+static void save_some(void)
+{
+	for (uint32_t i = 0; i < OBJECTS; i++)
+		if (!handles[i])
+			handles[i] = save(pool, stream, VMEMT_PAGE_NOISE, i);
+}
+
+static void load_all(void)
+{
+	for (uint32_t i = 0; i < OBJECTS; i++)
+		if (handles[i])
+			expect_page(pool, handles[i], VMEMT_PAGE_NOISE, i);
+}
+
+/* A stream of its own: dropping the one that is compacted would wait for the step to end. */
+static void drop_other_stream(void)
+{
+	vmem_pool_handle handle;
+
+	if (vmem_pool_save_bytes(pool, stream, "x", 1, &handle) == 0)
+		cr_assert_eq(vmem_pool_drop(pool, handle), 0);
+}
+
+Test(pool_between, compaction_and_a_drop)
+{
+	compact_while(drop_one);
+}
+
+Test(pool_between, compaction_and_the_end_of_a_segment)
+{
+	compact_while(drop_first_segment);
+}
+
+Test(pool_between, compaction_and_the_end_of_all)
+{
+	compact_while(drop_all);
+}
+
+Test(pool_between, compaction_and_handles_used_again)
+{
+	compact_while(drop_and_save);
+}
+
+Test(pool_between, compaction_and_saves)
+{
+	compact_while(save_some);
+}
+
+Test(pool_between, compaction_and_loads)
+{
+	compact_while(load_all);
+}
+
+Test(pool_between, compaction_and_an_object_that_comes_and_goes)
+{
+	compact_while(drop_other_stream);
+}
+
+/* --- A drop, and compaction that moves its object --- */
+
+static void compact_all(void)
+{
+	while (vmem_pool_work(pool, 1 << 20))
+		;
+}
+
+Test(pool_between, a_drop_and_compaction)
+{
+	other_call = compact_all;
+	for (long n = 0, left = -1; left < 0; n++) {
+		set_up();
+		moment = n;
+		drop_if_there(1);
+		left = moment;
+		expect_all();
+		pool_close(pool);
+	}
+}
+
+/* --- A save, and others that open the next segment first, or fill it --- */
+
+static void save_into_new_segment(void)
+{
+	vmem_pool_handle handle = save(pool, stream, VMEMT_PAGE_NOISE, 7);
+
+	expect_page(pool, handle, VMEMT_PAGE_NOISE, 7);
+}
+
+static void save_a_segment(void)
+{
+	for (int i = 0; i < 63; i++)
+		save_into_new_segment();
+}
+
+static void drop_newest(void)
+{
+	for (uint32_t i = OBJECTS - 63; i < OBJECTS; i++)
+		drop_if_there(i);
+}
+
+static void save_while(void (*call)(void))
+{
+	other_call = call;
+	for (long n = 0, left = -1; left < 0; n++) {
+		vmem_pool_handle handle;
+
+		set_up(); /* the open segment is full */
+		moment = n;
+		handle = save(pool, stream, VMEMT_PAGE_NOISE, 9);
+		left = moment;
+		expect_page(pool, handle, VMEMT_PAGE_NOISE, 9);
+		expect_all();
+		pool_close(pool);
+	}
+}
+
+Test(pool_between, a_save_and_another)
+{
+	save_while(save_into_new_segment);
+}
+
+Test(pool_between, a_save_and_many)
+{
+	save_while(save_a_segment);
+}
+
+Test(pool_between, a_save_and_the_end_of_the_open_segment)
+{
+	save_while(drop_newest);
+}
+
+Test(pool_between, a_save_and_compaction)
+{
+	save_while(compact_all);
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Each allocation, and each lock that is made, fails once in turn until none fails any more: every call
+ * works or changes nothing, what is stored stays readable, and nothing leaks. */
+#include "pool/pool_tools.h"
+
+enum { SMALL = 9000 /* more than a chunk of the index */, PAGES = 200 };
+
+static vmem_pool_handle small[SMALL], pages[PAGES];
+static long locks_live, locks_made, lock_fails_at;
+
+static void *lock_new(void *context)
+{
+	(void)context;
+	if (locks_made++ == lock_fails_at)
+		return NULL;
+	locks_live++;
+	return vmemi_env_default()->lock_new(NULL);
+}
+
+static void lock_free(void *context, void *lock)
+{
+	(void)context;
+	locks_live--;
+	vmemi_env_default()->lock_free(NULL, lock);
+}
+
+static vmem_pool *open_pool(void)
+{
+	static struct vmem_env env;
+	struct vmem_pool_opts opts = { .size = sizeof(opts),
+				       .allocator = &heap.allocator,
+				       .segments = &heap.allocator,
+				       .env = &env };
+	vmem_pool *pool = NULL;
+	int err;
+
+	env = *vmemi_env_default();
+	env.lock_new = lock_new;
+	env.lock_free = lock_free;
+	err = vmem_pool_new(&pool, &opts);
+	cr_assert(err == 0 || err == -VMEM_ENOMEM);
+	cr_assert_eq(err == 0, pool != NULL);
+	return pool;
+}
+
+/* Tries again once: only one allocation fails. */
+#define TWICE(call)                                       \
+	do {                                              \
+		int err_ = (call);                        \
+                                                          \
+		if (err_) {                               \
+			cr_assert_eq(err_, -VMEM_ENOMEM); \
+			expect_sound(pool);               \
+			cr_assert_eq((call), 0);          \
+		}                                         \
+	} while (0)
+
+static void scenario(vmem_pool *pool)
+{
+	uint32_t one, two, bytes, value;
+
+	TWICE(vmem_pool_stream_new(pool, &one));
+	TWICE(vmem_pool_stream_new(pool, &two));
+	for (uint32_t i = 0; i < SMALL; i++)
+		TWICE(vmem_pool_save_bytes(pool, one, &i, sizeof(i), &small[i]));
+	for (uint32_t i = 0; i < PAGES; i++)
+		TWICE(try_save(pool, two, VMEMT_PAGE_NOISE, i, &pages[i]));
+	for (uint32_t i = 0; i < SMALL; i += 2)
+		cr_assert_eq(vmem_pool_drop(pool, small[i]), 0);
+	for (uint32_t i = 0; i < PAGES; i += 3)
+		cr_assert_eq(vmem_pool_drop(pool, pages[i]), 0);
+	while (vmem_pool_work(pool, 1 << 20))
+		;
+	while (vmem_pool_work(pool, 1 << 20)) /* if the one failure has stopped it */
+		;
+	expect_sound(pool);
+	for (uint32_t i = 1; i < SMALL; i += 2) {
+		cr_assert_eq(vmem_pool_load_bytes(pool, small[i], &value, sizeof(value), &bytes),
+			     0);
+		cr_assert_eq(value, i);
+	}
+	for (uint32_t i = 0; i < PAGES; i++)
+		if (i % 3)
+			expect_page(pool, pages[i], VMEMT_PAGE_NOISE, i);
+	cr_assert_eq(vmem_pool_stream_drop(pool, one), 0);
+	expect_sound(pool);
+}
+
+static void run(long fail_at, long lock_fail_at)
+{
+	vmem_pool *pool;
+
+	vmemt_fail_alloc_init(&heap);
+	heap.fail_after = fail_at;
+	locks_made = locks_live = 0;
+	lock_fails_at = lock_fail_at;
+	pool = open_pool();
+	if (pool)
+		scenario(pool);
+	vmem_pool_free(pool);
+	cr_assert_eq(heap.live_bytes, 0);
+	cr_assert_eq(locks_live, 0);
+}
+
+Test(pool_fault, every_allocation)
+{
+	long n = 0;
+
+	do
+		run(n++, -1);
+	while (heap.failed);
+	cr_assert_eq(n, 20, "%ld", n); /* the last run had none to fail */
+}
+
+Test(pool_fault, every_lock)
+{
+	long n = 0;
+
+	do
+		run(-1, n);
+	while (locks_made > n++);
+	cr_assert_eq(n, 5); /* the pool's two, one for each stream; the last run had none to fail */
+}
