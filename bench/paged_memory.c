@@ -29,7 +29,8 @@ static int new_manager(struct paged_memory *paged)
 
 int paged_memory_new(struct paged_memory *paged)
 {
-	struct vmem_region_opts opts = { .size = sizeof(opts) };
+	/* No device writes to this memory. */
+	struct vmem_region_opts opts = { .size = sizeof(opts), .flags = VMEM_REGION_DMA_PINNED };
 	int result = new_manager(paged);
 
 	opts.bytes = paged->bytes;

@@ -48,17 +48,8 @@ build=build-$preset
 results=$build/results.xml
 mkdir -p "$build"
 
-# A step whose output matters only if it fails.
-quietly() {
-	"$@" >"$build/log.txt" 2>&1 || {
-		cat "$build/log.txt"
-		echo "tests/run.sh: failed: $*" >&2
-		exit 1
-	}
-}
-
-quietly cmake --preset "$preset"
-quietly cmake --build --preset "$preset" --parallel "$jobs"
+vmem_quietly "$build/log.txt" cmake --preset "$preset"
+vmem_quietly "$build/log.txt" cmake --build --preset "$preset" --parallel "$jobs"
 
 rm -f "$results"
 status=0

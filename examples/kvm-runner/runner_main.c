@@ -16,6 +16,7 @@ typedef struct vmem_jemalloc vmem_jemalloc;
 
 #include "runner_alloc.h"
 #include "runner_inject.h"
+#include "runner_load.h"
 #include "runner_low.h"
 #include "runner_print.h"
 #include "runner_result.h"
@@ -205,21 +206,6 @@ static int make_vms(struct session *s)
 	return error;
 }
 
-static int load_vms(struct session *s)
-{
-	struct runner *runner = &s->runner;
-	int error = 0;
-
-	for (uint32_t i = 0; i < s->options.vms && !error; i++) {
-		error = vm_load(&runner->vms[i]);
-		if (!error)
-			result_print_image(&runner->vms[i]);
-	}
-	if (!error && s->options.injection == INJECT_CORRUPT_PAGE)
-		error = inject_corrupt_page(&runner->vms[0]);
-	return error;
-}
-
 static int start_vms(struct session *s)
 {
 	struct runner *runner = &s->runner;
@@ -342,12 +328,12 @@ static void join_vms(struct session *s)
 static enum runner_exit run(struct session *s)
 {
 	enum runner_exit status;
-	int error = load_vms(s);
+	int error = load_vms(&s->runner);
 
-	if (error == -VMEM_EAGAIN && signals_interrupted())
-		return RUNNER_EXIT_INTERRUPTED;
+	if (!error && s->options.injection == INJECT_CORRUPT_PAGE)
+		error = inject_corrupt_page(&s->runner.vms[0]);
 	if (error)
-		return RUNNER_EXIT_BAD;
+		return signals_interrupted() ? RUNNER_EXIT_INTERRUPTED : RUNNER_EXIT_BAD;
 	error = start_vms(s);
 	if (error)
 		for (uint32_t i = 0; i < s->options.vms; i++)
@@ -411,7 +397,7 @@ int main(int argc, char **argv)
 	if ((s->options.json && result_check_json(s->options.json) != 0) ||
 	    check_images(&s->options) != 0 || check_budget(&s->options) != 0 ||
 	    choose_backend(&s->runner) != 0)
-		return status;
+		return (int)status;
 	print_line("%u VMs of %s in a budget of %s, seed %llu", s->options.vms,
 		   UNITS_BYTES(s->options.mem_bytes), UNITS_BYTES(s->options.budget_bytes),
 		   (unsigned long long)s->options.seed);

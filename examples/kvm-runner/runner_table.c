@@ -174,7 +174,8 @@ static void show(struct table *table, uint64_t now_ns)
 {
 	struct row total = { .name = "total", .workload = "", .state = "" };
 	double seconds = (double)(now_ns - table->last_ns) / SECOND;
-	uint32_t rows = print_table_most() - OTHER_LINES;
+	uint32_t most = print_table_most();
+	uint32_t rows = most > OTHER_LINES ? most - OTHER_LINES : 0;
 	char since[32];
 
 	snprintf(since, sizeof(since), "%.0f s",

@@ -1,20 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A VM's memory: attached or allocated, loaded, given back. The main thread; counters in guest
- * memory are read while vCPUs change them. */
+/* A VM's memory, attached or allocated, and given back; and how the VM is doing. The main thread;
+ * counters in guest memory are read while vCPUs change them. */
 #include "runner_vm.h"
 
-#include <string.h>
 #include <sys/mman.h>
 
-#include "page_sum.h"
-#include "runner_alloc.h"
 #include "runner_low.h"
 #include "runner_print.h"
-#include "runner_signals.h"
 #include "runner_units.h"
-#include "split_random.h"
-
-#define CHUNK_PAGES 256u
 
 const char *const vm_end_names[END_WRONG + 1] = {
 	[END_RUNS] = "runs",     [END_DONE] = "right",        [END_STOPPED] = "stopped",
@@ -81,95 +74,6 @@ int vm_create(struct vm *vm, struct runner *runner, uint32_t index)
 	vm->params = (struct guest_params *)(vm->hva + GUEST_PARAMS_GPA);
 	vm->truth = (struct guest_truth *)(vm->hva + vm->layout.truth_gpa);
 	return 0;
-}
-
-static int pin_low_part(struct vm *vm)
-{
-	int error = vmem_region_pin(vm->region, 0, vm->layout.pinned_bytes);
-
-	if (error == -VMEM_ENOSPC)
-		print_error(
-			"vm %u: the budget does not hold the %s that stay pinned (page tables, and 16 bytes "
-			"a page to know what it must hold). Give more with --budget.",
-			vm->index, UNITS_BYTES(vm->layout.pinned_bytes));
-	else if (error)
-		print_error("vm %u: its low part cannot be pinned: %s.", vm->index,
-			    vmem_strerror(error));
-	return error;
-}
-
-/* Pages of the image that lie where the low part is are left out. */
-static int load_chunk(struct vm *vm, uint64_t gfn, const uint64_t *words, uint64_t pages)
-{
-	uint64_t first = vm_first_page(vm);
-	uint64_t skip = gfn >= first ? 0 : first - gfn < pages ? first - gfn : pages;
-	int error;
-
-	for (uint64_t i = skip; i < pages; i++)
-		vm->truth[gfn + i].sum = page_sum(words + i * GUEST_PAGE_WORDS);
-	if (skip == pages)
-		return 0;
-	error = vmem_region_write(vm->region, (gfn + skip) << GUEST_PAGE_SHIFT,
-				  words + skip * GUEST_PAGE_WORDS,
-				  (pages - skip) << GUEST_PAGE_SHIFT);
-	if (error)
-		print_error("vm %u: its image cannot be loaded at frame %#llx: %s.", vm->index,
-			    (unsigned long long)gfn, vmem_strerror(error));
-	return error;
-}
-
-static int load_image(struct vm *vm, struct image *image)
-{
-	uint64_t *chunk = alloc_pages(CHUNK_PAGES * GUEST_PAGE_SIZE);
-	uint64_t pages = image_pages(image);
-	uint64_t zero_sum;
-	int error = 0;
-
-	if (!chunk) {
-		print_error("Out of memory while vm %u was loaded.", vm->index);
-		return -VMEM_ENOMEM;
-	}
-	for (uint64_t gfn = 0; gfn < pages && !error; gfn += CHUNK_PAGES) {
-		uint64_t count = pages - gfn < CHUNK_PAGES ? pages - gfn : CHUNK_PAGES;
-
-		error = image_read(image, chunk, count);
-		if (!error)
-			error = load_chunk(vm, gfn, chunk, count);
-		if (!error && signals_interrupted())
-			error = -VMEM_EAGAIN;
-	}
-	memset(chunk, 0, GUEST_PAGE_SIZE);
-	zero_sum = page_sum(chunk);
-	alloc_free(chunk);
-	for (uint64_t gfn = pages; gfn < vm_pages(vm); gfn++)
-		vm->truth[gfn].sum = zero_sum;
-	return error;
-}
-
-int vm_load(struct vm *vm)
-{
-	const struct runner_options *o = vm->runner->options;
-	uint64_t seed = o->seed + vm->index;
-	struct image *image = NULL;
-	int error = pin_low_part(vm);
-
-	if (error)
-		return error;
-	if (o->image_count)
-		error = image_open(&image, o->images[vm->index % o->image_count], o->mem_bytes);
-	else
-		error = image_make(&image, &vm->runner->corpus, vm_pages(vm), random_next(&seed));
-	if (error) {
-		if (error == -VMEM_ENOMEM)
-			print_error("Out of memory while the image of vm %u was opened.",
-				    vm->index);
-		return error;
-	}
-	low_part_fill(vm);
-	error = load_image(vm, image);
-	vm->image = *image_counts(image);
-	image_close(image);
-	return error;
 }
 
 int vm_destroy(struct vm *vm)

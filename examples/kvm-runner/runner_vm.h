@@ -95,10 +95,6 @@ struct vm {
 /* Give the VM its memory. Returns 0, or a negative VMEM error after a message. */
 int vm_create(struct vm *vm, struct runner *runner, uint32_t index);
 
-/* Pin the low part and fill all memory from the VM's image. The manager's threads are running.
- * Returns 0, or a negative VMEM error after a message; -VMEM_EAGAIN: interrupted. */
-int vm_load(struct vm *vm);
-
 /* Give it all back. The vCPUs have ended. Returns 0 or a negative VMEM error after a message. */
 int vm_destroy(struct vm *vm);
 

@@ -47,3 +47,8 @@ refused 'the file is empty' --vms 2 --image "$scratch/good.img" --image "$scratc
 refused 'is below the .* that the VMs keep pinned' --vms 4 --mem 1G --budget 16M
 run 1 "$runner" --quiet --vms 1 --mem 4M --budget 2M --backend thread
 says 'is less than libvmem can work with'
+
+# More than the budget can hold, even compressed: seen while it is loaded.
+head -c 33554432 /dev/urandom >"$scratch/random.img"
+run 1 "$runner" --quiet --vms 1 --mem 32M --budget 24M --image "$scratch/random.img" --backend thread
+says 'does not hold what the VMs are loaded with.*--budget'

@@ -5,6 +5,9 @@
 #	vmem_need build|tests|examples|bench|images|ci...
 # installs what is missing (Debian, Ubuntu), as root or with sudo if that asks for no password, and
 # otherwise says what to run and returns 1. Does nothing, and needs no right, when all is there.
+#
+#	vmem_quietly LOG COMMAND...
+# runs a command whose output matters only if it fails; then shows it and ends the script.
 
 # One a line: package, or command=package where the command is what counts.
 vmem_packages() {
@@ -80,6 +83,16 @@ vmem_need() {
 	rm -f "$vmem_log"
 	echo "could not install:$vmem_missing" >&2
 	return 1
+}
+
+vmem_quietly() {
+	vmem_log=$1
+	shift
+	"$@" >"$vmem_log" 2>&1 || {
+		cat "$vmem_log"
+		echo "$0: failed: $*" >&2
+		exit 1
+	}
 }
 
 vmem_install() {
