@@ -24,11 +24,35 @@ struct bare_handler_thread {
 	int stop; /* eventfd */
 };
 
+/* For all faults: the system call wants a privilege, the device only permission on its file. */
+static int open_for_kernel(void)
+{
+	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	int device;
+
+	if (uffd >= 0 || (device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC)) < 0)
+		return uffd;
+	uffd = ioctl(device, _IO(UFFDIO, 0x00), O_CLOEXEC | O_NONBLOCK);
+	close(device);
+	return uffd;
+}
+
+int bare_uffd_serves_kernel(void)
+{
+	int uffd = open_for_kernel();
+
+	if (uffd >= 0)
+		close(uffd);
+	return uffd >= 0;
+}
+
 int bare_uffd_open(uint64_t features)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = features };
-	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	int uffd = open_for_kernel();
 
+	if (uffd < 0)
+		uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	if (uffd < 0)
 		return -errno;
 	if (ioctl(uffd, UFFDIO_API, &api) != 0) {

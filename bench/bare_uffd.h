@@ -11,7 +11,10 @@
 #define UFFD_FEATURE_MOVE (1 << 16)
 #endif
 
-/* @param features  UFFD_FEATURE_*. @return a descriptor, -errno */
+/* Whether this process may serve faults of the kernel as well: KVM guests need that. */
+int bare_uffd_serves_kernel(void);
+/* @param features  UFFD_FEATURE_*
+ *  @return a descriptor, without right for it one for faults of user code only, -errno */
 int bare_uffd_open(uint64_t features);
 /* Faults on missing pages. @return 0, -errno */
 int bare_uffd_register(int uffd, void *memory, size_t bytes);

@@ -310,7 +310,7 @@ static int compare_staging(struct bench *bench, struct stage_bench *state)
 	shuffle_order(state);
 	result = make(state);
 	if (state->uffd < 0)
-		comparison.limit.missing = "this kernel has no UFFDIO_MOVE";
+		comparison.limit.missing = "no userfaultfd with UFFDIO_MOVE here";
 	if (result == 0)
 		result = bench_compare(bench, &comparison);
 	unmake(state);

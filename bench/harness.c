@@ -3,6 +3,7 @@
 #include "harness.h"
 #include "undo.h"
 #include <cjson/cJSON.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdarg.h>
@@ -251,11 +252,15 @@ int bench_compare(struct bench *bench, const struct bench_comparison *comparison
 /* Two benches at once would measure each other. */
 static void wait_for_turn(void)
 {
-	FILE *lock = fopen("/tmp/vmem-bench.lock", "we");
+	static const char path[] = "/tmp/vmem-bench.lock";
+	int lock =
+		open(path, O_RDONLY | O_CLOEXEC); /* another user's may not be opened to create */
 
-	if (lock && flock(fileno(lock), LOCK_EX | LOCK_NB) != 0) {
+	if (lock < 0)
+		lock = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0644);
+	if (lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) != 0) {
 		fprintf(stderr, "bench: waiting for another bench to end\n");
-		flock(fileno(lock), LOCK_EX);
+		flock(lock, LOCK_EX);
 	}
 	/* Kept open, and so locked, until the process ends: after the machine was restored. */
 }

@@ -3,6 +3,7 @@
  * box, order); from 1 GiB on lies the memory it works on. Virtual addresses are physical ones, in
  * pages of 2 MiB, open to CPL 3. IOPL is 3, so that a port write is the way out. */
 #include "kvm_guest.h"
+#include "bare_uffd.h"
 #include "machine.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -40,6 +41,8 @@ const char *kvm_guest_missing(void)
 {
 	if (access("/dev/kvm", R_OK | W_OK) != 0)
 		return "no access to /dev/kvm";
+	if (!bare_uffd_serves_kernel())
+		return "this process may not serve the kernel's faults by userfaultfd";
 	return NULL;
 }
 

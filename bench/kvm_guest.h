@@ -9,7 +9,7 @@
 
 struct kvm_guest;
 
-/* Why there is no KVM here, or NULL. */
+/* Why KVM guests cannot be paged here, or NULL. */
 const char *kvm_guest_missing(void);
 
 /* @param ram  the guest works on this memory, up to 1 GiB; it stays the caller's

@@ -60,6 +60,7 @@ ctest --preset "$preset" --parallel "$jobs" --output-junit "$top/$results" --no-
 # The reason of a skipped test is the last line that it printed.
 awk '
 	function text(s) {
+		sub(/^skip(ped)?: */, "", s)
 		gsub(/&lt;/, "<", s); gsub(/&gt;/, ">", s); gsub(/&quot;/, "\"", s)
 		gsub(/&apos;/, "\047", s); gsub(/&amp;/, "\\&", s)
 		return s
@@ -67,17 +68,17 @@ awk '
 	/<testcase / {
 		name = $0; sub(/.* name="/, "", name); sub(/".*/, "", name)
 		state = $0; sub(/.* status="/, "", state); sub(/".*/, "", state)
-		last = why = ""
+		code = why = ""
 	}
-	/<skipped message="/ { why = $0; sub(/.*<skipped message="/, "", why); sub(/".*/, "", why) }
+	/<skipped message="/ { code = $0; sub(/.*<skipped message="/, "", code) }
 	/<system-out>/ { out = 1; sub(/.*<system-out>/, "") }
-	out { line = $0; sub(/<\/system-out>.*/, "", line); if (line ~ /[^ \t]/) last = line }
+	out { line = $0; sub(/<\/system-out>.*/, "", line); if (line ~ /[^ \t]/) why = line }
 	/<\/system-out>/ { out = 0 }
 	/<\/testcase>/ {
 		if (state == "run")
 			passed++
-		else if (state == "notrun" && why ~ /^SKIP_RETURN_CODE/)
-			reasons[++skipped] = name ": " text(last)
+		else if (state == "notrun" && code ~ /^SKIP_RETURN_CODE/)
+			reasons[++skipped] = name ": " text(why)
 		else
 			failures[++failed] = name
 	}

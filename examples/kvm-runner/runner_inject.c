@@ -11,10 +11,13 @@
 #include "page_sum.h"
 #include "runner_alloc.h"
 #include "runner_print.h"
+#include "runner_signals.h"
 #include "split_random.h"
 
 #define MARK_BYTES 16u
 #define SCAN_PAGES 256u
+#define STORE_TRIES 100u
+#define STORE_PAUSE_NS UINT64_C(10000000)
 #define PRESENT (UINT64_C(1) << 63) /* Documentation/admin-guide/mm/pagemap.rst */
 
 int inject_drop_page(struct vm *vm)
@@ -151,18 +154,34 @@ static int store_marked_page(struct vm *vm, uint64_t gfn, struct search *s)
 	error = vmem_region_write(vm->region, gpa, page, GUEST_PAGE_SIZE);
 	explicit_bzero(page, GUEST_PAGE_SIZE);
 	alloc_free(page);
-	if (!error)
+	/* The library may be working on it, too. */
+	for (uint32_t i = 0; !error && i < STORE_TRIES; i++) {
 		error = vmem_region_stage(vm->region, gpa, GUEST_PAGE_SIZE, NULL);
-	if (!error)
-		error = vmem_region_store(vm->region, gpa, GUEST_PAGE_SIZE, NULL);
-	if (!error && vmem_region_page_state(vm->region, gpa) != VMEM_PAGE_STORED)
-		error = -VMEM_EAGAIN;
-	return error;
+		if (!error)
+			error = vmem_region_store(vm->region, gpa, GUEST_PAGE_SIZE, NULL);
+		if (!error && vmem_region_page_state(vm->region, gpa) == VMEM_PAGE_STORED)
+			return 0;
+		signals_wait(STORE_PAUSE_NS);
+	}
+	return error ? error : -VMEM_EAGAIN;
+}
+
+/* One that is stored already, if there is any: the library leaves pages alone for a while that it
+ * could not compress. */
+static uint64_t choose_page(struct vm *vm)
+{
+	uint64_t middle = (vm_first_page(vm) + vm_pages(vm)) / 2;
+	uint64_t gfn = middle;
+
+	while (gfn < vm_pages(vm) &&
+	       vmem_region_page_state(vm->region, gfn << GUEST_PAGE_SHIFT) != VMEM_PAGE_STORED)
+		gfn++;
+	return gfn < vm_pages(vm) ? gfn : middle;
 }
 
 int inject_corrupt_page(struct vm *vm)
 {
-	uint64_t gfn = (vm_first_page(vm) + vm_pages(vm)) / 2;
+	uint64_t gfn = choose_page(vm);
 	struct search s = { .memory = open("/proc/self/mem", O_RDWR | O_CLOEXEC),
 			    .pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC),
 			    .chunk = alloc_pages(SCAN_PAGES * GUEST_PAGE_SIZE) };

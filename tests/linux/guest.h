@@ -13,6 +13,18 @@
 #include "linux/manager/manager.h"
 #include "store/pages.h"
 
+/* Whether a sanitizer is at work, whose own memory is then in every measurement of the process. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define VMEMT_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define VMEMT_SANITIZED 1
+#endif
+#endif
+#ifndef VMEMT_SANITIZED
+#define VMEMT_SANITIZED 0
+#endif
+
 /* --- A virtual processor --- */
 
 enum vmemt_touch { VMEMT_READ, VMEMT_WRITE };

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The manager without threads of its own: its descriptor and steps in a loop of the VMM, and
  * vmem_manager_run() in a thread of the VMM. */
+#include "linux/failing_kernel.h"
 #include "linux/guest.h"
+#include "linux/kernel/uffd_abi.h"
 #include <poll.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -59,6 +61,8 @@ static void work(void)
 	for (uint64_t i = 0; i < PAGES; i++)
 		assert(vmemt_is(&cpu, base, i, i % 3 ? 1 : 2));
 	assert(vmemt_metrics(r).pinned_pages == pinned);
+	for (uint64_t i = 0; i < PAGES; i += 10)
+		assert(vmemt_state(r, i) == VMEM_PAGE_RESIDENT && vmemt_mapped(base + i * PAGE));
 	assert(vmemt_metrics(r).saved > 0);
 	assert(!vmem_region_detach(r, VMEM_DETACH_DISCARD));
 }
@@ -160,6 +164,78 @@ static void descriptor(void)
 	vmemt_end(manager, r);
 }
 
+/* --- While another thread holds the lock of reclaim --- */
+
+static vmem_region *scattered;
+static _Atomic int staged;         /* atomic; the other thread is through */
+static _Atomic int gave_up_a_page; /* atomic; once */
+
+/* Between marking two pages and copying them, one is read by the VMM, which cancels its mark, and then
+ * given up: the copy finds a hole, and waits for a fault to be served. */
+static bool give_up_a_page(enum vmemt_call call, void *argument, int fd, int *ret_result)
+{
+	const struct uffdio_copy *c = argument;
+	struct vmemt_page p;
+
+	(void)fd;
+	(void)ret_result;
+	if (call != VMEMT_K_COPY || c->src != (uintptr_t)vmem_region_hva(scattered) + 10 * PAGE ||
+	    atomic_exchange(&gave_up_a_page, 1))
+		return false;
+	/* Gives the stepper all the time it needs to come to where it may wait for the lock. */
+	for (unsigned i = 0; i < 3000; i++)
+		sched_yield();
+	assert(!vmem_region_read(scattered, 20 * PAGE, &p, PAGE));
+	assert(!vmem_region_discard(scattered, 20 * PAGE, PAGE, NULL));
+	return false;
+}
+
+static void *stepper(void *argument)
+{
+	(void)argument;
+	while (!atomic_load(&quit)) {
+		assert(vmem_manager_step(manager, 1000, NULL) >= 0);
+		sched_yield();
+	}
+	return NULL;
+}
+
+static void *stage_two(void *argument)
+{
+	const uint64_t gpas[2] = { 10 * PAGE, 20 * PAGE };
+
+	(void)argument;
+	assert(!vmem_region_stage_pages(scattered, gpas, 2, NULL));
+	atomic_store(&staged, 1);
+	return NULL;
+}
+
+/* Who serves faults in its steps never waits for a thread that may wait for a fault. */
+static void reclaim_elsewhere(void)
+{
+	pthread_t step_thread, stage_thread;
+	unsigned char *base;
+
+	vmemt_kernel_reset();
+	assert(!vmemi_manager_new(&manager, NULL, &vmemt_kernel_table));
+	cpu.region = scattered = vmemt_region(manager, 0, 64, VMEM_REGION_DMA_PINNED);
+	base = vmem_region_hva(scattered);
+	atomic_store(&quit, 0);
+	assert(!pthread_create(&step_thread, NULL, stepper, NULL));
+	for (uint64_t i = 0; i < 64; i++)
+		vmemt_put(&cpu, base, i, 1);
+	vmemt_kernel.before = give_up_a_page;
+	assert(!pthread_create(&stage_thread, NULL, stage_two, NULL));
+	VMEMT_UNTIL(atomic_load(&staged));
+	assert(atomic_load(&gave_up_a_page));
+	assert(!pthread_join(stage_thread, NULL));
+	for (uint64_t i = 0; i < 64; i++)
+		assert(vmemt_is(&cpu, base, i, i != 20));
+	atomic_store(&quit, 1);
+	assert(!pthread_join(step_thread, NULL));
+	vmemt_end(manager, scattered);
+}
+
 int main(void)
 {
 	vmemt_need(VMEM_KERNEL_MOVE | VMEM_KERNEL_WP | VMEM_KERNEL_KERNEL_FAULTS);
@@ -169,6 +245,7 @@ int main(void)
 	run_and_stop();
 	cpu.region = NULL;
 	all_alone();
+	reclaim_elsewhere();
 	vmemt_cpu_stop(&cpu);
 	return 0;
 }

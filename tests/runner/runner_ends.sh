@@ -7,7 +7,7 @@ log=$scratch/log.txt
 mkdir "$scratch/empty"
 cd "$scratch/empty"
 backend='--backend thread'
-if { : <>/dev/kvm; } 2>/dev/null; then
+if { true <>/dev/kvm; } 2>/dev/null; then
 	backend=
 fi
 

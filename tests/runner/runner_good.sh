@@ -7,7 +7,7 @@ way=$3
 seed=${VMEM_TEST_SEED:-$(date +%s)}
 echo "seed $seed: VMEM_TEST_SEED=$seed repeats it"
 
-if [ "$backend" = kvm ] && ! { : <>/dev/kvm; } 2>/dev/null; then
+if [ "$backend" = kvm ] && ! { true <>/dev/kvm; } 2>/dev/null; then
 	skip "no /dev/kvm, or no right to use it"
 fi
 set -- "$runner" --backend "$backend" --fault-way "$way" --quiet --mem 32M --seed "$seed"

@@ -4,7 +4,7 @@
 # library can do without, every page is still right.
 . "$(dirname "$0")/runner_lib.sh"
 backend='--backend thread'
-if { : <>/dev/kvm; } 2>/dev/null; then
+if { true <>/dev/kvm; } 2>/dev/null; then
 	backend=
 fi
 refused=0
