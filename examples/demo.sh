@@ -3,6 +3,7 @@
 # Shows what libvmem does: VMs with more memory than there is, and not one wrong byte. See usage().
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source-path=SCRIPTDIR source=../tests/support/setup.sh
 . "$top/tests/support/setup.sh"
 
 usage() {

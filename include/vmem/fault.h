@@ -10,6 +10,8 @@ VMEM_BEGIN_DECLS
 
 /** Serve the fault at @p address: for regions attached with VMEM_FAULT_SIGBUS, and for poisoned pages
  *  of any region (there the signal is how the access fails, also in KVM_RUN, si_code BUS_MCEERR_AR).
+ *  Call it whatever si_code is: for a plain access to a poisoned page it is BUS_MCEERR_AR only on kernels
+ *  with CONFIG_MEMORY_FAILURE, else BUS_ADRERR.
  *  Async-signal-safe; takes no lock that blocks, allocates nothing, keeps errno.
  *  @param address  si_addr of the signal
  *  @param ucontext  third argument of the handler: on x86-64 it tells a read from a write, which saves a

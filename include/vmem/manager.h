@@ -21,8 +21,9 @@ typedef struct vmem_manager vmem_manager; /* opaque */
 
 /** What the manager tells the VMM. */
 enum vmem_manager_event {
-	/** Reclaim finds nothing more to take and the budget is used up: faults wait until memory is
-	 *  discarded, unpinned or detached, or the budget grows. a: bytes used, b: budget in bytes. */
+	/** For a tenth of a second reclaim has found nothing more to take, and the budget is used up: faults
+	 *  wait until memory is discarded, unpinned or detached, or the budget grows.
+	 *  a: bytes used, b: budget in bytes. */
 	VMEM_MANAGER_STUCK = 1,
 	/** It goes on again. a, b: as above. */
 	VMEM_MANAGER_UNSTUCK = 2
@@ -30,15 +31,20 @@ enum vmem_manager_event {
 
 /** Options. Fields are only ever added at the end. */
 struct vmem_manager_opts {
-	size_t size;    /**< sizeof(*this) as the caller compiled it */
-	uint64_t flags; /**< 0; an unknown bit is -VMEM_EINVAL */
+	size_t size;                            /**< sizeof(*this) as the caller compiled it */
+	uint64_t flags;                         /**< 0; an unknown bit is -VMEM_EINVAL */
 	const struct vmem_allocator *allocator; /**< for metadata; NULL: libc */
-	uint64_t budget_bytes;  /**< physical bytes of all regions with all that the library adds; 0: no limit */
-	uint64_t reserve_bytes; /**< frames kept free ahead of need; 0: 1/64 of the budget, 1..64 MiB */
-	uint64_t staging_bytes; /**< most of the budget that the second chance may hold; 0: 1/16 of the budget */
-	uint32_t max_object_bytes; /**< a page that encodes to more is not stored; 0: 3072 */
-	uint32_t fault_spin_us; /**< how long the handler thread looks for the next fault before it sleeps, while
-	                             faults come faster than that; 0: 50 */
+	/** physical bytes of all regions with all that the library adds, at least 4 MiB; 0: no
+	 *  limit */
+	uint64_t budget_bytes;
+	/** frames kept free ahead of need; 0: 1/64 of the budget, 1..64 MiB */
+	uint64_t reserve_bytes;
+	/** most of the budget that the second chance may hold; 0: 1/16 of the budget */
+	uint64_t staging_bytes;
+	uint32_t max_object_bytes; /**< a page that encodes to more is not stored; 0: 3584 */
+	/** how long the handler thread looks for the next fault before it sleeps, while faults come
+	 *  faster than that; 0: 50 */
+	uint32_t fault_spin_us;
 
 	/** Called by the reclaim thread, never on a path that serves a fault. It may call back. May be NULL. */
 	void (*on_event)(void *context, enum vmem_manager_event event, uint64_t a, uint64_t b);
@@ -47,7 +53,7 @@ struct vmem_manager_opts {
 
 /** All counters since the start, and gauges of now. */
 struct vmem_manager_metrics {
-	size_t size;             /**< sizeof(*this) as the caller compiled it; set before the call */
+	size_t size; /**< sizeof(*this) as the caller compiled it; set before the call */
 	uint64_t budget_bytes;
 	uint64_t used_bytes;     /**< the sum of the next four */
 	uint64_t resident_bytes; /**< guest pages in place */
@@ -59,18 +65,23 @@ struct vmem_manager_metrics {
 	uint64_t stall_ns;       /**< how long they waited, summed */
 	uint64_t reclaim_ns;     /**< CPU time of the reclaim loop */
 	uint64_t reclaim_rounds;
-	uint64_t stuck;          /**< times that nothing more could be taken */
-	uint64_t run_ns_per_page;       /**< measured cost of taking a page out in a run by UFFDIO_MOVE; 0: not yet */
-	uint64_t scattered_ns_per_page; /**< measured cost of taking a scattered page by write-protect and copy */
-	uint64_t kernel_features; /**< VMEM_KERNEL_* that this kernel has and this process may use */
+	uint64_t stuck; /**< times that nothing more could be taken */
+	/** measured cost of taking a page out in a run by UFFDIO_MOVE; 0: not yet */
+	uint64_t run_ns_per_page;
+	/** measured cost of taking a scattered page by write-protect and copy */
+	uint64_t scattered_ns_per_page;
+	/** VMEM_KERNEL_* that this kernel has and this process may use */
+	uint64_t kernel_features;
 };
 
 #define VMEM_KERNEL_MOVE (UINT64_C(1) << 0)   /**< UFFDIO_MOVE, Linux 6.8 */
 #define VMEM_KERNEL_WP (UINT64_C(1) << 1)     /**< write-protect of anonymous memory, Linux 5.7 */
 #define VMEM_KERNEL_POISON (UINT64_C(1) << 2) /**< UFFDIO_POISON, Linux 6.6 */
 #define VMEM_KERNEL_SIGBUS (UINT64_C(1) << 3) /**< faults as SIGBUS, Linux 4.14 */
-#define VMEM_KERNEL_VECTOR_DISCARD (UINT64_C(1) << 4) /**< process_madvise(MADV_DONTNEED) on oneself, Linux 6.13 */
-#define VMEM_KERNEL_KERNEL_FAULTS (UINT64_C(1) << 5)  /**< faults from inside the kernel too: needed for KVM
+#define VMEM_KERNEL_VECTOR_DISCARD \
+	(UINT64_C(1) << 4) /**< process_madvise(MADV_DONTNEED) on oneself, Linux 6.13 */
+#define VMEM_KERNEL_KERNEL_FAULTS \
+	(UINT64_C(1) << 5) /**< faults from inside the kernel too: needed for KVM
                                                            and for system calls on guest memory */
 
 /** Make a manager and open its descriptors.
@@ -81,7 +92,8 @@ struct vmem_manager_metrics {
  *          CAP_SYS_PTRACE), -VMEM_EIO
  *  @threads any
  *  @since 1.0 */
-VMEM_API int vmem_manager_new(vmem_manager **ret_manager, const struct vmem_manager_opts *opts) VMEM_NODISCARD;
+VMEM_API int vmem_manager_new(vmem_manager **ret_manager,
+			      const struct vmem_manager_opts *opts) VMEM_NODISCARD;
 
 /** Stop the threads and free the manager. All regions must be detached.
  *  @return 0, -VMEM_EBUSY (regions are attached; nothing was freed)

@@ -21,7 +21,8 @@ enum vmem_page_state {
 	VMEM_PAGE_ABSENT = 0,   /**< never touched or discarded: reads as zero */
 	VMEM_PAGE_SOURCE = 1,   /**< not loaded yet: its bytes are with the caller */
 	VMEM_PAGE_RESIDENT = 2, /**< mapped and private to the guest */
-	VMEM_PAGE_CLEAN = 3,    /**< resident, not written since it came back; its ref is still valid */
+	VMEM_PAGE_CLEAN =
+		3, /**< resident, not written since it came back; its ref is still valid */
 	VMEM_PAGE_SHARED = 4,   /**< mapped copy-on-write to a frame shared with other pages */
 	VMEM_PAGE_STAGED = 5,   /**< taken out whole, not compressed */
 	VMEM_PAGE_STORING = 6,  /**< staged, and being saved */
@@ -48,16 +49,17 @@ enum vmem_fault_way {
 
 /** Options. Fields are only ever added at the end. */
 struct vmem_region_opts {
-	size_t size;    /**< sizeof(*this) as the caller compiled it */
-	uint64_t flags; /**< VMEM_REGION_*; an unknown bit is -VMEM_EINVAL */
-	uint64_t gpa;   /**< guest physical address of the first byte, page-aligned */
-	void *hva;      /**< where it is mapped, page-aligned (attach only) */
-	uint64_t bytes; /**< page multiple, 1 page .. 16 TiB */
-	uint32_t fault_way;          /**< enum vmem_fault_way */
-	uint32_t fault_around_pages; /**< most pages brought back by one fault, power of two, 1..64; 0: 16; 1: off */
-	uint64_t fault_deadline_ms;  /**< a load not over by then is given up and the page poisoned;
+	size_t size;        /**< sizeof(*this) as the caller compiled it */
+	uint64_t flags;     /**< VMEM_REGION_*; an unknown bit is -VMEM_EINVAL */
+	uint64_t gpa;       /**< guest physical address of the first byte, page-aligned */
+	void *hva;          /**< where it is mapped, page-aligned (attach only) */
+	uint64_t bytes;     /**< page multiple, 1 page .. 16 TiB */
+	uint32_t fault_way; /**< enum vmem_fault_way */
+	/** most pages brought back by one fault, power of two, 1..64; 0: 16; 1: off */
+	uint32_t fault_around_pages;
+	uint64_t fault_deadline_ms; /**< a load not over by then is given up and the page poisoned;
 	                                     1..86400000, 0: 10000 */
-	vmem_region *same_vm_as;     /**< NULL: a VM of its own; else a region of the same VM */
+	vmem_region *same_vm_as;    /**< NULL: a VM of its own; else a region of the same VM */
 
 	/** A page's bytes are gone (checksum, I/O error, deadline) and it is being poisoned. Called on a path
 	 *  that serves faults: it must not touch guest memory, block or call back. May be NULL. */
@@ -71,28 +73,28 @@ struct vmem_region_metrics {
 	uint64_t bytes;
 	uint64_t pages[VMEM_PAGE_STATES]; /**< pages by state, now */
 	uint64_t pinned_pages;
-	uint64_t staging_copies;     /**< pages in place whose copy in staging is not freed yet */
-	uint64_t faults;             /**< served: the sum of the next five */
-	uint64_t faults_zero;        /**< on absent pages */
-	uint64_t faults_staged;      /**< came back from staging */
-	uint64_t faults_stored;      /**< came back from the store */
-	uint64_t faults_write;       /**< first write to a clean page, or to one that was being taken */
-	uint64_t faults_redundant;   /**< the page was there already */
-	uint64_t prefetched;         /**< pages brought back beside a faulting one */
-	uint64_t stalls;             /**< faults that waited for a free frame */
+	uint64_t staging_copies; /**< pages in place whose copy in staging is not freed yet */
+	uint64_t faults;         /**< served: the sum of the next five */
+	uint64_t faults_zero;    /**< on absent pages */
+	uint64_t faults_staged;  /**< came back from staging */
+	uint64_t faults_stored;  /**< came back from the store */
+	uint64_t faults_write;   /**< first write to a clean page, or to one that was being taken */
+	uint64_t faults_redundant; /**< the page was there already */
+	uint64_t prefetched;       /**< pages brought back beside a faulting one */
+	uint64_t stalls;           /**< faults that waited for a free frame */
 	uint64_t stall_ns;
-	uint64_t lost;               /**< pages poisoned */
-	uint64_t fault_p50_ns;       /**< from the fault's arrival in the library to its answer */
+	uint64_t lost;         /**< pages poisoned */
+	uint64_t fault_p50_ns; /**< from the fault's arrival in the library to its answer */
 	uint64_t fault_p99_ns;
 	uint64_t fault_max_ns;
-	uint64_t taken_run;          /**< pages taken out by UFFDIO_MOVE */
-	uint64_t taken_scattered;    /**< pages taken out by write-protect, copy and discard */
-	uint64_t taken_clean;        /**< clean pages dropped */
-	uint64_t taken_undone;       /**< pages written while they were being taken, and left in place */
-	uint64_t unmovable;          /**< pages that the kernel held */
-	uint64_t saved;              /**< pages that went into the store */
-	uint64_t rejected;           /**< pages that the store refused */
-	uint64_t discarded;          /**< pages discarded by the VMM */
+	uint64_t taken_run;       /**< pages taken out by UFFDIO_MOVE */
+	uint64_t taken_scattered; /**< pages taken out by write-protect, copy and discard */
+	uint64_t taken_clean;     /**< clean pages dropped */
+	uint64_t taken_undone; /**< pages written while they were being taken, and left in place */
+	uint64_t unmovable;    /**< pages that the kernel held */
+	uint64_t saved;        /**< pages that went into the store */
+	uint64_t rejected;     /**< pages that the store refused */
+	uint64_t discarded;    /**< pages discarded by the VMM */
 };
 
 /** Attach memory. Pages that are present are resident, others absent. The guest must not run yet.
@@ -119,7 +121,8 @@ VMEM_API int vmem_region_alloc(vmem_region **ret_region, vmem_manager *manager,
 VMEM_API const char *vmem_region_why(const void *hva, uint64_t bytes);
 
 #define VMEM_DETACH_RESTORE 0u /**< bring every page back first; it must fit */
-#define VMEM_DETACH_DISCARD 1u /**< the guest is gone: drop everything. Memory of vmem_region_alloc() is
+#define VMEM_DETACH_DISCARD \
+	1u /**< the guest is gone: drop everything. Memory of vmem_region_alloc() is
                                     unmapped, attached memory is left without access (never as zeros) */
 
 /** Detach. No thread may touch the memory, and no other call on the region may run, until it returns
@@ -139,10 +142,12 @@ VMEM_API int vmem_region_page_state(const vmem_region *region, uint64_t gpa);
 /** Write into guest memory without faults, e.g. to load an image: whole pages, absent or stored ones too.
  *  Waits for free frames where needed. Not for pages that the guest uses at the same time.
  *  @param gpa,bytes  page-aligned
- *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_EIO
+ *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_EIO, -VMEM_ENOSPC (the budget cannot hold it, even
+ *          compressed: pages up to some point are written)
  *  @threads any
  *  @since 1.0 */
-VMEM_API int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint64_t bytes) VMEM_NODISCARD;
+VMEM_API int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data,
+			       uint64_t bytes) VMEM_NODISCARD;
 
 /** Read guest memory without making it resident, page by page; each page as it was at one moment, unless
  *  the guest writes to it at that moment.
@@ -150,7 +155,8 @@ VMEM_API int vmem_region_write(vmem_region *region, uint64_t gpa, const void *da
  *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_EIO (a poisoned page)
  *  @threads any
  *  @since 1.0 */
-VMEM_API int vmem_region_read(vmem_region *region, uint64_t gpa, void *data, uint64_t bytes) VMEM_NODISCARD;
+VMEM_API int vmem_region_read(vmem_region *region, uint64_t gpa, void *data,
+			      uint64_t bytes) VMEM_NODISCARD;
 
 /** Bring pages back and hold them (DMA, emulated devices). Counted: each pin needs its unpin; 65535 a page.
  *  @param gpa,bytes  rounded outwards to pages
@@ -176,7 +182,8 @@ VMEM_API int vmem_region_resolve(vmem_region *region, uint64_t gpa, int write) V
  *  @return 0, -VMEM_ERANGE, -VMEM_EBUSY (some pages are pinned; the others are dropped), -VMEM_EIO
  *  @threads any
  *  @since 1.0 */
-VMEM_API int vmem_region_discard(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_bytes);
+VMEM_API int vmem_region_discard(vmem_region *region, uint64_t gpa, uint64_t bytes,
+				 uint64_t *ret_bytes);
 
 /** Take resident pages out into staging now, whatever their age. Pinned pages stay.
  *  @param gpa,bytes  rounded inwards to pages
@@ -184,7 +191,8 @@ VMEM_API int vmem_region_discard(vmem_region *region, uint64_t gpa, uint64_t byt
  *  @return 0, -VMEM_ERANGE, -VMEM_ENOTSUP (this kernel cannot without VMEM_REGION_DMA_PINNED)
  *  @threads any, but not in a callback
  *  @since 1.0 */
-VMEM_API int vmem_region_stage(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_pages);
+VMEM_API int vmem_region_stage(vmem_region *region, uint64_t gpa, uint64_t bytes,
+			       uint64_t *ret_pages);
 
 /** vmem_region_stage() for single pages, each named by the guest physical address of its first byte, in
  *  ascending order: one batch, whichever way is cheaper.
@@ -199,7 +207,8 @@ VMEM_API int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, 
  *  @return 0, -VMEM_ERANGE, -VMEM_ENOSPC (budget), -VMEM_ENOMEM
  *  @threads any, but not in a callback
  *  @since 1.0 */
-VMEM_API int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_pages);
+VMEM_API int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes,
+			       uint64_t *ret_pages);
 
 /** Counters and gauges. @return 0, -VMEM_EINVAL @threads any @since 1.0 */
 VMEM_API int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *metrics);

@@ -22,13 +22,13 @@ typedef uint64_t vmem_store_token; /**< a load in progress; never 0 */
 struct vmem_store_opts {
 	size_t size;    /**< sizeof(*this) as the caller compiled it */
 	uint64_t flags; /**< 0; an unknown bit is -VMEM_EINVAL */
-	const struct vmem_allocator
-		*allocator; /**< for tables; NULL: libc (freestanding: -VMEM_EINVAL) */
+	/** for tables; NULL: libc (freestanding: -VMEM_EINVAL) */
+	const struct vmem_allocator *allocator;
 	const struct vmem_allocator *segments; /**< for the pool's segments; NULL: as allocator */
 	const struct vmem_env *env; /**< NULL: pthread and no log (freestanding: no locks) */
 	uint64_t budget_bytes;      /**< most bytes of segments, 0: no limit */
-	const struct vmem_codec *const *
-		codecs; /**< page codecs, the first is used on arrival; NULL: LZ4 (freestanding: none) */
+	/** page codecs, the first is used on arrival; NULL: LZ4 (freestanding: none) */
+	const struct vmem_codec *const *codecs;
 	uint32_t codec_count;      /**< 0..13 */
 	uint32_t parallel;         /**< calls that encode or decode at once, 1..64, 0: 8 */
 	uint32_t cpu;              /**< VMEM_CPU_* that may be used */
@@ -41,9 +41,9 @@ struct vmem_store_vm_opts {
 	size_t size;       /**< sizeof(*this) as the caller compiled it */
 	uint64_t flags;    /**< 0 */
 	uint64_t vm_bytes; /**< guest memory of the VM, for its cap */
-	uint32_t
-		cap_percent; /**< most pool bytes of this VM, in percent of vm_bytes, 1..100; 0: no cap.
-	                          Pages that are being saved when it is reached may go past it */
+	/** most pool bytes of this VM, in percent of vm_bytes, 1..100; 0: no cap. Pages that are
+	 *  being saved when it is reached may go past it */
+	uint32_t cap_percent;
 };
 
 /** What became of stored pages: of one VM, or of all. */

@@ -203,6 +203,35 @@ static void forget(struct vmem_pool *p, uint32_t handle)
 	vmemi_handle_free(p, handle);
 }
 
+/* Whether a stream is found faster in the index, which is read from end to end at about a nanosecond an
+ * entry, than by walking its segments, where each header is a miss of the cache. Stream locked. */
+static bool is_large_part(const struct vmem_pool *p, const struct vmemi_stream *s)
+{
+	return s->objects * 64 > vmemi_index_end(p);
+}
+
+/* Frees the index entries of all objects of a stream that does not exist any more. */
+static void forget_stream(struct vmem_pool *p, struct vmemi_stream *s)
+{
+	const uint32_t chunk = 1u << VMEMI_INDEX_CHUNK_SHIFT;
+
+	for (uint32_t first = 0, end = vmemi_index_end(p); first < end; first += chunk) {
+		vmemi_lock(&s->lock); /* not for long: others may want to read its counters */
+		for (uint32_t handle = first; handle < first + chunk; handle++) {
+			uint64_t entry = atomic_load_explicit(vmemi_index_at(p, handle),
+							      memory_order_acquire);
+			struct vmemi_segment *seg;
+
+			if (!vmemi_entry_is_live(entry))
+				continue;
+			seg = vmemi_segment_at(p, vmemi_entry_segment(entry));
+			if (atomic_load_explicit(&seg->stream, memory_order_relaxed) == s->id)
+				forget(p, handle);
+		}
+		vmemi_unlock(&s->lock);
+	}
+}
+
 /* Frees the index entries of all objects in a segment. Stream locked. */
 static void forget_objects(struct vmem_pool *p, uint32_t number)
 {
@@ -234,25 +263,29 @@ static void forget_objects(struct vmem_pool *p, uint32_t number)
 int vmem_pool_stream_drop(vmem_pool *p, uint32_t stream)
 {
 	struct vmemi_stream *s = vmemi_stream_at(p, stream);
+	bool existed, large;
 	uint32_t number;
-	bool existed;
 
 	if (!s)
 		return -VMEM_ENOENT;
 	vmemi_lock(&p->work); /* no compaction is in it now, and none finds it any more */
 	vmemi_lock(&s->lock);
 	existed = s->exists;
+	large = is_large_part(p, s);
 	s->exists = false;
 	vmemi_stream_rank(p, s, true);
 	vmemi_unlock(&s->lock);
 	vmemi_unlock(&p->work);
 	if (!existed)
 		return -VMEM_ENOENT;
+	if (large)
+		forget_stream(p, s);
 	do {
 		vmemi_lock(&s->lock);
 		number = s->oldest;
 		if (number) {
-			forget_objects(p, number);
+			if (!large)
+				forget_objects(p, number);
 			vmemi_stream_detach(p, s, number);
 		} else {
 			s->objects = s->payload_bytes = 0;

@@ -48,8 +48,8 @@ enum vmemi_segment_state {
 
 /* Segments are named by number, 0 is none. The first cache line is what loads use. */
 struct vmemi_segment {
-	_Alignas(64) _Atomic uint64_t
-		pins;            /* atomic; readers, and VMEMI_PIN_WRITER for each writer */
+	/* atomic; readers, and VMEMI_PIN_WRITER for each writer */
+	_Alignas(64) _Atomic uint64_t pins;
 	unsigned char *memory;   /* pool, while there are no objects; else constant */
 	_Atomic uint32_t stream; /* atomic; the stream's lock for writing */
 
@@ -60,10 +60,10 @@ struct vmemi_segment {
 	uint32_t lost;              /* stream; grains that compaction would win */
 	uint32_t scanned;           /* work; below this grain, compaction has moved everything */
 	uint32_t older, younger;    /* stream */
-	uint32_t class_previous,
-		class_next; /* stream; in the list of its class, if that is not 0 */
-	uint32_t next;      /* pool; in the list of its state */
-	uint64_t sequence;  /* stream; age, not decreasing from older to younger */
+	/* stream; in the list of its class, if that is not 0 */
+	uint32_t class_previous, class_next;
+	uint32_t next;     /* pool; in the list of its state */
+	uint64_t sequence; /* stream; age, not decreasing from older to younger */
 };
 
 enum vmemi_segment_purpose {
@@ -156,8 +156,8 @@ struct vmem_pool {
 	const struct vmem_codec *codec[VMEM_CODEC_MAX + 1]; /* by id */
 	const struct vmem_codec *first_codec;               /* of the caller's table, else raw */
 	size_t context_at[VMEM_CODEC_MAX + 1];              /* in a slot */
-	unsigned char
-		*slots; /* for encoding: 4 KiB for the result, then a context for each codec */
+	/* for encoding: 4 KiB for the result, then a context for each codec */
+	unsigned char *slots;
 	size_t slot_bytes;
 	uint32_t slot_count;
 	uint32_t reserve_target;
@@ -174,8 +174,8 @@ struct vmem_pool {
 
 	/* Atomic, all of them. */
 	_Atomic uint64_t corrupt;
-	_Atomic uint64_t
-		corrupt_note[VMEMI_CORRUPT_NOTES]; /* handle << 16 | stream, to be logged */
+	/* handle << 16 | stream, to be logged */
+	_Atomic uint64_t corrupt_note[VMEMI_CORRUPT_NOTES];
 	_Atomic uint32_t refused; /* a save found no room since work() last looked */
 	_Atomic uint64_t compactions;
 	_Atomic uint64_t moved_bytes;

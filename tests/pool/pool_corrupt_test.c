@@ -51,14 +51,14 @@ static void flip_everywhere(vmem_pool *pool, vmem_pool_handle handle, enum vmemt
 			struct vmemt_page page;
 			int err;
 
-			object[at] ^= flip;
+			object[at] = (unsigned char)(object[at] ^ flip);
 			err = vmem_pool_load_page(pool, handle, page.bytes);
 			if (err)
 				refused++;
 			else /* LZ4 may say the same thing in two ways; a header may not */
 				cr_assert(at >= HEADER && vmemt_page_is(page.bytes, kind, seed));
 			cr_assert(!err || err == -VMEM_EBADMSG);
-			object[at] ^= flip;
+			object[at] = (unsigned char)(object[at] ^ flip);
 		}
 	}
 	cr_assert_eq(stats_of(pool).corrupt, refused);

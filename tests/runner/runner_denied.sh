@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # RUNNER DENY: without KVM, and without the right to use userfaultfd, it says what to do.
+# shellcheck source-path=SCRIPTDIR source=runner_lib.sh
 . "$(dirname "$0")/runner_lib.sh"
 deny=$2
 small='--quiet --vms 1 --mem 32M --budget 80% --seconds 1'

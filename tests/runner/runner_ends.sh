@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # RUNNER OUTSIDE: Ctrl-C ends it cleanly, at any time; kill -9 leaves nothing behind.
+# shellcheck source-path=SCRIPTDIR source=runner_lib.sh
 . "$(dirname "$0")/runner_lib.sh"
 outside=$2
 log=$scratch/log.txt

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # RUNNER BACKEND FAULT_WAY: short runs that must be right, and damage that must be found.
+# shellcheck source-path=SCRIPTDIR source=runner_lib.sh
 . "$(dirname "$0")/runner_lib.sh"
 backend=$2
 way=$3

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # RUNNER: bad options and input are refused with a message that says what to do.
+# shellcheck source-path=SCRIPTDIR source=runner_lib.sh
 . "$(dirname "$0")/runner_lib.sh"
 
 run 0 "$runner" --help

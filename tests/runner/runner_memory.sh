@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # RUNNER: each allocation fails once in turn. It ends with a message and nothing worse, or, where the
 # library can do without, every page is still right.
+# shellcheck source-path=SCRIPTDIR source=runner_lib.sh
 . "$(dirname "$0")/runner_lib.sh"
 backend='--backend thread'
 if { true <>/dev/kvm; } 2>/dev/null; then

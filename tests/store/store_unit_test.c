@@ -93,7 +93,7 @@ Test(store, each_kind_comes_back)
 	vmem_store_ref ref[VMEMT_PAGE_KINDS];
 	struct vmem_store_account a;
 
-	for (int k = 0; k < VMEMT_PAGE_KINDS; k++)
+	for (uint32_t k = 0; k < VMEMT_PAGE_KINDS; k++)
 		ref[k] = save(k, 7 + (uint64_t)k);
 	a = account_of(vm);
 	cr_assert_eq(a.pages, 5);
@@ -102,12 +102,12 @@ Test(store, each_kind_comes_back)
 	cr_assert_eq(a.pages_raw, 1);
 	cr_assert_eq(a.logical_bytes, 5 * VMEM_PAGE_SIZE);
 	cr_assert_eq(a.saves, 5);
-	for (int k = 0; k < VMEMT_PAGE_KINDS; k++) {
+	for (uint32_t k = 0; k < VMEMT_PAGE_KINDS; k++) {
 		assert_loads(ref[k], k, 7 + (uint64_t)k);
 		assert_loads(ref[k], k, 7 + (uint64_t)k); /* a load does not consume */
 	}
 	cr_assert_eq(account_of(vm).loads, 10);
-	for (int k = 0; k < VMEMT_PAGE_KINDS; k++)
+	for (uint32_t k = 0; k < VMEMT_PAGE_KINDS; k++)
 		cr_assert_eq(vmem_store_drop(store, vm, ref[k]), 0);
 	a = account_of(vm);
 	cr_assert_eq(a.pages | a.pages_same | a.pages_compressed | a.pages_raw, 0);
@@ -384,7 +384,7 @@ Test(store, refs_of_others_are_refused)
 
 Test(store, second_drop_is_refused)
 {
-	for (int k = 0; k < VMEMT_PAGE_KINDS; k++) {
+	for (uint32_t k = 0; k < VMEMT_PAGE_KINDS; k++) {
 		vmem_store_ref ref = save(k, 3);
 
 		cr_assert_eq(vmem_store_drop(store, vm, ref), 0);
@@ -397,7 +397,7 @@ Test(store, peek_is_no_use)
 {
 	struct vmemt_page page;
 
-	for (int k = 0; k < VMEMT_PAGE_KINDS; k++) {
+	for (uint32_t k = 0; k < VMEMT_PAGE_KINDS; k++) {
 		vmem_store_ref ref = save(k, 3);
 
 		cr_assert_eq(vmem_store_peek(store, vm, 3, ref, &page, NULL), 0);
@@ -453,14 +453,14 @@ Test(store, dropped_vm_leaves_nothing)
 	cr_assert_eq(vmem_store_add_vm(store, NULL, &other), 0);
 	for (uint64_t i = 0; i < 200; i++)
 		ref[i % VMEMT_PAGE_KINDS] = save(i % VMEMT_PAGE_KINDS, i);
-	for (int k = 0; k < VMEMT_PAGE_KINDS; k++)
+	for (uint32_t k = 0; k < VMEMT_PAGE_KINDS; k++)
 		assert_loads(ref[k], k, 195 + (uint64_t)k);
 	before = total();
 	cr_assert_eq(vmem_store_drop_vm(store, vm), 0);
 	cr_assert_eq(vmem_store_drop_vm(store, vm), -VMEM_ENOENT);
 	cr_assert_eq(vmem_store_set_cap(store, vm, 0), -VMEM_ENOENT);
 	cr_assert_eq(vmem_store_vm_account(store, vm, &after), -VMEM_ENOENT);
-	for (int k = 0; k < VMEMT_PAGE_KINDS; k++)
+	for (uint32_t k = 0; k < VMEMT_PAGE_KINDS; k++)
 		assert_no_such(vm, ref[k]);
 	after = total();
 	cr_assert_eq(after.pages | after.physical_bytes, 0);
@@ -538,7 +538,7 @@ Test(store_opts, works_without_locks)
 	struct vmem_store_opts opts = { .size = sizeof(opts), .env = &no_locks };
 
 	make(&opts);
-	for (int k = 0; k < VMEMT_PAGE_KINDS; k++)
+	for (uint32_t k = 0; k < VMEMT_PAGE_KINDS; k++)
 		assert_loads(save(k, 1), k, 1);
 }
 
@@ -556,9 +556,10 @@ Test(store_opts, metadata_is_what_the_allocator_gave)
 	for (uint64_t i = 0; i < 1000; i++)
 		save(VMEMT_PAGE_TEXT, i);
 	a = total();
-	cr_assert_eq(a.segment_bytes, segments.live_bytes);
-	cr_assert_geq(a.metadata_bytes, tables.live_bytes);
-	cr_assert_leq(a.metadata_bytes, tables.live_bytes + 16384, "locks come from elsewhere");
+	cr_assert_eq(a.segment_bytes, (uint64_t)segments.live_bytes);
+	cr_assert_geq(a.metadata_bytes, (uint64_t)tables.live_bytes);
+	cr_assert_leq(a.metadata_bytes, (uint64_t)tables.live_bytes + 16384,
+		      "locks come from elsewhere");
 	vmem_store_free(store);
 	store = NULL;
 	cr_assert_eq(tables.live_bytes, 0);

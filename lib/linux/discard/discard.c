@@ -43,7 +43,7 @@ static void flush(struct batch *b)
 		if (kept)
 			b->error = -VMEM_EIO;
 		else
-			vmemi_count(&b->r->counters.discarded, 1);
+			vmemi_tally(&b->r->counters.discarded, 1);
 	}
 	b->count = 0;
 }

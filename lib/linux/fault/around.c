@@ -44,7 +44,7 @@ static void install_run(struct vmem_region *r, uint64_t first, unsigned count, c
 	for (unsigned i = 0; i < count; i++) {
 		if (i < done) {
 			vmemi_region_end(r, first + i, VMEMI_PAGE_ARRIVE, 0);
-			vmemi_count(&r->counters.prefetched, 1);
+			vmemi_tally(&r->counters.prefetched, 1);
 		} else {
 			vmemi_region_end(r, first + i, VMEMI_PAGE_RETURN, old[i]);
 		}

@@ -123,18 +123,24 @@ static int write_present(struct vmem_region *r, uint64_t page, const void *data)
 	if (error)
 		return error;
 	memcpy(vmemi_region_page(r, page), data, VMEM_PAGE_SIZE);
+	atomic_store_explicit(&r->heat[page], 0,
+			      memory_order_relaxed); /* what held for the old bytes */
 	return vmem_region_unpin(r, vmemi_region_gpa(r, page), VMEM_PAGE_SIZE);
 }
 
-static void wait_for_room(struct vmem_region *r)
+/* 0, or -VMEM_ENOSPC: no room is to be had. */
+static int wait_for_room(struct vmem_region *r)
 {
 	struct vmemi_host *host = r->host;
 	bool (*make_room)(struct vmemi_host *) = atomic_load(&host->make_room);
 	uint32_t sequence = atomic_load(&host->frames.sequence);
 
+	if (atomic_load(&host->stuck))
+		return -VMEM_ENOSPC;
 	vmemi_host_kick_reclaim(host);
 	if (!make_room || !make_room(host))
 		vmemi_frames_wait(&host->frames, sequence, 10000000);
+	return 0;
 }
 
 int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint64_t bytes)
@@ -161,7 +167,7 @@ int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint6
 				n--;
 			}
 		} else if (vmemi_page_state(vmemi_region_word(region, page)) == VMEM_PAGE_ABSENT) {
-			wait_for_room(region);
+			error = wait_for_room(region);
 		} else {
 			error = write_present(region, page, src);
 			page++;

@@ -70,16 +70,16 @@ static void answered(struct vmemi_handler *h, struct held *e)
 
 	vmemi_latency_add(&e->region->latency, now - e->arrived_ns);
 	if (e->why == HELD_FRAME) {
-		vmemi_count(&e->region->counters.stall_ns, now - e->arrived_ns);
-		vmemi_count(&h->host->stall_ns, now - e->arrived_ns);
+		vmemi_tally(&e->region->counters.stall_ns, now - e->arrived_ns);
+		vmemi_tally(&h->host->stall_ns, now - e->arrived_ns);
 	}
 }
 
 static void stall(struct vmemi_handler *h, struct held *e)
 {
 	if (e->why != HELD_FRAME) {
-		vmemi_count(&e->region->counters.stalls, 1);
-		vmemi_count(&h->host->stalls, 1);
+		vmemi_tally(&e->region->counters.stalls, 1);
+		vmemi_tally(&h->host->stalls, 1);
 	}
 	e->why = HELD_FRAME;
 }

@@ -23,16 +23,16 @@ static void count_arrival(struct vmem_region *r, struct vmemi_fault *f, enum vme
 	struct vmemi_region_counters *c = &r->counters;
 
 	if (!f->demand) {
-		vmemi_count(&c->prefetched, 1);
+		vmemi_tally(&c->prefetched, 1);
 		return;
 	}
 	heat_up(r, f->page, from);
 	if (from == VMEM_PAGE_ABSENT)
-		vmemi_count(&c->faults_zero, 1);
+		vmemi_tally(&c->faults_zero, 1);
 	else if (from == VMEM_PAGE_STORED)
-		vmemi_count(&c->faults_stored, 1);
+		vmemi_tally(&c->faults_stored, 1);
 	else
-		vmemi_count(&c->faults_staged, 1);
+		vmemi_tally(&c->faults_staged, 1);
 }
 
 /* The claimed page's bytes are gone: the VMM is told, then the page is an error to touch. Where the
@@ -43,7 +43,7 @@ static enum vmemi_served lose(struct vmem_region *r, uint64_t page, int error,
 {
 	uint64_t old;
 
-	vmemi_count(&r->counters.lost, 1);
+	vmemi_tally(&r->counters.lost, 1);
 	if (r->opts.on_lost)
 		r->opts.on_lost(r->opts.context, vmemi_region_gpa(r, page), error);
 	if (vmemi_region_step(r, page, VMEMI_PAGE_LOSE, 0, &old)) {
@@ -87,7 +87,7 @@ static enum vmemi_served install(struct vmem_region *r, struct vmemi_fault *f, u
 		/* The guest has a page there: it counts, and who waits is woken. */
 		vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE, 0);
 		vmemi_uffd_wake(r->uffd, dst, VMEM_PAGE_SIZE);
-		vmemi_count(&r->counters.faults_redundant, f->demand);
+		vmemi_tally(&r->counters.faults_redundant, f->demand);
 		return VMEMI_SERVED;
 	}
 	if (error)
@@ -196,10 +196,10 @@ static enum vmemi_served unprotect(struct vmem_region *r, struct vmemi_fault *f)
 	}
 	vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE, 0);
 	if (old & VMEMI_PAGE_LEAVING)
-		vmemi_count(&r->counters.taken_undone, 1);
+		vmemi_tally(&r->counters.taken_undone, 1);
 	if (vmemi_page_state(old) == VMEM_PAGE_CLEAN)
 		vmemi_region_note_clean(r, 1, 0);
-	vmemi_count(&r->counters.faults_write, 1);
+	vmemi_tally(&r->counters.faults_write, 1);
 	return VMEMI_SERVED;
 }
 
@@ -211,7 +211,7 @@ static enum vmemi_served redundant(struct vmem_region *r, struct vmemi_fault *f)
 	unsigned char *address = vmemi_region_page(r, f->page);
 	uint64_t old;
 
-	vmemi_count(&r->counters.faults_redundant, 1);
+	vmemi_tally(&r->counters.faults_redundant, 1);
 	vmemi_uffd_wake(r->uffd, address, VMEM_PAGE_SIZE);
 	if (atomic_exchange(&r->redundant_page, f->page) != f->page) {
 		atomic_store(&r->redundant_streak, 0);
@@ -240,7 +240,10 @@ enum vmemi_served vmemi_serve(struct vmem_region *r, struct vmemi_fault *f)
 	case VMEM_PAGE_SHARED:
 		return f->kind == VMEMI_FAULT_PROTECTED ? unprotect(r, f) : redundant(r, f);
 	case VMEM_PAGE_ARRIVING: return VMEMI_PUT_OFF;
-	case VMEM_PAGE_POISONED: return VMEMI_POISONED;
+	case VMEM_PAGE_POISONED:
+		if (f->kind == VMEMI_FAULT_MISSING && (r->host->features & VMEM_KERNEL_POISON))
+			vmemi_uffd_poison(r->uffd, vmemi_region_page(r, f->page), VMEM_PAGE_SIZE);
+		return VMEMI_POISONED; /* (the first attempt may have failed) */
 	default:
 		if (leaving)
 			return VMEMI_PUT_OFF;
@@ -286,8 +289,8 @@ static void wait_for_frame(struct vmem_region *r, struct vmemi_fault *f, uint32_
 	if (!f->may_reclaim || !make_room || !make_room(host))
 		vmemi_frames_wait(&host->frames, sequence, 10000000);
 	waited = host->k->clock_ns() - start;
-	vmemi_count(&r->counters.stall_ns, waited);
-	vmemi_count(&host->stall_ns, waited);
+	vmemi_tally(&r->counters.stall_ns, waited);
+	vmemi_tally(&host->stall_ns, waited);
 }
 
 void vmemi_serve_want(struct vmem_region *r, uint64_t page)
@@ -322,8 +325,8 @@ enum vmemi_served vmemi_serve_wait(struct vmem_region *r, struct vmemi_fault *f)
 		case VMEMI_POISONED: return VMEMI_POISONED;
 		case VMEMI_NO_FRAME:
 			if (!stalled) {
-				vmemi_count(&r->counters.stalls, 1);
-				vmemi_count(&host->stalls, 1);
+				vmemi_tally(&r->counters.stalls, 1);
+				vmemi_tally(&host->stalls, 1);
 			}
 			stalled = true;
 			wait_for_frame(r, f, sequence);

@@ -27,8 +27,8 @@ struct vmemi_fault {
 	bool force;  /* take a frame even if the budget has none */
 	bool may_reclaim; /* the caller may do the library's work where no thread does (not in a signal) */
 	bool take_slow; /* the caller can wait for a slow load: then these are set: */
-	unsigned char
-		*buffer; /* holds the page when the load is over; give it to vmemi_serve_loaded() */
+	/* holds the page when the load is over; give it to vmemi_serve_loaded() */
+	unsigned char *buffer;
 	vmem_store_token token;
 	vmem_store_ref late_ref; /* given up: to be dropped when the load is over */
 };

@@ -331,7 +331,7 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	int error;
 
 	/* No page is taken from here on. */
-	vmemi_lock(&m->reclaim->lock);
+	vmemi_reclaim_enter(m->reclaim);
 	if (how == VMEM_DETACH_RESTORE) {
 		atomic_store(&r->restoring, 1);
 		error = restore(m, r);
@@ -341,7 +341,7 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	}
 	if (!error)
 		vmemi_host_remove(&m->host, r->slot);
-	vmemi_unlock(&m->reclaim->lock);
+	vmemi_reclaim_leave(m->reclaim);
 	if (error)
 		return error;
 	/* Slow loads write into our buffers and hold refs. */

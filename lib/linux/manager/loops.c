@@ -6,39 +6,64 @@
 #define PIECE_PAGES 1024 /* of one round, between two looks at the world */
 #define PAGES_PER_US 4   /* about what a round handles, for turning a time into pages */
 #define IDLE_MS 100
-#define STUCK_MS 20
+#define HUNGRY_MS 10 /* between two rounds that find nothing */
+#define STUCK_AFTER_NS 100000000
 
 static void tell_stuck(struct vmem_manager *m, bool stuck)
 {
 	struct vmemi_frames *f = &m->host.frames;
 
-	if (atomic_exchange(&m->is_stuck, stuck) == stuck)
+	if (!stuck)
+		atomic_store(&m->nothing_since_ns, 0);
+	if (atomic_exchange(&m->host.stuck, stuck) == stuck)
 		return;
 	if (stuck)
-		vmemi_count(&m->stuck, 1);
+		vmemi_tally(&m->stuck, 1);
 	if (m->opts.on_event)
 		m->opts.on_event(m->opts.context, stuck ? VMEM_MANAGER_STUCK : VMEM_MANAGER_UNSTUCK,
 				 vmemi_frames_used(f), atomic_load(&f->budget_bytes));
 }
 
-bool vmemi_manager_reclaim(struct vmem_manager *m, uint64_t max_pages)
+/* A round without a victim is nothing to tell: hot pages cool, saves end. A tenth of a second is. */
+static void found_nothing(struct vmem_manager *m)
+{
+	uint64_t now = m->host.k->clock_ns(), since = atomic_load(&m->nothing_since_ns);
+
+	if (!since)
+		atomic_store(&m->nothing_since_ns, now);
+	else if (now - since >= STUCK_AFTER_NS)
+		tell_stuck(m, true);
+}
+
+/* One piece; the caller has entered reclaim. */
+static bool reclaim_piece(struct vmem_manager *m, uint64_t max_pages)
 {
 	struct vmemi_frames *f = &m->host.frames;
 	uint64_t reserve = atomic_load(&f->reserve_bytes), start = m->host.k->cpu_clock_ns();
 	uint64_t progress, target;
-	bool stuck;
 
-	vmemi_lock(&m->reclaim->lock);
 	atomic_store(&m->host.reclaim_kicked, 0);
 	target = vmemi_frames_free(f) < reserve ? reserve + reserve / 2 : 0;
 	progress = vmemi_reclaim_round(m->reclaim, target, max_pages);
-	vmemi_unlock(&m->reclaim->lock);
-	vmemi_count(&m->reclaim_ns, m->host.k->cpu_clock_ns() - start);
-	vmemi_count(&m->reclaim_rounds, 1);
-	stuck = target && !progress && !atomic_load(&m->detaching) &&
-		vmemi_frames_free(f) <= atomic_load(&f->floor_bytes) + VMEM_PAGE_SIZE;
-	tell_stuck(m, stuck);
+	vmemi_tally(&m->reclaim_ns, m->host.k->cpu_clock_ns() - start);
+	vmemi_tally(&m->reclaim_rounds, 1);
+	if (target && !progress && !atomic_load(&m->detaching) &&
+	    vmemi_frames_free(f) <= atomic_load(&f->floor_bytes) + VMEM_PAGE_SIZE)
+		found_nothing(m);
+	else
+		tell_stuck(m, false);
 	return progress && vmemi_frames_free(f) < reserve;
+}
+
+bool vmemi_manager_reclaim(struct vmem_manager *m, uint64_t max_pages)
+{
+	bool more;
+
+	if (!vmemi_reclaim_try(m->reclaim))
+		return true; /* somebody is at it */
+	more = reclaim_piece(m, max_pages);
+	vmemi_reclaim_leave(m->reclaim);
+	return more;
 }
 
 bool vmemi_manager_make_room(struct vmemi_host *host)
@@ -60,7 +85,7 @@ static void *fault_loop(void *context)
 {
 	struct vmem_manager *m = context;
 
-	vmemi_handler_run(m->handler, &m->stop);
+	vmemi_handler_run(m->handler, &m->stop_faults);
 	return NULL;
 }
 
@@ -76,12 +101,13 @@ static void *reclaim_loop(void *context)
 	struct vmem_manager *m = context;
 	struct vmemi_host *host = &m->host;
 
-	while (!atomic_load(&m->stop)) {
+	while (!atomic_load(&m->stop_reclaim)) {
 		struct pollfd fd = { .fd = host->reclaim_fd, .events = POLLIN };
 
 		if (vmemi_manager_reclaim(m, PIECE_PAGES))
 			continue;
-		if (host->k->poll(&fd, 1, atomic_load(&m->is_stuck) ? STUCK_MS : IDLE_MS) > 0)
+		if (host->k->poll(&fd, 1, atomic_load(&m->nothing_since_ns) ? HUNGRY_MS : IDLE_MS) >
+		    0)
 			clear(host->k, host->reclaim_fd);
 	}
 	return NULL;
@@ -114,11 +140,12 @@ int vmem_manager_thread_start(vmem_manager *manager)
 		return -VMEM_EINVAL;
 	if (manager->running)
 		return -VMEM_EBUSY;
-	atomic_store(&manager->stop, 0);
+	atomic_store(&manager->stop_faults, 0);
+	atomic_store(&manager->stop_reclaim, 0);
 	if (start(&manager->fault_thread, fault_loop, manager))
 		return -VMEM_ENOMEM;
 	if (start(&manager->reclaim_thread, reclaim_loop, manager)) {
-		atomic_store(&manager->stop, 1);
+		atomic_store(&manager->stop_faults, 1);
 		end_thread(manager, manager->fault_thread);
 		return -VMEM_ENOMEM;
 	}
@@ -132,8 +159,10 @@ void vmem_manager_thread_stop(vmem_manager *manager)
 {
 	if (!manager || !manager->running)
 		return;
-	atomic_store(&manager->stop, 1);
+	/* Reclaim first: it may be waiting for a fault. */
+	atomic_store(&manager->stop_reclaim, 1);
 	end_thread(manager, manager->reclaim_thread);
+	atomic_store(&manager->stop_faults, 1);
 	end_thread(manager, manager->fault_thread);
 	atomic_store(&manager->host.make_room, vmemi_manager_make_room);
 	atomic_store(&manager->host.serve_faults, vmemi_manager_serve_faults);

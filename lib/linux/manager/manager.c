@@ -10,6 +10,8 @@
 
 #define MIB (UINT64_C(1) << 20)
 #define BUDGET_MIN (4 * MIB)
+/* A page that does not shrink by an eighth is not worth its way back. */
+#define OBJECT_MAX 3584
 /* What reclaim needs while it makes room: a segment, and the copies of a scattered batch. */
 #define FLOOR_MIN (VMEM_POOL_SEGMENT_BYTES + (uint64_t)VMEMI_SCATTER_BATCH * VMEM_PAGE_SIZE)
 
@@ -23,7 +25,7 @@ static int take_opts(struct vmem_manager_opts *o, const struct vmem_manager_opts
 	    (o->budget_bytes && o->budget_bytes < BUDGET_MIN))
 		return -VMEM_EINVAL;
 	if (!o->max_object_bytes)
-		o->max_object_bytes = 3072;
+		o->max_object_bytes = OBJECT_MAX;
 	if (!o->fault_spin_us)
 		o->fault_spin_us = 50;
 	return 0;
@@ -246,11 +248,11 @@ int vmem_manager_set_budget(vmem_manager *manager, uint64_t budget_bytes)
 	if (!manager)
 		return -VMEM_EINVAL;
 	host = &manager->host;
-	vmemi_lock(&manager->reclaim->lock);
+	vmemi_reclaim_enter(manager->reclaim);
 	held += vmemi_host_pinned(host) * VMEM_PAGE_SIZE + atomic_load(&host->metadata.bytes);
 	if (!budget_bytes || budget_bytes >= held)
 		set_marks(manager, budget_bytes);
-	vmemi_unlock(&manager->reclaim->lock);
+	vmemi_reclaim_leave(manager->reclaim);
 	if (budget_bytes && budget_bytes < held)
 		return -VMEM_EINVAL;
 	vmemi_host_freed(host);

@@ -16,11 +16,12 @@ struct vmem_manager {
 	int epoll;                     /* readable when vmem_manager_step() has work */
 
 	pthread_t fault_thread, reclaim_thread;
-	bool running;               /* the serial caller's */
-	_Atomic uint32_t stop;      /* atomic; both threads end */
-	_Atomic uint32_t leave;     /* atomic; vmem_manager_run() returns */
-	_Atomic uint32_t detaching; /* atomic; the budget is not kept meanwhile */
-	_Atomic uint32_t is_stuck;  /* atomic; written by who reclaims */
+	bool running;                               /* the serial caller's */
+	_Atomic uint32_t stop_faults, stop_reclaim; /* atomic; the threads end */
+	_Atomic uint32_t leave;                     /* atomic; vmem_manager_run() returns */
+	_Atomic uint32_t detaching;                 /* atomic; the budget is not kept meanwhile */
+	/* atomic; reclaim finds nothing since then; 0: it does */
+	_Atomic uint64_t nothing_since_ns;
 	_Atomic uint64_t reclaim_ns, reclaim_rounds, stuck; /* atomic; counters */
 };
 

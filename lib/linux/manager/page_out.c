@@ -22,10 +22,10 @@ int vmem_region_stage(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 	for (uint64_t done = 0; done < count; done += PIECE) {
 		uint64_t n = count - done < PIECE ? count - done : PIECE;
 
-		vmemi_lock(&rc->lock);
+		vmemi_reclaim_enter(rc);
 		vmemi_staging_free(rc, region); /* a page whose copy is still there cannot leave */
 		taken += vmemi_take_range(rc, region, first + done, n, UINT8_MAX);
-		vmemi_unlock(&rc->lock);
+		vmemi_reclaim_leave(rc);
 	}
 	if (ret_pages)
 		*ret_pages = taken;
@@ -46,7 +46,7 @@ int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, uint32_t 
 		if (vmemi_region_span(region, gpas[i], VMEM_PAGE_SIZE, false, &page, &n))
 			return -VMEM_ERANGE;
 	}
-	vmemi_lock(&rc->lock);
+	vmemi_reclaim_enter(rc);
 	vmemi_staging_free(rc, region);
 	for (uint32_t i = 0; i < count;) {
 		uint32_t run = 1;
@@ -58,7 +58,7 @@ int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, uint32_t 
 		i += run;
 	}
 	taken += vmemi_take_flush(rc, region);
-	vmemi_unlock(&rc->lock);
+	vmemi_reclaim_leave(rc);
 	if (ret_pages)
 		*ret_pages = taken;
 	return 0;
@@ -73,9 +73,9 @@ int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 	for (uint64_t done = 0; done < count && !error; done += PIECE) {
 		uint64_t n = count - done < PIECE ? count - done : PIECE;
 
-		vmemi_lock(&rc->lock);
+		vmemi_reclaim_enter(rc);
 		error = vmemi_settle_range(rc, region, first + done, n, &saved);
-		vmemi_unlock(&rc->lock);
+		vmemi_reclaim_leave(rc);
 		total += saved;
 	}
 	if (ret_pages && error != -VMEM_ERANGE)

@@ -15,11 +15,6 @@ int vmemi_reclaim_new(struct vmemi_reclaim **ret_reclaim, struct vmemi_host *hos
 
 	if (!rc)
 		return -VMEM_ENOMEM;
-	if (vmemi_lock_init(&rc->lock, host->env)) {
-		vmemi_free(&host->metadata.allocator, rc, sizeof(*rc),
-			   _Alignof(struct vmemi_reclaim));
-		return -VMEM_ENOMEM;
-	}
 	rc->host = host;
 	atomic_init(&rc->cost.run_min, VMEMI_RUN_MIN);
 	*ret_reclaim = rc;
@@ -30,8 +25,23 @@ void vmemi_reclaim_free(struct vmemi_reclaim *rc)
 {
 	if (!rc)
 		return;
-	vmemi_lock_destroy(&rc->lock);
 	vmemi_free(&rc->host->metadata.allocator, rc, sizeof(*rc), _Alignof(struct vmemi_reclaim));
+}
+
+bool vmemi_reclaim_try(struct vmemi_reclaim *rc)
+{
+	return !atomic_exchange(&rc->busy, 1);
+}
+
+void vmemi_reclaim_enter(struct vmemi_reclaim *rc)
+{
+	while (!vmemi_reclaim_try(rc))
+		vmemi_relax(rc->host->env);
+}
+
+void vmemi_reclaim_leave(struct vmemi_reclaim *rc)
+{
+	atomic_store(&rc->busy, 0);
 }
 
 struct totals {

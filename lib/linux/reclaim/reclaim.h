@@ -30,7 +30,7 @@ struct vmemi_cost {
 /* A reclaim loop's working memory, so that it allocates nothing while it works. */
 struct vmemi_reclaim {
 	struct vmemi_host *host;
-	struct vmemi_lock lock; /* one loop, or call of the VMM, at a time; guards all below */
+	_Atomic uint32_t busy; /* one loop, or call of the VMM, at a time; guards all below */
 	struct vmemi_cost cost;
 	uint64_t staging_pages; /* most that the second chance may hold */
 	uint64_t since_gain;    /* pages taken since any frame was really freed */
@@ -45,11 +45,17 @@ struct vmemi_reclaim {
 int vmemi_reclaim_new(struct vmemi_reclaim **ret_reclaim, struct vmemi_host *host);
 void vmemi_reclaim_free(struct vmemi_reclaim *rc);
 
+/* The lock of reclaim. Its holder may wait for a fault to be answered (copying a page that was discarded
+ * meanwhile), so who serves faults only ever tries. */
+bool vmemi_reclaim_try(struct vmemi_reclaim *rc);
+void vmemi_reclaim_enter(struct vmemi_reclaim *rc);
+void vmemi_reclaim_leave(struct vmemi_reclaim *rc);
+
 /* A round: makes room until @target bytes are free, or nothing more is to be had, or about @max_pages
  * were handled. Returns how many pages came further on their way out (0: nothing more is to be had). */
 uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t max_pages);
 
-/* The steps, for one region; the caller holds rc->lock. Each returns pages handled. */
+/* The steps, for one region; the caller has entered. Each returns pages handled. */
 
 /* Moves the run [first, first + count) out, all plain resident. */
 unsigned vmemi_take_run(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,

@@ -11,7 +11,7 @@ static void put_back(struct vmem_region *r, uint64_t page)
 	uint64_t old;
 	size_t done;
 
-	vmemi_count(&r->counters.rejected, 1);
+	vmemi_tally(&r->counters.rejected, 1);
 	atomic_store_explicit(&r->heat[page], VMEMI_HEAT_STUCK, memory_order_relaxed);
 	if (!r->can_move)
 		return;
@@ -38,13 +38,12 @@ static int settle_page(struct vmem_region *r, uint64_t page, struct vmemi_settle
 	int error;
 
 	if (vmemi_page_state(vmemi_region_word(r, page)) != VMEM_PAGE_STAGED ||
-	    atomic_load_explicit(&r->heat[page], memory_order_relaxed) > VMEMI_HEAT_MAX ||
 	    !vmemi_region_step(r, page, VMEMI_PAGE_STORE, 0, &old))
-		return 0; /* not there, or refused not long ago */
+		return 0;
 	error = vmem_store_save(host->store, r->vm, vmemi_region_key(r, page),
 				vmemi_region_place(r, page), &ref);
 	if (!error && vmemi_region_step(r, page, VMEMI_PAGE_STORED, ref, &old)) {
-		vmemi_count(&r->counters.saved, 1);
+		vmemi_tally(&r->counters.saved, 1);
 		result->saved++;
 		return 0;
 	}
@@ -71,7 +70,9 @@ struct vmemi_settled vmemi_settle(struct vmem_region *r, uint64_t want)
 	for (uint64_t seen = 0; seen < r->pages && result.saved + result.refused < want; seen++) {
 		if (atomic_load_explicit(&r->count[VMEM_PAGE_STAGED], memory_order_relaxed) <= 0)
 			break;
-		if (settle_page(r, page, &result)) {
+		/* Not what was refused not long ago, and could not be put back. */
+		if (atomic_load_explicit(&r->heat[page], memory_order_relaxed) <= VMEMI_HEAT_MAX &&
+		    settle_page(r, page, &result)) {
 			result.full = true;
 			break;
 		}

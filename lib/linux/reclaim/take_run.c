@@ -9,7 +9,7 @@ static void keep_in_place(struct vmem_region *r, uint64_t page, int error)
 		return;
 	}
 	atomic_store_explicit(&r->heat[page], VMEMI_HEAT_STUCK, memory_order_relaxed);
-	vmemi_count(&r->counters.unmovable, 1);
+	vmemi_tally(&r->counters.unmovable, 1);
 	vmemi_region_end(r, page, VMEMI_PAGE_TAKE_UNDO, 0);
 }
 
@@ -55,6 +55,6 @@ unsigned vmemi_take_run(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_
 	}
 	taken += move(r, first + count - run, run);
 	vmemi_cost_book(&rc->cost, count, taken, rc->host->k->clock_ns() - start);
-	vmemi_count(&r->counters.taken_run, taken);
+	vmemi_tally(&r->counters.taken_run, taken);
 	return taken;
 }

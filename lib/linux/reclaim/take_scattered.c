@@ -57,8 +57,7 @@ static void copy(struct vmemi_reclaim *rc, struct vmem_region *r)
 					vmemi_region_page(r, page), VMEM_PAGE_SIZE, false, &done);
 
 		if (error) {
-			if (vmemi_region_step(r, page, VMEMI_PAGE_UNMARK, 0, &old))
-				vmemi_count(&r->counters.unmovable, 1);
+			vmemi_region_step(r, page, VMEMI_PAGE_UNMARK, 0, &old);
 			continue;
 		}
 		rc->scattered[kept++] = page;
@@ -123,7 +122,7 @@ unsigned vmemi_take_scattered(struct vmemi_reclaim *rc, struct vmem_region *r)
 	vmemi_uffd_wake(r->uffd, vmemi_region_page(r, first), (last - first + 1) * VMEM_PAGE_SIZE);
 	rc->scattered_count = 0;
 	vmemi_cost_book(&rc->cost, 0, taken, rc->host->k->clock_ns() - start);
-	vmemi_count(&r->counters.taken_scattered, taken);
+	vmemi_tally(&r->counters.taken_scattered, taken);
 	return taken;
 }
 
@@ -146,7 +145,7 @@ unsigned vmemi_take_clean(struct vmemi_reclaim *rc, struct vmem_region *r)
 				 i < taken ? VMEMI_PAGE_DROP_DONE : VMEMI_PAGE_DROP_UNDO, 0);
 	vmemi_uffd_wake(r->uffd, vmemi_region_page(r, first), (last - first + 1) * VMEM_PAGE_SIZE);
 	rc->dropped += taken;
-	vmemi_count(&r->counters.taken_clean, taken);
+	vmemi_tally(&r->counters.taken_clean, taken);
 	vmemi_region_note_clean(r, 0, (int32_t)taken);
 	return taken;
 }

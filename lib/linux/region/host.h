@@ -21,9 +21,9 @@ struct vmemi_host {
 	struct vmemi_frames frames;
 	vmem_store *store;
 	struct vmemi_uffd uffd[2]; /* of guest memory, by enum vmem_fault_way; fd -1: not opened */
-	struct vmemi_uffd
-		staging;   /* of all staging ranges; a stray access there is SIGBUS, never a hang */
-	uint64_t features; /* VMEM_KERNEL_* */
+	/* of all staging ranges; a stray access there is SIGBUS, never a hang */
+	struct vmemi_uffd staging;
+	uint64_t features;            /* VMEM_KERNEL_* */
 	unsigned char *zero_page;     /* one page of zeros, read only */
 	unsigned char *buffers;       /* VMEMI_BUFFERS pages */
 	_Atomic uint64_t buffer_busy; /* bit set: taken; atomic */
@@ -31,8 +31,8 @@ struct vmemi_host {
 	/* Slots are filled by attach and emptied by detach; readers skip NULL. */
 	_Atomic(struct vmem_region *) regions[VMEMI_REGIONS_MAX]; /* atomic */
 	_Atomic uint32_t region_slots;                            /* slots ever used; atomic */
-	_Atomic uint32_t
-		walkers[2];     /* atomic; who goes through the slots without a lock, by phase */
+	/* atomic; who goes through the slots without a lock, by phase */
+	_Atomic uint32_t walkers[2];
 	_Atomic uint32_t phase; /* atomic; 0 or 1 */
 
 	/* Where no thread of the library runs, who waits works instead: makes room, or serves faults.
@@ -40,10 +40,11 @@ struct vmemi_host {
 	bool (*_Atomic make_room)(struct vmemi_host *host);
 	bool (*_Atomic serve_faults)(struct vmemi_host *host);
 
-	int reclaim_fd;                    /* eventfd: reclaim has work */
-	int fault_fd;                      /* eventfd: faults that were put off may go on */
-	_Atomic uint32_t reclaim_kicked;   /* atomic; reclaim_fd was written since reclaim looked */
-	_Atomic uint32_t put_off;          /* atomic; faults that the handler holds back */
+	int reclaim_fd;                  /* eventfd: reclaim has work */
+	int fault_fd;                    /* eventfd: faults that were put off may go on */
+	_Atomic uint32_t reclaim_kicked; /* atomic; reclaim_fd was written since reclaim looked */
+	_Atomic uint32_t put_off;        /* atomic; faults that the handler holds back */
+	_Atomic uint32_t stuck; /* atomic; nothing more is to be had: written by who reclaims */
 	_Atomic uint64_t stalls, stall_ns; /* atomic; counters */
 };
 

@@ -47,8 +47,8 @@ struct vmem_region {
 	_Atomic uint64_t *to_free;   /* bitmap: places in staging that may be freed; atomic */
 	_Atomic uint64_t *wanted;    /* bitmap: pages that the handler shall load; atomic */
 	_Atomic uint32_t any_wanted; /* atomic */
-	_Atomic uint32_t
-		restoring; /* atomic; detach brings everything back, whatever the budget says */
+	/* atomic; detach brings everything back, whatever the budget says */
+	_Atomic uint32_t restoring;
 	struct vmemi_lock pin_lock; /* pins */
 
 	_Atomic int64_t count[VMEM_PAGE_STATES]; /* atomic; pages by state */
@@ -117,7 +117,7 @@ bool vmemi_region_prefers_clean(struct vmem_region *r);
 /* Notes that clean pages were written, or dropped unwritten. */
 void vmemi_region_note_clean(struct vmem_region *r, int32_t written, int32_t dropped);
 
-static inline void vmemi_count(_Atomic uint64_t *counter, uint64_t n)
+static inline void vmemi_tally(_Atomic uint64_t *counter, uint64_t n)
 {
 	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
