@@ -3,8 +3,8 @@
  * rest from the VM's image.
  *
  * A thread of its own does it, because it waits in the library while there is no room: so the main
- * thread can hear Ctrl-C, and can see that a budget is too small for what the images hold. It ends
- * such a wait by discarding what was loaded. What both threads use is atomic. */
+ * thread can hear Ctrl-C. It ends such a wait by discarding what was loaded. What both threads use is
+ * atomic. */
 #include "runner_load.h"
 
 #include <pthread.h>
@@ -22,7 +22,6 @@
 
 #define CHUNK_PAGES 256u
 #define TICK_NS UINT64_C(100000000)
-#define PATIENCE_NS UINT64_C(10000000000)
 
 struct loader {
 	struct runner *runner;
@@ -48,8 +47,10 @@ static int pin_low_part(struct vm *vm)
 }
 
 /* Pages of the image that lie where the low part is are left out. */
-static int load_chunk(struct vm *vm, uint64_t gfn, const uint64_t *words, uint64_t pages)
+static int load_chunk(struct loader *loader, struct vm *vm, uint64_t gfn, const uint64_t *words,
+		      uint64_t pages)
 {
+	const struct runner_options *o = vm->runner->options;
 	uint64_t first = vm_first_page(vm);
 	uint64_t skip = gfn >= first ? 0 : first - gfn < pages ? first - gfn : pages;
 	int error;
@@ -61,7 +62,13 @@ static int load_chunk(struct vm *vm, uint64_t gfn, const uint64_t *words, uint64
 	error = vmem_region_write(vm->region, (gfn + skip) << GUEST_PAGE_SHIFT,
 				  words + skip * GUEST_PAGE_WORDS,
 				  (pages - skip) << GUEST_PAGE_SHIFT);
-	if (error)
+	if (error == -VMEM_ENOSPC && !atomic_load(&loader->cancelled))
+		print_error("The budget, %s, does not hold what the VMs are loaded with, even "
+			    "compressed: loading stopped after %s of %s. Give more with --budget.",
+			    UNITS_BYTES(o->budget_bytes),
+			    UNITS_BYTES(atomic_load(&loader->pages) << GUEST_PAGE_SHIFT),
+			    UNITS_BYTES(o->mem_bytes * o->vms));
+	else if (error)
 		print_error("vm %u: its image cannot be loaded at frame %#llx: %s.", vm->index,
 			    (unsigned long long)gfn, vmem_strerror(error));
 	return error;
@@ -83,7 +90,7 @@ static int load_image(struct loader *loader, struct vm *vm, struct image *image)
 
 		error = image_read(image, chunk, count);
 		if (!error)
-			error = load_chunk(vm, gfn, chunk, count);
+			error = load_chunk(loader, vm, gfn, chunk, count);
 		atomic_fetch_add(&loader->pages, count);
 		if (!error && atomic_load(&loader->cancelled))
 			error = -VMEM_EAGAIN;
@@ -152,40 +159,16 @@ static void cancel(struct loader *loader)
 	}
 }
 
-/* Returns whether to go on waiting. */
-static bool watch(struct loader *loader, uint64_t *pages, uint64_t *pages_ns)
-{
-	uint64_t now = runner_now_ns();
-
-	if (signals_interrupted())
-		return false;
-	if (atomic_load(&loader->pages) != *pages) {
-		*pages = atomic_load(&loader->pages);
-		*pages_ns = now;
-	}
-	if (now - *pages_ns < PATIENCE_NS)
-		return true;
-	print_error(
-		"The budget, %s, does not hold what the VMs are loaded with, even compressed: loading stopped "
-		"after %s of %s. Give more with --budget.",
-		UNITS_BYTES(loader->runner->options->budget_bytes),
-		UNITS_BYTES(*pages << GUEST_PAGE_SHIFT),
-		UNITS_BYTES(loader->runner->options->mem_bytes * loader->runner->options->vms));
-	return false;
-}
-
 int load_vms(struct runner *runner)
 {
 	struct loader loader = { .runner = runner };
-	uint64_t pages = 0;
-	uint64_t pages_ns = runner_now_ns();
 	pthread_t thread;
 
 	if (pthread_create(&thread, NULL, load_thread, &loader) != 0) {
 		print_error("There is no memory for a thread that loads the VMs.");
 		return -VMEM_ENOMEM;
 	}
-	while (!atomic_load(&loader.done) && watch(&loader, &pages, &pages_ns))
+	while (!atomic_load(&loader.done) && !signals_interrupted())
 		signals_wait(TICK_NS);
 	while (!atomic_load(&loader.done)) {
 		cancel(&loader);

@@ -169,19 +169,20 @@ int vmemi_segment_get(struct vmem_pool *p, enum vmemi_segment_purpose purpose, u
 	return err;
 }
 
+/* The memory goes back to the allocator in vmemi_segment_maintain(): a drop may serve a fault. */
 void vmemi_segment_put(struct vmem_pool *p, uint32_t number)
 {
 	struct vmemi_segment *seg = vmemi_segment_at(p, number);
 
 	vmemi_lock(&p->lock);
 	if (atomic_load(&seg->pins)) {
-		seg->state = VMEMI_SEGMENT_DRAINING;
+		if (seg->state != VMEMI_SEGMENT_DRAINING) /* else a stream may be looking at it */
+			seg->state = VMEMI_SEGMENT_DRAINING;
 		push(p, &p->draining_first, number);
 	} else {
 		to_reserve(p, number);
 	}
 	vmemi_unlock(&p->lock);
-	trim(p);
 }
 
 void vmemi_segment_maintain(struct vmem_pool *p)

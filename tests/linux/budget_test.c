@@ -241,6 +241,42 @@ static void stuck(bool threads)
 	vmemt_end(m, r);
 }
 
+/* The same through a call: it ends with an error, not in waiting, and what was written is there. */
+static void write_too_much(bool threads)
+{
+	const uint64_t pages = 4096;
+	struct vmemt_page p, got;
+	vmem_manager *m = vmemt_manager(8 * MIB);
+	vmem_region *r = vmemt_region(m, 0, pages, 0);
+	uint64_t i, written;
+	int error = 0;
+
+	if (threads)
+		assert(!vmem_manager_thread_start(m));
+	for (i = 0; i < pages && !error; i++) {
+		vmemt_page_make(&p, VMEMT_PAGE_NOISE, i);
+		error = vmem_region_write(r, i * PAGE, &p, PAGE);
+	}
+	written = i - 1;
+	assert(error == -VMEM_ENOSPC && written > 1024 && written < 2048);
+	assert(vmemt_manager_metrics(m).used_bytes <= 8 * MIB + 16 * PAGE);
+	for (i = 0; i < written; i++) {
+		assert(!vmem_region_read(r, i * PAGE, &got, PAGE));
+		assert(vmemt_page_is(&got, VMEMT_PAGE_NOISE, i));
+	}
+	/* When some of it is given up, there is room again, for much more if that compresses. */
+	assert(!vmem_region_discard(r, 0, 256 * PAGE, NULL));
+	for (i = 3000; i < 3600; i++) {
+		vmemt_page_make(&p, VMEMT_PAGE_SAME, i);
+		assert(!vmem_region_write(r, i * PAGE, &p, PAGE));
+	}
+	for (i = 3000; i < 3600; i++) {
+		assert(!vmem_region_read(r, i * PAGE, &got, PAGE));
+		assert(vmemt_page_is(&got, VMEMT_PAGE_SAME, i));
+	}
+	vmemt_end(m, r);
+}
+
 int main(void)
 {
 	uint64_t seed = vmemt_seed("budget");
@@ -250,5 +286,7 @@ int main(void)
 	small_marks();
 	stuck(false);
 	stuck(true);
+	write_too_much(false);
+	write_too_much(true);
 	return 0;
 }

@@ -13,6 +13,7 @@
 #define THREADS 4
 #define PAGES_EACH 64
 #define OPERATIONS 6000
+#define ROUNDS 150
 
 static vmem_manager *manager;
 static vmem_region *region;
@@ -100,7 +101,8 @@ struct toucher {
 	uint64_t version[PAGES_EACH];
 };
 
-static _Atomic uint32_t done; /* atomic; threads that are through */
+static _Atomic uint32_t done;   /* atomic; threads that are through */
+static _Atomic uint32_t rounds; /* atomic; of disturb() */
 
 static void *touch_randomly(void *argument)
 {
@@ -108,7 +110,8 @@ static void *touch_randomly(void *argument)
 	uint64_t rng = t->seed;
 	struct vmemt_page want;
 
-	for (unsigned k = 0; k < OPERATIONS; k++) {
+	/* However the threads are scheduled: until both sides have done enough to meet. */
+	for (unsigned k = 0; k < OPERATIONS || atomic_load(&rounds) < ROUNDS; k++) {
 		uint64_t i = vmemt_rand(&rng) % PAGES_EACH, page = t->first + i;
 		volatile uint64_t *words = (volatile uint64_t *)(void *)(base + page * PAGE);
 		const uint64_t *expected = (const uint64_t *)(const void *)want.bytes;
@@ -145,6 +148,7 @@ static void disturb(uint64_t seed)
 			assert(!vmem_region_detach(other, VMEM_DETACH_DISCARD));
 		}
 		assert(vmemt_now_ms() < deadline && "touches go on");
+		atomic_fetch_add(&rounds, 1);
 		sched_yield();
 	}
 }
@@ -156,6 +160,7 @@ static void several(uint64_t seed, uint32_t around)
 
 	make(THREADS * PAGES_EACH, around);
 	atomic_store(&done, 0);
+	atomic_store(&rounds, 0);
 	for (unsigned i = 0; i < THREADS; i++) {
 		t[i] = (struct toucher){ .first = i * PAGES_EACH, .seed = seed + i };
 		assert(!pthread_create(&t[i].thread, NULL, touch_randomly, &t[i]));

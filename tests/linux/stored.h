@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What tests of regions do to the store below them. Apart from guest.h, because the insides of lib/linux
- * and lib/store have names in common. */
+/* What tests of regions do to the store below them, whose insides only stored.c knows. */
 #ifndef VMEMT_STORED_H
 #define VMEMT_STORED_H
 #include <vmem/store.h>

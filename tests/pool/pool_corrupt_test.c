@@ -47,7 +47,7 @@ static void flip_everywhere(vmem_pool *pool, vmem_pool_handle handle, enum vmemt
 
 	for (uint32_t at = 0; at < bytes; at++) {
 		for (unsigned bit = 0; bit <= 8; bit++) {
-			unsigned char flip = bit < 8 ? (unsigned char)(1u << bit) : 0xff;
+			unsigned char flip = (unsigned char)(bit < 8 ? 1u << bit : 0xffu);
 			struct vmemt_page page;
 			int err;
 
@@ -217,7 +217,7 @@ Test(pool_corrupt, compaction_mends_headers)
 	pool_close(pool);
 }
 
-Test(pool_corrupt, a_stream_with_damaged_headers_goes_whole)
+static void drop_damaged_stream(bool large_index)
 {
 	vmem_pool *pool = pool_with_log();
 	uint32_t stream = stream_open(pool), keep = stream_open(pool);
@@ -225,6 +225,8 @@ Test(pool_corrupt, a_stream_with_damaged_headers_goes_whole)
 	uint64_t state = 12;
 	struct vmemt_page page;
 
+	if (large_index)
+		make_index_large(pool);
 	make_damage(pool, stream, &state);
 	cr_assert_eq(vmem_pool_stream_drop(pool, stream), 0);
 	expect_sound(pool); /* among others: all handles but one are free */
@@ -233,6 +235,12 @@ Test(pool_corrupt, a_stream_with_damaged_headers_goes_whole)
 		cr_assert_eq(vmem_pool_load_page(pool, handles[i], page.bytes), -VMEM_ENOENT);
 	expect_page(pool, kept, VMEMT_PAGE_TEXT, 99);
 	pool_close(pool);
+}
+
+Test(pool_corrupt, a_stream_with_damaged_headers_goes_whole)
+{
+	drop_damaged_stream(false);
+	drop_damaged_stream(true);
 }
 
 /* Whole segments of noise. */

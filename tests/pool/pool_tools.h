@@ -91,6 +91,18 @@ static inline struct vmem_pool_stats stats_of(vmem_pool *pool)
 	return stats;
 }
 
+/* Makes the index so large that dropping a stream of some thousand objects walks the stream's segments
+ * rather than the index. */
+static inline void make_index_large(vmem_pool *pool)
+{
+	uint32_t stream = stream_open(pool);
+	vmem_pool_handle handle;
+
+	for (uint32_t i = 0; i < 200000; i++)
+		cr_assert_eq(vmem_pool_save_bytes(pool, stream, &i, sizeof(i), &handle), 0);
+	cr_assert_eq(vmem_pool_stream_drop(pool, stream), 0);
+}
+
 /* What an object of so many bytes takes in its segment. */
 static inline uint64_t footprint(uint64_t bytes)
 {

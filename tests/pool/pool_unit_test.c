@@ -270,14 +270,18 @@ Test(pool, a_segment_goes_with_its_last_object)
 	pool_close(pool);
 }
 
-Test(pool, a_stream_goes_with_all_its_objects)
+static void drop_a_stream(bool large_index)
 {
 	static vmem_pool_handle kept[100], gone[1000];
 	static _Alignas(8) unsigned char page[VMEM_PAGE_SIZE];
 	struct vmem_pool_stats own = { .size = sizeof(own) };
 	vmem_pool *pool = pool_open(NULL);
-	uint32_t keep = stream_open(pool), drop = stream_open(pool), again;
+	uint32_t keep, drop, again;
 
+	if (large_index)
+		make_index_large(pool);
+	keep = stream_open(pool);
+	drop = stream_open(pool);
 	for (uint64_t i = 0; i < 1000; i++) {
 		gone[i] = save(pool, drop, VMEMT_PAGE_TEXT, i);
 		if (i % 10 == 0)
@@ -299,6 +303,12 @@ Test(pool, a_stream_goes_with_all_its_objects)
 	cr_assert_eq(vmem_pool_stream_get_stats(pool, again, &own), 0);
 	cr_assert_eq(own.objects, 0);
 	pool_close(pool);
+}
+
+Test(pool, a_stream_goes_with_all_its_objects)
+{
+	drop_a_stream(false);
+	drop_a_stream(true);
 }
 
 Test(pool, as_many_streams_as_promised)

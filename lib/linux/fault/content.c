@@ -5,6 +5,8 @@
 #include "linux/fault/serve.h"
 
 #define RUN 64
+#define WAIT_NS 10000000
+#define STUCK_WAITS 100 /* a second of them */
 
 /* Claims a page wherever it is. 0 with its old word, -VMEM_EIO (poisoned), -VMEM_EAGAIN (busy). A page
  * that is away has a frame counted for it meanwhile. */
@@ -128,18 +130,19 @@ static int write_present(struct vmem_region *r, uint64_t page, const void *data)
 	return vmem_region_unpin(r, vmemi_region_gpa(r, page), VMEM_PAGE_SIZE);
 }
 
-/* 0, or -VMEM_ENOSPC: no room is to be had. */
-static int wait_for_room(struct vmem_region *r)
+/* 0, or -VMEM_ENOSPC: reclaim has been stuck for @waits in a row. */
+static int wait_for_room(struct vmem_region *r, unsigned *waits)
 {
 	struct vmemi_host *host = r->host;
 	bool (*make_room)(struct vmemi_host *) = atomic_load(&host->make_room);
 	uint32_t sequence = atomic_load(&host->frames.sequence);
 
-	if (atomic_load(&host->stuck))
+	*waits = atomic_load(&host->stuck) ? *waits + 1 : 0;
+	if (*waits > STUCK_WAITS)
 		return -VMEM_ENOSPC;
 	vmemi_host_kick_reclaim(host);
 	if (!make_room || !make_room(host))
-		vmemi_frames_wait(&host->frames, sequence, 10000000);
+		vmemi_frames_wait(&host->frames, sequence, WAIT_NS);
 	return 0;
 }
 
@@ -147,6 +150,7 @@ int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint6
 {
 	const unsigned char *from = data;
 	uint64_t first, count, page;
+	unsigned waits = 0;
 	int error;
 
 	if ((gpa | bytes) % VMEM_PAGE_SIZE)
@@ -167,7 +171,7 @@ int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint6
 				n--;
 			}
 		} else if (vmemi_page_state(vmemi_region_word(region, page)) == VMEM_PAGE_ABSENT) {
-			error = wait_for_room(region);
+			error = wait_for_room(region, &waits);
 		} else {
 			error = write_present(region, page, src);
 			page++;
