@@ -130,7 +130,8 @@ VMEM_API int vmem_pool_load_bytes(vmem_pool *pool, vmem_pool_handle handle, void
 VMEM_API int vmem_pool_describe(vmem_pool *pool, vmem_pool_handle handle, uint32_t *ret_codec,
 				uint32_t *ret_bytes);
 
-/** Drop an object. A segment whose last object goes is freed, or becomes a reserve.
+/** Drop an object. A segment whose last object goes becomes a reserve; vmem_pool_work() frees those
+ *  that are too many.
  *  @return 0, -VMEM_ENOENT
  *  @threads any
  *  @since 1.0 */

@@ -294,6 +294,7 @@ int vmem_pool_stream_drop(vmem_pool *p, uint32_t stream)
 		if (number)
 			vmemi_segment_put(p, number);
 	} while (number);
+	vmemi_segment_trim(p);
 	vmemi_lock(&p->work);
 	s->next_free = p->stream_free;
 	p->stream_free = s->id + 1;

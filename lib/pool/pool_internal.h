@@ -239,9 +239,12 @@ uint32_t vmemi_index_end(const struct vmem_pool *p); /* all handles are smaller 
 /* An empty segment with memory, in hand. 0, -VMEM_ENOSPC, -VMEM_ENOMEM. No lock held. */
 int vmemi_segment_get(struct vmem_pool *p, enum vmemi_segment_purpose purpose,
 		      uint32_t *ret_number);
-/* Takes back one without objects: to the reserve, to the allocator, or to drain. No lock held. */
+/* Takes back one without objects, to the reserve or to drain. No lock held. Calls no allocator: a drop
+ * may serve a fault. */
 void vmemi_segment_put(struct vmem_pool *p, uint32_t number);
-/* Frees what has drained, and fills or trims the reserve. No lock held. */
+/* Frees what is in the reserve beyond its target or the budget. No lock held. */
+void vmemi_segment_trim(struct vmem_pool *p);
+/* Takes back what has drained, and trims or fills the reserve. No lock held. */
 void vmemi_segment_maintain(struct vmem_pool *p);
 
 /* Any thread. 0, -VMEM_ENOENT, -VMEM_ENOSPC, -VMEM_ENOMEM, -VMEM_EAGAIN (request->before has become

@@ -67,8 +67,7 @@ static void reap(struct vmem_pool *p)
 	}
 }
 
-/* Frees what is in the reserve beyond its target or the budget. */
-static void trim(struct vmem_pool *p)
+void vmemi_segment_trim(struct vmem_pool *p)
 {
 	for (;;) {
 		unsigned char *memory = NULL;
@@ -169,7 +168,6 @@ int vmemi_segment_get(struct vmem_pool *p, enum vmemi_segment_purpose purpose, u
 	return err;
 }
 
-/* The memory goes back to the allocator in vmemi_segment_maintain(): a drop may serve a fault. */
 void vmemi_segment_put(struct vmem_pool *p, uint32_t number)
 {
 	struct vmemi_segment *seg = vmemi_segment_at(p, number);
@@ -193,7 +191,7 @@ void vmemi_segment_maintain(struct vmem_pool *p)
 	vmemi_lock(&p->lock);
 	reap(p);
 	vmemi_unlock(&p->lock);
-	trim(p);
+	vmemi_segment_trim(p);
 	for (;;) {
 		vmemi_lock(&p->lock);
 		more = p->reserve_count < p->reserve_target;

@@ -186,6 +186,29 @@ Test(pool_between, a_drop_and_compaction)
 	}
 }
 
+/* The handle comes to lead to an object of another stream: that is dropped then, and nothing else. */
+static void take_the_handle(void)
+{
+	vmem_pool_handle handle = handles[1];
+
+	drop_if_there(1);
+	cr_assert_eq(save(pool, stream_open(pool), VMEMT_PAGE_NOISE, 1), handle);
+}
+
+Test(pool_between, a_drop_of_what_was_dropped_and_saved)
+{
+	other_call = take_the_handle;
+	for (long n = 0, left = -1; left < 0; n++) {
+		set_up();
+		moment = n;
+		cr_assert_eq(vmem_pool_drop(pool, handles[1]), 0);
+		left = moment;
+		handles[1] = 0;
+		expect_all();
+		pool_close(pool);
+	}
+}
+
 /* --- A save, and others that open the next segment first, or fill it --- */
 
 static void save_into_new_segment(void)

@@ -139,6 +139,18 @@ Test(pool_budget, lowered_and_raised)
 	pool_close(pool);
 }
 
+Test(pool_budget, a_stream_that_goes_gives_its_memory_back)
+{
+	vmem_pool *pool = pool_with_budget(0);
+	uint32_t stream = stream_open(pool);
+
+	for (uint32_t i = 0; i < 6 * RAW_IN_SEGMENT; i++)
+		(void)save(pool, stream, VMEMT_PAGE_NOISE, i);
+	cr_assert_eq(vmem_pool_stream_drop(pool, stream), 0);
+	cr_assert_eq(segments.live_bytes, 2 * SEGMENT); /* the reserve */
+	pool_close(pool);
+}
+
 /* What work() has put aside, saves take without the allocator. */
 Test(pool_budget, reserve_spares_saves_the_allocator)
 {

@@ -160,7 +160,8 @@ static enum vmemi_served bring(struct vmem_region *r, struct vmemi_fault *f, uin
 			move = !f->force;
 			vmemi_frames_force(frames, 1);
 		} else {
-			vmemi_host_kick_reclaim(r->host);
+			if (!atomic_load(&r->host->stuck)) /* else it looks by itself */
+				vmemi_host_kick_reclaim(r->host);
 			return VMEMI_NO_FRAME;
 		}
 	}

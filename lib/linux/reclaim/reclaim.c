@@ -182,6 +182,8 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 		if (++rc->idle_sweeps > SWEEPS_BEFORE_HOT)
 			break;
 	}
-	vmemi_host_freed(host);
+	/* Without progress nobody's turn has come: telling them would only bring them back here. */
+	if (progress)
+		vmemi_host_freed(host);
 	return progress;
 }

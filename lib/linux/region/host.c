@@ -4,6 +4,8 @@
 #include "base/lock.h"
 #include "linux/region/table.h"
 
+#define KICK_TRIES 4
+
 static uint32_t enter(struct vmemi_host *host)
 {
 	uint32_t phase = atomic_load(&host->phase);
@@ -78,11 +80,14 @@ void vmemi_host_buffer_return(struct vmemi_host *host, unsigned char *buffer)
 	atomic_fetch_and(&host->buffer_busy, ~(UINT64_C(1) << i));
 }
 
+/* Whoever sleeps on @fd wakes up. A kick must not be lost: the sleeper has no other. */
 static void kick(struct vmemi_host *host, int fd)
 {
 	uint64_t one = 1;
 
-	host->k->write(fd, &one, sizeof(one)); /* fails only when it is readable already */
+	for (unsigned tries = 0; tries < KICK_TRIES; tries++)
+		if (host->k->write(fd, &one, sizeof(one)) == (ssize_t)sizeof(one))
+			return;
 }
 
 void vmemi_host_kick_reclaim(struct vmemi_host *host)
