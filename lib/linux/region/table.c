@@ -71,7 +71,7 @@ void vmemi_region_end(struct vmem_region *r, uint64_t page, enum vmemi_page_even
 
 /* Whether a page that is read back should stay clean. If it is written after all, that is one more
  * fault for the guest; if not, it leaves again without being compressed, and meanwhile its frame and
- * its object are both there. The fault costs several times what it can save: so as soon as more than
+ * its object are both there. The fault costs a KVM guest more than it can save: so as soon as more than
  * about one clean page in eight is written, only every 16th arrival is clean, to see if that changed. */
 #define CLEAN_WRITTEN_MAX 1024
 #define CLEAN_TRY_EVERY 16
