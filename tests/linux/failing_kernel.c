@@ -100,8 +100,10 @@ static ssize_t f_pread(int fd, void *buffer, size_t bytes, off_t offset)
 static ssize_t f_write(int fd, const void *buffer, size_t bytes)
 {
 	int error = refuse(VMEMT_K_WRITE);
+	ssize_t written = real->write(fd, buffer, bytes);
 
-	return error ? error : real->write(fd, buffer, bytes);
+	/* An eventfd says EAGAIN only when it is full: whoever polls it is woken all the same. */
+	return error ? error : written;
 }
 
 static int f_poll(struct pollfd *fds, nfds_t count, int timeout_ms)

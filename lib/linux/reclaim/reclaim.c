@@ -171,9 +171,12 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 			settled = settle(rc, settle_share(host, target, staged));
 		gained = settled.saved + rc->dropped - dropped + free_copies(rc);
 		handled += taken + settled.saved + settled.refused;
-		/* Taking frees nothing yet: it is progress until staging should have given something. */
+		/* Taking frees nothing yet: it is progress until staging should have given something, and
+		 * none where nothing more was to be had. */
 		rc->since_gain = gained ? 0 : rc->since_gain + taken;
-		progress += gained + (rc->since_gain <= limit + VMEMI_BATCH ? taken : 0);
+		if (rc->since_gain <= limit + VMEMI_BATCH && !atomic_load(&host->stuck))
+			progress += taken;
+		progress += gained;
 		if (taken || settled.saved) {
 			rc->idle_sweeps = 0;
 			continue;
