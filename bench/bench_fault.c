@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define PAGES ((size_t)12288)
 #define TOUCHING_CPU 0
@@ -31,6 +32,21 @@ void touch_pages(const struct touch *touch)
 		if (touch->samples)
 			touch->samples[n] = (uint32_t)(machine_now_ns() - start);
 	}
+}
+
+int touch_check(const struct touch *touch, const uint8_t *contents)
+{
+	static const uint8_t zeros[4096];
+
+	for (size_t n = 0; n < touch->count; n++) {
+		const uint8_t *page = touch->memory + touch->order[n] * PAGE;
+		const uint8_t *was = contents ? contents + touch->order[n] * PAGE : zeros;
+
+		if (page[0] != (touch->write ? 1 : was[0]) ||
+		    memcmp(page + 1, was + 1, PAGE - 1) != 0)
+			return -EBADMSG;
+	}
+	return 0;
 }
 
 void touch_values(const struct touch *touch, double *values)
@@ -57,7 +73,8 @@ static int make(struct thread_bench *state, size_t count, int cpu)
 	state->count = count;
 	state->order = calloc(count, sizeof(*state->order));
 	state->samples = calloc(count, sizeof(*state->samples));
-	state->bare = (struct bare_handler){ .memory = machine_map(count * PAGE),
+	state->bare = (struct bare_handler){ .uffd = -1,
+					     .memory = machine_map(count * PAGE),
 					     .bytes = count * PAGE,
 					     .source = state->pages,
 					     .spin_us = PAGED_SPIN_US,
@@ -81,6 +98,8 @@ static int make(struct thread_bench *state, size_t count, int cpu)
 static void unmake(struct thread_bench *state)
 {
 	bare_handler_stop(&state->bare);
+	if (state->bare.uffd >= 0)
+		close(state->bare.uffd);
 	machine_unmap(state->bare.memory, state->bare.bytes);
 	paged_memory_free(&state->ours);
 	free(state->order);
@@ -95,7 +114,7 @@ static int touch_timed(const struct thread_bench *state, uint8_t *memory, double
 	touch_pages(&touch);
 	machine_unpin();
 	touch_values(&touch, values);
-	return 0;
+	return touch_check(&touch, state->pages);
 }
 
 static int measure_thread_ours(void *context, double *values)
@@ -122,7 +141,7 @@ int bench_fault_thread(struct bench *bench, const struct real_pages *pages)
 	static const struct bench_metric metrics[] = { { "thread_roundtrip_p50_ns", "ns", NULL, 0 },
 						       { "thread_roundtrip_p99_ns", "ns", NULL,
 							 0 } };
-	struct thread_bench state = { .threads = 1 };
+	struct thread_bench state = { .bare.uffd = -1, .threads = 1 };
 	const struct bench_comparison comparison = {
 		.metrics = metrics,
 		.metric_count = 2,
@@ -158,6 +177,7 @@ static int touch_by_threads(const struct thread_bench *state, uint8_t *memory, d
 	struct touch touches[THREADS_MAX];
 	pthread_t threads[THREADS_MAX];
 	const uint64_t start = machine_now_ns();
+	int result = 0;
 
 	if (state->threads == 1)
 		machine_pin(TOUCHING_CPU);
@@ -170,7 +190,9 @@ static int touch_by_threads(const struct thread_bench *state, uint8_t *memory, d
 		pthread_join(threads[i], NULL);
 	machine_unpin();
 	values[0] = (double)(part * state->threads) * 1e9 / (double)(machine_now_ns() - start);
-	return 0;
+	for (size_t i = 0; i < state->threads && result == 0; i++)
+		result = touch_check(&touches[i], state->pages);
+	return result;
 }
 
 static int measure_threads_ours(void *context, double *values)
@@ -193,7 +215,7 @@ static int measure_threads_bare(void *context, double *values)
 static int compare_threads(struct bench *bench, size_t threads)
 {
 	char *condition = NULL; /* kept: it goes into the row */
-	struct thread_bench state = { .threads = threads };
+	struct thread_bench state = { .bare.uffd = -1, .threads = threads };
 	struct bench_metric metric = { "faults_per_s", "1/s", NULL, 1 };
 	const struct bench_comparison comparison = {
 		.metrics = &metric,

@@ -15,6 +15,9 @@ struct touch {
 	uint32_t *samples; /* ns of each, in the order of touching; NULL: not timed */
 };
 void touch_pages(const struct touch *touch);
+/* What was touched must be what was there before, pages of @p contents (NULL: zeros), but for the byte that
+ * was written. @return 0, -EBADMSG */
+int touch_check(const struct touch *touch, const uint8_t *contents);
 /* Median into values[0], 99th percentile into values[1]. */
 void touch_values(const struct touch *touch, double *values);
 

@@ -68,7 +68,7 @@ static int touch_timed(struct inline_bench *state, uint8_t *memory, double *valu
 	touch_pages(&state->touch);
 	machine_unpin();
 	touch_values(&state->touch, values);
-	return 0;
+	return touch_check(&state->touch, state->pages);
 }
 
 static int measure_zero_ours(void *context, double *values)
@@ -118,11 +118,6 @@ int bench_fault_inline_zero(struct bench *bench)
 	return result;
 }
 
-static int check_contents(const struct inline_bench *state, const uint8_t *memory)
-{
-	return memcmp(memory, state->pages, state->ours.bytes) == 0 ? 0 : -EBADMSG;
-}
-
 static int measure_stored_ours(void *context, double *values)
 {
 	struct inline_bench *state = context;
@@ -131,19 +126,15 @@ static int measure_stored_ours(void *context, double *values)
 	if (result != 0)
 		return result;
 	paged_memory_take_sigbus(&state->ours);
-	touch_timed(state, state->ours.memory, values);
-	return check_contents(state, state->ours.memory);
+	return touch_timed(state, state->ours.memory, values);
 }
 
 static int measure_stored_zram(void *context, double *values)
 {
 	struct inline_bench *state = context;
-	int result = zram_page_out(state->peer_memory, state->ours.bytes);
+	int result = zram_page_out_rest(state->peer_memory, state->ours.bytes, NULL);
 
-	if (result != 0)
-		return result;
-	touch_timed(state, state->peer_memory, values);
-	return check_contents(state, state->peer_memory);
+	return result != 0 ? result : touch_timed(state, state->peer_memory, values);
 }
 
 int bench_fault_inline_stored(struct bench *bench, const struct real_pages *pages)

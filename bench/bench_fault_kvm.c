@@ -7,6 +7,7 @@
 #include "paged_memory.h"
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #define PAGES ((size_t)24576)
@@ -65,9 +66,25 @@ static void unmake(struct kvm_bench *state)
 	free(state->orders[RANDOM]);
 }
 
+/* Each page is zeros, and at its end what the guest wrote: how many operations it had done. */
+static int check_pages(const struct kvm_bench *state, const uint8_t *memory, const uint32_t *order,
+		       uint64_t operations)
+{
+	static const uint64_t zeros[512];
+
+	for (size_t n = 0; n < state->count; n++) {
+		const uint64_t *page = (const uint64_t *)(const void *)(memory + order[n] * PAGE);
+
+		if (page[511] != operations + n || memcmp(page, zeros, PAGE - 8) != 0)
+			return -EBADMSG;
+	}
+	return 0;
+}
+
 static int run_timed(const struct kvm_bench *state, struct kvm_guest *guest, int order,
 		     double *value)
 {
+	const uint64_t operations = kvm_guest_operations(guest);
 	uint64_t start;
 	int result;
 
@@ -77,7 +94,11 @@ static int run_timed(const struct kvm_bench *state, struct kvm_guest *guest, int
 	result = kvm_guest_run(guest);
 	*value = (double)(machine_now_ns() - start) / (double)state->count;
 	machine_unpin();
-	return result;
+	return result != 0 ? result
+			   : check_pages(state,
+					 guest == state->our_guest ? state->ours.memory
+								   : state->peer_memory,
+					 state->orders[order], operations);
 }
 
 static int measure_ours(void *context, double *values)

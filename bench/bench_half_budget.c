@@ -2,14 +2,17 @@
 /* bench-reclaim: how fast a guest is that has half the memory it uses. Its operations, each about
  * 1 us of work on one page, one in four with a write, fall on pages by Zipf's law (zipf), or 99.9 %
  * of them on 30 % of its memory (hot30).
- * ours   libvmem with the budget
- * peer   a memory cgroup and zram-lz4: what the guest has in memory and what zram uses for the rest
- *        make the budget together
+ * ours   libvmem
+ * peer   a memory cgroup and zram-lz4
  * The guests run in turn, each in a process of its own, and so does one without a budget, whose speed
- * is 1. All that a guest costs is measured from outside, by its cgroup. */
+ * is 1; each round has accesses of its own, the same for all. What a guest costs is measured from
+ * outside: all that its process uses, by its cgroup, and what zram uses for it. Both sides are steered
+ * until that is the budget: ours by the library's budget, the peer by the limit of its cgroup. */
 #include "bench_reclaim.h"
 #include "memory_group.h"
 #include "paged_memory.h"
+#include "../examples/kvm-runner/split_random.h"
+#include "undo.h"
 #include "zram_peer.h"
 #include <errno.h>
 #include <math.h>
@@ -19,25 +22,31 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define PAGES ((size_t)65536)
 #define BYTES (PAGES * PAGE)
-#define BUDGET (BYTES / 2)
-#define CLUSTER ((size_t)16) /* pages side by side that are about equally hot */
+#define BUDGET ((int64_t)(BYTES / 2))
+#define ORDER ((size_t)1 << 21) /* more than a guest does in one window */
+#define CLUSTER ((size_t)16)    /* pages side by side that are about equally hot */
+#define CLUSTERS (PAGES / CLUSTER)
 #define ZIPF_EXPONENT 0.99
-#define REFRESH_MS 2
-#define ADJUST_TURNS 25u
+#define REFRESH_NS 200000
+#define STEER_NS 50000000u
+#define STEER_BYTES ((int64_t)1 << 20) /* most that the peer's limit is lowered at once */
+#define LIMIT_LEAST (BUDGET / 16)
 #define STEPS_LEAST 3
-#define STEPS_MOST 40
+#define STEPS_MOST 60
 #define SETTLED_BYTES ((int64_t)1 << 20)
+#define SETTLING_SEED 1000000u /* the rounds that count have the numbers from 0 on */
 
 enum kind { OURS, PEER, UNBUDGETED, KINDS };
 
 struct command {
-	unsigned ms; /* run for so long, then answer; 0: end */
+	unsigned ms; /* run for so long; 0: compare the pages with what was there at first */
+	int64_t budget_bytes; /* of the library, from then on */
 };
 
 struct answer {
@@ -52,29 +61,34 @@ struct machine {
 	int commands, answers; /* the parent's ends */
 	struct memory_group group;
 	int grouped;
+	int64_t allowed; /* ours: the library's budget; peer: the limit of its cgroup */
+	unsigned rounds; /* that it was measured in */
 };
 
 struct half_bench {
 	const uint8_t *contents;
-	uint32_t *order;
-	size_t order_count;
+	uint32_t *order; /* of all guests: shared with their processes, which do not pay for it */
+	uint32_t *clusters;
+	double *cumulated; /* chance of the ranks up to each, times a constant; NULL: hot30 */
 	unsigned window_ms;
 	struct machine machines[KINDS];
+	const char *peer_lost; /* why the peer is measured no more; NULL: it is */
 };
 
 /* Page of a rank, 0 the hottest: neighbours in rank are neighbours in memory. */
-static uint32_t page_of_rank(const uint32_t *clusters, size_t rank)
+static uint32_t page_of_rank(const struct half_bench *state, size_t rank)
 {
-	return clusters[rank / CLUSTER] * (uint32_t)CLUSTER + (uint32_t)(rank % CLUSTER);
+	return state->clusters[rank / CLUSTER] * (uint32_t)CLUSTER + (uint32_t)(rank % CLUSTER);
 }
 
-static double uniform(uint64_t *state)
+static double uniform(uint64_t *random)
 {
-	return (double)(machine_random(state) >> 11) * 0x1p-53;
+	return (double)(random_next(random) >> 11) * 0x1p-53;
 }
 
-static size_t search(const double *cumulated, double value)
+static size_t draw_zipf(const double *cumulated, uint64_t *random)
 {
+	const double value = uniform(random) * cumulated[PAGES - 1];
 	size_t low = 0, high = PAGES - 1;
 
 	while (low < high) {
@@ -88,48 +102,32 @@ static size_t search(const double *cumulated, double value)
 	return low;
 }
 
-static void draw_zipf(struct half_bench *state, const uint32_t *clusters, double *cumulated)
+static size_t draw_hot30(uint64_t *random)
 {
-	uint64_t seed = 7;
-	double sum = 0;
+	const size_t hot = PAGES * 3 / 10;
 
-	for (size_t rank = 0; rank < PAGES; rank++) {
+	return uniform(random) < 0.999 ? random_below(random, hot)
+				       : hot + random_below(random, PAGES - hot);
+}
+
+/* While no guest runs. */
+static void draw_order(const struct half_bench *state, uint64_t seed)
+{
+	for (size_t i = 0; i < ORDER; i++)
+		state->order[i] =
+			page_of_rank(state, state->cumulated ? draw_zipf(state->cumulated, &seed)
+							     : draw_hot30(&seed));
+}
+
+static double *zipf_chances(void)
+{
+	double *cumulated = calloc(PAGES, sizeof(*cumulated)), sum = 0;
+
+	for (size_t rank = 0; cumulated && rank < PAGES; rank++) {
 		sum += pow((double)(rank + 1), -ZIPF_EXPONENT);
 		cumulated[rank] = sum;
 	}
-	for (size_t i = 0; i < state->order_count; i++)
-		state->order[i] = page_of_rank(clusters, search(cumulated, uniform(&seed) * sum));
-}
-
-static void draw_hot30(struct half_bench *state, const uint32_t *clusters)
-{
-	const size_t hot = PAGES * 3 / 10;
-	uint64_t seed = 8;
-
-	for (size_t i = 0; i < state->order_count; i++) {
-		size_t rank = uniform(&seed) < 0.999
-				      ? (size_t)(machine_random(&seed) % hot)
-				      : hot + (size_t)(machine_random(&seed) % (PAGES - hot));
-
-		state->order[i] = page_of_rank(clusters, rank);
-	}
-}
-
-static int draw_order(struct half_bench *state, int zipf)
-{
-	uint32_t *clusters = calloc(PAGES / CLUSTER, sizeof(*clusters));
-	double *cumulated = calloc(PAGES, sizeof(*cumulated));
-
-	if (!clusters || !cumulated)
-		return -ENOMEM;
-	machine_shuffle(clusters, PAGES / CLUSTER, 9);
-	if (zipf)
-		draw_zipf(state, clusters, cumulated);
-	else
-		draw_hot30(state, clusters);
-	free(clusters);
-	free(cumulated);
-	return 0;
+	return cumulated;
 }
 
 static int fill(const struct half_bench *state, struct paged_memory *paged, uint8_t **ret_memory)
@@ -150,75 +148,106 @@ static int fill(const struct half_bench *state, struct paged_memory *paged, uint
 
 static int run_window(struct kvm_guest *guest, unsigned ms, double *ret_speed)
 {
-	int result = kvm_guest_start(guest, GUEST_CPU);
+	int result;
 
+	kvm_guest_box(guest)->position = 0; /* a new order */
+	result = kvm_guest_start(guest, GUEST_CPU);
 	if (result != 0)
 		return result;
 	*ret_speed = kvm_guest_speed(guest, ms);
 	return kvm_guest_stop(guest);
 }
 
+/* All pages are as they were, but for the last word of each, which the guest wrote to. */
+static int check_pages(const struct half_bench *state, const struct paged_memory *paged,
+		       const uint8_t *memory)
+{
+	for (size_t at = 0; at < BYTES; at += PAGE) {
+		uint8_t page[4096];
+		int result = paged ? vmem_region_read(paged->region, at, page, PAGE) : 0;
+
+		if (result != 0)
+			return result;
+		if (memcmp(paged ? page : memory + at, state->contents + at, PAGE - 8) != 0)
+			return -EBADMSG;
+	}
+	return 0;
+}
+
 /* The process of a guest; it answers its first time when the guest is made. */
 static int run_machine(const struct half_bench *state, enum kind kind, int commands, int answers)
 {
-	struct paged_memory paged = { .bytes = BYTES,
-				      .fault_way = VMEM_FAULT_THREAD,
-				      .budget_bytes = BUDGET,
-				      .cpu = RECLAIM_CPU };
+	struct paged_memory ours = { .bytes = BYTES,
+				     .fault_way = VMEM_FAULT_THREAD,
+				     .budget_bytes = (uint64_t)BUDGET,
+				     .cpu = RECLAIM_CPU };
+	struct paged_memory *const paged = kind == OURS ? &ours : NULL;
 	struct kvm_guest *guest = NULL;
 	struct command command;
 	uint8_t *memory = NULL;
-	struct answer answer = { .error = fill(state, kind == OURS ? &paged : NULL, &memory) };
+	struct answer answer = { .error = fill(state, paged, &memory) };
 
 	if (answer.error == 0)
 		answer.error = reclaim_guest_new(&guest, memory, BYTES);
 	if (answer.error == 0)
-		kvm_guest_set_order(guest, state->order, state->order_count);
+		answer.error = kvm_guest_share_order(guest, state->order, ORDER);
 	for (;;) {
 		if (write(answers, &answer, sizeof(answer)) != (ssize_t)sizeof(answer) ||
 		    answer.error != 0 ||
-		    read(commands, &command, sizeof(command)) != (ssize_t)sizeof(command) ||
-		    command.ms == 0)
+		    read(commands, &command, sizeof(command)) != (ssize_t)sizeof(command))
 			return answer.error != 0;
-		answer.error = run_window(guest, command.ms, &answer.speed);
+		if (paged)
+			answer.error = vmem_manager_set_budget(ours.manager,
+							       (uint64_t)command.budget_bytes);
+		if (answer.error == 0 && command.ms > 0)
+			answer.error = run_window(guest, command.ms, &answer.speed);
+		else if (answer.error == 0)
+			answer.error = check_pages(state, paged, memory);
 	}
 }
 
-static int command(const struct machine *machine, unsigned ms)
+/* How many bytes more than the budget a guest really costs. */
+static int64_t bytes_over(const struct machine *machine)
 {
-	const struct command order = { .ms = ms };
+	const uint64_t outside = machine->kind == PEER ? zram_used() : 0;
 
-	return write(machine->commands, &order, sizeof(order)) == (ssize_t)sizeof(order) ? 0
-											 : -EPIPE;
+	return (int64_t)(memory_group_usage(&machine->group) + outside) - BUDGET;
 }
 
-/* Bytes that a guest really costs. */
-static uint64_t bytes_of(const struct machine *machine)
+/* The more zram uses, the less the guest may have in memory. Lowered little by little: what has to go at
+ * once goes past the guest's choice, and into the OOM killer when the kernel does not keep up. */
+static void steer_peer(struct machine *peer)
 {
-	if (!machine->grouped)
-		return 0;
-	return memory_group_usage(&machine->group) + (machine->kind == PEER ? zram_used() : 0);
-}
+	const int64_t wanted = BUDGET - (int64_t)zram_used();
 
-/* The more zram uses, the less the guest may have in memory. */
-static void adjust_limit(const struct machine *peer)
-{
-	const uint64_t outside = zram_used();
-
+	peer->allowed -= STEER_BYTES;
+	if (peer->allowed < wanted)
+		peer->allowed = wanted;
+	if (peer->allowed < LIMIT_LEAST)
+		peer->allowed = LIMIT_LEAST;
 	/* It may not get there at once; the next time it will. */
-	memory_group_limit(&peer->group, outside < BUDGET ? BUDGET - outside : BUDGET / 16);
+	memory_group_limit(&peer->group, (uint64_t)peer->allowed);
 }
 
-static int wait_answer(const struct machine *machine, double *ret_speed)
+/* With the next command. What it uses moves a little all the time, so by half of what it is off. */
+static void steer_ours(struct machine *ours)
 {
+	ours->allowed -= bytes_over(ours) / 2;
+}
+
+static int wait_answer(struct machine *machine, double *ret_speed)
+{
+	const struct timespec refresh = { .tv_nsec = REFRESH_NS };
 	struct pollfd waits = { .fd = machine->answers, .events = POLLIN };
-	const int ms = machine->kind == PEER ? REFRESH_MS : -1;
+	uint64_t steered = machine_now_ns();
 	struct answer answer;
 
-	for (unsigned turn = 1; poll(&waits, 1, ms) == 0; turn++) {
+	while (ppoll(&waits, 1, machine->kind == PEER ? &refresh : NULL, NULL) == 0) {
 		memory_group_refresh(&machine->group);
-		if (turn % ADJUST_TURNS == 0)
-			adjust_limit(machine);
+		if (machine_now_ns() - steered >= STEER_NS) {
+			steer_peer(machine);
+			steered = machine_now_ns();
+		}
 	}
 	if (read(machine->answers, &answer, sizeof(answer)) != (ssize_t)sizeof(answer))
 		return -EPIPE; /* the process has died */
@@ -235,11 +264,10 @@ static int start_machine(struct half_bench *state, enum kind kind)
 	if (pipe(commands) != 0 || pipe(answers) != 0)
 		return -errno;
 	fflush(NULL);
-	machine->process = fork();
+	machine->process = undo_fork();
 	if (machine->process < 0)
 		return -errno;
 	if (machine->process == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		close(commands[1]);
 		close(answers[0]);
 		if (machine->grouped && memory_group_enter(&machine->group) != 0)
@@ -264,42 +292,55 @@ static void stop_machine(struct machine *machine)
 	machine->process = 0;
 }
 
-static int run(const struct machine *machine, unsigned ms, double *ret_speed)
+static int run(struct machine *machine, unsigned ms, double *ret_speed)
 {
-	int result = command(machine, ms);
+	const struct command command = { .ms = ms, .budget_bytes = machine->allowed };
+	ssize_t put = write(machine->commands, &command, sizeof(command));
 
-	return result != 0 ? result : wait_answer(machine, ret_speed);
+	return put == (ssize_t)sizeof(command) ? wait_answer(machine, ret_speed) : -EPIPE;
 }
 
-/* Let the peer run until its limit has come to rest where both parts make the budget. */
-static int settle_peer(const struct machine *peer, unsigned step_ms)
+/* Let a guest run until it has come to rest at the budget. */
+static int settle(const struct half_bench *state, struct machine *machine)
 {
-	for (int step = 0; step < STEPS_MOST; step++) {
+	for (unsigned step = 0; step < STEPS_MOST; step++) {
+		int64_t over = 0;
 		double ignored;
-		int result = run(peer, step_ms, &ignored);
-		int64_t over = (int64_t)bytes_of(peer) - (int64_t)BUDGET;
+		int result;
 
+		draw_order(state, SETTLING_SEED + step);
+		result = run(machine, state->window_ms, &ignored);
 		if (result != 0)
 			return result;
+		if (machine->grouped)
+			over = bytes_over(machine);
 		if (step >= STEPS_LEAST && over < SETTLED_BYTES && over > -SETTLED_BYTES)
 			return 0;
+		if (machine->grouped && machine->kind == OURS)
+			steer_ours(machine);
 	}
-	fprintf(stderr, "bench: the peer does not settle at the budget\n");
 	return -EBUSY;
 }
 
 /* values: share of the unbudgeted speed, bytes. */
 static int measure(struct half_bench *state, enum kind kind, double *values)
 {
-	const struct machine *machine = &state->machines[kind];
+	struct machine *machine = &state->machines[kind];
 	double whole = 0, budgeted = 0;
-	int result = run(&state->machines[UNBUDGETED], state->window_ms / 2, &whole);
+	int result;
 
+	draw_order(state, machine->rounds++);
+	result = run(&state->machines[UNBUDGETED], state->window_ms / 2, &whole);
 	if (result == 0)
 		result = run(machine, state->window_ms, &budgeted);
+	if (result != 0)
+		return result;
 	values[0] = budgeted / whole;
-	values[1] = machine->grouped ? (double)bytes_of(machine) : NAN;
-	return result;
+	if (machine->grouped)
+		values[1] = (double)(BUDGET + bytes_over(machine));
+	if (machine->grouped && kind == OURS)
+		steer_ours(machine);
+	return 0;
 }
 
 static int measure_ours(void *context, double *values)
@@ -307,9 +348,24 @@ static int measure_ours(void *context, double *values)
 	return measure(context, OURS, values);
 }
 
+/* The kernel's OOM killer, which is the peer's own affair. */
+static int peer_result(struct half_bench *state, int result, const char *why)
+{
+	if (result != -EPIPE)
+		return result;
+	state->peer_lost = why;
+	stop_machine(&state->machines[PEER]);
+	return 0;
+}
+
 static int measure_peer(void *context, double *values)
 {
-	return measure(context, PEER, values);
+	struct half_bench *state = context;
+
+	if (state->peer_lost)
+		return 0;
+	return peer_result(state, measure(state, PEER, values),
+			   "killed by the kernel, out of memory, while it was measured");
 }
 
 static int measure_limit(void *context, double *values)
@@ -319,42 +375,62 @@ static int measure_limit(void *context, double *values)
 	return 0;
 }
 
-static int start_machines(struct half_bench *state, const char *peer_missing, const char *no_groups)
+static int start_kind(struct half_bench *state, enum kind kind, int grouped)
 {
+	static const char *const names[] = { "ours", "peer", "whole" };
+	struct machine *machine = &state->machines[kind];
 	int result = 0;
 
-	for (int kind = 0; kind < KINDS && result == 0; kind++) {
-		static const char *const names[] = { "ours", "peer", "whole" };
-		struct machine *machine = &state->machines[kind];
-
-		*machine = (struct machine){ .kind = (enum kind)kind, .grouped = !no_groups };
-		if (kind == PEER && peer_missing)
-			continue;
-		if (machine->grouped)
-			result = memory_group_new(&machine->group, names[kind]);
-		/* From the start, so that it never uses more than its budget. */
-		if (result == 0 && kind == PEER)
-			result = memory_group_limit(&machine->group, BUDGET / 2);
-		if (result == 0)
-			result = start_machine(state, (enum kind)kind);
-	}
-	return result;
+	*machine = (struct machine){ .kind = kind, .grouped = grouped, .allowed = BUDGET };
+	if (grouped)
+		result = memory_group_new(&machine->group, names[kind]);
+	/* From the start, so that it never has more. */
+	if (result == 0 && kind == PEER)
+		result = memory_group_limit(&machine->group, (uint64_t)BUDGET);
+	return result != 0 ? result : start_machine(state, kind);
 }
 
-static int settle(const struct half_bench *state, const char **peer_missing)
+static int start_peer(struct half_bench *state)
 {
-	double ignored;
-	int result = run(&state->machines[OURS], STEPS_LEAST * state->window_ms, &ignored);
+	int result = start_kind(state, PEER, 1);
 
-	if (result != 0 || *peer_missing)
-		return result;
-	result = settle_peer(&state->machines[PEER], state->window_ms);
-	if (result == -EPIPE) {
-		*peer_missing =
-			"it does not live with this budget: killed by the kernel, out of memory";
+	if (result != 0)
+		return peer_result(state, result,
+				   "killed by the kernel, out of memory, at its start");
+	result = settle(state, &state->machines[PEER]);
+	if (result == -EBUSY) {
+		state->peer_lost = "it does not come to rest at the budget";
+		stop_machine(&state->machines[PEER]);
 		return 0;
 	}
-	return result;
+	return peer_result(
+		state, result,
+		"it does not live with this budget: killed by the kernel, out of memory");
+}
+
+static int start_all(struct half_bench *state, int grouped)
+{
+	int result = start_kind(state, UNBUDGETED, grouped);
+
+	if (result == 0)
+		result = start_kind(state, OURS, grouped);
+	if (result == 0)
+		result = settle(state, &state->machines[OURS]);
+	if (result == -EBUSY)
+		fprintf(stderr, "bench: the library does not come to rest at the budget\n");
+	return result != 0 || state->peer_lost ? result : start_peer(state);
+}
+
+/* All that was said of it counts only if its pages are right. */
+static int check_all(struct half_bench *state)
+{
+	double ignored;
+	int result = run(&state->machines[OURS], 0, &ignored);
+
+	if (result != 0 || state->peer_lost)
+		return result;
+	return peer_result(state, run(&state->machines[PEER], 0, &ignored),
+			   "killed by the kernel, out of memory, when its pages were compared");
 }
 
 static int compare_case(struct bench *bench, struct half_bench *state, const char *condition)
@@ -364,7 +440,6 @@ static int compare_case(struct bench *bench, struct half_bench *state, const cha
 		{ "guest_bytes_at_half_budget", "B", condition, 0 },
 	};
 	const char *no_groups = memory_group_missing();
-	const char *peer_missing = zram_missing() ? zram_missing() : no_groups;
 	struct bench_comparison comparison = {
 		.metrics = metrics,
 		.metric_count = 2,
@@ -373,41 +448,56 @@ static int compare_case(struct bench *bench, struct half_bench *state, const cha
 		.peer = { "memcg+zram-lz4", measure_peer, NULL },
 		.limit = { "unbudgeted", measure_limit, NULL },
 	};
-	int result = start_machines(state, peer_missing, no_groups);
+	int result;
 
-	if (result == 0)
-		result = settle(state, &peer_missing);
-	comparison.peer.missing = peer_missing;
+	state->peer_lost = zram_missing() ? zram_missing() : no_groups;
+	result = start_all(state, !no_groups);
+	comparison.peer.missing = state->peer_lost;
 	if (result == 0)
 		result = bench_compare(bench, &comparison);
+	if (result == 0)
+		result = check_all(state);
+	if (state->peer_lost && !comparison.peer.missing)
+		bench_note(bench, "%s, %s: %s", comparison.peer.name, condition, state->peer_lost);
 	for (int kind = 0; kind < KINDS; kind++)
 		stop_machine(&state->machines[kind]);
 	return result;
 }
 
-int bench_half_budget(struct bench *bench, const struct real_pages *pages)
+static int make(struct half_bench *state, const struct real_pages *pages)
 {
-	struct half_bench state = { .order_count = KVM_GUEST_ORDER_MAX,
-				    .window_ms = bench_quick(bench) ? 600 : 1500 };
 	uint8_t *contents = machine_map(BYTES);
-	int result = 0;
 
-	state.order = calloc(state.order_count, sizeof(*state.order));
-	if (!contents || !state.order)
+	state->order = mmap(NULL, ORDER * sizeof(*state->order), PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	state->clusters = calloc(CLUSTERS, sizeof(*state->clusters));
+	if (!contents || state->order == MAP_FAILED || !state->clusters)
 		return -ENOMEM;
 	real_pages_mix(pages, contents, PAGES);
-	state.contents = contents;
+	state->contents = contents;
+	machine_shuffle(state->clusters, CLUSTERS, 9);
+	return zram_missing() ? 0 : zram_start();
+}
+
+int bench_half_budget(struct bench *bench, const struct real_pages *pages)
+{
+	struct half_bench state = { .window_ms = bench_quick(bench) ? 600 : 1500 };
+	double *const zipf = zipf_chances();
+	int result = zipf ? make(&state, pages) : -ENOMEM;
+
 	/* The peer's limit and statistics are kept up to date from here, whatever else runs. */
 	machine_pin(RECLAIM_CPU);
 	sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &(struct sched_param){ 1 });
-	if (!zram_missing())
-		result = zram_start();
-	for (int zipf = 1; zipf >= 0 && result == 0; zipf--) {
-		result = draw_order(&state, zipf);
-		if (result == 0)
-			result = compare_case(bench, &state, zipf ? "zipf" : "hot30");
+	if (result == 0) {
+		state.cumulated = zipf;
+		result = compare_case(bench, &state, "zipf");
 	}
-	machine_unmap(contents, BYTES);
-	free(state.order);
-	return result;
+	if (result == 0) {
+		state.cumulated = NULL;
+		result = compare_case(bench, &state, "hot30");
+	}
+	machine_unmap((void *)(uintptr_t)state.contents, BYTES);
+	free(state.clusters);
+	free(zipf);
+	return result; /* the body ends, and with it the order */
 }

@@ -7,6 +7,7 @@
 #include "bench_reclaim.h"
 #include "bare_uffd.h"
 #include "paged_memory.h"
+#include "../examples/kvm-runner/split_random.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,7 +88,7 @@ static void shuffle_order(struct stage_bench *state)
 	uint64_t seed = 5;
 
 	for (size_t i = state->order_count; i > 1; i--) {
-		size_t other = (size_t)(machine_random(&seed) % i);
+		size_t other = (size_t)(random_next(&seed) % i);
 		uint32_t page = state->order[i - 1];
 
 		state->order[i - 1] = state->order[other];
@@ -170,6 +171,23 @@ static int take_ours(struct stage_bench *state)
 	return result == 0 && all != state->victim_count * state->run ? -EBUSY : result;
 }
 
+/* It must still be as it was; the guest does not touch it. */
+static int check_victim(const struct stage_bench *state, size_t i, const uint8_t *found)
+{
+	return memcmp(found, state->contents + state->victims[i], state->run * PAGE) == 0
+		       ? 0
+		       : -EBADMSG;
+}
+
+static int check_staged(const struct stage_bench *state, size_t i)
+{
+	uint8_t found[RUN * PAGE];
+	int result =
+		vmem_region_read(state->paged.region, state->victims[i], found, state->run * PAGE);
+
+	return result != 0 ? result : check_victim(state, i, found);
+}
+
 static int write_victim(const struct stage_bench *state, size_t i)
 {
 	return vmem_region_write(state->paged.region, state->victims[i],
@@ -182,8 +200,11 @@ static int back_ours(struct stage_bench *state)
 {
 	int result = 0;
 
-	for (size_t i = 0; i < state->victim_count && result == 0; i++)
-		result = write_victim(state, i);
+	for (size_t i = 0; i < state->victim_count && result == 0; i++) {
+		result = check_staged(state, i);
+		if (result == 0)
+			result = write_victim(state, i);
+	}
 	if (result == 0)
 		result = vmem_region_stage(state->paged.region, state->victims[0],
 					   state->run * PAGE, NULL);
@@ -204,9 +225,14 @@ static int back_move(struct stage_bench *state)
 {
 	int result = 0;
 
-	for (size_t i = 0; i < state->victim_count && result == 0; i++)
-		result = bare_uffd_move(state->uffd, state->move.memory + state->victims[i],
-					state->staging + state->victims[i], state->run * PAGE);
+	for (size_t i = 0; i < state->victim_count && result == 0; i++) {
+		uint8_t *const victim = state->move.memory + state->victims[i];
+
+		result = bare_uffd_move(state->uffd, victim, state->staging + state->victims[i],
+					state->run * PAGE);
+		if (result == 0)
+			result = check_victim(state, i, victim);
+	}
 	return result;
 }
 
@@ -236,10 +262,13 @@ struct way {
 static int take_windows(struct stage_bench *state, const struct side *side, const struct way *way,
 			double *values)
 {
-	const double undisturbed = kvm_guest_speed(side->guest, UNDISTURBED_MS);
 	uint64_t ns = 0, operations = 0;
+	double undisturbed;
 	int result = 0;
 
+	/* What the last round took from under it has come back by then. */
+	kvm_guest_await(side->guest, 2 * state->order_count);
+	undisturbed = kvm_guest_speed(side->guest, UNDISTURBED_MS);
 	for (size_t i = 0; i < state->windows && result == 0; i++) {
 		uint64_t operations_before = kvm_guest_operations(side->guest);
 		uint64_t start = machine_now_ns();

@@ -27,10 +27,10 @@ static inline __attribute__((always_inline)) uint64_t read_page(const uint64_t *
 IN_GUEST void guest_work(struct guest_box *box)
 {
 	const uint32_t *order = (const uint32_t *)(uintptr_t)box->order;
-	uint64_t to_write = box->write_every;
+	uint64_t to_write = box->write_every, i = box->position;
 
 	do {
-		for (uint64_t i = 0; i < box->order_count && !box->stop; i++) {
+		for (; i < box->order_count && !box->stop; i++) {
 			volatile uint64_t *page =
 				(volatile uint64_t *)(uintptr_t)(box->ram +
 								 order[i] * UINT64_C(4096));
@@ -45,5 +45,8 @@ IN_GUEST void guest_work(struct guest_box *box)
 			box->sum += read_page((const uint64_t *)page, box->words);
 			box->operations++;
 		}
+		if (i >= box->order_count)
+			i = 0;
 	} while (box->repeat && !box->stop);
+	box->position = i;
 }

@@ -10,7 +10,8 @@
 struct guest_box {
 	volatile uint64_t operations; /* done so far; set by the guest */
 	volatile uint64_t stop;       /* set by the host; the operation that runs ends */
-	uint64_t repeat;              /* 0: once through the order */
+	uint64_t repeat;              /* 0: to the end of the order, once */
+	uint64_t position;            /* in the order, where it goes on */
 	uint64_t ram;
 	uint64_t order; /* uint32_t page numbers */
 	uint64_t order_count;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Rows and notes are kept until the end of the bench; nothing here is called by two threads. */
 #include "harness.h"
+#include "machine.h"
 #include "undo.h"
 #include <cjson/cJSON.h>
 #include <fcntl.h>
@@ -46,7 +47,7 @@ const char *bench_images(const struct bench *bench)
 	return bench->images;
 }
 
-size_t bench_rounds(const struct bench *bench)
+static size_t rounds_of(const struct bench *bench)
 {
 	return bench->quick ? ROUNDS_QUICK : ROUNDS;
 }
@@ -58,7 +59,7 @@ static int compare_doubles(const void *left, const void *right)
 	return (a > b) - (a < b);
 }
 
-double bench_median(const double *values, size_t count)
+static double median(const double *values, size_t count)
 {
 	double sorted[ROUNDS];
 
@@ -102,8 +103,8 @@ void bench_note(struct bench *bench, const char *format, ...)
 		bench->notes[bench->note_count++] = text;
 }
 
-void bench_row(struct bench *bench, const struct bench_metric *metric, double ours,
-	       const char *peer, double peer_value, double limit)
+static void add_row(struct bench *bench, const struct bench_metric *metric, double ours,
+		    const char *peer, double peer_value, double limit)
 {
 	if (bench->row_count == ROWS_MAX) {
 		fprintf(stderr, "bench: more than %d rows\n", ROWS_MAX);
@@ -228,7 +229,7 @@ int bench_compare(struct bench *bench, const struct bench_comparison *comparison
 						  &comparison->limit };
 	double values[BENCH_METRICS_MAX][SIDES][ROUNDS];
 	double run[BENCH_METRICS_MAX];
-	const size_t rounds = bench_rounds(bench);
+	const size_t rounds = rounds_of(bench);
 
 	fprintf(stderr, "%s: %s %s\n", bench->name, comparison->metrics[0].name,
 		comparison->metrics[0].condition ? comparison->metrics[0].condition : "");
@@ -243,9 +244,9 @@ int bench_compare(struct bench *bench, const struct bench_comparison *comparison
 		}
 	}
 	for (size_t i = 0; i < comparison->metric_count; i++)
-		bench_row(bench, &comparison->metrics[i], bench_median(values[i][0], rounds),
-			  comparison->peer.name, bench_median(values[i][1], rounds),
-			  bench_median(values[i][2], rounds));
+		add_row(bench, &comparison->metrics[i], median(values[i][0], rounds),
+			comparison->peer.name, median(values[i][1], rounds),
+			median(values[i][2], rounds));
 	return 0;
 }
 
@@ -275,6 +276,8 @@ static int run_body(void *context)
 		perror(bench->json);
 		return 1;
 	}
+	if (machine_cpus() < 2)
+		bench_note(bench, "one processor only: who serves and who is served share it");
 	result = bench->body(bench);
 	if (result != 0)
 		fprintf(stderr, "bench: %s failed: %s\n", bench->name, strerror(abs(result)));

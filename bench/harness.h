@@ -42,13 +42,6 @@ struct bench_comparison {
  * @return 0, or the error of a side, which has been printed */
 int bench_compare(struct bench *bench, const struct bench_comparison *comparison);
 
-/* A row that was measured in another way; NAN where there is no value. */
-void bench_row(struct bench *bench, const struct bench_metric *metric, double ours,
-	       const char *peer, double peer_value, double limit);
-/* What bench_compare() would do: how many rounds count, and the median of their values. */
-size_t bench_rounds(const struct bench *bench);
-double bench_median(const double *values, size_t count);
-
 /* A line below the table, once. */
 void bench_note(struct bench *bench, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The guest's physical memory: the first 8 MiB are private to this file (page tables, code, stack,
+/* The guest's physical memory: the first 16 MiB are private to this file (page tables, code, stack,
  * box, order); from 1 GiB on lies the memory it works on. Virtual addresses are physical ones, in
  * pages of 2 MiB, open to CPL 3. IOPL is 3, so that a port write is the way out. */
 #include "kvm_guest.h"
@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PRIVATE_BYTES ((size_t)8 << 20)
+#define PRIVATE_BYTES ((size_t)16 << 20)
 #define TABLES_AT 0x1000u /* PML4, PDPT, page directories of two GiB */
 #define BOX_AT 0x8000u
 #define CODE_AT 0x10000u
@@ -34,7 +35,8 @@ struct kvm_guest {
 	size_t run_bytes;
 	pthread_t thread;
 	unsigned cpu;
-	int result; /* of the thread; read after it was joined */
+	atomic_int running; /* cleared by the thread when it ends */
+	int result;         /* of the thread; read after it was joined */
 };
 
 const char *kvm_guest_missing(void)
@@ -201,6 +203,18 @@ void kvm_guest_set_order(struct kvm_guest *guest, const uint32_t *pages, size_t 
 {
 	memcpy(guest->private_memory + ORDER_AT, pages, count * sizeof(*pages));
 	guest->box->order_count = count;
+	guest->box->position = 0;
+}
+
+int kvm_guest_share_order(struct kvm_guest *guest, uint32_t *pages, size_t count)
+{
+	/* From size 0, a shared mapping is mapped once more. */
+	if (mremap(pages, 0, count * sizeof(*pages), MREMAP_MAYMOVE | MREMAP_FIXED,
+		   guest->private_memory + ORDER_AT) == MAP_FAILED)
+		return -errno;
+	guest->box->order_count = count;
+	guest->box->position = 0;
+	return 0;
 }
 
 struct guest_box *kvm_guest_box(struct kvm_guest *guest)
@@ -231,6 +245,7 @@ static int run_until_done(struct kvm_guest *guest)
 int kvm_guest_run(struct kvm_guest *guest)
 {
 	guest->box->repeat = 0;
+	guest->box->position = 0;
 	guest->box->stop = 0;
 	return run_until_done(guest);
 }
@@ -241,6 +256,7 @@ static void *run_thread(void *argument)
 
 	machine_pin(guest->cpu);
 	guest->result = run_until_done(guest);
+	guest->running = 0;
 	return NULL;
 }
 
@@ -249,6 +265,7 @@ int kvm_guest_start(struct kvm_guest *guest, unsigned cpu)
 	guest->box->repeat = 1;
 	guest->box->stop = 0;
 	guest->cpu = cpu;
+	guest->running = 1;
 	return -pthread_create(&guest->thread, NULL, run_thread, guest);
 }
 
@@ -262,6 +279,14 @@ int kvm_guest_stop(struct kvm_guest *guest)
 uint64_t kvm_guest_operations(const struct kvm_guest *guest)
 {
 	return guest->box->operations;
+}
+
+void kvm_guest_await(const struct kvm_guest *guest, uint64_t operations)
+{
+	const uint64_t start = kvm_guest_operations(guest);
+
+	while (guest->running && kvm_guest_operations(guest) - start < operations)
+		machine_sleep_ms(1);
 }
 
 double kvm_guest_speed(const struct kvm_guest *guest, unsigned ms)

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "machine.h"
+#include "../examples/kvm-runner/split_random.h"
 #include "undo.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -12,6 +14,8 @@
 
 #define ALIGNMENT ((size_t)2 << 20)
 #define PAGEMAP_SWAPPED (UINT64_C(1) << 62)
+
+static cpu_set_t all_cpus; /* that the bench was started with; empty: not asked yet */
 
 static uint64_t read_clock(clockid_t clock)
 {
@@ -39,21 +43,42 @@ void machine_sleep_ms(unsigned ms)
 		;
 }
 
+static void bind_to(const cpu_set_t *set)
+{
+	if (sched_setaffinity(0, sizeof(*set), set) != 0) {
+		perror("bench: cannot bind to a processor");
+		exit(1);
+	}
+}
+
+unsigned machine_cpus(void)
+{
+	if (CPU_COUNT(&all_cpus) == 0 && sched_getaffinity(0, sizeof(all_cpus), &all_cpus) != 0) {
+		perror("bench: which processors are there");
+		exit(1);
+	}
+	return (unsigned)CPU_COUNT(&all_cpus);
+}
+
 void machine_pin(unsigned cpu)
 {
+	unsigned left = cpu % machine_cpus();
 	cpu_set_t set;
 
-	CPU_ZERO(&set);
-	CPU_SET(cpu % (unsigned)sysconf(_SC_NPROCESSORS_ONLN), &set);
-	sched_setaffinity(0, sizeof(set), &set);
+	for (unsigned i = 0; i < CPU_SETSIZE; i++) {
+		if (!CPU_ISSET(i, &all_cpus) || left-- > 0)
+			continue;
+		CPU_ZERO(&set);
+		CPU_SET(i, &set);
+		bind_to(&set);
+		return;
+	}
 }
 
 void machine_unpin(void)
 {
-	cpu_set_t set;
-
-	memset(&set, 0xff, sizeof(set));
-	sched_setaffinity(0, sizeof(set), &set);
+	machine_cpus();
+	bind_to(&all_cpus);
 }
 
 int machine_read(const char *path, char *text, size_t capacity)
@@ -149,20 +174,10 @@ size_t machine_swapped_pages(const void *memory, size_t bytes)
 	return swapped;
 }
 
-/* splitmix64 (Steele, Lea and Flood, OOPSLA 2014). */
-uint64_t machine_random(uint64_t *state)
-{
-	uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return z ^ z >> 31;
-}
-
 void machine_shuffle(uint32_t *order, size_t count, uint64_t seed)
 {
 	for (size_t i = 0; i < count; i++) {
-		size_t other = (size_t)(machine_random(&seed) % (i + 1));
+		size_t other = (size_t)(random_next(&seed) % (i + 1));
 
 		order[i] = order[other];
 		order[other] = (uint32_t)i;

@@ -11,8 +11,10 @@ uint64_t machine_now_ns(void);
 uint64_t machine_thread_cpu_ns(void);
 void machine_sleep_ms(unsigned ms);
 
-/* Bind the calling thread, and those it starts from then on, to one processor (number modulo how
- * many there are), or let it go to all again. */
+/* How many processors the bench may use. The first call, before any binding, decides which. */
+unsigned machine_cpus(void);
+/* Bind the calling thread, and those it starts from then on, to one of them (number modulo how many
+ * there are), or let it go to all again. Ends the bench if that is refused. */
 void machine_pin(unsigned cpu);
 void machine_unpin(void);
 
@@ -33,7 +35,6 @@ void machine_warm(size_t bytes);
 /* Pages of a range that are in swap. */
 size_t machine_swapped_pages(const void *memory, size_t bytes);
 
-uint64_t machine_random(uint64_t *state);
 /* A permutation of 0..count-1. */
 void machine_shuffle(uint32_t *order, size_t count, uint64_t seed);
 

@@ -38,13 +38,25 @@ const char *memory_group_missing(void)
 	return find_version() == 0 ? "there is no memory cgroup controller" : NULL;
 }
 
+/* Groups below the root have memory files only if the root hands the controller down. */
+static void hand_down(void)
+{
+	static const char file[] = ROOT_V2 "/cgroup.subtree_control";
+	char text[256];
+
+	if (machine_read(file, text, sizeof(text)) != 0 || strstr(text, "memory"))
+		return;
+	undo_later("write %s -memory", file);
+	machine_write(file, "+memory");
+}
+
 int memory_group_new(struct memory_group *group, const char *name)
 {
 	group->version = find_version();
 	if (group->version == 0)
 		return -ENODEV;
 	if (group->version == 2)
-		machine_write(ROOT_V2 "/cgroup.subtree_control", "+memory");
+		hand_down();
 	snprintf(group->path, sizeof(group->path), "%s/vmem-bench-%s",
 		 versions[group->version].root, name);
 	undo_later("rmdir %s", group->path);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The parent keeps the actions that it reads from a pipe, one a line, until no process of the bench
- * holds the other end. A process that a bench forks must ask for SIGKILL at its parent's death. */
+/* Three processes. The body announces its actions through a pipe, one a line. The undoer reads them until
+ * no process of the bench holds the other end, and then undoes them: in a session of its own, where neither
+ * the terminal nor the end of the others reaches it. The supervisor waits for both, and passes signals on
+ * to the body; when it is killed, so is the body, and what that has forked by undo_fork(). */
 #include "undo.h"
 #include "machine.h"
 #include <errno.h>
@@ -17,8 +19,11 @@
 
 #define ACTIONS_MAX 32
 
-static FILE *announce;          /* the child's end of the pipe */
-static volatile pid_t the_body; /* for the signal handler of the parent; 0: not running */
+static FILE *announce;          /* the body's end of the pipe */
+static volatile pid_t the_body; /* for the signal handler of the supervisor; 0: not running */
+
+static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+#define SIGNALS (sizeof(signals) / sizeof(*signals))
 
 void undo_later(const char *format, ...)
 {
@@ -67,48 +72,95 @@ static void undo(char *line)
 		fprintf(stderr, "bench: could not restore: %s %s\n", verb, path);
 }
 
-static int supervise(pid_t body, FILE *actions)
+/* The signals are blocked here, and stay so. */
+static _Noreturn void run_undoer(FILE *actions)
 {
 	char *lines[ACTIONS_MAX] = { NULL };
 	size_t count = 0, room = 0;
-	int status = 0;
 
-	while (count < ACTIONS_MAX && getline(&lines[count], &room, actions) > 0) {
+	setsid();
+	signal(SIGPIPE, SIG_IGN); /* nobody may be left to read what it prints */
+	while (actions && count < ACTIONS_MAX && getline(&lines[count], &room, actions) > 0) {
 		lines[count][strcspn(lines[count], "\n")] = '\0';
 		count++;
 		room = 0;
 	}
-	fclose(actions); /* a body with more to undo than fits dies of SIGPIPE */
-	while (waitpid(body, &status, 0) < 0 && errno == EINTR)
-		;
+	if (actions)
+		fclose(actions); /* a body with more to undo than fits dies of SIGPIPE */
 	while (count > 0)
 		undo(lines[--count]);
+	_exit(0);
+}
+
+static _Noreturn void run_body(int (*body)(void *context), void *context, int end,
+			       const sigset_t *mask)
+{
+	setpgid(0, 0);
+	sigprocmask(SIG_SETMASK, mask, NULL);
+	announce = fdopen(end, "w");
+	exit(announce ? body(context) : 1);
+}
+
+pid_t undo_fork(void)
+{
+	const pid_t self = getpid(), child = fork();
+
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != self)
+			_exit(1);
+	}
+	return child;
+}
+
+static int wait_for_body(pid_t body)
+{
+	siginfo_t info;
+	int status = 0;
+
+	while (waitid(P_PID, (id_t)body, &info, WEXITED | WNOWAIT) != 0 && errno == EINTR)
+		;
+	the_body = 0; /* before its number is free for another process */
+	waitpid(body, &status, 0);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 int undo_supervise(int (*body)(void *context), void *context)
 {
+	sigset_t ours, before;
+	pid_t undoer, child;
 	const struct sigaction action = { .sa_handler = pass_on, .sa_flags = SA_RESTART };
-	const int signals[] = { SIGINT, SIGTERM, SIGHUP };
-	int ends[2];
-	pid_t child;
+	int ends[2], status = 1;
 
 	fflush(NULL);
-	if (pipe(ends) != 0 || (child = fork()) < 0) {
+	sigemptyset(&ours);
+	for (size_t i = 0; i < SIGNALS; i++)
+		sigaddset(&ours, signals[i]);
+	sigprocmask(SIG_BLOCK, &ours, &before); /* until there is somebody to pass them on to */
+	if (pipe(ends) != 0 || (undoer = fork()) < 0) {
 		perror("bench");
 		return 1;
 	}
-	if (child == 0) {
-		setpgid(0, 0);
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		close(ends[0]);
-		announce = fdopen(ends[1], "w");
-		exit(announce ? body(context) : 1);
+	if (undoer == 0) {
+		close(ends[1]);
+		run_undoer(fdopen(ends[0], "r"));
 	}
-	setpgid(child, child);
-	the_body = child;
-	for (unsigned i = 0; i < sizeof(signals) / sizeof(*signals); i++)
-		sigaction(signals[i], &action, NULL);
+	close(ends[0]);
+	child = undo_fork();
+	if (child == 0)
+		run_body(body, context, ends[1], &before);
 	close(ends[1]);
-	return supervise(child, fdopen(ends[0], "r"));
+	if (child > 0) {
+		setpgid(child, child);
+		the_body = child;
+		for (size_t i = 0; i < SIGNALS; i++)
+			sigaction(signals[i], &action, NULL);
+		sigprocmask(SIG_SETMASK, &before, NULL);
+		status = wait_for_body(child);
+	} else {
+		perror("bench");
+	}
+	while (waitpid(undoer, NULL, 0) < 0 && errno == EINTR)
+		;
+	return status;
 }

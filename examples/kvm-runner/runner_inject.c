@@ -44,7 +44,6 @@ int inject_drop_page(struct vm *vm)
 				(unsigned long long)gfn, vm->index);
 		return error;
 	}
-	print_error("vm %u has no page that is not zero: nothing to drop.", vm->index);
 	return -VMEM_ENOENT;
 }
 

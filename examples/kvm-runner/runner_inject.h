@@ -6,7 +6,7 @@
 #include "runner_vm.h"
 
 /* Discard a page of the VM that is not zero, behind the guest's back. Any time while it is loaded.
- * Returns 0, or a negative VMEM error after a message. */
+ * Returns 0, -VMEM_ENOENT if there is none, or another negative VMEM error after a message. */
 int inject_drop_page(struct vm *vm);
 
 /* Give a page of the VM contents of its own, have it stored, find its bytes in the memory of this

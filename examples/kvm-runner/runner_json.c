@@ -7,6 +7,7 @@
 #include <libgen.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cjson/cJSON.h>
@@ -204,9 +205,13 @@ static void add_manager(cJSON *root, struct runner *runner)
 int result_check_json(const char *path)
 {
 	char folder[4096];
+	struct stat st;
+	bool there = stat(path, &st) == 0;
 
 	snprintf(folder, sizeof(folder), "%s", path);
-	if (access(path, F_OK) == 0 ? access(path, W_OK) == 0 : access(dirname(folder), W_OK) == 0)
+	if (there && S_ISDIR(st.st_mode))
+		errno = EISDIR;
+	else if (access(there ? path : dirname(folder), W_OK) == 0)
 		return 0;
 	print_error("--json %s cannot be written: %s.", path, strerror(errno));
 	return -VMEM_EINVAL;

@@ -62,13 +62,15 @@ static int load_chunk(struct loader *loader, struct vm *vm, uint64_t gfn, const 
 	error = vmem_region_write(vm->region, (gfn + skip) << GUEST_PAGE_SHIFT,
 				  words + skip * GUEST_PAGE_WORDS,
 				  (pages - skip) << GUEST_PAGE_SHIFT);
-	if (error == -VMEM_ENOSPC && !atomic_load(&loader->cancelled))
+	if (!error || atomic_load(&loader->cancelled))
+		return error;
+	if (error == -VMEM_ENOSPC)
 		print_error("The budget, %s, does not hold what the VMs are loaded with, even "
 			    "compressed: loading stopped after %s of %s. Give more with --budget.",
 			    UNITS_BYTES(o->budget_bytes),
 			    UNITS_BYTES(atomic_load(&loader->pages) << GUEST_PAGE_SHIFT),
 			    UNITS_BYTES(o->mem_bytes * o->vms));
-	else if (error)
+	else
 		print_error("vm %u: its image cannot be loaded at frame %#llx: %s.", vm->index,
 			    (unsigned long long)gfn, vmem_strerror(error));
 	return error;
@@ -91,7 +93,8 @@ static int load_image(struct loader *loader, struct vm *vm, struct image *image)
 		error = image_read(image, chunk, count);
 		if (!error)
 			error = load_chunk(loader, vm, gfn, chunk, count);
-		atomic_fetch_add(&loader->pages, count);
+		if (!error)
+			atomic_fetch_add(&loader->pages, count);
 		if (!error && atomic_load(&loader->cancelled))
 			error = -VMEM_EAGAIN;
 	}
@@ -150,13 +153,8 @@ static void cancel(struct loader *loader)
 	struct runner *runner = loader->runner;
 
 	atomic_store(&loader->cancelled, true);
-	for (uint32_t i = 0; i < runner->options->vms; i++) {
-		struct vm *vm = &runner->vms[i];
-
-		(void)vmem_region_discard(vm->region, vm->layout.pinned_bytes,
-					  runner->options->mem_bytes - vm->layout.pinned_bytes,
-					  NULL);
-	}
+	for (uint32_t i = 0; i < runner->options->vms; i++)
+		vm_empty(&runner->vms[i]);
 }
 
 int load_vms(struct runner *runner)
@@ -175,5 +173,9 @@ int load_vms(struct runner *runner)
 		signals_wait(TICK_NS);
 	}
 	pthread_join(thread, NULL);
+	if (loader.error && atomic_load(&loader.cancelled))
+		print_line("Until then %s of %s were loaded; no VM has run.",
+			   UNITS_BYTES(atomic_load(&loader.pages) << GUEST_PAGE_SHIFT),
+			   UNITS_BYTES(runner->options->mem_bytes * runner->options->vms));
 	return loader.error;
 }

@@ -32,11 +32,14 @@ typedef struct vmem_jemalloc vmem_jemalloc;
 #define PATIENCE_NS (30 * SECOND)
 /* The same when the library has given up one of its pages, and this kernel cannot say so. */
 #define PATIENCE_LOST_NS (3 * SECOND)
+/* A vCPU that has not heard a kick for so long waits for a page. */
+#define PATIENCE_STOP_NS SECOND
 
 /* What the main thread knows of a VM while it runs. */
 struct watch {
 	uint64_t progress;
 	uint64_t progress_ns;
+	uint64_t stop_ns; /* when it was first told to stop; 0: not yet */
 	bool reported;
 };
 
@@ -126,15 +129,10 @@ static void explain_manager_error(const struct runner_options *o, int error)
 		print_error("libvmem cannot be started: %s.", vmem_strerror(error));
 }
 
-/* What this kernel and this process must be able to do for what was asked. */
-static int check_kernel(const struct runner *runner)
+/* KVM reads and writes guest memory inside the kernel. */
+static int leave_kvm(struct runner *runner)
 {
-	struct vmem_manager_metrics m = { .size = sizeof(m) };
-	int error = vmem_manager_get_metrics(runner->manager, &m);
-
-	if (error)
-		return error;
-	if (runner->backend == BACKEND_KVM && !(m.kernel_features & VMEM_KERNEL_KERNEL_FAULTS)) {
+	if (runner->options->backend == BACKEND_KVM) {
 		print_error(
 			"KVM reads and writes guest memory inside the kernel, and this process may only use "
 			"userfaultfd for faults of user mode. Set 'sysctl -w vm.unprivileged_userfaultfd=1', or "
@@ -142,6 +140,24 @@ static int check_kernel(const struct runner *runner)
 			"CAP_SYS_PTRACE; or use --backend thread.");
 		return -VMEM_EPERM;
 	}
+	close(runner->kvm_fd);
+	runner->kvm_fd = -1;
+	runner->backend = BACKEND_THREAD;
+	print_line("No right to serve the faults of KVM (--backend kvm says what to do): the same "
+		   "payloads run as threads of this process.");
+	return 0;
+}
+
+/* What this kernel and this process must be able to do for what was asked. */
+static int check_kernel(struct runner *runner)
+{
+	struct vmem_manager_metrics m = { .size = sizeof(m) };
+	int error = vmem_manager_get_metrics(runner->manager, &m);
+
+	if (error)
+		return error;
+	if (runner->backend == BACKEND_KVM && !(m.kernel_features & VMEM_KERNEL_KERNEL_FAULTS))
+		return leave_kvm(runner);
 	if (runner->options->fault_way == VMEM_FAULT_SIGBUS &&
 	    !(m.kernel_features & VMEM_KERNEL_SIGBUS)) {
 		print_error("This kernel cannot deliver faults as SIGBUS. Use --fault-way thread.");
@@ -230,12 +246,19 @@ static int start_vms(struct session *s)
 	return error;
 }
 
-static void stop_vm(struct vm *vm)
+/* Again and again, until all vCPUs have heard it. Where the library serves a fault in a signal handler,
+ * and before Linux 6.2 in KVM, a kick does not end the wait for a page. So the page comes, empty, and
+ * the kick, which is pending, ends the vCPU before it can read it. */
+static void stop_vm(struct vm *vm, struct watch *watch, uint64_t now)
 {
 	atomic_store(&vm->stop, true);
 	for (uint32_t i = 0; i < vm->started; i++)
 		if (atomic_load(&vm->vcpu[i].end) == END_RUNS)
 			signals_kick(&vm->vcpu[i]);
+	if (watch->stop_ns == 0)
+		watch->stop_ns = now;
+	else if (now - watch->stop_ns > PATIENCE_STOP_NS)
+		vm_empty(vm);
 }
 
 /* Whether the VM still gets on; if not for too long, it is given up. */
@@ -266,7 +289,7 @@ static bool watch_vm(struct vm *vm, struct watch *watch, uint64_t now)
 	if (vm_end(vm, &vcpu) == END_RUNS) {
 		watch_progress(vm, watch, now);
 		if (atomic_load(&vm->stop))
-			stop_vm(vm); /* again, until all have heard it */
+			stop_vm(vm, watch, now);
 		return false;
 	}
 	if (!watch->reported)
@@ -280,11 +303,20 @@ static int inject_while_running(struct session *s, uint64_t now)
 {
 	struct runner *runner = &s->runner;
 
+	struct vm_progress progress;
+	int error;
+
 	if (s->injected || s->options.injection != INJECT_DROP_PAGE ||
 	    now - runner->start_ns < (runner->end_ns - runner->start_ns) / 4)
 		return 0;
-	s->injected = true;
-	return inject_drop_page(&runner->vms[0]);
+	/* A guest that still fills its memory does so without a look at what is there; what it has looked
+	 * at for the last time may be wrong from then on. */
+	vm_progress(&runner->vms[0], &progress);
+	if (progress.phase != GUEST_PHASE_WORK)
+		return 0;
+	error = inject_drop_page(&runner->vms[0]);
+	s->injected = error == 0;
+	return error == -VMEM_ENOENT ? 0 : error; /* there may be one later */
 }
 
 static int watch_vms(struct session *s)
@@ -299,7 +331,7 @@ static int watch_vms(struct session *s)
 		if ((signals_interrupted() || error) && !s->stopped) {
 			s->stopped = true;
 			for (uint32_t i = 0; i < s->options.vms; i++)
-				stop_vm(&runner->vms[i]);
+				atomic_store(&runner->vms[i].stop, true);
 		}
 		ended = true;
 		for (uint32_t i = 0; i < s->options.vms; i++)
@@ -310,6 +342,10 @@ static int watch_vms(struct session *s)
 		if (!error)
 			error = inject_while_running(s, now);
 		signals_wait(TICK_NS);
+	}
+	if (s->options.injection == INJECT_DROP_PAGE && !s->injected && !error && !s->stopped) {
+		print_error("Nothing was dropped: vm 0 never worked on a page that is not zero.");
+		error = -VMEM_ENOENT;
 	}
 	return error;
 }
@@ -324,17 +360,52 @@ static void join_vms(struct session *s)
 	}
 }
 
+/* Before the VMs run: what the user can change is told apart from what failed. */
+static enum runner_exit exit_of(int error)
+{
+	switch (error) {
+	case -VMEM_EINVAL:
+	case -VMEM_ENODEV:
+	case -VMEM_ENOSPC:
+	case -VMEM_ENOTSUP:
+	case -VMEM_EPERM: return RUNNER_EXIT_USAGE;
+	default: return RUNNER_EXIT_BAD;
+	}
+}
+
+static int check(struct session *s)
+{
+	int error = s->options.json ? result_check_json(s->options.json) : 0;
+
+	if (!error)
+		error = check_images(&s->options);
+	if (!error)
+		error = check_budget(&s->options);
+	if (!error)
+		error = choose_backend(&s->runner);
+	return error;
+}
+
+/* Everything until the VMs can start. */
+static int prepare(struct session *s)
+{
+	int error = make_manager(s);
+
+	if (!error)
+		error = make_vms(s);
+	if (!error)
+		error = load_vms(&s->runner);
+	if (!error && s->options.injection == INJECT_CORRUPT_PAGE)
+		error = inject_corrupt_page(&s->runner.vms[0]);
+	return error;
+}
+
 /* From start to totals. */
 static enum runner_exit run(struct session *s)
 {
 	enum runner_exit status;
-	int error = load_vms(&s->runner);
+	int error = start_vms(s);
 
-	if (!error && s->options.injection == INJECT_CORRUPT_PAGE)
-		error = inject_corrupt_page(&s->runner.vms[0]);
-	if (error)
-		return signals_interrupted() ? RUNNER_EXIT_INTERRUPTED : RUNNER_EXIT_BAD;
-	error = start_vms(s);
 	if (error)
 		for (uint32_t i = 0; i < s->options.vms; i++)
 			atomic_store(&s->runner.vms[i].stop, true);
@@ -385,7 +456,8 @@ int main(int argc, char **argv)
 {
 	static struct session session;
 	struct session *s = &session;
-	enum runner_exit status = RUNNER_EXIT_USAGE;
+	enum runner_exit status;
+	int error;
 
 	runner_options_parse(&s->options, argc, argv);
 	s->runner.options = &s->options;
@@ -394,14 +466,17 @@ int main(int argc, char **argv)
 	print_init();
 	if (s->options.injection == INJECT_FAIL_ALLOC)
 		alloc_fail_at(s->options.injection_number);
-	if ((s->options.json && result_check_json(s->options.json) != 0) ||
-	    check_images(&s->options) != 0 || check_budget(&s->options) != 0 ||
-	    choose_backend(&s->runner) != 0)
-		return (int)status;
+	error = check(s);
+	if (error)
+		return (int)exit_of(error);
 	print_line("%u VMs of %s in a budget of %s, seed %llu", s->options.vms,
 		   UNITS_BYTES(s->options.mem_bytes), UNITS_BYTES(s->options.budget_bytes),
 		   (unsigned long long)s->options.seed);
-	status = make_manager(s) == 0 && make_vms(s) == 0 ? run(s) : RUNNER_EXIT_BAD;
+	error = prepare(s);
+	if (error)
+		status = signals_interrupted() ? RUNNER_EXIT_INTERRUPTED : exit_of(error);
+	else
+		status = run(s);
 	if (clean_up(s) != 0)
 		status = RUNNER_EXIT_BAD;
 	if (alloc_failure_waits())

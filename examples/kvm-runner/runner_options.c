@@ -66,7 +66,7 @@ static const struct argp_option option_table[] = {
 	{ NULL, 0, NULL, 0, "How:", 3 },
 	{ "backend", KEY_BACKEND, "kvm|thread", 0,
 	  "virtual machines, or the same payloads as threads of this process (default kvm; thread, and it "
-	  "says so, where there is no /dev/kvm)",
+	  "says so, where there is no /dev/kvm, or no right to serve its faults)",
 	  3 },
 	{ "fault-way", KEY_FAULT_WAY, "thread|sigbus", 0,
 	  "who serves a fault: a thread of the library, or the thread that faults, by SIGBUS (only with "
@@ -90,7 +90,8 @@ static const char description[] =
 	"Runs virtual machines in less memory than they have, on libvmem. The guests verify every page "
 	"that they touch, and all pages at the end; the first wrong byte stops a VM."
 	"\vSizes take K, M, G. Exit status: 0 every page was right; 1 a wrong byte, a poisoned page or a "
-	"failure; 2 bad options or input; 130 interrupted by Ctrl-C, nothing wrong until then.";
+	"failure; 2 bad options or input, or no right: what to change was said, and nothing was run; 130 "
+	"interrupted by Ctrl-C, nothing wrong until then.";
 
 /* Options that need others to be known before they can be judged. */
 struct parse {

@@ -15,7 +15,7 @@
 enum runner_exit {
 	RUNNER_EXIT_GOOD = 0,         /* every page of every VM was right */
 	RUNNER_EXIT_BAD = 1,          /* a wrong byte, a poisoned page, or something failed */
-	RUNNER_EXIT_USAGE = 2,        /* bad options or input: nothing was run */
+	RUNNER_EXIT_USAGE = 2,        /* bad options or input, or no right: nothing was run */
 	RUNNER_EXIT_INTERRUPTED = 130 /* Ctrl-C; what was verified until then was right */
 };
 

@@ -80,6 +80,9 @@ void signals_init(void)
 	for_main(&set);
 	(void)pthread_sigmask(SIG_BLOCK, &set, NULL);
 	(void)sigaction(SIGNAL_KICK, &kick, NULL);
+	/* A kick must not jump out of the library. */
+	sigemptyset(&bus.sa_mask);
+	sigaddset(&bus.sa_mask, SIGNAL_KICK);
 	(void)sigaction(SIGBUS, &bus, NULL);
 	/* A shell starts what runs in its background with Ctrl-C ignored. */
 	(void)sigaction(SIGINT, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);

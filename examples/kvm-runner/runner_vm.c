@@ -90,6 +90,14 @@ int vm_destroy(struct vm *vm)
 	return error;
 }
 
+void vm_empty(struct vm *vm)
+{
+	uint64_t pinned = vm->layout.pinned_bytes;
+
+	(void)vmem_region_discard(vm->region, pinned, vm->runner->options->mem_bytes - pinned,
+				  NULL);
+}
+
 void vm_progress(const struct vm *vm, struct vm_progress *progress)
 {
 	*progress = (struct vm_progress){ .phase = GUEST_PHASE_END };

@@ -98,6 +98,10 @@ int vm_create(struct vm *vm, struct runner *runner, uint32_t index);
 /* Give it all back. The vCPUs have ended. Returns 0 or a negative VMEM error after a message. */
 int vm_destroy(struct vm *vm);
 
+/* Discard all that the guest works with, so that nobody waits for a page of it or for room any more.
+ * Its vCPUs must have been told to stop. Any thread. */
+void vm_empty(struct vm *vm);
+
 static inline uint64_t vm_pages(const struct vm *vm)
 {
 	return vm->runner->options->mem_bytes >> GUEST_PAGE_SHIFT;

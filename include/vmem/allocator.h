@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /** @file vmem/allocator.h
- *  Where an object takes its memory from. Given in options; it must outlive every object made with it. */
+ *  Where an object takes its memory from. Given in options and copied from there; what its context
+ *  points to must outlive every object made with it. */
 #ifndef VMEM_ALLOCATOR_H
 #define VMEM_ALLOCATOR_H
 #include <vmem/common.h>
 VMEM_BEGIN_DECLS
 
-/** An allocator. The hosted library takes libc's where options have NULL; the freestanding
+/** An allocator. Fields are only ever added at the end. The hosted library takes libc's where options have NULL; the freestanding
  *  one has no default and returns -VMEM_EINVAL.
  *  Both functions are called from any thread, never on a path that serves a fault. */
 struct vmem_allocator {

@@ -18,12 +18,14 @@ enum vmem_codec_id {
 	VMEM_CODEC_MAX = 15
 };
 
-/** Flag of a codec: decode needs no context and gets NULL. Loads then never wait for a context, which
- *  a save may hold for as long as reading its page takes. */
+/** Flag of a codec: decode needs no context and gets NULL. Loads then never wait for one: other loads
+ *  take turns with theirs, though never with a save, which may have its own for as long as reading its
+ *  page takes. */
 #define VMEM_CODEC_DECODE_WITHOUT_CONTEXT (UINT32_C(1) << 0)
 
-/** A codec. Functions are called from any thread, each thread with a context of its own, and must
- *  not allocate, block, or keep a pointer to what they were given. */
+/** A codec. Copied when an object is made with it; fields are only ever added at the end. Functions are
+ *  called from any thread, each thread with a context of its own, and must not allocate, block, or keep a
+ *  pointer to what they were given. */
 struct vmem_codec {
 	size_t size;          /**< sizeof(*this) as the caller compiled it */
 	const char *name;     /**< for reports: "lz4" */

@@ -41,7 +41,7 @@ VMEM_BEGIN_DECLS
 #define VMEM_EPERM 1  /**< not permitted: see the doc of the call for what to set */
 #define VMEM_ENOENT 2 /**< no such object, or the address is in none of our regions */
 #define VMEM_EIO 5    /**< the device or the kernel could not do it; the page is lost or poisoned */
-#define VMEM_E2BIG 7  /**< an options structure is newer than this library */
+#define VMEM_E2BIG 7  /**< a structure is newer than this library, and uses what is new */
 #define VMEM_EAGAIN 11  /**< not now; call again */
 #define VMEM_ENOMEM 12  /**< the allocator gave nothing */
 #define VMEM_EFAULT 14  /**< an address could not be read or written */
@@ -52,7 +52,7 @@ VMEM_BEGIN_DECLS
 #define VMEM_EFBIG 27   /**< the page does not compress below the threshold */
 #define VMEM_ENOSPC 28  /**< the budget is used up */
 #define VMEM_ERANGE 34  /**< outside the object */
-#define VMEM_EBADMSG 74 /**< the stored bytes do not match their checksum: they are not returned */
+#define VMEM_EBADMSG 74 /**< the stored bytes fail their checksum: what came out is not the page */
 #define VMEM_ENOTSUP 95 /**< this kind of memory, kernel or host is not supported */
 #define VMEM_EINPROGRESS 115 /**< begun; a token tells it from others when it completes */
 

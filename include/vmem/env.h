@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /** @file vmem/env.h
  *  What an object needs of its surroundings besides memory: locks, a pause, a log.
- *  Given in options; it must outlive every object made with it. */
+ *  Given in options and copied from there; what its context points to must outlive every object made
+ *  with it. */
 #ifndef VMEM_ENV_H
 #define VMEM_ENV_H
 #include <vmem/common.h>
@@ -10,7 +11,7 @@ VMEM_BEGIN_DECLS
 /** What a log record is about; the numbers a and b are explained beside each code. */
 enum vmem_log_code {
 	VMEM_LOG_CORRUPT_OBJECT =
-		1, /**< an object failed its checksum; a: handle or ref, b: vm or stream */
+		1, /**< an object is damaged; of a store, a: ref, b: VM; of a pool, a: handle, b: stream */
 	VMEM_LOG_BUDGET_EXCEEDED = 2, /**< nothing more fits; a: bytes used, b: budget in bytes */
 	VMEM_LOG_PAGE_LOST = 3,       /**< a page was poisoned; a: key, b: error number */
 	VMEM_LOG_PAGE_UNMOVABLE = 4,  /**< the kernel holds a page; a: key, b: error number */
@@ -19,7 +20,8 @@ enum vmem_log_code {
 	VMEM_LOG_SYSCALL_FAILED = 6 /**< a: which (enum in docs/requirements.md), b: error number */
 };
 
-/** Locks are never held while guest or caller memory is read. lock_new == NULL: the caller
+/** An environment. Fields are only ever added at the end.
+ *  Locks are never held while guest or caller memory is read. lock_new == NULL: the caller
  *  promises that no two calls run together, and no lock is taken. */
 struct vmem_env {
 	size_t size;   /**< sizeof(*this) as the caller compiled it */

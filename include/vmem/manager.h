@@ -7,8 +7,9 @@
  *  the library's metadata. Page tables, and KVM's own, are outside it.
  *
  *  Descriptors are opened by vmem_manager_new() and vmem_region_attach(); threads that serve faults
- *  and reclaim use only ioctl, read, write, poll, futex, madvise, process_madvise, mmap, munmap and
- *  clock_gettime, so that a seccomp filter can close behind them. */
+ *  and reclaim use only ioctl, read, write, poll, futex, madvise, process_madvise, mmap, munmap,
+ *  mprotect, sched_yield and clock_gettime, and what the allocator needs (libc's: brk), so that a seccomp
+ *  filter can close behind them. */
 #ifndef VMEM_MANAGER_H
 #define VMEM_MANAGER_H
 #include <vmem/allocator.h>
@@ -79,7 +80,7 @@ struct vmem_manager_metrics {
 #define VMEM_KERNEL_POISON (UINT64_C(1) << 2) /**< UFFDIO_POISON, Linux 6.6 */
 #define VMEM_KERNEL_SIGBUS (UINT64_C(1) << 3) /**< faults as SIGBUS, Linux 4.14 */
 #define VMEM_KERNEL_VECTOR_DISCARD \
-	(UINT64_C(1) << 4) /**< process_madvise(MADV_DONTNEED) on oneself, Linux 6.13 */
+	(UINT64_C(1) << 4) /**< process_madvise(MADV_DONTNEED) on oneself, Linux 6.14 */
 #define VMEM_KERNEL_KERNEL_FAULTS \
 	(UINT64_C(1) << 5) /**< faults from inside the kernel too: needed for KVM
                                                            and for system calls on guest memory */

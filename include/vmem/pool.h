@@ -38,7 +38,8 @@ struct vmem_pool_opts {
 	/** for pages; raw and fill are always there. NULL: LZ4 (freestanding: none) */
 	const struct vmem_codec *const *codecs;
 	uint32_t codec_count; /**< 0..13 */
-	/** calls that encode or decode at once, 1..64, 0: 8; more wait in turn */
+	/** saves that encode at once, 1..64, 0: 8; more wait in turn. Loads that decode with a context
+	 *  share theirs and have one more, of 64 one for themselves */
 	uint32_t parallel;
 	uint32_t cpu;              /**< VMEM_CPU_* that may be used */
 	uint32_t reserve_segments; /**< kept ready so that a save need not allocate, 0: 2 */
@@ -58,12 +59,15 @@ struct vmem_pool_stats {
 	uint64_t compactions;    /**< segments emptied by compaction since the start */
 	uint64_t moved_bytes;    /**< copied by compaction since the start */
 	uint64_t corrupt;        /**< loads that failed their checksum since the start */
+	/** room at the ends of open segments, each for new objects of its stream alone */
+	uint64_t open_bytes;
 };
 
 /** Make an empty pool.
  *  @param[out] ret_pool  set only on success
  *  @param opts  NULL: all defaults
- *  @return 0, -VMEM_EINVAL (bad options, a codec twice), -VMEM_E2BIG, -VMEM_ENOMEM
+ *  @return 0, -VMEM_EINVAL (bad options, a codec twice), -VMEM_E2BIG, -VMEM_ENOMEM, or what the
+ *          context_init of a codec returned
  *  @threads any
  *  @since 1.0 */
 VMEM_API int vmem_pool_new(vmem_pool **ret_pool, const struct vmem_pool_opts *opts) VMEM_NODISCARD;
@@ -106,7 +110,8 @@ VMEM_API int vmem_pool_save_bytes(vmem_pool *pool, uint32_t stream, const void *
 				  uint32_t bytes, vmem_pool_handle *ret_handle) VMEM_NODISCARD;
 
 /** Load a page saved by vmem_pool_save_page(), verified against its checksum. Takes no lock.
- *  @param page  4096 bytes, aligned to 8; on -VMEM_EBADMSG its content is unspecified
+ *  @param page  4096 bytes, aligned to 8; on -VMEM_EBADMSG its content is unspecified. If a codec
+ *               decodes with a context, a fault on it must not wait for another load of this pool
  *  @return 0, -VMEM_EBADMSG, -VMEM_ENOENT (no such handle, or not a page)
  *  @threads any; not together with the drop of the same handle
  *  @since 1.0 */
@@ -139,23 +144,26 @@ VMEM_API int vmem_pool_drop(vmem_pool *pool, vmem_pool_handle handle);
 
 /** Background work: frees what readers have left, refills the reserve, compacts sparse segments, the
  *  one that has lost most first. Called until it returns 0, it leaves at most 2 % of what is stored lost
- *  to dead objects, tails and grain. Where objects come and go at random, moving 6 bytes for each that
- *  is saved keeps it below 10 %.
+ *  to dead objects, tails and grain, and in open segments up to 32.5 KiB each to dead objects, until a
+ *  save finds no room. A stream with objects has one open segment or two, whose ends (open_bytes) no other
+ *  stream can use: the least that it takes is a segment. Where objects come and go at random, moving 6
+ *  bytes for each that is saved keeps what is lost below 10 %.
  *  @param max_bytes  about this many bytes are moved at the most
  *  @return 1 if there is more to do now, else 0; never fails
  *  @threads serial, and together with any other call
  *  @since 1.0 */
 VMEM_API int vmem_pool_work(vmem_pool *pool, uint64_t max_bytes);
 
-/** Change the budget. What is over it stays until dropped; new saves get -VMEM_ENOSPC.
+/** Change the budget. What is over it stays until dropped; saves that need another segment get
+ *  -VMEM_ENOSPC, those that fit into an open one do not.
  *  @threads any
  *  @since 1.0 */
 VMEM_API void vmem_pool_set_budget(vmem_pool *pool, uint64_t budget_bytes);
 
-/** Counters of the pool. @return 0, -VMEM_EINVAL, -VMEM_E2BIG @threads any @since 1.0 */
+/** Counters of the pool. @return 0, -VMEM_EINVAL @threads any @since 1.0 */
 VMEM_API int vmem_pool_get_stats(vmem_pool *pool, struct vmem_pool_stats *stats);
 
-/** Counters of one stream. @return 0, -VMEM_ENOENT, -VMEM_EINVAL, -VMEM_E2BIG @threads any @since 1.0 */
+/** Counters of one stream. @return 0, -VMEM_ENOENT, -VMEM_EINVAL @threads any @since 1.0 */
 VMEM_API int vmem_pool_stream_get_stats(vmem_pool *pool, uint32_t stream,
 					struct vmem_pool_stats *stats);
 

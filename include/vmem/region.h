@@ -5,8 +5,9 @@
  *
  *  Private anonymous memory. Refused by name: private file mappings, shared and memfd memory,
  *  mlocked memory, hugetlbfs (-VMEM_ENOTSUP).
- *  Attached memory gets MADV_DONTFORK, MADV_DONTDUMP and MADV_NOHUGEPAGE; the VMM must not call
- *  madvise(MADV_DONTNEED) or mmap() over it (vmem_region_discard() does the first). */
+ *  Attached memory gets MADV_DONTFORK (until VMEM_DETACH_RESTORE), MADV_UNMERGEABLE, MADV_DONTDUMP and
+ *  MADV_NOHUGEPAGE; the VMM must not undo them, nor call madvise(MADV_DONTNEED) or mmap() over it
+ *  (vmem_region_discard() does the first). */
 #ifndef VMEM_REGION_H
 #define VMEM_REGION_H
 #include <vmem/common.h>
@@ -37,7 +38,8 @@ enum vmem_fault_way {
 	/** A thread of the manager (or its step). For everything, KVM guests too. */
 	VMEM_FAULT_THREAD = 0,
 	/** The faulting thread, by SIGBUS and vmem_fault_sigbus(). Fastest, but only for memory that the
-	 *  kernel never touches on the guest's behalf: not for KVM guests. */
+	 *  kernel never touches on the guest's behalf: not for KVM guests. With a budget, or a store with
+	 *  slow loads, some other thread must work: the manager's, or one of the VMM's that steps it. */
 	VMEM_FAULT_SIGBUS = 1
 };
 
@@ -57,12 +59,14 @@ struct vmem_region_opts {
 	uint32_t fault_way; /**< enum vmem_fault_way */
 	/** most pages brought back by one fault, power of two, 1..64; 0: 16; 1: off */
 	uint32_t fault_around_pages;
-	uint64_t fault_deadline_ms; /**< a load not over by then is given up and the page poisoned;
+	uint64_t fault_deadline_ms; /**< a load that takes longer is given up and the page poisoned;
 	                                     1..86400000, 0: 10000 */
-	vmem_region *same_vm_as;    /**< NULL: a VM of its own; else a region of the same VM */
+	/** NULL: a VM of its own; else a region of the same VM, of this manager */
+	vmem_region *same_vm_as;
 
 	/** A page's bytes are gone (checksum, I/O error, deadline) and it is being poisoned. Called on a path
-	 *  that serves faults: it must not touch guest memory, block or call back. May be NULL. */
+	 *  that serves faults, with VMEM_FAULT_SIGBUS in the signal handler: it must not touch guest memory,
+	 *  block or call back. May be NULL. */
 	void (*on_lost)(void *context, uint64_t gpa, int error);
 	void *context; /**< for on_lost */
 };
@@ -71,7 +75,7 @@ struct vmem_region_opts {
 struct vmem_region_metrics {
 	size_t size; /**< sizeof(*this) as the caller compiled it; set before the call */
 	uint64_t bytes;
-	uint64_t pages[VMEM_PAGE_STATES]; /**< pages by state, now */
+	uint64_t pages[16]; /**< pages by enum vmem_page_state, now; with room for states to come */
 	uint64_t pinned_pages;
 	uint64_t staging_copies; /**< pages in place whose copy in staging is not freed yet */
 	uint64_t faults;         /**< served: the sum of the next five */
@@ -160,8 +164,8 @@ VMEM_API int vmem_region_read(vmem_region *region, uint64_t gpa, void *data,
 
 /** Bring pages back and hold them (DMA, emulated devices). Counted: each pin needs its unpin; 65535 a page.
  *  @param gpa,bytes  rounded outwards to pages
- *  @return 0, -VMEM_ERANGE, -VMEM_EIO (a poisoned page), -VMEM_ENOSPC (more than the budget can hold, or
- *          65535 pins); on error nothing is pinned
+ *  @return 0, -VMEM_ERANGE, -VMEM_EIO (a poisoned page), -VMEM_ENOSPC (more than the budget can hold,
+ *          reclaim was stuck for a second, or 65535 pins); on error nothing is pinned
  *  @threads any, but not in a callback
  *  @since 1.0 */
 VMEM_API int vmem_region_pin(vmem_region *region, uint64_t gpa, uint64_t bytes) VMEM_NODISCARD;
@@ -171,7 +175,7 @@ VMEM_API int vmem_region_unpin(vmem_region *region, uint64_t gpa, uint64_t bytes
 
 /** Bring the page at @p gpa back, as a fault on it would.
  *  @param write  1: for writing
- *  @return 0, -VMEM_ERANGE, -VMEM_EIO (poisoned)
+ *  @return 0, -VMEM_ERANGE, -VMEM_EIO (poisoned), -VMEM_ENOSPC (reclaim was stuck for a second)
  *  @threads any, but not in a callback
  *  @since 1.0 */
 VMEM_API int vmem_region_resolve(vmem_region *region, uint64_t gpa, int write) VMEM_NODISCARD;

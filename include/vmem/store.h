@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /** @file vmem/store.h
- *  The page store: what a cold page is worth, and where it is kept. A page of one repeated word
+ *  The page store: what a cold page is worth, and where it is kept. A page of one repeated 32-bit word
  *  lives in its reference; any other is compressed into the pool. Accounts are kept per VM.
  *
  *  A reference (ref) has at most 56 bits and is never 0, so that it fits beside the state of a page
- *  in one word. The time of a load does not depend on whether others hold the same content. */
+ *  in one word. One that was dropped is refused, unless a later save of the same VM has returned it
+ *  again; those of other VMs are always refused. The time of a load does not depend on whether others hold the same content. */
 #ifndef VMEM_STORE_H
 #define VMEM_STORE_H
 #include <vmem/allocator.h>
@@ -40,13 +41,15 @@ struct vmem_store_opts {
 struct vmem_store_vm_opts {
 	size_t size;       /**< sizeof(*this) as the caller compiled it */
 	uint64_t flags;    /**< 0 */
-	uint64_t vm_bytes; /**< guest memory of the VM, for its cap */
-	/** most pool bytes of this VM, in percent of vm_bytes, 1..100; 0: no cap. Pages that are
-	 *  being saved when it is reached may go past it */
+	uint64_t vm_bytes; /**< guest memory of the VM, for its cap; 0: it cannot have one */
+	/** most bytes of its objects in the pool (physical_bytes of its account), in percent of
+	 *  vm_bytes, 1..100. 0: no cap, the VM may take all of the budget. Pages that are being
+	 *  saved when it is reached may go past it */
 	uint32_t cap_percent;
 };
 
-/** What became of stored pages: of one VM, or of all. */
+/** What became of stored pages: of one VM, or of all. Metadata is not told by VM: an entry costs the same
+ *  for each page in the pool, and nothing for one that its reference holds. */
 struct vmem_store_account {
 	size_t size;         /**< sizeof(*this) as the caller compiled it; set before the call */
 	uint64_t pages;      /**< stored now */
@@ -55,21 +58,23 @@ struct vmem_store_account {
 	uint64_t pages_raw;        /**< of them kept as they are */
 	uint64_t logical_bytes;    /**< pages * 4096 */
 	uint64_t physical_bytes; /**< bytes of their objects in the pool, with headers and grain */
-	uint64_t metadata_bytes; /**< in total only: pool index and tables, and the store's own */
-	uint64_t segment_bytes;  /**< in total only: memory taken for segments */
+	uint64_t metadata_bytes; /**< in total, of a VM 0: pool index and tables, the store's own */
+	uint64_t segment_bytes;  /**< in total, of a VM 0: memory taken for segments */
 	uint64_t saves;          /**< since the start */
 	uint64_t loads;          /**< since the start */
 	uint64_t rejects;        /**< saves refused since the start: too large or no room */
 	uint64_t corrupt;        /**< loads that failed their checksum since the start */
 };
 
-/** One page of a batch. */
+/** One page of a batch. Begin with all zeros: an item whose reserved words are not 0 gets -VMEM_EINVAL. */
 struct vmem_store_item {
 	uint64_t key;           /**< the caller's name of the page: (region, page number) */
 	void *page;             /**< 4096 bytes, aligned to 8; read by saves, written by loads */
 	vmem_store_ref ref;     /**< set by saves; given to loads and drops */
 	vmem_store_token token; /**< set by loads that return -VMEM_EINPROGRESS */
 	int32_t result;         /**< what the single call would have returned */
+	uint32_t flags;         /**< 0; reserved */
+	uint64_t reserved[2];   /**< 0 */
 };
 
 /** What vmem_store_poll() reports. */
@@ -81,19 +86,21 @@ enum vmem_store_event_type {
 	VMEM_STORE_LOST = 3 /**< the page of key is gone; result says why */
 };
 
+/** An event. The array is the caller's, all of each entry is written. */
 struct vmem_store_event {
 	enum vmem_store_event_type type;
 	int32_t result;
 	uint32_t vm;
-	uint32_t pad;
+	uint32_t flags; /**< 0; reserved */
 	uint64_t key;
-	vmem_store_token token;
+	vmem_store_token token; /**< of a load, else 0 */
+	uint64_t reserved[2];   /**< 0 */
 };
 
 /** Make an empty store.
  *  @param[out] ret_store  set only on success
  *  @param opts  NULL: all defaults
- *  @return 0, -VMEM_EINVAL, -VMEM_E2BIG, -VMEM_ENOMEM
+ *  @return 0, -VMEM_EINVAL, -VMEM_E2BIG, -VMEM_ENOMEM, or what the context_init of a codec returned
  *  @threads any
  *  @since 1.0 */
 VMEM_API int vmem_store_new(vmem_store **ret_store,
@@ -104,20 +111,23 @@ VMEM_API void vmem_store_free(vmem_store *store);
 
 /** Add a VM: an account, a cap and a stream in the pool.
  *  @param opts  NULL: no cap
+ *  @param[out] ret_vm  its number, 0..65534, for all other calls; set only on success
  *  @return 0, -VMEM_EINVAL, -VMEM_E2BIG, -VMEM_ENOSPC (65535 VMs), -VMEM_ENOMEM
  *  @threads any
  *  @since 1.0 */
 VMEM_API int vmem_store_add_vm(vmem_store *store, const struct vmem_store_vm_opts *opts,
 			       uint32_t *ret_vm) VMEM_NODISCARD;
 
-/** Change the cap of a VM, 1..100 percent of its memory, 0: none. What is over it stays; new saves get -VMEM_ENOSPC.
- *  @return 0, -VMEM_ENOENT, -VMEM_EINVAL
+/** Change the cap of a VM, 1..100 percent of its memory, 0: none. What is over it stays; while it is
+ *  reached, saves into the pool get -VMEM_ENOSPC.
+ *  @return 0, -VMEM_ENOENT, -VMEM_EINVAL (over 100, or the VM was added without vm_bytes)
  *  @threads any
  *  @since 1.0 */
 VMEM_API int vmem_store_set_cap(vmem_store *store, uint32_t vm, uint32_t cap_percent);
 
 /** Drop all pages of a VM, and the VM. No call for this VM may run at the same time. Its events that wait
- *  for vmem_store_poll() are discarded; its number may be given to another VM.
+ *  for vmem_store_poll() are discarded; one that runs already may still deliver some. Its number may be
+ *  given to another VM.
  *  @return 0, -VMEM_ENOENT, -VMEM_EBUSY (a load of it is in progress; nothing was dropped)
  *  @threads any, but see above
  *  @since 1.0 */
@@ -127,7 +137,8 @@ VMEM_API int vmem_store_drop_vm(vmem_store *store, uint32_t vm);
  *  @param key  comes back with offers and losses; the store does not interpret it
  *  @param page  4096 bytes, aligned to 8
  *  @param[out] ret_ref  set only on success
- *  @return 0, -VMEM_EFBIG (max_object_bytes), -VMEM_ENOSPC (budget or cap), -VMEM_ENOMEM, -VMEM_ENOENT (vm)
+ *  @return 0, -VMEM_EFBIG (max_object_bytes), -VMEM_ENOSPC (budget or cap), -VMEM_ENOMEM, -VMEM_ENOENT (vm),
+ *          -VMEM_EINVAL (page)
  *  @threads any
  *  @since 1.0 */
 VMEM_API int vmem_store_save(vmem_store *store, uint32_t vm, uint64_t key, const void *page,
@@ -138,7 +149,9 @@ VMEM_API int vmem_store_save(vmem_store *store, uint32_t vm, uint64_t key, const
  *  @param[out] ret_token  set only with -VMEM_EINPROGRESS, and before the end of the load can be polled,
  *                         which may be before this call returns; NULL: such loads return -VMEM_EAGAIN instead
  *  @return 0 (the bytes are there), -VMEM_EINPROGRESS (vmem_store_poll() tells when), -VMEM_EBADMSG
- *          (corrupt: not returned), -VMEM_EIO, -VMEM_ENOENT (no such ref or vm), -VMEM_EAGAIN
+ *          (corrupt: what is in @p page is unspecified), -VMEM_EIO (the device), -VMEM_ENOENT (no such
+ *          ref or vm), -VMEM_EAGAIN (it takes time, and @p ret_token is NULL or 256 loads in progress
+ *          and events wait for vmem_store_poll()), -VMEM_EINVAL (page)
  *  @threads any; not together with the drop of the same ref
  *  @since 1.0 */
 VMEM_API int vmem_store_load(vmem_store *store, uint32_t vm, uint64_t key, vmem_store_ref ref,
@@ -146,6 +159,7 @@ VMEM_API int vmem_store_load(vmem_store *store, uint32_t vm, uint64_t key, vmem_
 
 /** Read a page as vmem_store_load() does, without counting as a use of it: it does not move
  *  between tiers, is not marked young, and offers nothing. For snapshots and migration.
+ *  @return as vmem_store_load()
  *  @threads any; not together with the drop of the same ref
  *  @since 1.0 */
 VMEM_API int vmem_store_peek(vmem_store *store, uint32_t vm, uint64_t key, vmem_store_ref ref,
@@ -188,7 +202,8 @@ VMEM_API uint32_t vmem_store_poll(vmem_store *store, struct vmem_store_event *ev
  *  @since 1.0 */
 VMEM_API int vmem_store_work(vmem_store *store, uint64_t budget_ns, uint64_t now_ns);
 
-/** Change the total budget. What is over it stays until dropped; new saves get -VMEM_ENOSPC.
+/** Change the total budget. What is over it stays until dropped; saves that need another segment get
+ *  -VMEM_ENOSPC, while those that fit into an open one still succeed.
  *  @threads any
  *  @since 1.0 */
 VMEM_API void vmem_store_set_budget(vmem_store *store, uint64_t budget_bytes);

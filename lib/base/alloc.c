@@ -2,6 +2,7 @@
 /* Memory through the caller's allocator: see alloc.h. */
 #include "base/alloc.h"
 #include "base/mem.h"
+#include "base/opts.h"
 
 #ifdef VMEMI_CORE
 const struct vmem_allocator *vmemi_alloc_default(void)
@@ -41,13 +42,13 @@ const struct vmem_allocator *vmemi_alloc_default(void)
 }
 #endif
 
-int vmemi_alloc_resolve(const struct vmem_allocator **a)
+int vmemi_alloc_take(struct vmem_allocator *ret, const struct vmem_allocator *given)
 {
-	if (!*a)
-		*a = vmemi_alloc_default();
-	if (!*a || (*a)->size < sizeof(**a) || !(*a)->alloc || !(*a)->free)
-		return -VMEM_EINVAL;
-	return 0;
+	int err =
+		vmemi_callbacks_take(ret, sizeof(*ret), VMEMI_BYTES_TO(struct vmem_allocator, free),
+				     given ? given : vmemi_alloc_default());
+
+	return !err && (!ret->alloc || !ret->free) ? -VMEM_EINVAL : err;
 }
 
 void *vmemi_zalloc(const struct vmem_allocator *a, size_t bytes, size_t align)
@@ -62,7 +63,7 @@ void *vmemi_zalloc(const struct vmem_allocator *a, size_t bytes, size_t align)
 static void *counting_alloc(void *context, size_t bytes, size_t align)
 {
 	struct vmemi_counting_allocator *c = context;
-	void *memory = vmemi_alloc(c->inner, bytes, align);
+	void *memory = vmemi_alloc(&c->inner, bytes, align);
 
 	if (memory)
 		atomic_fetch_add_explicit(&c->bytes, bytes, memory_order_relaxed);
@@ -74,7 +75,7 @@ static void counting_free(void *context, void *memory, size_t bytes, size_t alig
 	struct vmemi_counting_allocator *c = context;
 
 	atomic_fetch_sub_explicit(&c->bytes, bytes, memory_order_relaxed);
-	vmemi_free(c->inner, memory, bytes, align);
+	vmemi_free(&c->inner, memory, bytes, align);
 }
 
 void vmemi_counting_init(struct vmemi_counting_allocator *c, const struct vmem_allocator *inner)
@@ -85,6 +86,6 @@ void vmemi_counting_init(struct vmemi_counting_allocator *c, const struct vmem_a
 		.alloc = counting_alloc,
 		.free = counting_free,
 	};
-	c->inner = inner;
+	c->inner = *inner;
 	atomic_init(&c->bytes, 0);
 }

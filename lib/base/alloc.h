@@ -8,8 +8,9 @@
 /* libc's allocator, or NULL in the freestanding build. */
 const struct vmem_allocator *vmemi_alloc_default(void);
 
-/* Checks @a, or takes the default for NULL. 0, -VMEM_EINVAL (none, incomplete). */
-int vmemi_alloc_resolve(const struct vmem_allocator **a);
+/* Copies the caller's allocator, or the default for NULL. 0, -VMEM_EINVAL (none, incomplete),
+ * -VMEM_E2BIG. */
+int vmemi_alloc_take(struct vmem_allocator *ret, const struct vmem_allocator *given);
 
 static inline void *vmemi_alloc(const struct vmem_allocator *a, size_t bytes, size_t align)
 {
@@ -29,8 +30,8 @@ static inline void vmemi_free(const struct vmem_allocator *a, void *memory, size
 /* Wraps another allocator and counts the bytes that are out. */
 struct vmemi_counting_allocator {
 	struct vmem_allocator allocator; /* give this to others */
-	const struct vmem_allocator *inner;
-	_Atomic uint64_t bytes; /* atomic */
+	struct vmem_allocator inner;     /* a copy */
+	_Atomic uint64_t bytes;          /* atomic */
 };
 
 void vmemi_counting_init(struct vmemi_counting_allocator *c, const struct vmem_allocator *inner);

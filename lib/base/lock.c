@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Locks through the caller's environment: see lock.h. */
 #include "base/lock.h"
-#include "base/mem.h"
+#include "base/opts.h"
 
 #ifdef VMEMI_CORE
 static const struct vmem_env default_env = { .size = sizeof(default_env) };
@@ -62,15 +62,14 @@ const struct vmem_env *vmemi_env_default(void)
 	return &default_env;
 }
 
-int vmemi_env_resolve(const struct vmem_env **e)
+int vmemi_env_take(struct vmem_env *ret, const struct vmem_env *given)
 {
-	if (!*e)
-		*e = vmemi_env_default();
-	if ((*e)->size < sizeof(**e))
-		return -VMEM_EINVAL;
-	if ((*e)->lock_new && (!(*e)->lock_free || !(*e)->lock || !(*e)->unlock))
-		return -VMEM_EINVAL;
-	return 0;
+	int err = vmemi_callbacks_take(ret, sizeof(*ret), VMEMI_BYTES_TO(struct vmem_env, log),
+				       given ? given : vmemi_env_default());
+
+	if (!err && ret->lock_new && (!ret->lock_free || !ret->lock || !ret->unlock))
+		err = -VMEM_EINVAL;
+	return err;
 }
 
 int vmemi_lock_init(struct vmemi_lock *l, const struct vmem_env *env)

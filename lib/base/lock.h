@@ -7,8 +7,8 @@
 /* pthread mutexes, or no locks in the freestanding build. */
 const struct vmem_env *vmemi_env_default(void);
 
-/* Checks @e, or takes the default for NULL. 0, -VMEM_EINVAL. */
-int vmemi_env_resolve(const struct vmem_env **e);
+/* Copies the caller's environment, or the default for NULL. 0, -VMEM_EINVAL (incomplete), -VMEM_E2BIG. */
+int vmemi_env_take(struct vmem_env *ret, const struct vmem_env *given);
 
 struct vmemi_lock {
 	const struct vmem_env *env;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Options structures that grow at the end: see opts.h. Pure functions. */
+/* Structures that grow at the end: see opts.h. Pure functions. */
 #include "base/opts.h"
 #include "base/mem.h"
 
@@ -21,6 +21,15 @@ int vmemi_opts_take(void *dst, size_t known, const void *src)
 	memcpy(dst, src, size < known ? size : known);
 	memcpy(dst, &known, sizeof(known));
 	return 0;
+}
+
+int vmemi_callbacks_take(void *dst, size_t known, size_t least, const void *src)
+{
+	size_t size = 0;
+
+	if (src)
+		memcpy(&size, src, sizeof(size));
+	return size < least ? -VMEM_EINVAL : vmemi_opts_take(dst, known, src);
 }
 
 int vmemi_opts_give(void *dst, const void *src, size_t known)

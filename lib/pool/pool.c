@@ -14,47 +14,69 @@
 
 /* --- Making --- */
 
-static int add_codec(struct vmem_pool *p, const struct vmem_codec *codec)
+static int add_codec(struct vmem_pool *p, const struct vmem_codec *given)
 {
-	if (!codec || codec->size < sizeof(*codec) || !codec->id || codec->id > VMEM_CODEC_MAX ||
-	    codec->flags & ~VMEM_CODEC_DECODE_WITHOUT_CONTEXT || !codec->encode || !codec->decode ||
-	    codec->context_bytes > MAX_CONTEXT_BYTES || p->codec[codec->id])
+	struct vmem_codec codec;
+	int err = vmemi_callbacks_take(&codec, sizeof(codec),
+				       VMEMI_BYTES_TO(struct vmem_codec, decode), given);
+
+	if (err)
+		return err;
+	if (!codec.id || codec.id > VMEM_CODEC_MAX ||
+	    codec.flags & ~VMEM_CODEC_DECODE_WITHOUT_CONTEXT || !codec.encode || !codec.decode ||
+	    codec.context_bytes > MAX_CONTEXT_BYTES || p->codec[codec.id])
 		return -VMEM_EINVAL;
-	p->codec[codec->id] = codec;
-	p->context_at[codec->id] = p->slot_bytes;
-	p->slot_bytes += (codec->context_bytes + SLOT_ALIGN - 1) & ~(size_t)(SLOT_ALIGN - 1);
+	p->codec_copy[codec.id] = codec;
+	p->codec[codec.id] = &p->codec_copy[codec.id];
+	p->context_at[codec.id] = p->slot_bytes;
+	p->slot_bytes += (codec.context_bytes + SLOT_ALIGN - 1) & ~(size_t)(SLOT_ALIGN - 1);
 	return 0;
 }
 
 static int add_codecs(struct vmem_pool *p, const struct vmem_pool_opts *opts)
 {
+	const struct vmem_codec *const *codecs = opts->codecs;
+	uint32_t count = opts->codec_count;
+	int err;
+
 	p->slot_bytes = VMEM_PAGE_SIZE;
 	if (add_codec(p, vmem_codec_raw()) || add_codec(p, vmem_codec_fill()))
 		return -VMEM_EINVAL;
-	p->first_codec = vmem_codec_raw();
-	if (!opts->codecs) {
+	p->first_codec = p->codec[VMEM_CODEC_RAW];
+	if (!codecs && count)
+		return -VMEM_EINVAL;
 #ifndef VMEMI_CORE
-		p->first_codec = vmem_codec_lz4();
-		if (!opts->codec_count)
-			return add_codec(p, p->first_codec);
-#endif
-		return opts->codec_count ? -VMEM_EINVAL : 0;
+	const struct vmem_codec *lz4 = vmem_codec_lz4();
+
+	if (!codecs) {
+		codecs = &lz4;
+		count = 1;
 	}
-	for (uint32_t i = 0; i < opts->codec_count; i++)
-		if (i > VMEM_CODEC_MAX || add_codec(p, opts->codecs[i]))
-			return -VMEM_EINVAL;
-	if (opts->codec_count)
-		p->first_codec = opts->codecs[0];
+#endif
+	for (uint32_t i = 0; i < count; i++) {
+		err = i > VMEM_CODEC_MAX ? -VMEM_EINVAL : add_codec(p, codecs[i]);
+		if (err)
+			return err;
+	}
+	if (count)
+		p->first_codec = p->codec[codecs[0]->id];
 	return 0;
 }
 
 static int take_opts(struct vmem_pool *p, const struct vmem_pool_opts *opts)
 {
-	p->env = opts->env;
-	p->segment_allocator = opts->segments ? opts->segments : p->allocator;
-	if (opts->flags || opts->parallel > MAX_PARALLEL || vmemi_env_resolve(&p->env) ||
-	    vmemi_alloc_resolve(&p->segment_allocator) || add_codecs(p, opts))
+	int err;
+
+	if (opts->flags || opts->parallel > MAX_PARALLEL)
 		return -VMEM_EINVAL;
+	err = vmemi_env_take(&p->env, opts->env);
+	if (!err)
+		err = vmemi_alloc_take(&p->segment_allocator,
+				       opts->segments ? opts->segments : &p->tables.inner);
+	if (!err)
+		err = add_codecs(p, opts);
+	if (err)
+		return err;
 	p->hash = vmemi_hash_choose(opts->cpu);
 	p->slot_count = opts->parallel ? opts->parallel : DEFAULT_PARALLEL;
 	p->reserve_target = opts->reserve_segments ? opts->reserve_segments : DEFAULT_RESERVE;
@@ -62,8 +84,24 @@ static int take_opts(struct vmem_pool *p, const struct vmem_pool_opts *opts)
 	return 0;
 }
 
+/* Whether one slot is not for encoding: a save that waits, for its page or the allocator, shall not keep
+ * a load waiting. */
+static bool keeps_a_slot(const struct vmem_pool *p)
+{
+	for (uint32_t id = 1; id <= VMEM_CODEC_MAX; id++)
+		if (p->codec[id] && p->codec[id]->context_bytes &&
+		    !(p->codec[id]->flags & VMEM_CODEC_DECODE_WITHOUT_CONTEXT))
+			return true;
+	return false;
+}
+
 static int make_slots(struct vmem_pool *p)
 {
+	uint32_t kept = keeps_a_slot(p);
+
+	if (p->slot_count < MAX_PARALLEL)
+		p->slot_count += kept;
+	p->encode_slots = ~UINT64_C(0) >> (64 - p->slot_count + kept);
 	p->slots = vmemi_zalloc(&p->tables.allocator, p->slot_count * p->slot_bytes, SLOT_ALIGN);
 	if (!p->slots)
 		return -VMEM_ENOMEM;
@@ -102,24 +140,24 @@ static int make_tables(struct vmem_pool *p)
 
 int vmem_pool_new(vmem_pool **ret_pool, const struct vmem_pool_opts *given)
 {
+	struct vmem_allocator allocator;
 	struct vmem_pool_opts opts;
 	struct vmem_pool *p;
 	int err = ret_pool ? vmemi_opts_take(&opts, sizeof(opts), given) : -VMEM_EINVAL;
 
+	if (!err)
+		err = vmemi_alloc_take(&allocator, opts.allocator);
 	if (err)
 		return err;
-	if (vmemi_alloc_resolve(&opts.allocator))
-		return -VMEM_EINVAL;
-	p = vmemi_zalloc(opts.allocator, sizeof(*p), _Alignof(struct vmem_pool));
+	p = vmemi_zalloc(&allocator, sizeof(*p), _Alignof(struct vmem_pool));
 	if (!p)
 		return -VMEM_ENOMEM;
-	p->allocator = opts.allocator;
-	vmemi_counting_init(&p->tables, p->allocator);
+	vmemi_counting_init(&p->tables, &allocator);
 	err = take_opts(p, &opts);
 	if (!err)
-		err = vmemi_lock_init(&p->lock, p->env);
+		err = vmemi_lock_init(&p->lock, &p->env);
 	if (!err)
-		err = vmemi_lock_init(&p->work, p->env);
+		err = vmemi_lock_init(&p->work, &p->env);
 	if (!err)
 		err = make_tables(p);
 	if (!err)
@@ -136,7 +174,7 @@ void vmem_pool_free(vmem_pool *p)
 	if (!p)
 		return;
 	for (uint32_t number = 1; number <= p->number_count; number++)
-		vmemi_free(p->segment_allocator, vmemi_segment_at(p, number)->memory,
+		vmemi_free(&p->segment_allocator, vmemi_segment_at(p, number)->memory,
 			   VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
 	for (uint32_t id = 0; id < atomic_load(&p->stream_count); id++)
 		vmemi_lock_destroy(&vmemi_stream_at(p, id)->lock);
@@ -146,7 +184,7 @@ void vmem_pool_free(vmem_pool *p)
 	vmemi_table_destroy(&p->index);
 	vmemi_lock_destroy(&p->work);
 	vmemi_lock_destroy(&p->lock);
-	vmemi_free(p->allocator, p, sizeof(*p), _Alignof(struct vmem_pool));
+	vmemi_free(&p->tables.inner, p, sizeof(*p), _Alignof(struct vmem_pool));
 }
 
 /* --- Streams --- */
@@ -164,7 +202,7 @@ static int add_stream(struct vmem_pool *p, struct vmemi_stream **ret_stream)
 	if (err < 0)
 		return err;
 	s = vmemi_table_at(&p->streams, id, sizeof(*s), VMEMI_STREAM_CHUNK_SHIFT);
-	err = vmemi_lock_init(&s->lock, p->env);
+	err = vmemi_lock_init(&s->lock, &p->env);
 	if (err)
 		return err;
 	s->id = id;
@@ -268,7 +306,8 @@ int vmem_pool_stream_drop(vmem_pool *p, uint32_t stream)
 
 	if (!s)
 		return -VMEM_ENOENT;
-	vmemi_lock(&p->work); /* no compaction is in it now, and none finds it any more */
+	vmemi_lock(
+		&p->work); /* no compaction is in it now, and none finds it once exists is false */
 	vmemi_lock(&s->lock);
 	existed = s->exists;
 	large = is_large_part(p, s);
@@ -312,8 +351,14 @@ void vmem_pool_set_budget(vmem_pool *p, uint64_t budget_bytes)
 }
 
 /* Adds a stream's counters. Stream locked. */
-static void add_stats(const struct vmemi_stream *s, struct vmem_pool_stats *stats)
+static void add_stats(const struct vmem_pool *p, const struct vmemi_stream *s,
+		      struct vmem_pool_stats *stats)
 {
+	for (int head = 0; head < VMEMI_HEADS; head++)
+		if (s->open[head])
+			stats->open_bytes +=
+				(VMEMI_SEGMENT_GRAINS - vmemi_segment_at(p, s->open[head])->used) *
+				VMEMI_GRAIN_BYTES;
 	stats->objects += s->objects;
 	stats->live_bytes += s->live * VMEMI_GRAIN_BYTES;
 	stats->payload_bytes += s->payload_bytes;
@@ -330,7 +375,7 @@ int vmem_pool_get_stats(vmem_pool *p, struct vmem_pool_stats *ret_stats)
 		struct vmemi_stream *s = vmemi_stream_at(p, id);
 
 		vmemi_lock(&s->lock);
-		add_stats(s, &stats);
+		add_stats(p, s, &stats);
 		vmemi_unlock(&s->lock);
 	}
 	vmemi_lock(&p->lock);
@@ -355,7 +400,7 @@ int vmem_pool_stream_get_stats(vmem_pool *p, uint32_t stream, struct vmem_pool_s
 		return -VMEM_ENOENT;
 	vmemi_lock(&s->lock);
 	exists = s->exists;
-	add_stats(s, &stats);
+	add_stats(p, s, &stats);
 	stats.compactions = s->compactions;
 	stats.moved_bytes = s->moved_bytes;
 	vmemi_unlock(&s->lock);

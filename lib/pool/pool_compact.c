@@ -16,12 +16,6 @@
 
 #define BATCH_BYTES 32768u
 
-enum step {
-	STEP_DONE,  /* nothing is worth moving */
-	STEP_STUCK, /* no room, or writers are in the way: not now */
-	STEP_MOVED
-};
-
 /* Where objects are taken from. A reader's pin is held. */
 struct source {
 	struct vmemi_stream *stream;
@@ -52,24 +46,41 @@ static uint32_t worst_segment(struct vmem_pool *p, struct vmemi_stream *s)
 	return 0;
 }
 
-static enum step choose(struct vmem_pool *p, struct source *src)
+/* The worst stream that was not passed by, or NULL. */
+static struct vmemi_stream *worst_stream(struct vmem_pool *p)
 {
-	for (;;) {
-		struct vmemi_stream *s;
-		uint32_t id = 0, n = 0;
-		bool untidy;
+	struct vmemi_stream *worst = NULL;
 
-		vmemi_lock(&p->lock);
-		if (p->ranks)
-			id = p->rank_first[63 - __builtin_clzll(p->ranks)];
-		vmemi_unlock(&p->lock);
-		if (!id)
-			return STEP_DONE;
-		s = vmemi_stream_at(p, id - 1);
+	vmemi_lock(&p->lock);
+	for (uint64_t ranks = p->ranks; ranks && !worst;) {
+		uint32_t rank = 63u - (uint32_t)__builtin_clzll(ranks);
+
+		ranks &= ~(UINT64_C(1) << rank);
+		for (uint32_t id = p->rank_first[rank]; id && !worst;) {
+			struct vmemi_stream *s = vmemi_stream_at(p, id - 1);
+
+			if (s->passed != p->pass)
+				worst = s;
+			id = s->rank_next;
+		}
+	}
+	vmemi_unlock(&p->lock);
+	return worst;
+}
+
+/* False: nothing is worth moving, or nothing can be moved now. */
+static bool choose(struct vmem_pool *p, struct source *src)
+{
+	struct vmemi_stream *s;
+	uint32_t n = 0;
+
+	while (!n && (s = worst_stream(p)) != NULL) {
 		vmemi_lock(&s->lock);
-		untidy = vmemi_stream_untidy(s);
-		if (untidy)
+		if (vmemi_stream_untidy(s)) {
 			n = worst_segment(p, s);
+			if (!n)
+				s->passed = p->pass; /* writers are in the way */
+		}
 		if (n) {
 			*src = (struct source){ s, vmemi_segment_at(p, n), n, false };
 			vmemi_stream_seal(p, s, n);
@@ -77,11 +88,8 @@ static enum step choose(struct vmem_pool *p, struct source *src)
 		}
 		vmemi_stream_rank(p, s, true);
 		vmemi_unlock(&s->lock);
-		if (n)
-			return STEP_MOVED;
-		if (untidy)
-			return STEP_STUCK;
 	}
+	return n != 0;
 }
 
 /* --- Gathering --- */
@@ -112,7 +120,7 @@ static uint32_t gather(struct vmem_pool *p, const struct source *src, uint32_t m
 		}
 		at += found.grains;
 	}
-	return at;
+	return at < end ? at : end; /* the length of a dead object may be damaged */
 }
 
 /* --- Moving --- */
@@ -223,7 +231,7 @@ static bool salvage(struct vmem_pool *p, struct source *src, uint64_t *moved)
 		if (!vmemi_entry_is_live(entry) || vmemi_entry_segment(entry) != src->number)
 			continue;
 		if (vmemi_object_at(p, src->number, vmemi_entry_grain(entry)).handle != handle)
-			vmemi_log(p->env, VMEM_LOG_CORRUPT_OBJECT, handle, stream);
+			vmemi_pool_note(p, handle, stream);
 		batch_add(b, handle, entry);
 		if (b->count == VMEMI_BATCH_OBJECTS) {
 			if (!move_batch(p, src, moved))
@@ -238,40 +246,41 @@ static bool salvage(struct vmem_pool *p, struct source *src, uint64_t *moved)
 static void leave(struct vmem_pool *p, const struct source *src)
 {
 	atomic_fetch_sub_explicit(&src->segment->pins, 1, memory_order_release);
-	if (src->empty)
+	if (src->empty) {
 		vmemi_segment_put(p, src->number);
+		p->pass++; /* there is room for others */
+	}
 }
 
-static enum step compact_step(struct vmem_pool *p, uint64_t max_bytes, uint64_t *moved)
+/* False: there is nothing to do now. */
+static bool compact_step(struct vmem_pool *p, uint64_t max_bytes, uint64_t *moved)
 {
 	uint32_t max_grains =
 		(uint32_t)((max_bytes < BATCH_BYTES ? max_bytes : BATCH_BYTES) / VMEMI_GRAIN_BYTES);
 	struct source src;
 	uint32_t end;
 	bool fits;
-	enum step step = choose(p, &src);
 
-	if (step != STEP_MOVED)
-		return step;
+	if (!choose(p, &src))
+		return false;
 	end = gather(p, &src, max_grains ? max_grains : 1);
 	fits = move_batch(p, &src, moved);
 	if (fits && end == src.segment->used && left_over(&src))
 		fits = salvage(p, &src, moved);
 	if (fits)
 		src.segment->scanned = end;
+	else
+		src.stream->passed = p->pass;
 	leave(p, &src);
-	return fits ? STEP_MOVED : STEP_STUCK;
+	return true;
 }
 
 /* --- Log --- */
 
-void vmemi_pool_note_corrupt(struct vmem_pool *p, uint32_t handle, uint32_t stream)
+void vmemi_pool_note(struct vmem_pool *p, uint32_t handle, uint32_t stream)
 {
-	struct vmemi_stream *s = vmemi_stream_at(p, stream);
-	uint64_t n = atomic_fetch_add_explicit(&p->corrupt, 1, memory_order_relaxed);
+	uint64_t n = atomic_fetch_add_explicit(&p->noted, 1, memory_order_relaxed);
 
-	if (s)
-		atomic_fetch_add_explicit(&s->corrupt, 1, memory_order_relaxed);
 	atomic_store_explicit(&p->corrupt_note[n % VMEMI_CORRUPT_NOTES],
 			      (uint64_t)handle << VMEMI_STREAM_BITS | stream, memory_order_relaxed);
 }
@@ -285,7 +294,7 @@ static void log_notes(struct vmem_pool *p)
 			atomic_exchange_explicit(&p->corrupt_note[i], 0, memory_order_relaxed);
 
 		if (note)
-			vmemi_log(p->env, VMEM_LOG_CORRUPT_OBJECT, note >> VMEMI_STREAM_BITS,
+			vmemi_log(&p->env, VMEM_LOG_CORRUPT_OBJECT, note >> VMEMI_STREAM_BITS,
 				  note & (VMEMI_STREAMS));
 	}
 	if (!atomic_exchange_explicit(&p->refused, 0, memory_order_relaxed))
@@ -294,25 +303,26 @@ static void log_notes(struct vmem_pool *p)
 	used = (p->in_use + p->reserve_count) * VMEM_POOL_SEGMENT_BYTES;
 	budget = p->budget_bytes;
 	vmemi_unlock(&p->lock);
-	vmemi_log(p->env, VMEM_LOG_BUDGET_EXCEEDED, used, budget);
+	vmemi_log(&p->env, VMEM_LOG_BUDGET_EXCEEDED, used, budget);
 }
 
 int vmem_pool_work(vmem_pool *p, uint64_t max_bytes)
 {
-	enum step step = STEP_MOVED;
 	uint64_t moved = 0;
-	bool more;
+	bool more = true;
 
 	log_notes(p);
 	vmemi_segment_maintain(p);
-	while (moved < max_bytes && step == STEP_MOVED) {
+	for (bool first = true; more && moved < max_bytes; first = false) {
 		vmemi_lock(&p->work);
-		step = compact_step(p, max_bytes - moved, &moved);
+		p->pass += first;
+		more = compact_step(p, max_bytes - moved, &moved);
 		vmemi_unlock(&p->work);
+		log_notes(p);
 	}
 	vmemi_segment_maintain(p);
 	vmemi_lock(&p->lock);
-	more = p->ranks != 0;
+	more = more && p->ranks;
 	vmemi_unlock(&p->lock);
-	return step == STEP_MOVED && more;
+	return more;
 }

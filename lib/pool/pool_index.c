@@ -26,29 +26,48 @@ static void push(struct vmem_pool *p, uint32_t first, _Atomic uint64_t *last)
 		&p->free_handles, &head, next, memory_order_release, memory_order_relaxed));
 }
 
-/* Makes one more chunk, and all of its handles free. 0, -VMEM_ENOMEM. */
-static int add_chunk(struct vmem_pool *p)
+int vmemi_index_provide(struct vmem_pool *p)
 {
 	uint32_t chunk = atomic_load(&p->index_chunks);
-	uint32_t first = chunk << VMEMI_INDEX_CHUNK_SHIFT, last = first + (CHUNK_HANDLES - 1);
 	int made;
 
 	if (chunk == CHUNKS_MAX)
 		return -VMEM_ENOMEM;
-	made = vmemi_table_grow(&p->index, first);
-	if (made < 0)
-		return made;
-	if (!made) { /* another thread has, and is about to push its handles */
-		vmemi_relax(p->env);
-		return 0;
-	}
+	made = vmemi_table_grow(&p->index, chunk << VMEMI_INDEX_CHUNK_SHIFT);
+	return made < 0 ? made : 0;
+}
+
+/* Makes all handles of the next chunk free. */
+static void free_chunk(struct vmem_pool *p, uint32_t chunk)
+{
+	uint32_t first = chunk << VMEMI_INDEX_CHUNK_SHIFT, last = first + (CHUNK_HANDLES - 1);
+
 	if (!first)
 		first = 1;
 	for (uint32_t handle = first; handle < last; handle++)
 		atomic_store_explicit(vmemi_index_at(p, handle),
 				      VMEMI_ENTRY_FREE << 62 | (handle + 1), memory_order_relaxed);
-	push(p, first, vmemi_index_at(p, last));
+	/* Counted first: whoever looks at all handles has to come by one that was just taken. */
 	atomic_store(&p->index_chunks, chunk + 1);
+	push(p, first, vmemi_index_at(p, last));
+}
+
+/* There was no free handle: makes some, or waits in turn for another thread that does.
+ * 0, -VMEM_ENOMEM. */
+static int add_chunk(struct vmem_pool *p)
+{
+	uint32_t chunk = atomic_load(&p->index_chunks);
+	int err = vmemi_index_provide(p);
+
+	if (err)
+		return err;
+	if (atomic_exchange_explicit(&p->index_adding, true, memory_order_acquire)) {
+		vmemi_relax(&p->env);
+		return 0;
+	}
+	if (atomic_load(&p->index_chunks) == chunk) /* else another was faster */
+		free_chunk(p, chunk);
+	atomic_store_explicit(&p->index_adding, false, memory_order_release);
 	return 0;
 }
 

@@ -6,7 +6,8 @@
  *   work    compaction, making and dropping streams; one step at a time
  *   stream  one each: its segments, their counts, and every change of an index entry that is live
  *   pool    memory of segments and the budget, and the ranking of streams
- * No lock is held while the allocator, a codec or the caller's memory is at work, but `work`.
+ * No lock is held while the allocator, a codec or the caller's memory is at work, but `work`; no slot
+ * for encoding while the allocator is.
  *
  * Loads take none of them. They announce themselves in the segment, then look again:
  *
@@ -67,9 +68,8 @@ struct vmemi_segment {
 };
 
 enum vmemi_segment_purpose {
-	VMEMI_FOR_SAVE,       /* one segment of the budget is held back for compaction */
-	VMEMI_FOR_COMPACTION, /* may use it */
-	VMEMI_FOR_RESERVE,    /* as for a save, and new memory always */
+	VMEMI_FOR_SAVE, /* one of the budget is held back for compaction; from the reserve only */
+	VMEMI_FOR_COMPACTION, /* may use it; from the allocator too */
 };
 
 /* A budget of this many segments or more has one held back, so that compaction can always begin. */
@@ -114,6 +114,7 @@ struct vmemi_stream {
 	uint32_t class_first[VMEMI_CLASSES];
 
 	uint32_t next_free; /* work; id + 1, of streams that do not exist */
+	uint64_t passed;    /* work; the pool's pass in which compaction could do nothing here */
 	uint32_t rank; /* written under stream and pool, read under either; 0: nothing to compact */
 	uint32_t rank_previous, rank_next; /* pool; stream ids + 1 */
 };
@@ -149,17 +150,19 @@ struct vmemi_batch {
 
 struct vmem_pool {
 	/* Constant. */
-	const struct vmem_allocator *allocator;
-	const struct vmem_allocator *segment_allocator;
-	const struct vmem_env *env;
+	struct vmem_allocator segment_allocator;
+	struct vmem_env env;
 	vmemi_hash_fn hash;
-	const struct vmem_codec *codec[VMEM_CODEC_MAX + 1]; /* by id */
+	struct vmem_codec codec_copy[VMEM_CODEC_MAX + 1];   /* by id; id 0: there is none */
+	const struct vmem_codec *codec[VMEM_CODEC_MAX + 1]; /* its copy, or NULL */
 	const struct vmem_codec *first_codec;               /* of the caller's table, else raw */
 	size_t context_at[VMEM_CODEC_MAX + 1];              /* in a slot */
-	/* for encoding: 4 KiB for the result, then a context for each codec */
+	/* for encoding, and decoding with a context: 4 KiB for the result, a context for each codec */
 	unsigned char *slots;
 	size_t slot_bytes;
 	uint32_t slot_count;
+	uint64_t
+		encode_slots; /* a bit each; if a codec decodes with a context, one is kept for that */
 	uint32_t reserve_target;
 
 	struct vmemi_counting_allocator tables;
@@ -169,11 +172,13 @@ struct vmem_pool {
 	_Atomic uint32_t stream_count; /* atomic, written under work: ids ever used */
 
 	_Alignas(64) _Atomic uint64_t free_handles; /* atomic; times pushed << 32 | first */
-	_Atomic uint32_t index_chunks;              /* atomic */
-	_Alignas(64) _Atomic uint64_t idle_slots;   /* atomic; a bit each */
+	_Atomic uint32_t index_chunks;              /* atomic, written under index_adding */
+	_Atomic bool index_adding; /* atomic; a thread makes a chunk's handles free */
+	_Alignas(64) _Atomic uint64_t idle_slots; /* atomic; a bit each */
 
 	/* Atomic, all of them. */
 	_Atomic uint64_t corrupt;
+	_Atomic uint64_t noted; /* objects, ever */
 	/* handle << 16 | stream, to be logged */
 	_Atomic uint64_t corrupt_note[VMEMI_CORRUPT_NOTES];
 	_Atomic uint32_t refused; /* a save found no room since work() last looked */
@@ -195,6 +200,7 @@ struct vmem_pool {
 	/* Guarded by work. */
 	struct vmemi_lock work;
 	uint32_t stream_free; /* id + 1 of a stream that was dropped */
+	uint64_t pass;        /* grows whenever streams that were passed by are worth another try */
 	struct vmemi_batch batch;
 };
 
@@ -234,21 +240,28 @@ struct vmemi_found vmemi_object_at(const struct vmem_pool *p, uint32_t segment, 
 int vmemi_handle_new(struct vmem_pool *p, uint32_t *ret_handle);
 /* Gives back one that is TAKEN. Any thread. */
 void vmemi_handle_free(struct vmem_pool *p, uint32_t handle);
+/* Makes the memory of the next chunk of handles ready, unless it is. 0, -VMEM_ENOMEM. Any thread. */
+int vmemi_index_provide(struct vmem_pool *p);
 uint32_t vmemi_index_end(const struct vmem_pool *p); /* all handles are smaller */
 
-/* An empty segment with memory, in hand. 0, -VMEM_ENOSPC, -VMEM_ENOMEM. No lock held. */
+/* An empty segment with memory, in hand. 0, -VMEM_ENOSPC; for a save -VMEM_EAGAIN (the reserve has none:
+ * see vmemi_segment_fill()), for compaction -VMEM_ENOMEM. No lock held. */
 int vmemi_segment_get(struct vmem_pool *p, enum vmemi_segment_purpose purpose,
 		      uint32_t *ret_number);
+/* Whether the budget has one that compaction can get. */
+bool vmemi_segment_is_left(struct vmem_pool *p);
+/* Fills the reserve up to @least. 0, -VMEM_ENOSPC, -VMEM_ENOMEM. No lock and no slot held. */
+int vmemi_segment_fill(struct vmem_pool *p, uint32_t least);
 /* Takes back one without objects, to the reserve or to drain. No lock held. Calls no allocator: a drop
  * may serve a fault. */
 void vmemi_segment_put(struct vmem_pool *p, uint32_t number);
 /* Frees what is in the reserve beyond its target or the budget. No lock held. */
 void vmemi_segment_trim(struct vmem_pool *p);
-/* Takes back what has drained, and trims or fills the reserve. No lock held. */
+/* Takes back what has drained, and trims or fills the reserves. No lock held. */
 void vmemi_segment_maintain(struct vmem_pool *p);
 
-/* Any thread. 0, -VMEM_ENOENT, -VMEM_ENOSPC, -VMEM_ENOMEM, -VMEM_EAGAIN (request->before has become
- * empty). */
+/* Any thread. 0, -VMEM_ENOENT, -VMEM_ENOSPC; for new objects -VMEM_EAGAIN (the reserve is empty), for
+ * moved ones -VMEM_ENOMEM, -VMEM_EAGAIN (request->before has become empty). */
 int vmemi_stream_reserve(struct vmem_pool *p, struct vmemi_stream *s,
 			 const struct vmemi_request *request, struct vmemi_place *ret_place);
 /* Takes grains of a live object out of a segment. Stream locked. True if that was the last: the
@@ -265,8 +278,8 @@ bool vmemi_stream_untidy(const struct vmemi_stream *s);
  * does not change its rank with every object. Stream locked. */
 void vmemi_stream_rank(struct vmem_pool *p, struct vmemi_stream *s, bool lower);
 
-/* Counts and notes a corrupt object; work() logs it. Any thread. */
-void vmemi_pool_note_corrupt(struct vmem_pool *p, uint32_t handle, uint32_t stream);
+/* Notes a damaged object, for work() to log once it holds no lock. Any thread. */
+void vmemi_pool_note(struct vmem_pool *p, uint32_t handle, uint32_t stream);
 
 /* For tests: where the header of an object is, and how many bytes it has with its payload. NULL: no such
  * object. The pool must be at rest. */

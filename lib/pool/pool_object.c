@@ -2,38 +2,46 @@
 /* Objects: save, load, describe, drop.
  *
  * A save encodes into a slot of its own, takes room under the stream's lock, copies without it and
- * publishes the index entry; its writer's pin keeps compaction out of the segment meanwhile. Loads take
- * no lock: pool_internal.h says how they and the freeing of a segment stay apart. */
+ * publishes the index entry; its writer's pin keeps compaction out of the segment meanwhile. Where that
+ * takes a segment from the allocator it gives up the slot first, and encodes again. Loads take no lock:
+ * pool_internal.h says how they and the freeing of a segment stay apart. */
 #include "base/mem.h"
 #include "pool/pool_internal.h"
+#include "pool/pool_of.h"
 
 #define NO_SLOT UINT32_MAX
+#define ANY_STREAM UINT32_MAX
 
 /* An object on its way in. */
 struct save {
+	const void *page;    /* to be encoded; NULL: the payload is the caller's */
+	uint32_t wish;       /* for the page: the id of a codec, or 0 */
+	uint32_t max_bytes;  /* for the page */
+	uint32_t checksum;   /* of the page, or the bytes */
 	const void *payload; /* the caller's, in the slot, or the word */
 	uint32_t bytes;
 	uint32_t codec;
-	uint32_t checksum;
 	uint32_t slot;
 	uint64_t word;
 };
 
 /* --- Slots --- */
 
-/* One of the idle slots. Waits when there is none. */
-static uint32_t slot_take(struct vmem_pool *p)
+/* One of the @usable slots that is idle. Waits when there is none. */
+static uint32_t slot_take(struct vmem_pool *p, uint64_t usable)
 {
 	uint64_t idle = atomic_load_explicit(&p->idle_slots, memory_order_relaxed);
 
 	for (;;) {
-		if (!idle) {
-			vmemi_relax(p->env);
+		uint64_t one = idle & usable & -(idle & usable);
+
+		if (!one) {
+			vmemi_relax(&p->env);
 			idle = atomic_load_explicit(&p->idle_slots, memory_order_relaxed);
-		} else if (atomic_compare_exchange_weak_explicit(
-				   &p->idle_slots, &idle, idle & (idle - 1), memory_order_acquire,
-				   memory_order_relaxed)) {
-			return (uint32_t)__builtin_ctzll(idle);
+		} else if (atomic_compare_exchange_weak_explicit(&p->idle_slots, &idle, idle & ~one,
+								 memory_order_acquire,
+								 memory_order_relaxed)) {
+			return (uint32_t)__builtin_ctzll(one);
 		}
 	}
 }
@@ -71,41 +79,32 @@ static void write_object(unsigned char *to, uint32_t handle, const struct save *
 }
 
 static int append(struct vmem_pool *p, struct vmemi_stream *s, const struct save *o,
-		  vmem_pool_handle *ret_handle)
+		  uint32_t handle)
 {
 	uint16_t grains = (uint16_t)vmemi_object_grains(o->bytes);
 	struct vmemi_request request = { .grains = &grains, .count = 1, .payload_bytes = o->bytes };
 	struct vmemi_place place;
-	uint32_t handle;
-	int err = vmemi_handle_new(p, &handle);
+	int err = vmemi_stream_reserve(p, s, &request, &place);
 
 	if (err)
 		return err;
-	err = vmemi_stream_reserve(p, s, &request, &place);
-	if (err) {
-		vmemi_handle_free(p, handle);
-		if (err == -VMEM_ENOSPC)
-			atomic_store_explicit(&p->refused, 1, memory_order_relaxed);
-		return err;
-	}
 	write_object(place.segment->memory + place.grain * VMEMI_GRAIN_BYTES, handle, o);
 	/* The bytes are there for whoever sees the entry, or sees that the writer has left. */
 	atomic_store_explicit(vmemi_index_at(p, handle),
 			      vmemi_entry_make(place.number, place.grain, o->bytes, o->codec),
 			      memory_order_release);
 	atomic_fetch_sub_explicit(&place.segment->pins, VMEMI_PIN_WRITER, memory_order_release);
-	*ret_handle = handle;
 	return 0;
 }
 
 /* Encodes by a codec of the caller's table, in a slot. False when it gets too long. */
-static bool encode(struct vmem_pool *p, const struct vmem_codec *codec, const void *page,
-		   uint32_t max_bytes, struct save *o)
+static bool encode(struct vmem_pool *p, const struct vmem_codec *codec, struct save *o)
 {
-	size_t capacity = max_bytes < VMEM_PAGE_SIZE ? max_bytes : VMEM_PAGE_SIZE - 1, bytes;
-	uint32_t slot = slot_take(p);
+	size_t capacity = o->max_bytes < VMEM_PAGE_SIZE ? o->max_bytes : VMEM_PAGE_SIZE - 1, bytes;
+	uint32_t slot = slot_take(p, p->encode_slots);
 
-	bytes = codec->encode(slot_context(p, slot, codec), slot_at(p, slot), capacity, page, NULL);
+	bytes = codec->encode(slot_context(p, slot, codec), slot_at(p, slot), capacity, o->page,
+			      NULL);
 	if (!bytes || bytes > capacity) {
 		slot_give(p, slot);
 		return false;
@@ -118,29 +117,69 @@ static bool encode(struct vmem_pool *p, const struct vmem_codec *codec, const vo
 }
 
 /* What is to be kept of the page. 0, -VMEM_ENOENT (no such codec), -VMEM_EFBIG. */
-static int encode_page(struct vmem_pool *p, uint32_t codec_id, const void *page, uint32_t max_bytes,
-		       struct save *o)
+static int encode_page(struct vmem_pool *p, struct save *o)
 {
 	const struct vmem_codec *codec;
 
-	codec = codec_id > VMEM_CODEC_MAX ? NULL : codec_id ? p->codec[codec_id] : p->first_codec;
+	codec = o->wish > VMEM_CODEC_MAX ? NULL : o->wish ? p->codec[o->wish] : p->first_codec;
 	if (!codec)
 		return -VMEM_ENOENT;
-	if ((!codec_id || codec_id == VMEM_CODEC_FILL) && max_bytes >= sizeof(o->word) &&
-	    vmem_page_same_filled(page, &o->word)) {
+	if ((!o->wish || o->wish == VMEM_CODEC_FILL) && o->max_bytes >= sizeof(o->word) &&
+	    vmem_page_same_filled(o->page, &o->word)) {
 		o->payload = &o->word;
 		o->bytes = sizeof(o->word);
 		o->codec = VMEM_CODEC_FILL;
 		return 0;
 	}
-	if (codec->id != VMEM_CODEC_FILL && codec->id != VMEM_CODEC_RAW &&
-	    encode(p, codec, page, max_bytes, o))
+	if (codec->id != VMEM_CODEC_FILL && codec->id != VMEM_CODEC_RAW && encode(p, codec, o))
 		return 0;
-	if (max_bytes < VMEM_PAGE_SIZE)
+	if (o->max_bytes < VMEM_PAGE_SIZE)
 		return -VMEM_EFBIG;
-	o->payload = page;
+	o->payload = o->page;
 	o->bytes = VMEM_PAGE_SIZE;
 	o->codec = VMEM_CODEC_RAW;
+	return 0;
+}
+
+/* Encodes and appends, without the allocator. -VMEM_EAGAIN: the reserve is empty. */
+static int try_save(struct vmem_pool *p, struct vmemi_stream *s, struct save *o, uint32_t handle)
+{
+	int err = 0;
+
+	o->slot = NO_SLOT;
+	if (o->page) {
+		err = encode_page(p, o);
+		if (!err)
+			o->checksum = (uint32_t)p->hash(o->page, VMEM_PAGE_SIZE, 0);
+	}
+	if (!err)
+		err = append(p, s, o, handle);
+	if (o->slot != NO_SLOT)
+		slot_give(p, o->slot);
+	return err;
+}
+
+static int save(struct vmem_pool *p, struct vmemi_stream *s, struct save *o,
+		vmem_pool_handle *ret_handle)
+{
+	uint32_t handle;
+	int err = vmemi_handle_new(p, &handle);
+
+	if (err)
+		return err;
+	do { /* until no other save takes what this one has put into the reserve */
+		err = try_save(p, s, o, handle);
+		if (err != -VMEM_EAGAIN)
+			break;
+		err = vmemi_segment_fill(p, 1);
+	} while (!err);
+	if (err) {
+		vmemi_handle_free(p, handle);
+		if (err == -VMEM_ENOSPC)
+			atomic_store_explicit(&p->refused, 1, memory_order_relaxed);
+		return err;
+	}
+	*ret_handle = handle;
 	return 0;
 }
 
@@ -148,36 +187,28 @@ int vmem_pool_save_page(vmem_pool *p, uint32_t stream, uint32_t codec, const voi
 			uint32_t max_bytes, vmem_pool_handle *ret_handle)
 {
 	struct vmemi_stream *s = vmemi_stream_at(p, stream);
-	struct save o = { .slot = NO_SLOT };
-	int err;
+	struct save o = { .page = page, .wish = codec, .max_bytes = max_bytes };
 
 	if (!page || (uintptr_t)page % sizeof(uint64_t) || !max_bytes ||
 	    max_bytes > VMEM_PAGE_SIZE || !ret_handle)
 		return -VMEM_EINVAL;
 	if (!s)
 		return -VMEM_ENOENT;
-	err = encode_page(p, codec, page, max_bytes, &o);
-	if (err)
-		return err;
-	o.checksum = (uint32_t)p->hash(page, VMEM_PAGE_SIZE, 0);
-	err = append(p, s, &o, ret_handle);
-	if (o.slot != NO_SLOT)
-		slot_give(p, o.slot);
-	return err;
+	return save(p, s, &o, ret_handle);
 }
 
 int vmem_pool_save_bytes(vmem_pool *p, uint32_t stream, const void *data, uint32_t bytes,
 			 vmem_pool_handle *ret_handle)
 {
 	struct vmemi_stream *s = vmemi_stream_at(p, stream);
-	struct save o = { .payload = data, .bytes = bytes, .slot = NO_SLOT };
+	struct save o = { .payload = data, .bytes = bytes };
 
 	if (!data || !bytes || bytes > VMEM_PAGE_SIZE || !ret_handle)
 		return -VMEM_EINVAL;
 	if (!s)
 		return -VMEM_ENOENT;
 	o.checksum = (uint32_t)p->hash(data, bytes, 0);
-	return append(p, s, &o, ret_handle);
+	return save(p, s, &o, ret_handle);
 }
 
 /* --- Load --- */
@@ -197,30 +228,48 @@ static uint64_t look_up(const struct vmem_pool *p, vmem_pool_handle handle)
 	return entry ? atomic_load_explicit(entry, memory_order_acquire) : VMEMI_ENTRY_TAKEN;
 }
 
-/* Pins the segment of an object. @pages: it must be a page, else bytes. False: there is no such. */
-static bool hold(struct vmem_pool *p, vmem_pool_handle handle, bool pages, struct held *h)
+/* Whether the segment is of the stream that is asked for. An object in it stays, so that it is of one. */
+static bool is_of(const struct vmemi_segment *seg, uint32_t stream)
+{
+	return stream == ANY_STREAM ||
+	       atomic_load_explicit(&seg->stream, memory_order_relaxed) == stream;
+}
+
+/* Pins the segment of an object. False: there is none of that stream. */
+static bool hold(struct vmem_pool *p, uint32_t stream, vmem_pool_handle handle, struct held *h)
 {
 	uint64_t entry = look_up(p, handle), again;
 
-	while (vmemi_entry_is_live(entry) && (vmemi_entry_codec(entry) != 0) == pages) {
+	while (vmemi_entry_is_live(entry)) {
 		struct vmemi_segment *seg = vmemi_segment_at(p, vmemi_entry_segment(entry));
+		bool same;
 
 		atomic_fetch_add(&seg->pins, 1);
 		again = atomic_load(vmemi_index_at(p, (uint32_t)handle));
-		if (again == entry) {
+		same = again == entry;
+		if (same && is_of(seg, stream)) {
 			*h = (struct held){ seg, (uint32_t)handle, entry };
 			return true;
 		}
 		atomic_fetch_sub_explicit(&seg->pins, 1, memory_order_release);
+		if (same)
+			return false;
 		entry = again;
 	}
 	return false;
 }
 
+void vmemi_pool_corrupt_of(struct vmem_pool *p, uint32_t stream, vmem_pool_handle handle)
+{
+	atomic_fetch_add_explicit(&p->corrupt, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&vmemi_stream_at(p, stream)->corrupt, 1, memory_order_relaxed);
+	vmemi_pool_note(p, (uint32_t)handle, stream);
+}
+
 static int release(struct vmem_pool *p, const struct held *h, int err)
 {
-	if (err)
-		vmemi_pool_note_corrupt(p, h->handle, atomic_load(&h->segment->stream));
+	if (err == -VMEM_EBADMSG)
+		vmemi_pool_corrupt_of(p, atomic_load(&h->segment->stream), h->handle);
 	atomic_fetch_sub_explicit(&h->segment->pins, 1, memory_order_release);
 	return err;
 }
@@ -252,7 +301,7 @@ static int decode(struct vmem_pool *p, const struct held *h, void *page)
 	if (!codec->context_bytes || codec->flags & VMEM_CODEC_DECODE_WITHOUT_CONTEXT) {
 		err = codec->decode(NULL, page, payload, bytes, NULL);
 	} else {
-		slot = slot_take(p);
+		slot = slot_take(p, UINT64_MAX);
 		err = codec->decode(slot_context(p, slot, codec), page, payload, bytes, NULL);
 		slot_give(p, slot);
 	}
@@ -261,13 +310,18 @@ static int decode(struct vmem_pool *p, const struct held *h, void *page)
 	return 0;
 }
 
-int vmem_pool_load_page(vmem_pool *p, vmem_pool_handle handle, void *page)
+int vmemi_pool_load_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle, void *page)
 {
 	struct held h;
 
-	if (!hold(p, handle, true, &h))
+	if (!hold(p, stream, handle, &h))
 		return -VMEM_ENOENT;
-	return release(p, &h, decode(p, &h, page));
+	return release(p, &h, vmemi_entry_codec(h.entry) ? decode(p, &h, page) : -VMEM_ENOENT);
+}
+
+int vmem_pool_load_page(vmem_pool *p, vmem_pool_handle handle, void *page)
+{
+	return vmemi_pool_load_of(p, ANY_STREAM, handle, page);
 }
 
 int vmem_pool_load_bytes(vmem_pool *p, vmem_pool_handle handle, void *data, uint32_t capacity,
@@ -277,18 +331,30 @@ int vmem_pool_load_bytes(vmem_pool *p, vmem_pool_handle handle, void *data, uint
 	uint32_t bytes, checksum;
 	struct held h;
 
-	if (!hold(p, handle, false, &h))
+	if (!hold(p, ANY_STREAM, handle, &h))
 		return -VMEM_ENOENT;
 	bytes = vmemi_entry_bytes(h.entry);
-	if (bytes > capacity) {
-		release(p, &h, 0);
-		return -VMEM_ERANGE;
-	}
+	if (vmemi_entry_codec(h.entry))
+		return release(p, &h, -VMEM_ENOENT);
+	if (bytes > capacity)
+		return release(p, &h, -VMEM_ERANGE);
 	payload = payload_of(&h, &checksum);
 	if (!payload || (uint32_t)p->hash(payload, bytes, 0) != checksum)
 		return release(p, &h, -VMEM_EBADMSG);
 	memcpy(data, payload, bytes);
 	*ret_bytes = bytes;
+	return release(p, &h, 0);
+}
+
+int vmemi_pool_describe_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
+			   uint32_t *ret_codec, uint32_t *ret_bytes)
+{
+	struct held h;
+
+	if (!hold(p, stream, handle, &h))
+		return -VMEM_ENOENT;
+	*ret_codec = vmemi_entry_codec(h.entry);
+	*ret_bytes = vmemi_entry_bytes(h.entry);
 	return release(p, &h, 0);
 }
 
@@ -306,9 +372,9 @@ int vmem_pool_describe(vmem_pool *p, vmem_pool_handle handle, uint32_t *ret_code
 
 /* --- Drop --- */
 
-/* The stream that has the object now, locked, and the object's entry. NULL: no such object. */
-static struct vmemi_stream *lock_owner(struct vmem_pool *p, vmem_pool_handle handle,
-				       uint64_t *ret_entry)
+/* The stream that has the object now, locked, and the object's entry. NULL: there is none of @stream. */
+static struct vmemi_stream *lock_owner(struct vmem_pool *p, uint32_t stream,
+				       vmem_pool_handle handle, uint64_t *ret_entry)
 {
 	uint64_t entry = look_up(p, handle);
 
@@ -324,8 +390,11 @@ static struct vmemi_stream *lock_owner(struct vmem_pool *p, vmem_pool_handle han
 		if (vmemi_entry_is_live(entry)) {
 			seg = vmemi_segment_at(p, vmemi_entry_segment(entry));
 			if (atomic_load_explicit(&seg->stream, memory_order_relaxed) == id) {
-				*ret_entry = entry;
-				return s;
+				if (is_of(seg, stream)) {
+					*ret_entry = entry;
+					return s;
+				}
+				entry = VMEMI_ENTRY_TAKEN;
 			}
 		}
 		vmemi_unlock(&s->lock);
@@ -333,10 +402,10 @@ static struct vmemi_stream *lock_owner(struct vmem_pool *p, vmem_pool_handle han
 	return NULL;
 }
 
-int vmem_pool_drop(vmem_pool *p, vmem_pool_handle handle)
+int vmemi_pool_drop_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle, uint32_t *ret_codec)
 {
 	uint64_t entry;
-	struct vmemi_stream *s = lock_owner(p, handle, &entry);
+	struct vmemi_stream *s = lock_owner(p, stream, handle, &entry);
 	uint32_t bytes, segment;
 	bool empty;
 
@@ -352,7 +421,14 @@ int vmem_pool_drop(vmem_pool *p, vmem_pool_handle handle)
 	vmemi_handle_free(p, (uint32_t)handle);
 	if (empty)
 		vmemi_segment_put(p, segment);
+	if (ret_codec)
+		*ret_codec = vmemi_entry_codec(entry);
 	return 0;
+}
+
+int vmem_pool_drop(vmem_pool *p, vmem_pool_handle handle)
+{
+	return vmemi_pool_drop_of(p, ANY_STREAM, handle, NULL);
 }
 
 /* --- Walking --- */
@@ -362,6 +438,9 @@ struct vmemi_found vmemi_object_at(const struct vmem_pool *p, uint32_t segment, 
 	struct vmemi_object_header header;
 	uint64_t entry;
 
+	/* A damaged length may lead to where no object can begin. */
+	if (grain * VMEMI_GRAIN_BYTES + sizeof(header) > VMEM_POOL_SEGMENT_BYTES)
+		return (struct vmemi_found){ .grains = 0 };
 	memcpy(&header, vmemi_segment_at(p, segment)->memory + grain * VMEMI_GRAIN_BYTES,
 	       sizeof(header));
 	entry = look_up(p, header.handle);

@@ -14,16 +14,12 @@ static uint64_t budget_segments(const struct vmem_pool *p)
 	return p->budget_bytes ? p->budget_bytes / VMEM_POOL_SEGMENT_BYTES : UINT64_MAX;
 }
 
-/* Whether one more may be taken into use. Pool locked. */
-static bool allowed(const struct vmem_pool *p, enum vmemi_segment_purpose purpose)
+/* How many may be in use. Pool locked. */
+static uint64_t most_in_use(const struct vmem_pool *p, enum vmemi_segment_purpose purpose)
 {
-	uint64_t most = budget_segments(p), use = p->in_use;
+	uint64_t most = budget_segments(p);
 
-	if (most >= VMEMI_HOLD_BACK_FROM && purpose != VMEMI_FOR_COMPACTION)
-		most--;
-	if (purpose == VMEMI_FOR_RESERVE)
-		use += p->reserve_count;
-	return use < most;
+	return most >= VMEMI_HOLD_BACK_FROM && purpose == VMEMI_FOR_SAVE ? most - 1 : most;
 }
 
 static void push(struct vmem_pool *p, uint32_t *list, uint32_t number)
@@ -87,7 +83,7 @@ void vmemi_segment_trim(struct vmem_pool *p)
 		vmemi_unlock(&p->lock);
 		if (!memory)
 			return;
-		vmemi_free(p->segment_allocator, memory, VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
+		vmemi_free(&p->segment_allocator, memory, VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
 	}
 }
 
@@ -116,24 +112,27 @@ static int take_number(struct vmem_pool *p, uint32_t *ret_number)
 	}
 }
 
-/* A segment with new memory; it is counted already. */
+/* A segment with new memory. It is counted in in_use, unless this fails. */
 static int allocate(struct vmem_pool *p, uint32_t *ret_number)
 {
-	struct vmemi_segment *seg;
-	unsigned char *memory;
+	unsigned char *memory = NULL;
 	int err = take_number(p, ret_number);
 
-	if (err)
-		return err;
-	memory = vmemi_alloc(p->segment_allocator, VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
+	if (!err) {
+		memory =
+			vmemi_alloc(&p->segment_allocator, VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
+		err = memory ? 0 : -VMEM_ENOMEM;
+	}
 	vmemi_lock(&p->lock);
-	seg = vmemi_segment_at(p, *ret_number);
 	if (memory) {
+		struct vmemi_segment *seg = vmemi_segment_at(p, *ret_number);
+
 		seg->memory = memory;
 		seg->state = VMEMI_SEGMENT_SPARE;
 	} else {
-		push(p, &p->number_first, *ret_number);
-		err = -VMEM_ENOMEM;
+		if (*ret_number)
+			push(p, &p->number_first, *ret_number);
+		p->in_use--;
 	}
 	vmemi_unlock(&p->lock);
 	return err;
@@ -141,31 +140,33 @@ static int allocate(struct vmem_pool *p, uint32_t *ret_number)
 
 int vmemi_segment_get(struct vmem_pool *p, enum vmemi_segment_purpose purpose, uint32_t *ret_number)
 {
-	uint32_t number = 0;
 	int err = 0;
 
+	*ret_number = 0;
 	vmemi_lock(&p->lock);
-	if (!p->reserve_first || !allowed(p, purpose))
+	if (!p->reserve_first || p->in_use >= most_in_use(p, purpose))
 		reap(p);
-	if (!allowed(p, purpose)) {
+	if (p->in_use >= most_in_use(p, purpose)) {
 		err = -VMEM_ENOSPC;
+	} else if (!p->reserve_first && purpose == VMEMI_FOR_SAVE) {
+		err = -VMEM_EAGAIN;
 	} else {
 		p->in_use++;
-		if (purpose != VMEMI_FOR_RESERVE && (number = pop(p, &p->reserve_first)))
-			p->reserve_count--;
+		*ret_number = pop(p, &p->reserve_first);
+		p->reserve_count -= *ret_number != 0;
 	}
 	vmemi_unlock(&p->lock);
-	if (!err && !number) {
-		err = allocate(p, &number);
-		if (err) {
-			vmemi_lock(&p->lock);
-			p->in_use--;
-			vmemi_unlock(&p->lock);
-		}
-	}
-	if (!err)
-		*ret_number = number;
-	return err;
+	return err || *ret_number ? err : allocate(p, ret_number);
+}
+
+bool vmemi_segment_is_left(struct vmem_pool *p)
+{
+	bool left;
+
+	vmemi_lock(&p->lock);
+	left = p->in_use < budget_segments(p);
+	vmemi_unlock(&p->lock);
+	return left;
 }
 
 void vmemi_segment_put(struct vmem_pool *p, uint32_t number)
@@ -183,21 +184,37 @@ void vmemi_segment_put(struct vmem_pool *p, uint32_t number)
 	vmemi_unlock(&p->lock);
 }
 
+int vmemi_segment_fill(struct vmem_pool *p, uint32_t least)
+{
+	int err = 0;
+
+	while (!err) {
+		uint32_t number = 0;
+		bool full;
+
+		vmemi_lock(&p->lock);
+		full = p->reserve_count >= least;
+		if (!full && p->in_use + p->reserve_count >= most_in_use(p, VMEMI_FOR_SAVE))
+			err = -VMEM_ENOSPC;
+		p->in_use += !full && !err;
+		vmemi_unlock(&p->lock);
+		if (full)
+			return 0;
+		if (!err)
+			err = allocate(p, &number);
+		if (!err)
+			vmemi_segment_put(p, number);
+	}
+	return err;
+}
+
 void vmemi_segment_maintain(struct vmem_pool *p)
 {
-	uint32_t number;
-	bool more;
-
 	vmemi_lock(&p->lock);
 	reap(p);
 	vmemi_unlock(&p->lock);
 	vmemi_segment_trim(p);
-	for (;;) {
-		vmemi_lock(&p->lock);
-		more = p->reserve_count < p->reserve_target;
-		vmemi_unlock(&p->lock);
-		if (!more || vmemi_segment_get(p, VMEMI_FOR_RESERVE, &number))
-			return;
-		vmemi_segment_put(p, number);
-	}
+	/* What cannot be had now, saves will ask for. */
+	(void)vmemi_segment_fill(p, p->reserve_target);
+	(void)vmemi_index_provide(p);
 }

@@ -69,9 +69,14 @@ static uint32_t worst_class(const struct vmemi_stream *s)
 	return s->classes ? 63u - (uint32_t)__builtin_clzll(s->classes) : 0;
 }
 
+static bool is_more_lost(const struct vmemi_stream *s)
+{
+	return s->lost * TIDY_FRACTION > s->live;
+}
+
 bool vmemi_stream_untidy(const struct vmemi_stream *s)
 {
-	return s->classes && s->lost * TIDY_FRACTION > s->live;
+	return s->exists && s->classes && is_more_lost(s);
 }
 
 static void rank_unlink(struct vmem_pool *p, struct vmemi_stream *s)
@@ -214,11 +219,11 @@ bool vmemi_stream_remove(struct vmem_pool *p, struct vmemi_stream *s, uint32_t n
 /* --- Room --- */
 
 /* Takes room for as many of the objects as fit into the open segment. Stream locked. */
-static bool take_room(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
+static bool take_room(struct vmem_pool *p, struct vmemi_stream *s, enum vmemi_head head,
 		      const struct vmemi_request *request, struct vmemi_place *ret_place)
 {
+	uint32_t number = s->open[head], grains = 0, count = 0;
 	struct vmemi_segment *seg = number ? vmemi_segment_at(p, number) : NULL;
-	uint32_t grains = 0, count = 0;
 
 	if (!seg)
 		return false;
@@ -241,14 +246,66 @@ static bool take_room(struct vmem_pool *p, struct vmemi_stream *s, uint32_t numb
 	return true;
 }
 
-static enum vmemi_head head_for(struct vmem_pool *p, struct vmemi_stream *s,
-				const struct vmemi_request *request)
+static bool is_small(const struct vmemi_stream *s)
 {
-	if (request->before && s->segments >= SMALL_STREAM_SEGMENTS)
-		return VMEMI_HEAD_MOVED;
-	if (request->before && s->open[VMEMI_HEAD_MOVED])
-		vmemi_stream_seal(p, s, s->open[VMEMI_HEAD_MOVED]);
-	return VMEMI_HEAD_NEW;
+	return s->segments < SMALL_STREAM_SEGMENTS;
+}
+
+/* In a small stream, saves go on where compaction was, once it can begin without that. Stream locked. */
+static bool take_over_moved(struct vmem_pool *p, struct vmemi_stream *s)
+{
+	uint32_t number = s->open[VMEMI_HEAD_MOVED];
+
+	if (!number || !is_small(s) || !vmemi_segment_is_left(p))
+		return false;
+	if (s->open[VMEMI_HEAD_NEW])
+		vmemi_stream_seal(p, s, s->open[VMEMI_HEAD_NEW]);
+	age_unlink(p, s, vmemi_segment_at(p, number));
+	age_link(p, s, number, 0);
+	s->open[VMEMI_HEAD_NEW] = number;
+	s->open[VMEMI_HEAD_MOVED] = 0;
+	return true;
+}
+
+/* Takes room in what is open. Stream locked. */
+static bool take_open(struct vmem_pool *p, struct vmemi_stream *s,
+		      const struct vmemi_request *request, struct vmemi_place *ret_place)
+{
+	if (request->before && take_room(p, s, VMEMI_HEAD_MOVED, request, ret_place))
+		return true;
+	if (request->before && !is_small(s))
+		return false;
+	return take_room(p, s, VMEMI_HEAD_NEW, request, ret_place) ||
+	       (!request->before && take_over_moved(p, s) &&
+		take_room(p, s, VMEMI_HEAD_NEW, request, ret_place));
+}
+
+/* Takes room in a spare segment, in hand. What compaction moves in a small stream goes to where new
+ * objects go, except if this was the last segment of the budget: with the next saves, compaction would
+ * never make room again. Stream locked. */
+static void take_spare(struct vmem_pool *p, struct vmemi_stream *s, uint32_t spare,
+		       const struct vmemi_request *request, struct vmemi_place *ret_place)
+{
+	enum vmemi_head head = VMEMI_HEAD_NEW;
+
+	if (request->before && (!is_small(s) || !vmemi_segment_is_left(p)))
+		head = VMEMI_HEAD_MOVED;
+	open_segment(p, s, head, spare, head == VMEMI_HEAD_MOVED ? request->before : 0);
+	(void)take_room(p, s, head, request, ret_place);
+}
+
+/* There was no room for a new object. Dead objects of the open segment are let be while there is; now
+ * compaction shall win theirs, if it can begin. */
+static void close_for_compaction(struct vmem_pool *p, struct vmemi_stream *s)
+{
+	uint32_t number;
+
+	vmemi_lock(&s->lock);
+	number = s->open[VMEMI_HEAD_NEW];
+	if (number && vmemi_segment_at(p, number)->lost >= VMEMI_CLASS_GRAINS && is_more_lost(s) &&
+	    vmemi_segment_is_left(p))
+		vmemi_stream_seal(p, s, number);
+	vmemi_unlock(&s->lock);
 }
 
 int vmemi_stream_reserve(struct vmem_pool *p, struct vmemi_stream *s,
@@ -265,14 +322,11 @@ int vmemi_stream_reserve(struct vmem_pool *p, struct vmemi_stream *s,
 		} else if (before && vmemi_segment_at(p, before)->state != VMEMI_SEGMENT_SEALED) {
 			err = -VMEM_EAGAIN;
 		} else {
-			enum vmemi_head head = head_for(p, s, request);
-
-			done = take_room(p, s, s->open[head], request, ret_place);
+			done = take_open(p, s, request, ret_place);
 			if (!done && spare) {
-				open_segment(p, s, head, spare,
-					     head == VMEMI_HEAD_MOVED ? before : 0);
+				take_spare(p, s, spare, request, ret_place);
 				spare = 0;
-				done = take_room(p, s, s->open[head], request, ret_place);
+				done = true;
 			}
 		}
 		vmemi_unlock(&s->lock);
@@ -282,5 +336,7 @@ int vmemi_stream_reserve(struct vmem_pool *p, struct vmemi_stream *s,
 	}
 	if (spare) /* another thread opened one meanwhile */
 		vmemi_segment_put(p, spare);
+	if (err == -VMEM_ENOSPC && !before)
+		close_for_compaction(p, s);
 	return err;
 }

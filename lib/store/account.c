@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The VMs of a store and their accounts.
  *
- * A VM's number is an index into a table of chunks that grows and never moves, so that calls on pages
- * find their VM without a lock. Numbers of dropped VMs are used again. Adding, dropping and summing up
- * are under vm_lock; the counters are atomics of the VM's own (store_internal.h). */
+ * A VM's number is that of its stream in the pool, which hands them out and uses them again. It is an
+ * index into a table of chunks that grows and never moves, so that calls on pages find their VM without
+ * a lock. Adding, dropping and summing up are under vm_lock; the counters are atomics of the VM's own
+ * (store_internal.h). */
 #include "store/store_internal.h"
 #include "base/mem.h"
 #include "base/opts.h"
@@ -20,48 +21,25 @@ static int cap_bytes(uint64_t vm_bytes, uint32_t percent, uint64_t *ret_bytes)
 	return 0;
 }
 
-/* The block of a number, whether its VM is live or not. vm_lock is held. */
-static struct vmemi_vm *block_of(vmem_store *store, uint32_t number)
+/* The block of a number, whose VM is not live; makes its chunk if need be. 0, -VMEM_ENOMEM. */
+static int block_of(vmem_store *store, uint32_t number, struct vmemi_vm **ret_vm)
 {
-	struct vmemi_vm *chunk =
-		atomic_load_explicit(&store->chunk[number / VMEMI_VM_CHUNK], memory_order_relaxed);
+	struct vmemi_vm *_Atomic *at = &store->chunk[number / VMEMI_VM_CHUNK];
+	struct vmemi_vm *chunk;
 
-	return &chunk[number % VMEMI_VM_CHUNK];
-}
-
-/* A number to use, its block not live. vm_lock is held. */
-static int take_number(vmem_store *store, struct vmemi_vm **ret_vm)
-{
-	uint32_t number = store->vm_free;
-
-	if (number != VMEMI_STORE_VMS) {
-		*ret_vm = block_of(store, number);
-		store->vm_free = (*ret_vm)->next_free;
-		return 0;
-	}
-	number = store->vm_high;
-	if (number == VMEMI_STORE_VMS)
-		return -VMEM_ENOSPC;
-	if (number % VMEMI_VM_CHUNK == 0) {
-		struct vmemi_vm *chunk = vmemi_zalloc(store->allocator, CHUNK_BYTES, 64);
-
-		if (!chunk)
-			return -VMEM_ENOMEM;
-		atomic_store_explicit(&store->chunk[number / VMEMI_VM_CHUNK], chunk,
-				      memory_order_release);
-	}
-	store->vm_high++;
-	*ret_vm = block_of(store, number);
-	(*ret_vm)->number = number;
-	return 0;
-}
-
-static void give_number(vmem_store *store, struct vmemi_vm *vm)
-{
 	vmemi_lock(&store->vm_lock);
-	vm->next_free = store->vm_free;
-	store->vm_free = vm->number;
+	chunk = atomic_load_explicit(at, memory_order_relaxed);
+	if (!chunk) {
+		chunk = vmemi_zalloc(&store->allocator, CHUNK_BYTES, 64);
+		atomic_store_explicit(at, chunk, memory_order_release);
+	}
+	if (chunk && number >= store->vm_high)
+		store->vm_high = number + 1;
 	vmemi_unlock(&store->vm_lock);
+	if (!chunk)
+		return -VMEM_ENOMEM;
+	*ret_vm = &chunk[number % VMEMI_VM_CHUNK];
+	return 0;
 }
 
 /* Adds what counts since the start. */
@@ -70,7 +48,6 @@ static void add_counters(struct vmem_store_account *sum, const struct vmemi_vm *
 	sum->saves += vmemi_counter(&vm->saves);
 	sum->loads += vmemi_counter(&vm->loads);
 	sum->rejects += vmemi_counter(&vm->rejects);
-	sum->corrupt += vmemi_counter(&vm->corrupt);
 }
 
 /* Adds what is stored now. */
@@ -88,20 +65,18 @@ static void add_pages(struct vmem_store_account *sum, const struct vmemi_vm *vm)
 	sum->logical_bytes += (same + compressed + raw) * VMEM_PAGE_SIZE;
 }
 
-uint64_t vmemi_vm_physical_bytes(vmem_store *store, const struct vmemi_vm *vm)
+struct vmem_pool_stats vmemi_vm_in_pool(vmem_store *store, const struct vmemi_vm *vm)
 {
 	struct vmem_pool_stats stats = { .size = sizeof(stats) };
 
-	/* Fails only while the VM is being dropped: then it holds nothing. */
-	if (vmem_pool_stream_get_stats(store->pool, vm->stream, &stats))
-		return 0;
-	return stats.live_bytes;
+	vmem_pool_stream_get_stats(store->pool, vm->number, &stats);
+	return stats;
 }
 
 void vmemi_store_vms_free(vmem_store *store)
 {
 	for (uint32_t i = 0; i < VMEMI_VM_CHUNKS; i++)
-		vmemi_free(store->allocator,
+		vmemi_free(&store->allocator,
 			   atomic_load_explicit(&store->chunk[i], memory_order_relaxed),
 			   CHUNK_BYTES, 64);
 }
@@ -110,6 +85,7 @@ int vmem_store_add_vm(vmem_store *store, const struct vmem_store_vm_opts *opts, 
 {
 	struct vmem_store_vm_opts o;
 	struct vmemi_vm *vm;
+	uint32_t number;
 	uint64_t cap;
 	int rc = vmemi_opts_take(&o, sizeof(o), opts);
 
@@ -117,22 +93,19 @@ int vmem_store_add_vm(vmem_store *store, const struct vmem_store_vm_opts *opts, 
 		rc = -VMEM_EINVAL;
 	if (!rc)
 		rc = cap_bytes(o.vm_bytes, o.cap_percent, &cap);
+	if (!rc)
+		rc = vmem_pool_stream_new(store->pool, &number);
 	if (rc)
 		return rc;
-
-	vmemi_lock(&store->vm_lock);
-	rc = take_number(store, &vm);
-	vmemi_unlock(&store->vm_lock);
-	if (rc)
-		return rc;
-	rc = vmem_pool_stream_new(store->pool, &vm->stream);
+	rc = block_of(store, number, &vm);
 	if (rc) {
-		give_number(store, vm);
+		vmem_pool_stream_drop(store->pool, number);
 		return rc;
 	}
+	vm->number = number;
 	vm->bytes = o.vm_bytes;
 	atomic_store_explicit(&vm->cap_bytes, cap, memory_order_relaxed);
-	*ret_vm = vm->number;
+	*ret_vm = number;
 	atomic_store_explicit(&vm->live, 1, memory_order_release);
 	return 0;
 }
@@ -173,7 +146,6 @@ static void clear_counters(struct vmemi_vm *vm)
 	atomic_store_explicit(&vm->saves, 0, memory_order_relaxed);
 	atomic_store_explicit(&vm->loads, 0, memory_order_relaxed);
 	atomic_store_explicit(&vm->rejects, 0, memory_order_relaxed);
-	atomic_store_explicit(&vm->corrupt, 0, memory_order_relaxed);
 }
 
 int vmem_store_drop_vm(vmem_store *store, uint32_t vm_number)
@@ -188,22 +160,24 @@ int vmem_store_drop_vm(vmem_store *store, uint32_t vm_number)
 	if (retire(store, vm))
 		return -VMEM_ENOENT;
 	vmemi_inflight_forget(&store->inflight, vm_number);
-	vmem_pool_stream_drop(store->pool, vm->stream);
 	clear_counters(vm);
-	give_number(store, vm);
-	return 0;
+	/* Last: with it the number, and so the block, may be another VM's. */
+	return vmem_pool_stream_drop(store->pool, vm_number);
 }
 
 int vmem_store_vm_account(vmem_store *store, uint32_t vm_number, struct vmem_store_account *account)
 {
 	struct vmem_store_account a = { .size = sizeof(a) };
 	struct vmemi_vm *vm = vmemi_store_vm(store, vm_number);
+	struct vmem_pool_stats stats;
 
 	if (!vm)
 		return -VMEM_ENOENT;
 	add_counters(&a, vm);
 	add_pages(&a, vm);
-	a.physical_bytes = vmemi_vm_physical_bytes(store, vm);
+	stats = vmemi_vm_in_pool(store, vm);
+	a.physical_bytes = stats.live_bytes;
+	a.corrupt = stats.corrupt;
 	return vmemi_opts_give(account, &a, sizeof(a));
 }
 
@@ -221,7 +195,8 @@ int vmem_store_total_account(vmem_store *store, struct vmem_store_account *accou
 	for (uint32_t i = 0; i < store->vm_high; i++) {
 		struct vmemi_vm *vm = vmemi_store_vm(store, i);
 
-		if (i % VMEMI_VM_CHUNK == 0)
+		if (i % VMEMI_VM_CHUNK == 0 &&
+		    atomic_load_explicit(&store->chunk[i / VMEMI_VM_CHUNK], memory_order_relaxed))
 			a.metadata_bytes += CHUNK_BYTES;
 		if (!vm)
 			continue;
@@ -230,6 +205,7 @@ int vmem_store_total_account(vmem_store *store, struct vmem_store_account *accou
 	}
 	vmemi_unlock(&store->vm_lock);
 	a.physical_bytes = stats.live_bytes;
+	a.corrupt = stats.corrupt;
 	a.metadata_bytes += stats.metadata_bytes + stats.index_bytes;
 	a.segment_bytes = stats.segment_bytes;
 	return vmemi_opts_give(account, &a, sizeof(a));

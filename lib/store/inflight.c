@@ -123,22 +123,27 @@ void vmemi_inflight_end(struct vmemi_inflight *f, vmem_store_token token, int re
 	vmemi_unlock(&f->lock);
 }
 
-int vmemi_inflight_post(struct vmemi_inflight *f, const struct vmem_store_event *event)
+int vmemi_inflight_post(struct vmemi_inflight *f, const struct vmem_store_event *event,
+			const _Atomic uint32_t *live)
 {
 	uint32_t spare = event->type == VMEM_STORE_OFFER ? VMEMI_INFLIGHT_ENTRIES / 2 : 0;
 	struct vmemi_inflight_entry *e = NULL;
+	int rc = -VMEM_EAGAIN;
 
 	vmemi_lock(&f->lock);
-	if (f->free_count > spare)
+	if (!atomic_load_explicit(live, memory_order_relaxed))
+		rc = -VMEM_ENOENT;
+	else if (f->free_count > spare)
 		e = pop_free(f);
 	if (e) {
+		rc = 0;
 		e->load = (struct vmemi_load){ .key = event->key, .vm = event->vm };
 		e->event_type = (uint8_t)event->type;
 		e->result = event->result;
 		push_queue(f, e);
 	}
 	vmemi_unlock(&f->lock);
-	return e ? 0 : -VMEM_EAGAIN;
+	return rc;
 }
 
 int vmemi_inflight_busy(struct vmemi_inflight *f, uint32_t vm, vmem_store_ref ref)

@@ -52,9 +52,11 @@ int vmemi_inflight_claim(struct vmemi_inflight *f, vmem_store_token token,
 			 struct vmemi_load *ret_load);
 void vmemi_inflight_end(struct vmemi_inflight *f, vmem_store_token token, int result);
 
-/* Queues an offer or a loss. 0, -VMEM_EAGAIN (full; for offers half full, so that they never keep
- * loads from beginning). */
-int vmemi_inflight_post(struct vmemi_inflight *f, const struct vmem_store_event *event);
+/* Queues an offer or a loss. @live: 0 from when the VM is dropped, before its events are forgotten.
+ * 0, -VMEM_ENOENT (not live), -VMEM_EAGAIN (full; for offers half full, so that they never keep loads
+ * from beginning). */
+int vmemi_inflight_post(struct vmemi_inflight *f, const struct vmem_store_event *event,
+			const _Atomic uint32_t *live);
 
 /* Whether a load of @ref is in progress, or with @ref 0 any load of @vm. */
 int vmemi_inflight_busy(struct vmemi_inflight *f, uint32_t vm, vmem_store_ref ref);

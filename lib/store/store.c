@@ -6,6 +6,8 @@
  * inflight.c; all calls here are for any thread unless the header says otherwise. */
 #include "store/store_internal.h"
 #include "base/opts.h"
+#include "pool/pool_object.h"
+#include "pool/pool_of.h"
 
 /* Background work is cut into pieces of about 50 us. The clock is the caller's, so a piece is counted
  * in bytes: compaction moves 1.2 to 1.5 GB/s of them, a third of that where all objects are tiny. */
@@ -16,9 +18,9 @@ static int new_pool(vmem_store *store, const struct vmem_store_opts *o)
 {
 	struct vmem_pool_opts p = {
 		.size = sizeof(p),
-		.allocator = o->allocator,
+		.allocator = &store->allocator,
 		.segments = o->segments,
-		.env = o->env,
+		.env = &store->pool_env,
 		.budget_bytes = o->budget_bytes,
 		.codecs = o->codecs,
 		.codec_count = o->codec_count,
@@ -31,28 +33,31 @@ static int new_pool(vmem_store *store, const struct vmem_store_opts *o)
 
 int vmem_store_new(vmem_store **ret_store, const struct vmem_store_opts *opts)
 {
+	struct vmem_allocator allocator;
 	struct vmem_store_opts o;
+	struct vmem_env env;
 	vmem_store *store;
 	int rc = vmemi_opts_take(&o, sizeof(o), opts);
 
 	if (!rc && (o.flags || o.max_object_bytes > VMEM_PAGE_SIZE))
 		rc = -VMEM_EINVAL;
 	if (!rc)
-		rc = vmemi_alloc_resolve(&o.allocator);
+		rc = vmemi_alloc_take(&allocator, o.allocator);
 	if (!rc)
-		rc = vmemi_env_resolve(&o.env);
+		rc = vmemi_env_take(&env, o.env);
 	if (rc)
 		return rc;
-	store = vmemi_zalloc(o.allocator, sizeof(*store), 64);
+	store = vmemi_zalloc(&allocator, sizeof(*store), 64);
 	if (!store)
 		return -VMEM_ENOMEM;
-	store->allocator = o.allocator;
+	store->allocator = allocator;
+	store->env = env;
+	vmemi_store_pool_env(&store->pool_env, &store->env);
 	store->max_object_bytes = o.max_object_bytes ? o.max_object_bytes : VMEM_PAGE_SIZE;
-	store->vm_free = VMEMI_STORE_VMS;
 	store->gone.size = sizeof(store->gone);
-	rc = vmemi_inflight_init(&store->inflight, o.env);
+	rc = vmemi_inflight_init(&store->inflight, &store->env);
 	if (!rc)
-		rc = vmemi_lock_init(&store->vm_lock, o.env);
+		rc = vmemi_lock_init(&store->vm_lock, &store->env);
 	if (!rc)
 		rc = new_pool(store, &o);
 	if (rc) {
@@ -71,16 +76,16 @@ void vmem_store_free(vmem_store *store)
 	vmemi_store_vms_free(store);
 	vmemi_lock_destroy(&store->vm_lock);
 	vmemi_inflight_destroy(&store->inflight);
-	vmemi_free(store->allocator, store, sizeof(*store), 64);
+	vmemi_free(&store->allocator, store, sizeof(*store), 64);
 }
 
-/* What an object in the pool is: VMEMI_PAGE_CLASSES if it is not there. */
-static enum vmemi_page_class class_in_pool(vmem_store *store, vmem_pool_handle handle)
+static int is_page(const void *page)
 {
-	uint32_t codec, bytes;
+	return page && (uintptr_t)page % sizeof(uint64_t) == 0;
+}
 
-	if (vmem_pool_describe(store->pool, handle, &codec, &bytes))
-		return VMEMI_PAGE_CLASSES;
+static enum vmemi_page_class class_of(uint32_t codec)
+{
 	switch (codec) {
 	case VMEM_CODEC_RAW: return VMEMI_PAGE_RAW;
 	case VMEM_CODEC_FILL: return VMEMI_PAGE_FILL;
@@ -98,7 +103,7 @@ static int over_cap(vmem_store *store, struct vmemi_vm *vm)
 {
 	uint64_t cap = vmemi_counter(&vm->cap_bytes);
 
-	return cap != UINT64_MAX && vmemi_vm_physical_bytes(store, vm) >= cap;
+	return cap != UINT64_MAX && vmemi_vm_in_pool(store, vm).live_bytes >= cap;
 }
 
 static int save_in_pool(vmem_store *store, struct vmemi_vm *vm, uint32_t codec, const void *page,
@@ -106,15 +111,18 @@ static int save_in_pool(vmem_store *store, struct vmemi_vm *vm, uint32_t codec, 
 {
 	vmem_pool_handle handle;
 	int rc = -VMEM_ENOSPC;
+	uint32_t bytes;
 
 	if (!over_cap(store, vm))
-		rc = vmem_pool_save_page(store->pool, vm->stream, codec, page,
+		rc = vmem_pool_save_page(store->pool, vm->number, codec, page,
 					 store->max_object_bytes, &handle);
 	if (rc) {
 		vmemi_count(&vm->rejects, 1);
 		return rc;
 	}
-	count_save(vm, class_in_pool(store, handle));
+	/* It is there, unless the VM dropped it just now by an old ref: then only the sum is right. */
+	vmem_pool_describe(store->pool, handle, &codec, &bytes);
+	count_save(vm, class_of(codec));
 	*ret_ref = vmemi_ref_make(VMEMI_REF_POOL, vm->number, handle);
 	return 0;
 }
@@ -124,6 +132,8 @@ static int save_page(vmem_store *store, struct vmemi_vm *vm, const void *page,
 {
 	uint64_t word;
 
+	if (!is_page(page))
+		return -VMEM_EINVAL;
 	if (!vmem_page_same_filled(page, &word))
 		return save_in_pool(store, vm, 0, page, ret_ref);
 	if (word >> 32 != (uint32_t)word)
@@ -137,8 +147,6 @@ static void count_load(struct vmemi_vm *vm, const struct vmemi_load *load, int r
 {
 	if (!result && !load->peek)
 		vmemi_count(&vm->loads, 1);
-	if (result == -VMEM_EBADMSG)
-		vmemi_count(&vm->corrupt, 1);
 }
 
 static int begin_load(vmem_store *store, const struct vmemi_store_tier *tier,
@@ -167,7 +175,7 @@ static int load_from_pool(vmem_store *store, struct vmemi_vm *vm, const struct v
 
 	if (tier && tier->slow(tier->context, load->key, load->ref))
 		return begin_load(store, tier, load, ret_token);
-	rc = vmem_pool_load_page(store->pool, vmemi_ref_payload(load->ref), load->page);
+	rc = vmemi_pool_load_of(store->pool, vm->number, vmemi_ref_payload(load->ref), load->page);
 	count_load(vm, load, rc);
 	return rc;
 }
@@ -177,6 +185,8 @@ static int load_page(vmem_store *store, struct vmemi_vm *vm, const struct vmemi_
 {
 	uint32_t value = vmemi_ref_payload(load->ref);
 
+	if (!is_page(load->page))
+		return -VMEM_EINVAL;
 	if (vmemi_ref_vm(load->ref) != vm->number)
 		return -VMEM_ENOENT;
 	switch (vmemi_ref_tier(load->ref)) {
@@ -191,19 +201,30 @@ static int load_page(vmem_store *store, struct vmemi_vm *vm, const struct vmemi_
 
 static int drop_from_pool(vmem_store *store, struct vmemi_vm *vm, vmem_store_ref ref)
 {
-	enum vmemi_page_class class;
+	uint32_t codec;
 	int rc;
 
-	/* The handle may be another page's as soon as it is dropped, another VM's too. */
+	/* The handle may be another page's as soon as it is dropped. */
 	if (vmemi_inflight_busy(&store->inflight, vm->number, ref))
 		return -VMEM_EBUSY;
-	class = class_in_pool(store, vmemi_ref_payload(ref));
-	if (class == VMEMI_PAGE_CLASSES)
-		return -VMEM_ENOENT;
-	rc = vmem_pool_drop(store->pool, vmemi_ref_payload(ref));
+	rc = vmemi_pool_drop_of(store->pool, vm->number, vmemi_ref_payload(ref), &codec);
 	if (!rc)
-		vmemi_count(&vm->pages[class], -1);
+		vmemi_count(&vm->pages[class_of(codec)], -1);
 	return rc;
+}
+
+/* All pages of one content have one ref: what there is of them is only counted. */
+static int drop_same(struct vmemi_vm *vm)
+{
+	uint64_t pages = vmemi_counter(&vm->pages[VMEMI_PAGE_SAME]);
+
+	do {
+		if (!pages)
+			return -VMEM_ENOENT;
+	} while (!atomic_compare_exchange_weak_explicit(&vm->pages[VMEMI_PAGE_SAME], &pages,
+							pages - 1, memory_order_relaxed,
+							memory_order_relaxed));
+	return 0;
 }
 
 static int drop_page(vmem_store *store, struct vmemi_vm *vm, vmem_store_ref ref)
@@ -211,11 +232,7 @@ static int drop_page(vmem_store *store, struct vmemi_vm *vm, vmem_store_ref ref)
 	if (vmemi_ref_vm(ref) != vm->number)
 		return -VMEM_ENOENT;
 	switch (vmemi_ref_tier(ref)) {
-	case VMEMI_REF_SAME:
-		if (!vmemi_counter(&vm->pages[VMEMI_PAGE_SAME]))
-			return -VMEM_ENOENT;
-		vmemi_count(&vm->pages[VMEMI_PAGE_SAME], -1);
-		return 0;
+	case VMEMI_REF_SAME: return drop_same(vm);
 	case VMEMI_REF_POOL: return drop_from_pool(store, vm, ref);
 	default: return -VMEM_ENOENT;
 	}
@@ -255,6 +272,24 @@ int vmem_store_drop(vmem_store *store, uint32_t vm_number, vmem_store_ref ref)
 	return vm ? drop_page(store, vm, ref) : -VMEM_ENOENT;
 }
 
+uint64_t vmemi_store_ref_bytes(vmem_store *store, vmem_store_ref ref)
+{
+	uint32_t codec, bytes;
+
+	if (vmemi_ref_tier(ref) != VMEMI_REF_POOL ||
+	    vmem_pool_describe(store->pool, vmemi_ref_payload(ref), &codec, &bytes))
+		return 0;
+	return (uint64_t)vmemi_object_grains(bytes) * VMEMI_GRAIN_BYTES;
+}
+
+/* Whether a single call can do it: 0, -VMEM_ENOENT (vm), -VMEM_EINVAL. */
+static int check_item(const struct vmemi_vm *vm, const struct vmem_store_item *item)
+{
+	if (!vm)
+		return -VMEM_ENOENT;
+	return item->flags || item->reserved[0] || item->reserved[1] ? -VMEM_EINVAL : 0;
+}
+
 uint32_t vmem_store_save_batch(vmem_store *store, uint32_t vm_number, struct vmem_store_item *items,
 			       uint32_t count)
 {
@@ -264,7 +299,9 @@ uint32_t vmem_store_save_batch(vmem_store *store, uint32_t vm_number, struct vme
 	for (uint32_t i = 0; i < count; i++) {
 		struct vmem_store_item *item = &items[i];
 
-		item->result = vm ? save_page(store, vm, item->page, &item->ref) : -VMEM_ENOENT;
+		item->result = check_item(vm, item);
+		if (!item->result)
+			item->result = save_page(store, vm, item->page, &item->ref);
 		done += !item->result;
 	}
 	return done;
@@ -286,7 +323,9 @@ static uint32_t load_items(vmem_store *store, uint32_t vm_number, struct vmem_st
 			.peek = peek,
 		};
 
-		item->result = vm ? load_page(store, vm, &l, &item->token) : -VMEM_ENOENT;
+		item->result = check_item(vm, item);
+		if (!item->result)
+			item->result = load_page(store, vm, &l, &item->token);
 		done += !item->result;
 	}
 	return done;
@@ -311,8 +350,12 @@ uint32_t vmem_store_drop_batch(vmem_store *store, uint32_t vm_number, struct vme
 	uint32_t done = 0;
 
 	for (uint32_t i = 0; i < count; i++) {
-		items[i].result = vm ? drop_page(store, vm, items[i].ref) : -VMEM_ENOENT;
-		done += !items[i].result;
+		struct vmem_store_item *item = &items[i];
+
+		item->result = check_item(vm, item);
+		if (!item->result)
+			item->result = drop_page(store, vm, item->ref);
+		done += !item->result;
 	}
 	return done;
 }
@@ -348,11 +391,15 @@ int vmemi_store_finish_load(vmem_store *store, vmem_store_token token, int resul
 {
 	struct vmemi_load load;
 	int rc = vmemi_inflight_claim(&store->inflight, token, &load);
+	uint32_t handle;
 
 	if (rc)
 		return rc;
+	handle = vmemi_ref_payload(load.ref);
 	if (!result)
-		result = vmem_pool_load_page(store->pool, vmemi_ref_payload(load.ref), load.page);
+		result = vmemi_pool_load_of(store->pool, load.vm, handle, load.page);
+	else if (result == -VMEM_EBADMSG)
+		vmemi_pool_corrupt_of(store->pool, load.vm, handle);
 	/* The VM is there: it is not dropped while a load is in progress. */
 	count_load(vmemi_store_vm(store, load.vm), &load, result);
 	vmemi_inflight_end(&store->inflight, token, result);
@@ -361,9 +408,9 @@ int vmemi_store_finish_load(vmem_store *store, vmem_store_token token, int resul
 
 int vmemi_store_post(vmem_store *store, const struct vmem_store_event *event)
 {
-	if (!vmemi_store_vm(store, event->vm))
-		return -VMEM_ENOENT;
-	return vmemi_inflight_post(&store->inflight, event);
+	const struct vmemi_vm *vm = vmemi_store_vm(store, event->vm);
+
+	return vm ? vmemi_inflight_post(&store->inflight, event, &vm->live) : -VMEM_ENOENT;
 }
 
 void vmemi_store_set_tier(vmem_store *store, const struct vmemi_store_tier *tier)

@@ -3,12 +3,14 @@
 #include "store/store_internal.h"
 #include "pool/pool_internal.h"
 
+_Static_assert(VMEMI_STREAMS <= VMEMI_STORE_VMS, "a stream's number is its VM's");
+
 static const char *check_vm(vmem_store *store, struct vmemi_vm *vm, struct vmem_pool_stats *sum)
 {
 	struct vmem_pool_stats stats = { .size = sizeof(stats) };
 	uint64_t in_pool = 0;
 
-	if (vmem_pool_stream_get_stats(store->pool, vm->stream, &stats))
+	if (vmem_pool_stream_get_stats(store->pool, vm->number, &stats))
 		return "store: a VM has no stream";
 	for (int c = 0; c < VMEMI_PAGE_CLASSES; c++)
 		if (c != VMEMI_PAGE_SAME)
@@ -22,30 +24,10 @@ static const char *check_vm(vmem_store *store, struct vmemi_vm *vm, struct vmem_
 	return NULL;
 }
 
-/* The chain of free numbers; returns its length, or UINT32_MAX if it is broken. */
-static uint32_t count_free(vmem_store *store)
-{
-	uint32_t n = 0;
-
-	for (uint32_t i = store->vm_free; i != VMEMI_STORE_VMS; n++) {
-		struct vmemi_vm *chunk, *vm;
-
-		if (i >= store->vm_high || n >= store->vm_high)
-			return UINT32_MAX;
-		chunk = atomic_load(&store->chunk[i / VMEMI_VM_CHUNK]);
-		vm = &chunk[i % VMEMI_VM_CHUNK];
-		if (vm->number != i || atomic_load(&vm->live))
-			return UINT32_MAX;
-		i = vm->next_free;
-	}
-	return n;
-}
-
 const char *vmemi_store_check(vmem_store *store)
 {
 	struct vmem_pool_stats pool = { .size = sizeof(pool) };
 	struct vmem_pool_stats sum = { 0 };
-	uint32_t live = 0;
 	const char *wrong = vmemi_inflight_check(&store->inflight);
 
 	for (uint32_t i = 0; i < VMEMI_STORE_VMS && !wrong; i++) {
@@ -55,13 +37,10 @@ const char *vmemi_store_check(vmem_store *store)
 			continue;
 		if (i >= store->vm_high || vm->number != i)
 			return "store: a VM has a wrong number";
-		live++;
 		wrong = check_vm(store, vm, &sum);
 	}
 	if (wrong)
 		return wrong;
-	if (count_free(store) != store->vm_high - live)
-		return "store: the list of free VM numbers is broken";
 	if (vmem_pool_get_stats(store->pool, &pool))
 		return "store: no statistics of the pool";
 	if (sum.objects != pool.objects || sum.live_bytes != pool.live_bytes)

@@ -23,13 +23,11 @@ enum vmemi_page_class {
 	VMEMI_PAGE_CLASSES
 };
 
-/* A VM. The first cache line changes with the VM only, the others with every page. Bytes in the pool
- * are not here: the pool counts them by stream. */
+/* A VM. The first cache line changes with the VM only, the others with every page. Its number is that of
+ * its stream in the pool, which counts its bytes and its corrupt objects. */
 struct vmemi_vm {
 	_Alignas(64) _Atomic uint32_t live; /* atomic; publishes the rest of this line */
 	uint32_t number;
-	uint32_t stream;
-	uint32_t next_free; /* vm_lock */
 	uint64_t bytes;
 	_Atomic uint64_t cap_bytes; /* atomic; UINT64_MAX: none */
 
@@ -37,7 +35,6 @@ struct vmemi_vm {
 	_Atomic uint64_t saves;                                  /* atomic; since the start */
 	_Atomic uint64_t loads;                                  /* atomic; since the start */
 	_Atomic uint64_t rejects;                                /* atomic; since the start */
-	_Atomic uint64_t corrupt;                                /* atomic; since the start */
 };
 
 /* A tier in which a load may take time: a device. */
@@ -53,7 +50,9 @@ struct vmemi_store_tier {
 };
 
 struct vmem_store {
-	const struct vmem_allocator *allocator;
+	struct vmem_allocator allocator; /* the caller's */
+	struct vmem_env env;             /* the caller's */
+	struct vmem_env pool_env;        /* as the pool sees it: store_log.c */
 	vmem_pool *pool;
 	uint32_t max_object_bytes;
 	const struct vmemi_store_tier *_Atomic tier; /* atomic; NULL: no load takes time */
@@ -61,7 +60,6 @@ struct vmem_store {
 	/* VMs by number, in chunks that never move: a call finds its VM without a lock. */
 	struct vmemi_lock vm_lock;      /* taken to add, drop and sum up VMs, not by other calls */
 	uint32_t vm_high;               /* vm_lock; numbers from here on were never used */
-	uint32_t vm_free;               /* vm_lock; first number to use again, or VMEMI_STORE_VMS */
 	struct vmem_store_account gone; /* vm_lock; counters of VMs that were dropped */
 	struct vmemi_vm *_Atomic chunk[VMEMI_VM_CHUNKS]; /* atomic; written once, under vm_lock */
 
@@ -94,11 +92,14 @@ static inline void vmemi_count(_Atomic uint64_t *counter, int by)
 	atomic_fetch_add_explicit(counter, (uint64_t)(int64_t)by, memory_order_relaxed);
 }
 
-/* Bytes of the VM's objects in the pool. */
-uint64_t vmemi_vm_physical_bytes(vmem_store *store, const struct vmemi_vm *vm);
+/* The pool's counters of the VM; all 0 if it is just being dropped. */
+struct vmem_pool_stats vmemi_vm_in_pool(vmem_store *store, const struct vmemi_vm *vm);
 
 /* account.c: the table of VMs. Free is called with no VM in use. */
 void vmemi_store_vms_free(vmem_store *store);
+
+/* store_log.c: @given, but that log records of the pool come in the store's terms. @given must stay. */
+void vmemi_store_pool_env(struct vmem_env *ret, struct vmem_env *given);
 
 /* For tiers: the bytes of the page can be loaded now (@result 0), or cannot (negative). Puts the page in
  * place and queues the event. 0, -VMEM_ENOENT (no such load, or finished already). */
@@ -110,6 +111,9 @@ int vmemi_store_post(vmem_store *store, const struct vmem_store_event *event);
 
 /* Gives the store a tier, or with NULL takes it away. Loads that @tier began before may still finish. */
 void vmemi_store_set_tier(vmem_store *store, const struct vmemi_store_tier *tier);
+
+/* Bytes of the pool that the page of a valid ref takes, as physical_bytes counts them. Any thread. */
+uint64_t vmemi_store_ref_bytes(vmem_store *store, vmem_store_ref ref);
 
 /* For tests: walks everything, the pool too. NULL, or what is wrong. The store must be at rest. */
 const char *vmemi_store_check(vmem_store *store);

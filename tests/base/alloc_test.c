@@ -9,38 +9,55 @@
 
 Test(alloc, default_is_taken_for_none)
 {
-	const struct vmem_allocator *a = NULL;
+	struct vmem_allocator a;
 
-	cr_assert_eq(vmemi_alloc_resolve(&a), 0);
-	cr_assert_eq(a, vmemi_alloc_default());
+	cr_assert_eq(vmemi_alloc_take(&a, NULL), 0);
+	cr_assert_eq(memcmp(&a, vmemi_alloc_default(), sizeof(a)), 0);
 }
 
-Test(alloc, callers_own_is_kept)
+Test(alloc, callers_own_is_copied)
 {
 	struct vmemt_fail_alloc f;
-	const struct vmem_allocator *a = &f.allocator;
+	struct vmem_allocator given, a;
 
 	vmemt_fail_alloc_init(&f);
-	cr_assert_eq(vmemi_alloc_resolve(&a), 0);
-	cr_assert_eq(a, &f.allocator);
+	given = f.allocator;
+	cr_assert_eq(vmemi_alloc_take(&a, &given), 0);
+	memset(&given, 0, sizeof(given));
+	vmemi_free(&a, vmemi_alloc(&a, 10, 8), 10, 8);
+	cr_assert_eq(f.calls, 1);
+	cr_assert_eq(f.live_bytes, 0);
 }
 
 Test(alloc, incomplete_is_refused)
 {
 	struct vmemt_fail_alloc f;
-	struct vmem_allocator broken;
-	const struct vmem_allocator *a = &broken;
+	struct vmem_allocator broken, a;
 
 	vmemt_fail_alloc_init(&f);
 	broken = f.allocator;
-	broken.size--;
-	cr_assert_eq(vmemi_alloc_resolve(&a), -VMEM_EINVAL);
+	broken.size = offsetof(struct vmem_allocator, free);
+	cr_assert_eq(vmemi_alloc_take(&a, &broken), -VMEM_EINVAL);
 	broken = f.allocator;
 	broken.alloc = NULL;
-	cr_assert_eq(vmemi_alloc_resolve(&a), -VMEM_EINVAL);
+	cr_assert_eq(vmemi_alloc_take(&a, &broken), -VMEM_EINVAL);
 	broken = f.allocator;
 	broken.free = NULL;
-	cr_assert_eq(vmemi_alloc_resolve(&a), -VMEM_EINVAL);
+	cr_assert_eq(vmemi_alloc_take(&a, &broken), -VMEM_EINVAL);
+}
+
+Test(alloc, newer_is_refused_only_if_it_uses_what_is_new)
+{
+	struct {
+		struct vmem_allocator known;
+		void *unknown;
+	} newer = { .known = *vmemi_alloc_default() };
+	struct vmem_allocator a;
+
+	newer.known.size = sizeof(newer);
+	cr_assert_eq(vmemi_alloc_take(&a, &newer.known), 0);
+	newer.unknown = &newer;
+	cr_assert_eq(vmemi_alloc_take(&a, &newer.known), -VMEM_E2BIG);
 }
 
 Test(alloc, default_aligns)
@@ -94,7 +111,6 @@ Test(counting, counts_what_is_out)
 
 	vmemt_fail_alloc_init(&f);
 	vmemi_counting_init(&c, &f.allocator);
-	cr_assert_eq(vmemi_alloc_resolve(&a), 0);
 	first = vmemi_alloc(a, 100, 8);
 	second = vmemi_alloc(a, 4096, 4096);
 	cr_assert_eq(c.bytes, 4196u);

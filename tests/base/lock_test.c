@@ -2,6 +2,7 @@
 /* Locks, pauses and log records go to the caller's environment. Without threads. */
 #include <criterion/criterion.h>
 #include <stdlib.h>
+#include <string.h>
 #include "base/lock.h"
 
 /* An environment that writes down what it is asked for. */
@@ -83,33 +84,57 @@ static void seen_init(struct seen *s)
 
 Test(env, default_is_taken_for_none)
 {
-	const struct vmem_env *e = NULL;
+	struct vmem_env e;
 
-	cr_assert_eq(vmemi_env_resolve(&e), 0);
-	cr_assert_eq(e, vmemi_env_default());
+	cr_assert_eq(vmemi_env_take(&e, NULL), 0);
+	cr_assert_eq(memcmp(&e, vmemi_env_default(), sizeof(e)), 0);
+}
+
+Test(env, callers_own_is_copied)
+{
+	struct vmem_env e;
+	struct seen s;
+
+	seen_init(&s);
+	cr_assert_eq(vmemi_env_take(&e, &s.env), 0);
+	memset(&s.env, 0, sizeof(s.env));
+	vmemi_relax(&e);
+	cr_assert_eq(s.relaxed, 1);
 }
 
 Test(env, incomplete_is_refused)
 {
+	struct vmem_env e;
 	struct seen s;
-	const struct vmem_env *e = &s.env;
 
 	seen_init(&s);
-	cr_assert_eq(vmemi_env_resolve(&e), 0);
-	cr_assert_eq(e, &s.env);
-	s.env.size--;
-	cr_assert_eq(vmemi_env_resolve(&e), -VMEM_EINVAL);
+	s.env.size = offsetof(struct vmem_env, log);
+	cr_assert_eq(vmemi_env_take(&e, &s.env), -VMEM_EINVAL);
 	seen_init(&s);
 	s.env.lock_free = NULL;
-	cr_assert_eq(vmemi_env_resolve(&e), -VMEM_EINVAL);
+	cr_assert_eq(vmemi_env_take(&e, &s.env), -VMEM_EINVAL);
 	seen_init(&s);
 	s.env.lock = NULL;
-	cr_assert_eq(vmemi_env_resolve(&e), -VMEM_EINVAL);
+	cr_assert_eq(vmemi_env_take(&e, &s.env), -VMEM_EINVAL);
 	seen_init(&s);
 	s.env.unlock = NULL;
-	cr_assert_eq(vmemi_env_resolve(&e), -VMEM_EINVAL);
+	cr_assert_eq(vmemi_env_take(&e, &s.env), -VMEM_EINVAL);
 	s.env.lock_new = NULL; /* no locks at all are fine */
-	cr_assert_eq(vmemi_env_resolve(&e), 0);
+	cr_assert_eq(vmemi_env_take(&e, &s.env), 0);
+}
+
+Test(env, newer_is_refused_only_if_it_uses_what_is_new)
+{
+	struct {
+		struct vmem_env known;
+		void *unknown;
+	} newer = { .known = *vmemi_env_default() };
+	struct vmem_env e;
+
+	newer.known.size = sizeof(newer);
+	cr_assert_eq(vmemi_env_take(&e, &newer.known), 0);
+	newer.unknown = &newer;
+	cr_assert_eq(vmemi_env_take(&e, &newer.known), -VMEM_E2BIG);
 }
 
 Test(lock, goes_to_the_environment)

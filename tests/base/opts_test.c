@@ -53,6 +53,63 @@ Test(opts, newer_caller_is_refused_only_if_it_uses_what_is_new)
 	}
 }
 
+/* A table of functions: its first version, and two that grew. */
+struct table1 {
+	size_t size;
+	int (*first)(void);
+};
+
+struct table2 {
+	size_t size;
+	int (*first)(void);
+	int (*second)(void);
+};
+
+static int one(void)
+{
+	return 1;
+}
+
+Test(callbacks, of_the_first_version_on_are_taken)
+{
+	const size_t least = VMEMI_BYTES_TO(struct table2, first);
+	struct table1 old = { .size = sizeof(old), .first = one };
+	struct table2 given = { .size = sizeof(given), .first = one, .second = one }, taken;
+
+	cr_assert_eq(least, sizeof(old));
+	memset(&taken, 0xff, sizeof(taken));
+	cr_assert_eq(vmemi_callbacks_take(&taken, sizeof(taken), least, &old), 0);
+	cr_assert_eq(taken.size, sizeof(taken));
+	cr_assert_eq(taken.first, one);
+	cr_assert_null(taken.second);
+	cr_assert_eq(vmemi_callbacks_take(&taken, sizeof(taken), least, &given), 0);
+	cr_assert_eq(taken.second, one);
+}
+
+Test(callbacks, shorter_or_missing_are_refused)
+{
+	struct table1 given = { .size = sizeof(given) - 1, .first = one }, taken;
+
+	cr_assert_eq(vmemi_callbacks_take(&taken, sizeof(taken), sizeof(taken), &given),
+		     -VMEM_EINVAL);
+	given.size = 0;
+	cr_assert_eq(vmemi_callbacks_take(&taken, sizeof(taken), sizeof(taken), &given),
+		     -VMEM_EINVAL);
+	cr_assert_eq(vmemi_callbacks_take(&taken, sizeof(taken), sizeof(taken), NULL),
+		     -VMEM_EINVAL);
+}
+
+Test(callbacks, that_are_unknown_must_not_be_set)
+{
+	struct table2 given = { .size = sizeof(given), .first = one };
+	struct table1 taken;
+
+	cr_assert_eq(vmemi_callbacks_take(&taken, sizeof(taken), sizeof(taken), &given), 0);
+	given.second = one;
+	cr_assert_eq(vmemi_callbacks_take(&taken, sizeof(taken), sizeof(taken), &given),
+		     -VMEM_E2BIG);
+}
+
 Test(opts, size_must_cover_itself)
 {
 	struct v1 o;

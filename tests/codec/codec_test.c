@@ -4,7 +4,7 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <vmem/codec.h>
-#include "store/pages.h"
+#include "support/pages.h"
 
 #define GUARD 64 /* bytes around a buffer that must stay as they are */
 #define GUARD_BYTE 0xc3

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What can be attached and what cannot, what attaching keeps, and what detaching leaves behind. */
 #define _GNU_SOURCE
+#include "linux/failing_kernel.h"
 #include "linux/guest.h"
 #include "linux/kernel/uffd_abi.h"
 #include <fcntl.h>
@@ -204,6 +205,73 @@ static void foreign_userfaultfd(void)
 	munmap(memory, BYTES);
 }
 
+/* A flag of the mapping at @memory, as two letters of smaps. */
+static bool has_flag(const void *memory, const char *flag)
+{
+	unsigned long long start, stop;
+	FILE *f = fopen("/proc/self/smaps", "r");
+	bool inside = false, found = false;
+	char line[512];
+
+	assert(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%llx-%llx %*s", &start, &stop) == 2)
+			inside = (uintptr_t)memory - start < stop - start;
+		else if (inside && !strncmp(line, "VmFlags:", 8))
+			found = strstr(line, flag);
+	}
+	fclose(f);
+	return found;
+}
+
+/* Children and KSM are kept from the memory, and what was so before stays so. */
+static void advice(void)
+{
+	unsigned char *memory = map_anonymous(BYTES);
+	bool ksm = !madvise(memory, BYTES, MADV_MERGEABLE);
+	vmem_region *r;
+
+	assert(has_flag(memory, " mg") == ksm && !has_flag(memory, " dc"));
+	assert(!attach(&r, memory));
+	assert(!has_flag(memory, " mg") && has_flag(memory, " dc"));
+	assert(!vmem_region_detach(r, VMEM_DETACH_RESTORE));
+	assert(!has_flag(memory, " mg") && !has_flag(memory, " dc"));
+	assert(!madvise(memory, BYTES, MADV_DONTFORK));
+	assert(!attach(&r, memory));
+	assert(!vmem_region_detach(r, VMEM_DETACH_RESTORE));
+	assert(has_flag(memory, " dc"));
+	munmap(memory, BYTES);
+}
+
+/* Without that the memory is not attached; what was done of it is undone. */
+static void advice_refused(void)
+{
+	const enum vmemt_call calls[] = { VMEMT_K_MADVISE, VMEMT_K_MADVISE, VMEMT_K_MMAP,
+					  VMEMT_K_REGISTER };
+	const long after[] = { 0, 1, 0, 1 };
+	unsigned char *memory = map_anonymous(BYTES);
+	struct vmem_region_opts o = opts_of(memory);
+	vmem_region *r = NULL;
+	vmem_manager *m;
+
+	vmemt_kernel_reset();
+	assert(!vmemi_manager_new(&m, NULL, &vmemt_kernel_table));
+	for (unsigned i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		vmemt_kernel.fail = calls[i];
+		vmemt_kernel.error = calls[i] == VMEMT_K_MADVISE ? -VMEM_EAGAIN : -VMEM_ENOMEM;
+		vmemt_kernel.failed = vmemt_kernel.calls[calls[i]] = 0;
+		vmemt_kernel.fail_after = after[i];
+		assert(vmem_region_attach(&r, m, &o) == -VMEM_ENOMEM && !r);
+		assert(vmemt_kernel.failed == 1);
+		assert(!has_flag(memory, " dc"));
+	}
+	vmemt_kernel.fail_after = -1;
+	assert(!vmem_region_attach(&r, m, &o));
+	assert(!vmem_region_detach(r, VMEM_DETACH_DISCARD));
+	assert(!vmem_manager_free(m));
+	munmap(memory, BYTES);
+}
+
 static void bad_options(void)
 {
 	struct {
@@ -252,6 +320,7 @@ static void overlaps(void)
 	unsigned char *memory = map_anonymous(2 * BYTES);
 	struct vmem_region_opts o = opts_of(memory);
 	vmem_region *first, *second, *r = NULL;
+	vmem_manager *stranger;
 
 	o.gpa = 16 * PAGE;
 	assert(!vmem_region_attach(&first, manager, &o));
@@ -268,6 +337,12 @@ static void overlaps(void)
 	}
 	o.gpa = 80 * PAGE;
 	assert(!vmem_region_attach(&second, manager, &o));
+	assert(!vmem_manager_new(&stranger, NULL));
+	o.hva = map_anonymous(BYTES);
+	assert(vmem_region_attach(&r, stranger, &o) == -VMEM_EINVAL && !r);
+	assert(vmem_region_alloc(&r, stranger, &o) == -VMEM_EINVAL && !r);
+	munmap(o.hva, BYTES);
+	assert(!vmem_manager_free(stranger));
 	assert(!vmem_region_detach(first, VMEM_DETACH_DISCARD));
 	o.hva = memory;
 	o.gpa = 0;
@@ -378,6 +453,8 @@ int main(void)
 	alloc_is_unmapped();
 	other_kinds_of_memory();
 	foreign_userfaultfd();
+	advice();
+	advice_refused();
 	bad_options();
 	overlaps();
 	manager_options();

@@ -241,6 +241,55 @@ static void stuck(bool threads)
 	vmemt_end(m, r);
 }
 
+static vmem_manager *raised;
+static _Atomic uint32_t raises; /* atomic */
+
+static void raise_budget(void *context, enum vmem_manager_event event, uint64_t a, uint64_t b)
+{
+	assert(context == &raised && a > 0);
+	if (event != VMEM_MANAGER_STUCK)
+		return;
+	atomic_fetch_add(&raises, 1);
+	assert(!vmem_manager_set_budget(raised, b + MIB));
+	assert(vmemt_manager_metrics(raised).budget_bytes == b + MIB);
+}
+
+/* The obvious thing to do when the VMM is told: it may call back. */
+static void raised_when_told(bool threads)
+{
+	struct vmem_manager_opts o = { .size = sizeof(o),
+				       .budget_bytes = 8 * MIB,
+				       .on_event = raise_budget,
+				       .context = &raised };
+	const uint64_t pages = 2048;
+	struct vmemt_page p, got;
+	struct vmemt_cpu cpu;
+	unsigned char *base;
+	vmem_region *r;
+
+	atomic_store(&raises, 0);
+	assert(!vmem_manager_new(&raised, &o));
+	if (threads)
+		assert(!vmem_manager_thread_start(raised));
+	vmemt_cpu_start(&cpu);
+	cpu.region = r = vmemt_region(raised, 0, pages, 0);
+	base = vmem_region_hva(r);
+	for (uint64_t i = 0; i < 2 * pages; i++) {
+		uint64_t at = i % pages;
+
+		vmemt_page_make(&p, VMEMT_PAGE_NOISE, at);
+		vmemt_touch_begin(&cpu, i < pages ? VMEMT_WRITE : VMEMT_READ, base + at * PAGE,
+				  i < pages ? &p : &got, PAGE);
+		VMEMT_UNTIL((threads || vmem_manager_step(raised, 100, NULL) >= 0) &&
+			    vmemt_touch_over(&cpu));
+		assert(!vmemt_touch_end(&cpu));
+		assert(i < pages || !memcmp(&p, &got, PAGE));
+	}
+	assert(atomic_load(&raises));
+	vmemt_cpu_stop(&cpu);
+	vmemt_end(raised, r);
+}
+
 /* The same through a call: it ends with an error, not in waiting, and what was written is there. */
 static void write_too_much(bool threads)
 {
@@ -286,6 +335,8 @@ int main(void)
 	small_marks();
 	stuck(false);
 	stuck(true);
+	raised_when_told(true);
+	raised_when_told(false);
 	write_too_much(false);
 	write_too_much(true);
 	return 0;

@@ -102,7 +102,8 @@ static ssize_t f_write(int fd, const void *buffer, size_t bytes)
 	int error = refuse(VMEMT_K_WRITE);
 	ssize_t written = real->write(fd, buffer, bytes);
 
-	/* An eventfd says EAGAIN only when it is full: whoever polls it is woken all the same. */
+	/* An eventfd says EAGAIN only when it is full: whoever polls it is woken all the same, and so no kick
+	 * is repeated. */
 	return error ? error : written;
 }
 

@@ -311,8 +311,12 @@ struct vmem_manager_metrics vmemt_manager_metrics(vmem_manager *manager)
 
 struct vmem_store_account vmemt_account(vmem_region *r)
 {
+	struct vmemi_reclaim *rc = ((struct vmem_manager *)r->host)->reclaim;
 	struct vmem_store_account a = { .size = sizeof(a) };
 
+	vmemi_reclaim_enter(rc);
+	vmemi_tidy(rc, r, 0, r->pages);
+	vmemi_reclaim_leave(rc);
 	assert(!vmem_region_get_account(r, &a));
 	return a;
 }

@@ -11,7 +11,7 @@
 #include <vmem/region.h>
 #include "linux/kernel/kernel.h"
 #include "linux/manager/manager.h"
-#include "store/pages.h"
+#include "support/pages.h"
 
 /* Whether a sanitizer is at work, whose own memory is then in every measurement of the process. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -90,6 +90,7 @@ vmem_manager *vmemt_manager(uint64_t budget);
 vmem_region *vmemt_region(vmem_manager *m, uint64_t gpa, uint64_t pages, uint64_t flags);
 struct vmem_region_metrics vmemt_metrics(vmem_region *r);
 struct vmem_manager_metrics vmemt_manager_metrics(vmem_manager *m);
+/* When reclaim has dropped what faults left for it. */
 struct vmem_store_account vmemt_account(vmem_region *r);
 /* The state of page @page. */
 enum vmem_page_state vmemt_state(vmem_region *r, uint64_t page);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A page whose bytes are gone is an error to touch, never zeros and never other data; its neighbours do
  * not suffer; and a discard heals it. */
+#include "linux/failing_kernel.h"
 #include "linux/guest.h"
 #include "linux/stored.h"
 #include <sched.h>
@@ -46,7 +47,8 @@ static void make(uint32_t way, bool threads)
 	uint32_t bytes;
 
 	atomic_store(&told, 0);
-	manager = vmemt_manager(0);
+	vmemt_kernel_reset();
+	assert(!vmemi_manager_new(&manager, NULL, &vmemt_kernel_table));
 	if (threads)
 		assert(!vmem_manager_thread_start(manager));
 	vmemt_catch_signals(manager);
@@ -133,6 +135,47 @@ static void touched(uint32_t way)
 	vmemt_end(manager, region);
 }
 
+static _Atomic int state_when_poisoned; /* atomic */
+
+/* As a thread of the VMM that on_lost has told, and that is fast. */
+static bool discard_if_booked(enum vmemt_call call, void *argument, int fd, int *ret_result)
+{
+	(void)argument;
+	(void)fd;
+	(void)ret_result;
+	if (call == VMEMT_K_POISON) {
+		atomic_store(&state_when_poisoned, (int)vmemt_state(region, BAD));
+		if (vmemt_state(region, BAD) == VMEM_PAGE_POISONED)
+			assert(!vmem_region_discard(region, GPA + BAD * PAGE, PAGE, NULL));
+	}
+	return false;
+}
+
+/* Who may heal a page finds it poisoned in the kernel, too: nothing is poisoned after a discard. */
+static void poisoned_before_it_is_booked(uint32_t way)
+{
+	make(way, way == VMEM_FAULT_THREAD);
+	vmemt_kernel.before = discard_if_booked;
+	expect_poisoned();
+	assert(atomic_load(&state_when_poisoned) == VMEM_PAGE_ARRIVING);
+	vmemt_kernel.before = NULL;
+	heal();
+	vmemt_end(manager, region);
+}
+
+/* A kernel that has no memory for it just now is asked again. The VMM is told once. */
+static void poisoned_at_the_second_try(uint32_t way)
+{
+	make(way, way == VMEM_FAULT_THREAD);
+	vmemt_kernel.error = -VMEM_ENOMEM;
+	vmemt_kernel.fail = VMEMT_K_POISON;
+	vmemt_kernel.fail_after = 0;
+	expect_poisoned();
+	assert(vmemt_kernel.failed == 1);
+	heal();
+	vmemt_end(manager, region);
+}
+
 /* Found beside a page that is touched: the toucher is not the one who pays. */
 static void found_by_prefetch(void)
 {
@@ -183,6 +226,10 @@ int main(void)
 	vmemt_cpu_start(&cpu);
 	touched(VMEM_FAULT_THREAD);
 	touched(VMEM_FAULT_SIGBUS);
+	poisoned_before_it_is_booked(VMEM_FAULT_THREAD);
+	poisoned_before_it_is_booked(VMEM_FAULT_SIGBUS);
+	poisoned_at_the_second_try(VMEM_FAULT_THREAD);
+	poisoned_at_the_second_try(VMEM_FAULT_SIGBUS);
 	found_by_prefetch();
 	found_by_call();
 	mapping_lost();

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What a region does with a page in each state: real memory, real faults, one virtual processor. */
 #include "linux/guest.h"
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 
@@ -238,14 +239,15 @@ static void expect_contents_of_all(void)
 
 static void discarded(void)
 {
-	uint64_t released = 0;
+	uint64_t released = 0, stored;
 
 	make_all();
+	stored = vmemt_account(region).physical_bytes;
 	/* Cut inwards: nothing but whole pages go. */
 	assert(!vmem_region_discard(region, gpa_of(0) + 8, PAGE, &released));
 	assert(!released);
 	assert(!vmem_region_discard(region, gpa_of(0), PAGES_OF_ALL * PAGE, &released));
-	assert(released >= 3 * PAGE && released < PAGES_OF_ALL * PAGE);
+	assert(released == 3 * PAGE + stored); /* resident, clean, staged */
 	expect_states(0, PAGES_OF_ALL, VMEM_PAGE_ABSENT);
 	assert(!vmemt_account(region).pages);
 	for (unsigned i = 0; i < PAGES_OF_ALL; i++) {
@@ -391,6 +393,38 @@ static void two_regions_of_a_vm(void)
 	vmemt_end(manager, other);
 }
 
+/* While nobody serves faults, who touches a page that is away waits; it is never zeros. */
+static void stopped(void)
+{
+	const unsigned pages[] = { P_ABSENT, P_CLEAN, P_STAGED, P_STORED };
+	struct vmemt_page p, want;
+
+	make_all();
+	for (unsigned i = 0; i < sizeof(pages) / sizeof(pages[0]); i++) {
+		struct pollfd fd = { .fd = vmem_manager_fd(manager), .events = POLLIN };
+		bool write = pages[i] == P_CLEAN;
+		unsigned char *memory = base + pages[i] * PAGE;
+
+		vmem_manager_thread_stop(manager);
+		while (vmem_manager_step(manager, 100, NULL))
+			;
+		assert(poll(&fd, 1, 0) == 0);
+		vmemt_make(&p, pages[i], 2);
+		vmemt_touch_begin(&cpu, write ? VMEMT_WRITE : VMEMT_READ, memory, &p, PAGE);
+		assert(poll(&fd, 1, VMEMT_DEADLINE_MS) == 1); /* it has come to wait */
+		for (unsigned k = 0; k < 1000; k++)
+			sched_yield();
+		assert(!vmemt_touch_over(&cpu));
+		assert(vmemt_state(region, pages[i]) == state_of_all[pages[i]]);
+		assert(!vmem_manager_thread_start(manager));
+		assert(!vmemt_touch_end(&cpu));
+		vmemt_make(&want, pages[i], write ? 2 : pages[i] != P_ABSENT);
+		assert(!memcmp(&p, &want, PAGE) &&
+		       vmemt_is(&cpu, base, pages[i], write ? 2 : pages[i] != P_ABSENT));
+	}
+	vmemt_end(manager, region);
+}
+
 static void metrics_add_up(void)
 {
 	struct vmem_manager_metrics mm;
@@ -433,6 +467,7 @@ int main(void)
 	read_without_faults();
 	written_without_faults();
 	two_regions_of_a_vm();
+	stopped();
 	metrics_add_up();
 	vmemt_cpu_stop(&cpu);
 	return 0;

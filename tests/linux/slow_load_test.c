@@ -12,7 +12,7 @@
 
 #define PAGE VMEM_PAGE_SIZE
 #define MIB (UINT64_C(1) << 20)
-#define MANY 100 /* more than there are buffers for loads */
+#define MANY 100 /* more than slow loads are made at a time */
 
 static struct vmemt_cpu cpu[MANY];
 static vmem_manager *manager;
@@ -193,7 +193,7 @@ static void too_late(int result, bool healed_before)
 	end();
 }
 
-/* More loads at once than there are buffers, and more faults than that behind them. */
+/* More loads at once than are made, and more faults than that behind them. */
 static void many_at_once(uint32_t way)
 {
 	static struct vmemt_page got[MANY];
@@ -203,7 +203,7 @@ static void many_at_once(uint32_t way)
 	make((struct how){ .pages = MANY, .threads = true, .way = way });
 	for (unsigned i = 0; i < MANY; i++)
 		read_begin(i, i, &got[i]);
-	VMEMT_UNTIL(vmemt_slow_held() == VMEMI_BUFFERS);
+	VMEMT_UNTIL(vmemt_slow_held() == VMEMI_HANDLER_LOADS);
 	deadline = vmemt_now_ms() + VMEMT_DEADLINE_MS;
 	do {
 		vmemt_slow_finish(vmemt_slow_held() / 2, 0);
@@ -215,6 +215,33 @@ static void many_at_once(uint32_t way)
 	for (unsigned i = 0; i < MANY; i++)
 		expect_read(i, i, &got[i]);
 	assert(!atomic_load(&told));
+	end();
+}
+
+/* As many loads hang as are made: those that are quick go on. */
+static void hung(uint32_t way)
+{
+	static struct vmemt_page got[MANY];
+	const unsigned hanging = MANY - 20;
+
+	make((struct how){ .pages = MANY, .threads = true, .way = way });
+	for (unsigned i = 0; i < VMEMI_HANDLER_LOADS; i++)
+		read_begin(i, i, &got[i]);
+	VMEMT_UNTIL(vmemt_slow_held() == VMEMI_HANDLER_LOADS);
+	for (unsigned i = VMEMI_HANDLER_LOADS; i < hanging; i++)
+		read_begin(i, i, &got[i]);
+	if (way == VMEM_FAULT_THREAD)
+		VMEMT_UNTIL(atomic_load(&manager->host.put_off) == hanging);
+	vmemt_slow_hold(0);
+	for (unsigned i = VMEMI_HANDLER_LOADS; i < hanging; i++)
+		expect_read(i, i, &got[i]);
+	for (unsigned i = hanging; i < MANY; i++)
+		assert(vmemt_is(&cpu[i], base, i, 1));
+	assert(vmemt_slow_held() == VMEMI_HANDLER_LOADS);
+	for (unsigned i = 0; i < VMEMI_HANDLER_LOADS; i++)
+		finish(0, 0);
+	for (unsigned i = 0; i < VMEMI_HANDLER_LOADS; i++)
+		expect_read(i, i, &got[i]);
 	end();
 }
 
@@ -338,6 +365,8 @@ int main(void)
 	too_late(0, true);
 	many_at_once(VMEM_FAULT_THREAD);
 	many_at_once(VMEM_FAULT_SIGBUS);
+	hung(VMEM_FAULT_THREAD);
+	hung(VMEM_FAULT_SIGBUS);
 	by_call(true, VMEM_FAULT_THREAD);
 	by_call(true, VMEM_FAULT_SIGBUS);
 	by_call(false, VMEM_FAULT_THREAD);

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The manager without threads of its own: its descriptor and steps in a loop of the VMM, and
  * vmem_manager_run() in a thread of the VMM. */
-#include "linux/failing_kernel.h"
 #include "linux/guest.h"
-#include "linux/kernel/uffd_abi.h"
 #include <poll.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -164,32 +162,7 @@ static void descriptor(void)
 	vmemt_end(manager, r);
 }
 
-/* --- While another thread holds the lock of reclaim --- */
-
-static vmem_region *scattered;
-static _Atomic int staged;         /* atomic; the other thread is through */
-static _Atomic int gave_up_a_page; /* atomic; once */
-
-/* Between marking two pages and copying them, one is read by the VMM, which cancels its mark, and then
- * given up: the copy finds a hole, and waits for a fault to be served. */
-static bool give_up_a_page(enum vmemt_call call, void *argument, int fd, int *ret_result)
-{
-	const struct uffdio_copy *c = argument;
-	struct vmemt_page p;
-
-	(void)fd;
-	(void)ret_result;
-	if (call != VMEMT_K_COPY || c->src != (uintptr_t)vmem_region_hva(scattered) + 10 * PAGE ||
-	    atomic_exchange(&gave_up_a_page, 1))
-		return false;
-	/* Gives the stepper all the time it needs to come to where it may wait for the lock. */
-	for (unsigned i = 0; i < 3000; i++)
-		sched_yield();
-	assert(!vmem_region_read(scattered, 20 * PAGE, &p, PAGE));
-	assert(!vmem_region_discard(scattered, 20 * PAGE, PAGE, NULL));
-	return false;
-}
-
+/* Who serves faults in its steps does not wait for the lock of reclaim: its holder may wait for a fault. */
 static void *stepper(void *argument)
 {
 	(void)argument;
@@ -200,40 +173,27 @@ static void *stepper(void *argument)
 	return NULL;
 }
 
-static void *stage_two(void *argument)
-{
-	const uint64_t gpas[2] = { 10 * PAGE, 20 * PAGE };
-
-	(void)argument;
-	assert(!vmem_region_stage_pages(scattered, gpas, 2, NULL));
-	atomic_store(&staged, 1);
-	return NULL;
-}
-
-/* Who serves faults in its steps never waits for a thread that may wait for a fault. */
 static void reclaim_elsewhere(void)
 {
-	pthread_t step_thread, stage_thread;
 	unsigned char *base;
+	pthread_t thread;
+	vmem_region *r;
 
-	vmemt_kernel_reset();
-	assert(!vmemi_manager_new(&manager, NULL, &vmemt_kernel_table));
-	cpu.region = scattered = vmemt_region(manager, 0, 64, VMEM_REGION_DMA_PINNED);
-	base = vmem_region_hva(scattered);
+	manager = vmemt_manager(0);
+	cpu.region = r = vmemt_region(manager, 0, 64, 0);
+	base = vmem_region_hva(r);
 	atomic_store(&quit, 0);
-	assert(!pthread_create(&step_thread, NULL, stepper, NULL));
+	assert(!pthread_create(&thread, NULL, stepper, NULL));
 	for (uint64_t i = 0; i < 64; i++)
 		vmemt_put(&cpu, base, i, 1);
-	vmemt_kernel.before = give_up_a_page;
-	assert(!pthread_create(&stage_thread, NULL, stage_two, NULL));
-	VMEMT_UNTIL(atomic_load(&staged));
-	assert(atomic_load(&gave_up_a_page));
-	assert(!pthread_join(stage_thread, NULL));
+	vmemt_stage(r, 0, 64);
+	vmemi_reclaim_enter(manager->reclaim);
 	for (uint64_t i = 0; i < 64; i++)
-		assert(vmemt_is(&cpu, base, i, i != 20));
+		assert(vmemt_is(&cpu, base, i, 1));
+	vmemi_reclaim_leave(manager->reclaim);
 	atomic_store(&quit, 1);
-	assert(!pthread_join(step_thread, NULL));
-	vmemt_end(manager, scattered);
+	assert(!pthread_join(thread, NULL));
+	vmemt_end(manager, r);
 }
 
 int main(void)

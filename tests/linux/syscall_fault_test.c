@@ -47,6 +47,12 @@ static const struct {
 	{ VMEMT_K_PROTECT, -ENOMEM },
 };
 
+/* Only threads sleep: see each_call_under_pressure(). */
+static bool needs_threads(enum vmemt_call call)
+{
+	return call == VMEMT_K_POLL || call == VMEMT_K_FUTEX_WAIT;
+}
+
 /* One call of each kind, one after the other; long rows of the same kind are thinned out. */
 static void each_call(void)
 {
@@ -60,6 +66,8 @@ static void each_call(void)
 			vmemt_kernel.fail = failures[i].call;
 			vmemt_kernel.error = failures[i].error;
 			vmemt_kernel.fail_after = n;
+			/* Where the device cannot be opened, the system call is asked. */
+			vmemt_kernel.only_user_mode = failures[i].call == VMEMT_K_USERFAULTFD;
 			vmemt_live(&life);
 			if (!vmemt_kernel.failed)
 				break;
@@ -70,6 +78,7 @@ static void each_call(void)
 		fprintf(stderr, "%s %d: failed in %u lives, %u errors, %u pages lost\n",
 			vmemt_call_name(failures[i].call), failures[i].error, fired, errors, lost);
 		assert(!lost || failures[i].call == VMEMT_K_COPY);
+		assert(fired || needs_threads(failures[i].call));
 	}
 }
 
@@ -149,6 +158,7 @@ static void each_call_under_pressure(bool threads)
 		}
 		fprintf(stderr, "%s %d: failed in %u lives %s\n", vmemt_call_name(pressed[i].call),
 			pressed[i].error, lives, threads ? "with threads" : "alone");
+		assert(lives || (!threads && needs_threads(pressed[i].call)));
 	}
 }
 
@@ -183,10 +193,8 @@ static void nothing_fails(void)
 	fprintf(stderr, "%u staged, %u stored, %u read\n", life.staged, life.stored, life.back);
 	assert(life.staged > 150 && life.stored > 100 && life.back > 300);
 	for (unsigned i = 0; i < sizeof(failures) / sizeof(failures[0]); i++)
-		if (failures[i].call != VMEMT_K_POLL && failures[i].call != VMEMT_K_FUTEX_WAIT &&
-		    failures[i].call != VMEMT_K_USERFAULTFD &&
-		    !vmemt_kernel.calls[failures[i].call])
-			fprintf(stderr, "%s was not called\n", vmemt_call_name(failures[i].call));
+		assert(vmemt_kernel.calls[failures[i].call] || needs_threads(failures[i].call) ||
+		       failures[i].call == VMEMT_K_USERFAULTFD);
 }
 
 /* --- Moods --- */
@@ -345,7 +353,7 @@ static bool again(enum vmemt_call call, void *argument, int fd, int *ret_result)
 }
 
 /* Long rows of EAGAIN, as while another thread is in the middle of a fork or an unmapping: who waits is
- * answered when they are over, and no page that stayed is taken for unmovable. */
+ * answered when they are over, and no page that stayed is taken for unmovable, and left alone for long. */
 static void storms(void)
 {
 	make(VMEM_REGION_DMA_PINNED);
@@ -367,7 +375,9 @@ static void storms(void)
 			vmemt_put(&cpu, base, i, 1);
 		atomic_store(&storm, 0);
 	}
-	assert(!vmemt_metrics(region).lost);
+	assert(!vmemt_metrics(region).lost && !vmemt_metrics(region).unmovable);
+	for (uint64_t i = 0; i < 64; i++)
+		assert(region->heat[i] <= VMEMI_HEAT_MAX);
 	assert(!vmem_region_stage(region, 0, 64 * PAGE, NULL));
 	for (uint64_t i = 0; i < 64; i++)
 		assert(!vmemt_mapped(base + i * PAGE)); /* all went that had stayed */

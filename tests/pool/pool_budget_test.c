@@ -94,6 +94,77 @@ Test(pool_budget, compaction_can_always_begin)
 	pool_close(pool);
 }
 
+/* That does not depend on saves keeping away from what compaction has begun with. */
+Test(pool_budget, saves_leave_compaction_its_segment)
+{
+	enum { N = 10 };
+	vmem_pool *pool = pool_with_budget(N * SEGMENT);
+	uint32_t stream = stream_open(pool), saved = fill_up(pool, stream), again = 0;
+	struct vmem_pool_stats stats;
+	vmem_pool_handle handle;
+
+	for (uint32_t i = 0; i < saved; i += 3)
+		cr_assert_eq(vmem_pool_drop(pool, handles[i]), 0);
+	do { /* as many saves as there is room for, at each step */
+		while (!try_save(pool, stream, VMEMT_PAGE_NOISE, 0, &handle))
+			again++;
+		expect_sound(pool);
+		cr_assert_leq(segments.live_bytes, N * SEGMENT);
+	} while (vmem_pool_work(pool, 10000));
+	stats = stats_of(pool);
+	cr_assert_lt(stats.dead_bytes * 50, stats.live_bytes);
+	cr_assert_geq(again + 63 / 2, (saved + 2) / 3, "%u of %u", again, saved / 3);
+	for (uint32_t i = 0; i < saved; i++)
+		if (i % 3)
+			expect_page(pool, handles[i], VMEMT_PAGE_NOISE, i);
+	pool_close(pool);
+}
+
+/* An open segment keeps its dead objects until they are an eighth of it, or a save finds no room. */
+Test(pool_budget, a_refused_save_closes_the_open_segment)
+{
+	enum { N = 10, DEAD = 7 };
+	vmem_pool *pool = pool_with_budget(N * SEGMENT);
+	uint32_t stream = stream_open(pool), saved = fill_up(pool, stream);
+
+	for (uint32_t i = saved - DEAD; i < saved; i++)
+		cr_assert_eq(vmem_pool_drop(pool, handles[i]), 0);
+	cr_assert_eq(vmem_pool_work(pool, 1 << 20), 0);
+	cr_assert_eq(stats_of(pool).dead_bytes, DEAD * footprint(VMEM_PAGE_SIZE));
+	cr_assert_eq(try_save(pool, stream, VMEMT_PAGE_NOISE, 0, &handles[saved - 1]),
+		     -VMEM_ENOSPC);
+	while (vmem_pool_work(pool, 1 << 20))
+		;
+	cr_assert_eq(stats_of(pool).dead_bytes, 0);
+	for (uint32_t i = saved - DEAD; i < saved; i++)
+		handles[i] = save(pool, stream, VMEMT_PAGE_NOISE, i);
+	for (uint32_t i = 0; i < saved; i++)
+		expect_page(pool, handles[i], VMEMT_PAGE_NOISE, i);
+	cr_assert_leq(segments.live_bytes, N * SEGMENT);
+	pool_close(pool);
+}
+
+/* Each stream takes a segment at least, of which most may be open. */
+Test(pool_budget, open_ends_are_counted)
+{
+	enum { N = 12 };
+	vmem_pool *pool = pool_with_budget(N * SEGMENT);
+	struct vmem_pool_stats own = { .size = sizeof(own) };
+	uint32_t stream = 0;
+
+	for (uint32_t n = 0; n < N - 1; n++) {
+		stream = stream_open(pool);
+		(void)save(pool, stream, VMEMT_PAGE_NOISE, n);
+	}
+	cr_assert_eq(try_save(pool, stream_open(pool), VMEMT_PAGE_NOISE, 0, &handles[0]),
+		     -VMEM_ENOSPC);
+	cr_assert_eq(vmem_pool_stream_get_stats(pool, stream, &own), 0);
+	cr_assert_eq(own.open_bytes, SEGMENT - footprint(VMEM_PAGE_SIZE));
+	cr_assert_eq(stats_of(pool).open_bytes, (N - 1) * own.open_bytes);
+	(void)save(pool, stream, VMEMT_PAGE_NOISE, 0);
+	pool_close(pool);
+}
+
 /* Without room for a copy, work() says that there is nothing to do now. */
 Test(pool_budget, compaction_without_room_gives_up)
 {
@@ -171,6 +242,25 @@ Test(pool_budget, reserve_spares_saves_the_allocator)
 	(void)save(pool, stream, VMEMT_PAGE_NOISE, 0);
 	(void)vmem_pool_work(pool, 0);
 	cr_assert_eq(segments.live_bytes, 7 * SEGMENT);
+	pool_close(pool);
+}
+
+/* Neither for segments nor for handles. */
+Test(pool_budget, saves_need_no_allocator_beside_work)
+{
+	vmem_pool *pool = pool_open(NULL);
+	uint32_t stream = stream_open(pool);
+	vmem_pool_handle handle;
+
+	for (uint32_t turn = 0; turn < 40; turn++) {
+		long calls;
+
+		(void)vmem_pool_work(pool, 0);
+		calls = heap.calls + segments.calls;
+		for (uint32_t i = 0; i < 1000; i++)
+			cr_assert_eq(vmem_pool_save_bytes(pool, stream, &i, sizeof(i), &handle), 0);
+		cr_assert_eq(heap.calls + segments.calls, calls);
+	}
 	pool_close(pool);
 }
 

@@ -65,6 +65,80 @@ static const struct vmem_codec half = {
 	.decode = half_decode,
 };
 
+/* While the slot for saves is in use, loads still get a context, and while the allocator is at work,
+ * saves do. */
+static vmem_pool *nested_pool;
+static uint32_t nested_stream;
+static vmem_pool_handle nested_handle; /* to be loaded meanwhile, or 0 */
+static unsigned nested;
+
+static void make_half(struct vmemt_page *page, uint64_t seed)
+{
+	vmemt_page_make(page, VMEMT_PAGE_NOISE, seed);
+	memset(page->bytes + 2048, 0, 2048);
+}
+
+static size_t loading_encode(void *context, void *dst, size_t capacity, const void *page,
+			     const void *reference)
+{
+	struct vmemt_page want, back;
+
+	if (nested_handle) {
+		nested++;
+		make_half(&want, 1);
+		cr_assert_eq(vmem_pool_load_page(nested_pool, nested_handle, back.bytes), 0);
+		cr_assert_arr_eq(back.bytes, want.bytes, VMEM_PAGE_SIZE);
+	}
+	return half_encode(context, dst, capacity, page, reference);
+}
+
+static void save_half(vmem_pool *pool, uint32_t stream, uint64_t seed, vmem_pool_handle *ret_handle)
+{
+	struct vmemt_page page;
+
+	make_half(&page, seed);
+	cr_assert_eq(vmem_pool_save_page(pool, stream, 0, page.bytes, 2048, ret_handle), 0);
+}
+
+static void *saving_alloc(void *context, size_t bytes, size_t align)
+{
+	(void)context;
+	if (nested_handle) {
+		nested++;
+		save_half(nested_pool, nested_stream, 1, &nested_handle);
+	}
+	return vmemi_alloc_default()->alloc(NULL, bytes, align);
+}
+
+Test(pool_codecs, whoever_waits_keeps_nobody_waiting)
+{
+	struct vmem_codec loading = half;
+	const struct vmem_codec *const table[] = { &loading };
+	struct vmem_allocator saving = *vmemi_alloc_default();
+	struct vmem_pool_opts opts = { .size = sizeof(opts),
+				       .segments = &saving,
+				       .codecs = table,
+				       .codec_count = 1,
+				       .parallel = 1,
+				       .reserve_segments = 1 };
+	vmem_pool_handle handle;
+	uint32_t stream;
+
+	loading.encode = loading_encode;
+	saving.alloc = saving_alloc;
+	nested_handle = 0;
+	cr_assert_eq(vmem_pool_new(&nested_pool, &opts), 0);
+	nested_stream = stream_open(nested_pool);
+	stream = stream_open(nested_pool);
+	save_half(nested_pool, nested_stream, 1, &handle);
+	nested_handle = handle;
+	for (uint64_t i = 0; i < 200; i++) /* more than a segment */
+		save_half(nested_pool, stream, i, &handle);
+	cr_assert_gt(nested, 200);
+	expect_sound(nested_pool);
+	vmem_pool_free(nested_pool);
+}
+
 static vmem_pool *pool_with(const struct vmem_codec *const *codecs, uint32_t count)
 {
 	struct vmem_pool_opts opts = {

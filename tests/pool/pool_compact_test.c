@@ -268,6 +268,55 @@ Test(pool_compact, leaves_segments_with_writers)
 	pool_close(pool);
 }
 
+/* And compaction goes on to the next worst stream, whether writers or the budget keep it from one. */
+Test(pool_compact, one_stream_that_cannot_be_compacted)
+{
+	vmem_pool *pool = pool_open(NULL);
+	uint32_t worst = stream_open(pool), other = stream_open(pool), number;
+	uint32_t next = fill_segments(pool, worst, 0, 2);
+	struct vmemi_segment *seg;
+
+	(void)fill_segments(pool, other, next, 2);
+	for (uint32_t i = 0; i < 60; i++)
+		drop_object(pool, i);
+	for (uint32_t i = 0; i < 40; i++)
+		drop_object(pool, next + i);
+	number = segment_of(pool, 62);
+	seg = vmemi_segment_at(pool, number);
+	atomic_fetch_add(&seg->pins, VMEMI_PIN_WRITER);
+	while (vmem_pool_work(pool, 1 << 20))
+		;
+	cr_assert_eq(segment_of(pool, 62), number);
+	cr_assert_eq(vmemi_stream_at(pool, other)->classes, 0);
+	atomic_fetch_sub(&seg->pins, VMEMI_PIN_WRITER);
+	while (vmem_pool_work(pool, 1 << 20))
+		;
+	cr_assert_neq(segment_of(pool, 62), number);
+	pool_close(pool);
+}
+
+Test(pool_compact, one_stream_without_room)
+{
+	struct vmem_pool_opts opts = { .size = sizeof(opts), .budget_bytes = 4 * SEGMENT };
+	vmem_pool *pool = pool_open(&opts);
+	uint32_t worst = stream_open(pool), other = stream_open(pool);
+	uint32_t next = fill_segments(pool, worst, 0, 2),
+		 last = fill_segments(pool, other, next, 1);
+
+	/* The other has an open segment, into which its sparse one fits. */
+	save_object(pool, other, last, VMEM_PAGE_SIZE);
+	for (uint32_t i = 0; i < 40; i++)
+		drop_object(pool, i);
+	for (uint32_t i = 0; i < 30; i++)
+		drop_object(pool, next + i);
+	while (vmem_pool_work(pool, 1 << 20))
+		;
+	/* What that sets free, the worst one takes. */
+	cr_assert_eq(stats_of(pool).dead_bytes, 0);
+	cr_assert_eq(segment_of(pool, next + 62), segment_of(pool, last));
+	pool_close(pool);
+}
+
 /* A reader's does not, but the memory stays until it goes. */
 Test(pool_compact, moves_objects_away_from_readers)
 {
@@ -294,7 +343,7 @@ Test(pool_compact, moves_objects_away_from_readers)
 	pool_close(pool);
 }
 
-/* An open segment with dead objects is let be until they are an eighth of it. */
+/* An open segment with dead objects is let be until they are an eighth of it, which pool.h promises. */
 Test(pool_compact, open_segments)
 {
 	vmem_pool *pool = pool_open(NULL);

@@ -129,6 +129,46 @@ enum { COUNT = 3000 };
 static vmem_pool_handle handles[COUNT];
 static bool damaged[COUNT];
 
+/* Whoever is told that an object is damaged may do something about its stream. */
+static vmem_pool *logging_pool;
+static unsigned reactions;
+
+static void react(void *context, enum vmem_log_code code, uint64_t a, uint64_t b)
+{
+	uint32_t stream;
+
+	(void)context;
+	(void)code;
+	(void)a;
+	(void)b;
+	reactions++;
+	cr_assert_eq(vmem_pool_stream_new(logging_pool, &stream), 0);
+	cr_assert_eq(vmem_pool_stream_drop(logging_pool, stream), 0);
+	(void)vmem_pool_work(logging_pool, 1 << 16);
+}
+
+Test(pool_corrupt, the_log_may_call_the_pool)
+{
+	vmem_pool *pool = logging_pool = pool_with_log();
+	uint32_t stream = stream_open(pool), bytes;
+	uint64_t state = 14;
+
+	pool->env.log = react;
+	for (uint32_t i = 0; i < 3 * 63; i++) {
+		vmem_pool_handle handle = save(pool, stream, VMEMT_PAGE_NOISE, i);
+
+		if (i % 3 == 0)
+			cr_assert_eq(vmem_pool_drop(pool, handle), 0);
+		if (i % 63 == 31)
+			vmemi_pool_object_bytes(pool, handle, &bytes)[0] ^=
+				(unsigned char)(1 + vmemt_rand(&state) % 255);
+	}
+	while (vmem_pool_work(pool, 1 << 16))
+		;
+	cr_assert_eq(reactions, 3);
+	pool_close(pool);
+}
+
 /* A pool of text pages; headers of some objects, live and dropped, are overwritten. */
 static void make_damage(vmem_pool *pool, uint32_t stream, uint64_t *state)
 {
@@ -192,6 +232,57 @@ Test(pool_corrupt, compaction_gets_past_damaged_headers)
 	cr_assert_eq(stats_of(pool).objects, 0);
 	cr_assert_eq(stats_of(pool).segments, 0);
 	pool_close(pool);
+}
+
+/* The length of a dead object at the end of a full segment, so that the next one would begin so close to
+ * the end that its header is not all in the segment, or would begin beyond the end while a live one was
+ * stepped over. */
+static void damage_length_at_the_end(unsigned bytes_of_last, unsigned damaged_length)
+{
+	vmem_pool *pool = pool_with_log();
+	uint32_t stream = stream_open(pool), last = SEGMENT - 63 * (uint32_t)footprint(4096), bytes;
+	static unsigned char data[VMEM_PAGE_SIZE];
+	unsigned char *object;
+	uint16_t length = (uint16_t)damaged_length;
+
+	for (uint32_t i = 0; i < 63; i++)
+		handles[i] = save(pool, stream, VMEMT_PAGE_NOISE, i);
+	/* A dead one, and another that fills the segment to its last grain. */
+	if (bytes_of_last)
+		last -= (uint32_t)footprint(bytes_of_last);
+	cr_assert_eq(vmem_pool_save_bytes(pool, stream, data, last - HEADER, &handles[63]), 0);
+	if (bytes_of_last)
+		cr_assert_eq(vmem_pool_save_bytes(pool, stream, data, bytes_of_last, &handles[64]),
+			     0);
+	cr_assert_eq(vmemi_segment_at(pool, 1)->used, VMEMI_SEGMENT_GRAINS);
+	for (uint32_t i = 65; i < 70; i++)
+		handles[i] = save(pool, stream, VMEMT_PAGE_NOISE, i);
+	object = vmemi_pool_object_bytes(pool, handles[63], &bytes);
+	cr_assert_eq(vmem_pool_drop(pool, handles[63]), 0);
+	memcpy(object + 8, &length, sizeof(length));
+	for (uint32_t i = 0; i < 30; i++)
+		cr_assert_eq(vmem_pool_drop(pool, handles[i]), 0);
+	for (int calls = 0; vmem_pool_work(pool, 1 << 20); calls++)
+		cr_assert_lt(calls, 100);
+	for (uint32_t i = 30; i < 63; i++)
+		expect_page(pool, handles[i], VMEMT_PAGE_NOISE, i);
+	if (bytes_of_last)
+		cr_assert_eq(vmem_pool_drop(pool, handles[64]), 0);
+	cr_assert_eq(stats_of(pool).dead_bytes, bytes_of_last ? footprint(bytes_of_last) : 0);
+	pool_close(pool);
+}
+
+Test(pool_corrupt, a_header_that_would_not_fit)
+{
+	uint32_t bytes = SEGMENT - 63 * (uint32_t)footprint(4096) - HEADER;
+
+	damage_length_at_the_end(0, bytes - 4);
+	damage_length_at_the_end(0, bytes - 8);
+}
+
+Test(pool_corrupt, a_length_beyond_the_end)
+{
+	damage_length_at_the_end(100, 4096);
 }
 
 /* Where the checksum and the bytes are whole, the copy is. */

@@ -4,7 +4,7 @@
 #ifndef VMEMT_POOL_MODEL_H
 #define VMEMT_POOL_MODEL_H
 #include <vmem/pool.h>
-#include "store/pages.h"
+#include "support/pages.h"
 #include "support/fail_alloc.h"
 
 #define VMEMT_MODEL_OBJECTS 4096u

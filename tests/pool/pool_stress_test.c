@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 #include <vmem/pool.h>
 #include "pool/pool_internal.h"
-#include "store/pages.h"
+#include "support/pages.h"
 #include "support/fail_alloc.h"
 
 enum { TENANTS = 4, OBJECTS = 400, TURNS = 12000, BUDGET_SEGMENTS = 18 };

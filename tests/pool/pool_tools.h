@@ -5,7 +5,7 @@
 #include <criterion/criterion.h>
 #include <vmem/pool.h>
 #include "pool/pool_internal.h"
-#include "store/pages.h"
+#include "support/pages.h"
 #include "support/fail_alloc.h"
 
 #define SEGMENT VMEM_POOL_SEGMENT_BYTES

@@ -30,6 +30,7 @@ refused 'needs --backend thread' --fault-way sigbus
 refused 'not an option' surprise
 refused 'unrecognized option' --surprise
 refused 'json .* cannot be written' --json "$scratch/no/such/folder/x.json"
+refused 'json .* cannot be written: Is a directory' --json "$scratch"
 
 refused 'No such file.*Make images with' --image "$scratch/missing.img"
 : >"$scratch/empty.img"
@@ -46,10 +47,11 @@ head -c 4096 /dev/zero >"$scratch/good.img"
 refused 'the file is empty' --vms 2 --image "$scratch/good.img" --image "$scratch/empty.img"
 
 refused 'is below the .* that the VMs keep pinned' --vms 4 --mem 1G --budget 16M
-run 1 "$runner" --quiet --vms 1 --mem 4M --budget 2M --backend thread
-says 'is less than libvmem can work with'
+
+may thread || { echo "left out, budgets that only the library can judge: $why" && exit 0; }
+refused 'is less than libvmem can work with' --vms 1 --mem 4M --budget 2M --backend thread
 
 # More than the budget can hold, even compressed: seen while it is loaded.
 head -c 33554432 /dev/urandom >"$scratch/random.img"
-run 1 "$runner" --quiet --vms 1 --mem 32M --budget 24M --image "$scratch/random.img" --backend thread
-says 'does not hold what the VMs are loaded with.*--budget'
+refused 'does not hold what the VMs are loaded with.*--budget' --vms 1 --mem 32M --budget 24M \
+	--image "$scratch/random.img" --backend thread

@@ -2,10 +2,13 @@
 # shellcheck shell=sh
 # For the tests of the runner; to be sourced, with the path of the runner in $1.
 set -eu
+# shellcheck source=../support/setup.sh
+. "$(dirname "$0")/../support/setup.sh"
 # shellcheck disable=SC2034 # used there
 runner=$1
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+pid= # of a process in the background
+vmem_scratch
+trap '[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$scratch"' EXIT
 out=$scratch/out.txt
 
 fail() {
@@ -33,10 +36,67 @@ says() {
 	grep -q -e "$1" "$out" || fail "this was not said: $1"
 }
 
-# Wait until a file has a line with this in it; the process that writes it must live.
-wait_for() {
-	while ! grep -q -e "$2" "$1"; do
-		kill -0 "$3" 2>/dev/null || fail "process $3 ended before it said: $2"
-		sleep 0.05
+# may BACKEND: whether this machine and this user can run the VMs so; else $why says why not.
+may() {
+	"$runner" --backend "$1" --quiet --vms 1 --mem 4M --budget 16M --seconds 1 >"$out" 2>&1 &&
+		return
+	why=$(grep -o -e 'No KVM: .*' -e 'This process may not use userfaultfd' \
+		-e 'may only use userfaultfd for faults of user mode' \
+		-e 'This kernel has no userfaultfd' "$out") || fail "$1 does not work, for no good reason"
+	return 1
+}
+
+# need BACKEND: skips the test where the VMs cannot run so.
+need() {
+	may "$1" || skip "$why"
+}
+
+# Sets $backend to what the VMs can run with here.
+find_backend() {
+	backend=kvm
+	may kvm || { backend=thread && need thread; }
+}
+
+# start LOG COMMAND...: in the background; $pid is its process.
+start() {
+	log=$1
+	shift
+	: >"$log"
+	"$@" >"$log" 2>&1 &
+	pid=$!
+}
+
+# within TENTHS COMMAND...: repeats it until it succeeds; returns 1 if it has not after so long.
+within() {
+	tenths=$1
+	shift
+	until "$@"; do
+		[ "$tenths" -gt 0 ] || return 1
+		tenths=$((tenths - 1))
+		sleep 0.1
 	done
+}
+
+has_said_or_ended() {
+	grep -q -e "$1" "$log" || ! kill -0 "$pid" 2>/dev/null
+}
+
+# Wait until what was started has said this; it must live.
+wait_for() {
+	within 600 has_said_or_ended "$1" || { cp "$log" "$out" && fail "for a minute it did not say: $1"; }
+	grep -q -e "$1" "$log" || { cp "$log" "$out" && fail "it ended before it said: $1"; }
+}
+
+has_ended() {
+	! kill -0 "$pid" 2>/dev/null
+}
+
+# ended STATUS: what was started must end with it.
+ended() {
+	within 600 has_ended || { cp "$log" "$out" && fail "for a minute it did not end"; }
+	status=0
+	wait "$pid" || status=$?
+	pid=
+	cp "$log" "$out"
+	[ "$status" -eq "$1" ] || fail "exit status $status instead of $1"
 }

@@ -4,8 +4,8 @@
 #define _GNU_SOURCE /* memmem */
 #include <criterion/criterion.h>
 #include <stdlib.h>
-#include "store/pages.h"
 #include "store/store_internal.h"
+#include "support/pages.h"
 
 enum { BLOCKS = 16 };
 
@@ -14,7 +14,7 @@ static struct block {
 	size_t bytes;
 } block[BLOCKS];
 
-static uint64_t logged;
+static uint64_t logged, logged_ref, logged_vm;
 
 static vmem_store *store;
 static uint32_t vm;
@@ -50,9 +50,11 @@ static const struct vmem_allocator segments = { .size = sizeof(segments),
 static void log_record(void *context, enum vmem_log_code code, uint64_t a, uint64_t b)
 {
 	(void)context;
-	(void)a;
-	(void)b;
-	logged += code == VMEM_LOG_CORRUPT_OBJECT;
+	if (code != VMEM_LOG_CORRUPT_OBJECT)
+		return;
+	logged++;
+	logged_ref = a;
+	logged_vm = b;
 }
 
 static const struct vmem_env env = { .size = sizeof(env), .log = log_record };
@@ -62,6 +64,7 @@ static void make(void)
 	struct vmem_store_opts opts = { .size = sizeof(opts), .segments = &segments, .env = &env };
 
 	cr_assert_eq(vmem_store_new(&store, &opts), 0);
+	cr_assert_eq(vmem_store_add_vm(store, NULL, &vm), 0);
 	cr_assert_eq(vmem_store_add_vm(store, NULL, &vm), 0);
 }
 
@@ -179,5 +182,7 @@ Test(store_corrupt, is_logged_by_work_not_by_load)
 	cr_assert_eq(logged, 0);
 	vmem_store_work(store, 0, 0);
 	cr_assert_gt(logged, 0);
+	cr_assert_eq(logged_ref, ref);
+	cr_assert_eq(logged_vm, vm);
 	cr_assert_eq(vmem_store_drop(store, vm, ref), 0);
 }

@@ -3,8 +3,8 @@
  * nothing leaks, and what is stored can be loaded. */
 #include <criterion/criterion.h>
 #include <pthread.h>
-#include "store/pages.h"
 #include "store/store_internal.h"
+#include "support/pages.h"
 #include "support/fail_alloc.h"
 
 enum { VMS = VMEMI_VM_CHUNK + 2, PAGES = 400 };

@@ -2,8 +2,8 @@
 /* Loads in progress, and events. */
 #include <criterion/criterion.h>
 #include <vmem/store.h>
-#include "store/pages.h"
 #include "store/slow_tier.h"
+#include "support/pages.h"
 
 #define ENTRIES VMEMI_INFLIGHT_ENTRIES
 
@@ -12,10 +12,37 @@ static uint32_t vm;
 static struct vmemt_slow_tier tier;
 static struct vmemt_page page[ENTRIES + 1];
 static struct vmem_store_event event[ENTRIES + 1];
+static uint64_t logged, logged_ref, logged_vm;
+static void *drop_at; /* when this lock is taken next, the VM is dropped first */
+
+static void lock(void *context, void *mutex)
+{
+	if (drop_at == mutex) {
+		drop_at = NULL;
+		cr_assert_eq(vmem_store_drop_vm(store, vm), 0);
+	}
+	vmemi_env_default()->lock(context, mutex);
+}
+
+static void keep_log(void *context, enum vmem_log_code code, uint64_t a, uint64_t b)
+{
+	(void)context;
+	if (code != VMEM_LOG_CORRUPT_OBJECT)
+		return;
+	logged++;
+	logged_ref = a;
+	logged_vm = b;
+}
 
 static void make(void)
 {
-	cr_assert_eq(vmem_store_new(&store, NULL), 0);
+	struct vmem_env env = *vmemi_env_default();
+	struct vmem_store_opts opts = { .size = sizeof(opts), .env = &env };
+
+	env.lock = lock;
+	env.log = keep_log;
+	cr_assert_eq(vmem_store_new(&store, &opts), 0);
+	cr_assert_eq(vmem_store_add_vm(store, NULL, &vm), 0);
 	cr_assert_eq(vmem_store_add_vm(store, NULL, &vm), 0);
 	vmemt_slow_tier_init(&tier, store);
 }
@@ -114,6 +141,10 @@ Test(inflight, errors_leave_the_page_stored)
 	cr_assert_eq(event[1].result, -VMEM_EBADMSG);
 	cr_assert_eq(account().corrupt, 1);
 	cr_assert_eq(account().loads, 0);
+	vmem_store_work(store, 0, 0);
+	cr_assert_eq(logged, 1);
+	cr_assert_eq(logged_ref, ref);
+	cr_assert_eq(logged_vm, vm);
 	atomic_store(&tier.hold, 0);
 	cr_assert_eq(vmem_store_load(store, vm, 1, ref, page, NULL), 0);
 	cr_assert(vmemt_page_is(page, VMEMT_PAGE_TEXT, 1));
@@ -195,6 +226,20 @@ Test(inflight, dropped_vm_takes_its_events_along)
 	cr_assert_eq(vmem_store_poll(store, event, 9), 3);
 	for (uint64_t i = 0; i < 3; i++)
 		cr_assert_eq(event[i].key, 2 * i);
+}
+
+/* The tier knew the VM, and tells of it while it is being dropped. */
+Test(inflight, dropped_vm_gets_no_more_events)
+{
+	struct vmem_store_event lost = { .type = VMEM_STORE_LOST, .vm = vm, .result = -VMEM_EIO };
+	uint32_t again;
+
+	drop_at = store->inflight.lock.lock;
+	cr_assert_eq(vmemi_store_post(store, &lost), -VMEM_ENOENT);
+	cr_assert_null(drop_at);
+	cr_assert_eq(vmem_store_add_vm(store, NULL, &again), 0);
+	cr_assert_eq(again, vm);
+	cr_assert_eq(vmem_store_poll(store, event, 9), 0);
 }
 
 Test(inflight, peeks_and_batches_too)

@@ -19,6 +19,15 @@ static struct vmem_store_account account_of(struct vmemt_store_model *m, uint32_
 	return a;
 }
 
+static struct vmem_store_account total_of(struct vmemt_store_model *m)
+{
+	struct vmem_store_account a = { .size = sizeof(a) };
+	int rc = vmem_store_total_account(m->store, &a);
+
+	assert(!rc);
+	return a;
+}
+
 /* VMs */
 
 static void add_vm(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
@@ -48,6 +57,9 @@ static void forget_page(struct vmemt_store_model *m, uint32_t p)
 {
 	struct vmemt_model_page *last = &m->page[--m->count];
 
+	if (!in_reference(m->page[p].kind))
+		m->gone[m->gone_count++ % VMEMT_MODEL_GONE] =
+			(struct vmemt_model_gone){ m->page[p].ref, m->page[p].vm };
 	m->vm[m->page[p].vm].pages[m->page[p].kind]--;
 	m->page[p] = *last;
 	for (uint32_t i = 0; i < VMEMI_INFLIGHT_ENTRIES; i++)
@@ -104,7 +116,7 @@ static int expected_of_save(struct vmemt_store_model *m, uint32_t v, enum vmemt_
 		return -VMEM_ENOSPC;
 	if (kind == VMEMT_PAGE_NOISE && m->max_object_bytes < VMEM_PAGE_SIZE)
 		return -VMEM_EFBIG;
-	return m->budget;
+	return m->budget_bytes != 0;
 }
 
 static void note_save(struct vmemt_store_model *m, const struct vmemt_model_page *page, int rc,
@@ -113,6 +125,10 @@ static void note_save(struct vmemt_store_model *m, const struct vmemt_model_page
 	struct vmemt_model_vm *vm = &m->vm[page->vm];
 
 	assert(rc == expected || (expected == 1 && (!rc || rc == -VMEM_ENOSPC)));
+	if (rc && expected == 1) { /* but for one that may be held back, all segments are taken */
+		assert(total_of(m).segment_bytes + 2 * VMEM_POOL_SEGMENT_BYTES > m->budget_bytes);
+		m->refused++;
+	}
 	if (rc) {
 		vm->rejects++;
 		return;
@@ -204,6 +220,7 @@ static void load(struct vmemt_store_model *m, uint32_t p, int peek, struct vmemt
 						.page = p,
 						.peek = peek };
 		page->loading++;
+		m->slow++;
 	}
 }
 
@@ -312,6 +329,28 @@ static void drop_batch(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 		forget_page(m, at[n]);
 }
 
+/* A ref whose page was dropped is refused, unless its VM has it again. */
+static void use_old_ref(struct vmemt_store_model *m, uint64_t arg)
+{
+	const struct vmemt_model_gone *g = &m->gone[arg % VMEMT_MODEL_GONE];
+	uint32_t number = m->vm[g->vm].number;
+	struct vmemt_page bytes;
+	int rc, reused = 0;
+
+	if (!g->ref || !m->vm[g->vm].live || vmemi_ref_vm(g->ref) != number)
+		return;
+	for (uint32_t p = 0; p < m->count; p++) {
+		if (m->page[p].ref == g->ref)
+			return;
+		reused |= !in_reference(m->page[p].kind) &&
+			  vmemi_ref_payload(m->page[p].ref) == vmemi_ref_payload(g->ref);
+	}
+	m->reused += (uint64_t)reused;
+	rc = vmem_store_load(m->store, number, 0, g->ref, &bytes, NULL);
+	assert(rc == (atomic_load(&m->tier.hold) ? -VMEM_EAGAIN : -VMEM_ENOENT));
+	assert(vmem_store_drop(m->store, number, g->ref) == -VMEM_ENOENT);
+}
+
 static void use_wrong_ref(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 {
 	struct vmemt_model_page *page = m->count ? &m->page[arg % m->count] : NULL;
@@ -335,8 +374,17 @@ static void use_wrong_ref(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 
 static void set_budget(struct vmemt_store_model *m, uint64_t arg)
 {
-	m->budget = arg % 2;
-	vmem_store_set_budget(m->store, m->budget ? arg % 16 * VMEM_POOL_SEGMENT_BYTES + 1 : 0);
+	m->budget_bytes = arg % 4 ? arg / 4 % 16 * VMEM_POOL_SEGMENT_BYTES + 1 : 0;
+	vmem_store_set_budget(m->store, m->budget_bytes);
+}
+
+/* Memory for segments grows up to the budget; what is over it was taken before. */
+static void check_budget(struct vmemt_store_model *m)
+{
+	uint64_t bytes = total_of(m).segment_bytes;
+
+	assert(!m->budget_bytes || bytes <= m->budget_bytes || bytes <= m->segment_bytes);
+	m->segment_bytes = bytes;
 }
 
 void vmemt_store_model_init(struct vmemt_store_model *m, const struct vmem_store_opts *opts)
@@ -374,7 +422,10 @@ static int step_vm(struct vmemt_store_model *m, uint32_t op, uint32_t v, uint64_
 		if ((arg >> 8) % 8 == 0)
 			atomic_store(&m->tier.hold, (arg >> 11) % 2 == 0);
 		return 1;
-	case 3: use_wrong_ref(m, v, arg); return 1;
+	case 3:
+		use_wrong_ref(m, v, arg);
+		use_old_ref(m, arg >> 8);
+		return 1;
 	case 4:
 		m->clock += arg;
 		vmem_store_work(m->store, arg % 1000000, m->clock);
@@ -392,7 +443,7 @@ static int step_vm(struct vmemt_store_model *m, uint32_t op, uint32_t v, uint64_
 	}
 }
 
-void vmemt_store_model_step(struct vmemt_store_model *m, uint32_t op, uint64_t arg)
+static void step(struct vmemt_store_model *m, uint32_t op, uint64_t arg)
 {
 	uint32_t v = (uint32_t)arg % VMEMT_MODEL_VMS, p;
 
@@ -414,11 +465,16 @@ void vmemt_store_model_step(struct vmemt_store_model *m, uint32_t op, uint64_t a
 		drop(m, p);
 }
 
+void vmemt_store_model_step(struct vmemt_store_model *m, uint32_t op, uint64_t arg)
+{
+	step(m, op, arg);
+	check_budget(m);
+}
+
 void vmemt_store_model_check(struct vmemt_store_model *m)
 {
 	struct vmem_store_account a = { .size = sizeof(a) }, sum = { 0 };
 	const char *wrong = vmemi_store_check(m->store);
-	int rc;
 
 	if (wrong)
 		fprintf(stderr, "%s\n", wrong);
@@ -443,8 +499,7 @@ void vmemt_store_model_check(struct vmemt_store_model *m)
 		sum.rejects += a.rejects;
 		sum.corrupt += a.corrupt;
 	}
-	rc = vmem_store_total_account(m->store, &a);
-	assert(!rc);
+	a = total_of(m);
 	assert(a.pages == sum.pages && a.pages == m->count);
 	assert(a.logical_bytes == a.pages * VMEM_PAGE_SIZE);
 	assert(a.physical_bytes == sum.physical_bytes);

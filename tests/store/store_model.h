@@ -4,11 +4,12 @@
  * Driven by random numbers (store_model_test.c) and by a fuzzer's bytes (store_fuzz.c). */
 #ifndef VMEMT_STORE_MODEL_H
 #define VMEMT_STORE_MODEL_H
-#include "store/pages.h"
 #include "store/slow_tier.h"
+#include "support/pages.h"
 
 #define VMEMT_MODEL_VMS 6u
 #define VMEMT_MODEL_PAGES 2000u
+#define VMEMT_MODEL_GONE 64u
 
 struct vmemt_model_page {
 	vmem_store_ref ref;
@@ -26,6 +27,12 @@ struct vmemt_model_vm {
 	uint64_t saves, loads, rejects, corrupt;
 };
 
+/* A ref into the pool whose page was dropped. */
+struct vmemt_model_gone {
+	vmem_store_ref ref; /* 0: none */
+	uint32_t vm;        /* index in the model */
+};
+
 struct vmemt_model_load {
 	vmem_store_token token; /* 0: the place is free */
 	uint64_t key, seed;
@@ -38,11 +45,17 @@ struct vmemt_store_model {
 	vmem_store *store;
 	struct vmemt_slow_tier tier;
 	uint32_t max_object_bytes;
-	int budget; /* 1: a budget is set, saves may find no room */
+	uint64_t budget_bytes;  /* 0: none; else saves may find no room */
+	uint64_t segment_bytes; /* after the last step */
 	uint64_t clock, key;
 	uint32_t count;
 	struct vmemt_model_page page[VMEMT_MODEL_PAGES];
 	struct vmemt_model_vm vm[VMEMT_MODEL_VMS];
+	struct vmemt_model_gone gone[VMEMT_MODEL_GONE]; /* the last ones */
+	uint64_t gone_count;
+	uint64_t refused, slow,
+		reused; /* how often: no room, loads that took time, refs in gone[] with
+					 * a handle that another VM has now */
 	uint64_t gone_saves, gone_loads, gone_rejects, gone_corrupt; /* of dropped VMs */
 	struct vmemt_model_load load[VMEMI_INFLIGHT_ENTRIES];
 	uint32_t events;                        /* in order[], oldest first */

@@ -16,6 +16,7 @@ static uint32_t random_op(int step, uint64_t *state)
 
 static void run(const char *name, const struct vmem_store_opts *opts, int steps)
 {
+	struct vmem_pool_stats stats = { .size = sizeof(stats) };
 	uint64_t state = vmemt_seed(name);
 
 	vmemt_store_model_init(&model, opts);
@@ -26,6 +27,11 @@ static void run(const char *name, const struct vmem_store_opts *opts, int steps)
 		if (i % 500 == 0)
 			vmemt_store_model_check(&model);
 	}
+	cr_assert_eq(vmem_pool_get_stats(model.store->pool, &stats), 0);
+	cr_assert_gt(stats.compactions, 0);
+	cr_assert_gt(model.refused, 0);
+	cr_assert_gt(model.slow, 0);
+	cr_assert_gt(model.reused, 0);
 	vmemt_store_model_destroy(&model);
 }
 
@@ -38,7 +44,7 @@ Test(store_model, large_objects_refused)
 {
 	struct vmem_store_opts opts = { .size = sizeof(opts), .max_object_bytes = 3000 };
 
-	run("store_model.large_objects_refused", &opts, 100000);
+	run("store_model.large_objects_refused", &opts, 200000);
 }
 
 Test(store_model, no_locks)

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Threads that save, load, peek and drop pages of VMs that they share, while others do background
  * work, read accounts, finish and poll loads in progress, and add and drop VMs. Each load is compared.
- * A plain program, for ThreadSanitizer. Argument: operations of each thread, else 20000. */
+ * Before that, threads that drop pages of one content. A plain program, for ThreadSanitizer. Argument:
+ * operations of each thread, else 20000; they go on until all that is to be seen has happened. */
 #include <assert.h>
 #include <sched.h>
-#include "store/pages.h"
 #include "store/slow_tier.h"
+#include "support/pages.h"
 
-enum { WORKERS = 4, VMS = 3, PAGES = 200, TENANT_PAGES = 20 };
+enum { WORKERS = 4, VMS = 3, PAGES = 200, TENANT_PAGES = 20, PATIENCE = 100 };
+enum { RACERS = 2, RACED_PAGES = 500000 };
 
 static vmem_store *store;
 static struct vmemt_slow_tier tier;
@@ -16,6 +18,15 @@ static uint64_t first_seed;
 static long operations = 20000;
 static _Atomic int workers_left = WORKERS;     /* atomic */
 static _Atomic int loaders_left = WORKERS + 1; /* atomic; workers and the tenant */
+
+/* What has happened. Atomic, all of them. */
+static _Atomic uint64_t refused, slow_loads, errors_given, errors_seen, tenants, compactions,
+	logged;
+
+static int all_happened(void)
+{
+	return refused && slow_loads && errors_seen && tenants && compactions && logged;
+}
 
 /* A load that its thread waits for; its address is the key. */
 struct waiter {
@@ -45,7 +56,7 @@ static void dispatch_events(void)
 	}
 }
 
-/* Loads or peeks, and waits if it takes time. */
+/* Loads or peeks, and waits if it takes time: only then may it fail, by what the finisher said. */
 static int load(const struct stored *s, struct vmemt_page *page, int peek)
 {
 	struct waiter w = { .over = 0 };
@@ -57,13 +68,20 @@ static int load(const struct stored *s, struct vmemt_page *page, int peek)
 		if (rc == -VMEM_EAGAIN)
 			dispatch_events();
 	} while (rc == -VMEM_EAGAIN);
-	if (rc != -VMEM_EINPROGRESS)
-		return rc;
+	assert(!rc || rc == -VMEM_EINPROGRESS);
+	if (!rc)
+		return 0;
 	while (!atomic_load_explicit(&w.over, memory_order_acquire)) {
 		dispatch_events();
 		sched_yield();
 	}
-	return w.result;
+	slow_loads++;
+	if (w.result == -VMEM_EIO) {
+		errors_seen++;
+		return w.result;
+	}
+	assert(!w.result);
+	return 0;
 }
 
 /* Leaves s->ref 0 if there is no room. */
@@ -76,6 +94,7 @@ static void save(struct stored *s, uint32_t vm, uint64_t seed)
 	vmemt_page_make(&page, s->kind, seed);
 	rc = vmem_store_save(store, vm, seed, &page, &s->ref);
 	assert(!rc || (rc == -VMEM_ENOSPC && !s->ref));
+	refused += rc != 0;
 }
 
 static void drop(struct stored *s)
@@ -89,9 +108,9 @@ static void drop(struct stored *s)
 static void load_and_compare(const struct stored *s, int peek)
 {
 	struct vmemt_page page;
-	int rc = load(s, &page, peek);
 
-	assert(rc == -VMEM_EIO || (!rc && vmemt_page_is(&page, s->kind, s->seed)));
+	if (!load(s, &page, peek))
+		assert(vmemt_page_is(&page, s->kind, s->seed));
 }
 
 static void *worker(void *arg)
@@ -99,7 +118,7 @@ static void *worker(void *arg)
 	uint64_t rng = first_seed + (uintptr_t)arg;
 	struct stored mine[PAGES] = { 0 };
 
-	for (long i = 0; i < operations; i++) {
+	for (long i = 0; i < operations || (i / PATIENCE < operations && !all_happened()); i++) {
 		struct stored *s = &mine[vmemt_rand(&rng) % PAGES];
 		uint64_t op = vmemt_rand(&rng) % 8;
 
@@ -128,11 +147,16 @@ static void *finisher(void *arg)
 		uint32_t held = vmemt_slow_tier_held(&tier);
 
 		atomic_store(&tier.hold, vmemt_rand(&rng) % 4 != 0);
-		if (held)
-			vmemt_slow_tier_finish(&tier, (uint32_t)vmemt_rand(&rng) % held,
-					       vmemt_rand(&rng) % 8 ? 0 : -VMEM_EIO);
-		else
+		if (held) {
+			int result = vmemt_rand(&rng) % 8 ? 0 : -VMEM_EIO;
+			int rc = vmemt_slow_tier_finish(&tier, (uint32_t)vmemt_rand(&rng) % held,
+							result);
+
+			assert(!rc);
+			errors_given += result != 0;
+		} else {
 			sched_yield();
+		}
 	}
 	return NULL;
 }
@@ -141,6 +165,7 @@ static void *background(void *arg)
 {
 	uint64_t rng = first_seed + 2000;
 	struct vmem_store_account a = { .size = sizeof(a) };
+	struct vmem_pool_stats stats = { .size = sizeof(stats) };
 
 	(void)arg;
 	for (uint64_t now = 0; atomic_load(&workers_left); now += 1000) {
@@ -154,6 +179,9 @@ static void *background(void *arg)
 		rc = vmem_store_set_cap(store, vms[0], (uint32_t)vmemt_rand(&rng) % 101);
 		assert(!rc);
 		vmem_store_set_budget(store, vmemt_rand(&rng) % 8 ? 0 : 1 << 20);
+		rc = vmem_pool_get_stats(store->pool, &stats);
+		assert(!rc);
+		compactions = stats.compactions;
 	}
 	vmem_store_set_budget(store, 0);
 	return NULL;
@@ -178,18 +206,78 @@ static void *tenant(void *arg)
 				load_and_compare(&s[i], 0);
 		rc = vmem_store_drop_vm(store, number);
 		assert(!rc);
+		tenants++;
 	}
 	atomic_fetch_sub(&loaders_left, 1);
 	return NULL;
 }
 
+/* Pages of one content, saved one by one while others drop as many as they can: they have one ref, and as
+ * many drops of it succeed as pages were saved. */
+static vmem_store_ref raced;
+static _Atomic int race_over;        /* atomic */
+static _Atomic uint64_t raced_drops; /* atomic */
+
+static void *racer(void *arg)
+{
+	while (!race_over) {
+		int rc = vmem_store_drop(store, vms[0], raced);
+
+		assert(!rc || rc == -VMEM_ENOENT);
+		raced_drops += !rc;
+	}
+	return arg;
+}
+
+static void race_drops(void)
+{
+	struct vmem_store_account a = { .size = sizeof(a) };
+	struct vmemt_page page;
+	pthread_t thread[RACERS];
+	vmem_store_ref ref;
+	int rc;
+
+	vmemt_page_make(&page, VMEMT_PAGE_SAME, 1);
+	rc = vmem_store_save(store, vms[0], 0, &page, &raced);
+	assert(!rc);
+	for (int t = 0; t < RACERS; t++) {
+		rc = pthread_create(&thread[t], NULL, racer, NULL);
+		assert(!rc);
+	}
+	for (uint64_t n = 1; n < RACED_PAGES; n++) {
+		rc = vmem_store_save(store, vms[0], 0, &page, &ref);
+		assert(!rc && ref == raced);
+	}
+	race_over = 1;
+	for (int t = 0; t < RACERS; t++)
+		pthread_join(thread[t], NULL);
+	while (raced_drops < RACED_PAGES && !vmem_store_drop(store, vms[0], raced))
+		raced_drops++;
+	rc = vmem_store_vm_account(store, vms[0], &a);
+	assert(!rc && !a.pages && raced_drops == RACED_PAGES);
+}
+
+/* With a log, the pool's locks go through the store's environment. */
+static void keep_log(void *context, enum vmem_log_code code, uint64_t a, uint64_t b)
+{
+	(void)context;
+	(void)a;
+	(void)b;
+	assert(code == VMEM_LOG_BUDGET_EXCEEDED);
+	logged++;
+}
+
 int main(int argc, char **argv)
 {
 	struct vmem_store_vm_opts opts = { .size = sizeof(opts), .vm_bytes = 8 << 20 };
+	struct vmem_env env = *vmemi_env_default();
+	struct vmem_store_opts store_opts = { .size = sizeof(store_opts), .env = &env };
 	struct vmem_store_account a = { .size = sizeof(a) };
 	pthread_t thread[WORKERS + 3];
-	int rc = vmem_store_new(&store, NULL);
+	int rc;
 
+	env.log = keep_log;
+	rc = vmem_store_new(&store, &store_opts);
 	assert(!rc);
 	first_seed = vmemt_seed("store_stress");
 	if (argc > 1)
@@ -198,6 +286,7 @@ int main(int argc, char **argv)
 		rc = vmem_store_add_vm(store, &opts, &vms[v]);
 		assert(!rc);
 	}
+	race_drops();
 	vmemt_slow_tier_init(&tier, store);
 	for (uintptr_t t = 0; t < WORKERS + 3; t++) {
 		void *(*const run[])(void *) = { finisher, background, tenant };
@@ -211,7 +300,10 @@ int main(int argc, char **argv)
 	assert(!vmemi_store_check(store));
 	rc = vmem_store_total_account(store, &a);
 	assert(!rc && !a.pages && !a.physical_bytes && !a.corrupt);
-	printf("%lu saves, %lu loads, %lu rejects\n", a.saves, a.loads, a.rejects);
+	assert(all_happened() && a.saves && a.loads && a.rejects == refused);
+	assert(errors_seen == errors_given);
+	printf("%lu saves, %lu refused; %lu loads, %lu slow, %lu of them failed; %lu compactions\n",
+	       a.saves, refused, a.loads, slow_loads, errors_seen, compactions);
 	vmemt_slow_tier_destroy(&tier);
 	vmem_store_free(store);
 	return 0;

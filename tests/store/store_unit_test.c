@@ -2,8 +2,8 @@
 /* What each call of the store promises, one promise a test. */
 #include <criterion/criterion.h>
 #include <vmem/store.h>
-#include "store/pages.h"
 #include "store/store_internal.h"
+#include "support/pages.h"
 #include "support/fail_alloc.h"
 
 static vmem_store *store;
@@ -360,39 +360,6 @@ static void assert_no_such(uint32_t number, vmem_store_ref ref)
 	cr_assert_eq(token, 5);
 }
 
-Test(store, refs_of_others_are_refused)
-{
-	vmem_store_ref mine[2] = { save(VMEMT_PAGE_SAME, 1), save(VMEMT_PAGE_TEXT, 2) };
-	uint32_t other;
-
-	cr_assert_eq(vmem_store_add_vm(store, NULL, &other), 0);
-	for (int i = 0; i < 2; i++) {
-		assert_no_such(other, mine[i]);
-		assert_no_such(other + 1, mine[i]);
-		assert_no_such(65535, mine[i]);
-		assert_no_such(65536 + vm, mine[i]);
-		assert_no_such(UINT32_MAX, mine[i]);
-		for (int bit = 48; bit < 64; bit++)
-			assert_no_such(vm, mine[i] ^ UINT64_C(1) << bit);
-	}
-	assert_no_such(vm, 0);
-	assert_no_such(vm, UINT64_MAX);
-	assert_no_such(vm, mine[1] + 100000);
-	assert_loads(mine[0], VMEMT_PAGE_SAME, 1);
-	assert_loads(mine[1], VMEMT_PAGE_TEXT, 2);
-}
-
-Test(store, second_drop_is_refused)
-{
-	for (uint32_t k = 0; k < VMEMT_PAGE_KINDS; k++) {
-		vmem_store_ref ref = save(k, 3);
-
-		cr_assert_eq(vmem_store_drop(store, vm, ref), 0);
-		cr_assert_eq(vmem_store_drop(store, vm, ref), -VMEM_ENOENT);
-		cr_assert_eq(account_of(vm).pages, 0);
-	}
-}
-
 Test(store, peek_is_no_use)
 {
 	struct vmemt_page page;
@@ -442,6 +409,50 @@ Test(store, batches)
 	cr_assert_eq(vmem_store_drop_batch(store, vm, item, 10), 9);
 	cr_assert_eq(item[7].result, -VMEM_ENOENT);
 	cr_assert_eq(account_of(vm).pages, 1);
+}
+
+Test(store, items_keep_their_reserved_words_0)
+{
+	struct vmemt_page page;
+	struct vmem_store_item item[4] = { 0 };
+
+	vmemt_page_make(&page, VMEMT_PAGE_TEXT, 1);
+	for (uint32_t i = 0; i < 4; i++)
+		item[i].page = &page;
+	item[0].ref = item[1].ref = item[2].ref = save(VMEMT_PAGE_TEXT, 2);
+	item[0].flags = 1;
+	item[1].reserved[0] = 1;
+	item[2].reserved[1] = 1;
+	cr_assert_eq(vmem_store_save_batch(store, vm, item, 4), 1);
+	cr_assert_eq(vmem_store_load_batch(store, vm, item, 4), 1);
+	cr_assert_eq(vmem_store_peek_batch(store, vm, item, 4), 1);
+	cr_assert_eq(vmem_store_drop_batch(store, vm, item, 4), 1);
+	for (uint32_t i = 0; i < 3; i++)
+		cr_assert_eq(item[i].result, -VMEM_EINVAL);
+	cr_assert_eq(account_of(vm).pages, 1);
+}
+
+Test(store, pages_are_aligned)
+{
+	static _Alignas(8) unsigned char place[VMEM_PAGE_SIZE + 8];
+
+	for (uint32_t k = 0; k < VMEMT_PAGE_KINDS; k++) {
+		vmem_store_ref ref = save(k, 1), none = 0;
+		struct vmemt_page page;
+
+		for (int by = 1; by < 8; by++) {
+			vmemt_page_make(&page, k, 1);
+			memcpy(place + by, &page, sizeof(page));
+			cr_assert_eq(vmem_store_save(store, vm, 1, place + by, &none),
+				     -VMEM_EINVAL);
+			cr_assert_eq(vmem_store_load(store, vm, 1, ref, place + by, NULL),
+				     -VMEM_EINVAL);
+		}
+		cr_assert_eq(vmem_store_save(store, vm, 1, NULL, &none), -VMEM_EINVAL);
+		cr_assert_eq(vmem_store_load(store, vm, 1, ref, NULL, NULL), -VMEM_EINVAL);
+		cr_assert_eq(none, 0);
+	}
+	cr_assert_eq(account_of(vm).rejects, 0);
 }
 
 Test(store, dropped_vm_leaves_nothing)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # shellcheck shell=sh
-# What the scripts need to be installed; to be sourced. One place for the names of packages.
+# What the scripts share; to be sourced. One place for the names of packages.
 #
 #	vmem_need build|tests|examples|bench|images|ci...
 # installs what is missing (Debian, Ubuntu), as root or with sudo if that asks for no password, and
@@ -8,6 +8,12 @@
 #
 #	vmem_quietly LOG COMMAND...
 # runs a command whose output matters only if it fails; then shows it and ends the script.
+#
+#	vmem_build SOURCE BUILD [CMAKE-OPTION]...
+# configures and builds, quietly.
+#
+#	vmem_scratch [MKTEMP-ARGUMENT]...
+# makes a folder, sets $scratch to its path, and removes it when the script ends, by a signal as well.
 
 # One a line: package, or command=package where the command is what counts.
 vmem_packages() {
@@ -93,6 +99,24 @@ vmem_quietly() {
 		echo "$0: failed: $*" >&2
 		exit 1
 	}
+}
+
+vmem_build() {
+	vmem_source=$1 vmem_folder=$2
+	shift 2
+	mkdir -p "$vmem_folder"
+	vmem_quietly "$vmem_folder/log.txt" cmake -S "$vmem_source" -B "$vmem_folder" "$@"
+	vmem_quietly "$vmem_folder/log.txt" cmake --build "$vmem_folder" --parallel "$(nproc)"
+}
+
+# dash runs no EXIT trap when a signal ends it.
+vmem_scratch() {
+	scratch=$(mktemp -d "$@") || return
+	trap 'rm -rf --one-file-system "$scratch"' EXIT
+	trap 'exit 129' HUP
+	trap 'exit 130' INT
+	trap 'exit 131' QUIT
+	trap 'exit 143' TERM
 }
 
 vmem_install() {

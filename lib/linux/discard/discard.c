@@ -2,6 +2,7 @@
 /* Dropping the contents of guest pages: in place, in staging, in the store. What is dropped reads as
  * zero from then on. */
 #include "linux/discard/discard.h"
+#include "store/store_internal.h"
 
 #define BATCH 64
 
@@ -9,54 +10,68 @@ struct batch {
 	struct vmem_region *r;
 	unsigned count;
 	uint64_t page[BATCH];
-	bool mapped[BATCH]; /* there was a mapping to take away */
-	uint64_t released;  /* bytes */
+	enum vmem_page_state was[BATCH];
+	unsigned frames;   /* of them in place */
+	bool staged;       /* copies in staging were left behind */
+	uint64_t released; /* bytes */
 	int error;
 };
 
-static bool was_mapped(uint64_t word)
+static bool has_frame(enum vmem_page_state was)
 {
-	enum vmem_page_state s = vmemi_page_state(word);
-
-	return s == VMEM_PAGE_RESIDENT || s == VMEM_PAGE_CLEAN || s == VMEM_PAGE_SHARED ||
-	       s == VMEM_PAGE_POISONED;
+	return was == VMEM_PAGE_RESIDENT || was == VMEM_PAGE_CLEAN || was == VMEM_PAGE_SHARED;
 }
 
 /* Takes the mappings of a batch away and ends it. */
 static void flush(struct batch *b)
 {
+	struct vmem_region *r = b->r;
 	struct iovec ranges[BATCH];
 	size_t n = 0, gone;
 
 	for (unsigned i = 0; i < b->count; i++)
-		if (b->mapped[i])
-			ranges[n++] = (struct iovec){ vmemi_region_page(b->r, b->page[i]),
-						      VMEM_PAGE_SIZE };
-	gone = vmemi_discard_ranges(b->r->host, ranges, n) / VMEM_PAGE_SIZE;
+		if (has_frame(b->was[i]) || b->was[i] == VMEM_PAGE_POISONED)
+			ranges[n++] =
+				(struct iovec){ vmemi_region_page(r, b->page[i]), VMEM_PAGE_SIZE };
+	gone = vmemi_discard_ranges(r->host, ranges, n) / VMEM_PAGE_SIZE;
+	vmemi_frames_untake(&r->host->frames, b->frames);
+	b->frames = 0;
 	for (unsigned i = 0; i < b->count; i++) {
-		bool kept = b->mapped[i] && !gone;
+		bool poisoned = b->was[i] == VMEM_PAGE_POISONED;
+		bool mapped = has_frame(b->was[i]) || poisoned, kept = mapped && !gone;
 
-		gone -= b->mapped[i] && gone;
-		vmemi_region_end(b->r, b->page[i],
+		gone -= mapped && gone;
+		vmemi_region_end(r, b->page[i],
 				 kept ? VMEMI_PAGE_DISCARD_UNDO : VMEMI_PAGE_DISCARD_DONE, 0);
-		vmemi_uffd_wake(b->r->uffd, vmemi_region_page(b->r, b->page[i]), VMEM_PAGE_SIZE);
+		if (poisoned) /* others who wait are served in their turn; its fault was answered */
+			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, b->page[i]), VMEM_PAGE_SIZE);
 		if (kept)
 			b->error = -VMEM_EIO;
 		else
-			vmemi_tally(&b->r->counters.discarded, 1);
+			vmemi_tally(&r->counters.discarded, 1);
 	}
 	b->count = 0;
 }
 
 static void add(struct batch *b, uint64_t page, uint64_t old)
 {
-	bool staged = vmemi_page_state(old) == VMEM_PAGE_STAGED ||
-		      vmemi_page_state(old) == VMEM_PAGE_STORING;
+	enum vmem_page_state was = vmemi_page_state(old);
+	struct vmemi_host *host = b->r->host;
 
-	b->mapped[b->count] = was_mapped(old);
-	if (b->mapped[b->count] || staged)
+	if (has_frame(was)) {
+		vmemi_frames_force(&host->frames, 1); /* it is there until discarded */
+		b->frames++;
 		b->released += VMEM_PAGE_SIZE;
-	vmemi_region_drop_ref(b->r, old);
+	}
+	if (was == VMEM_PAGE_STAGED || was == VMEM_PAGE_STORING) {
+		b->staged = true;
+		b->released += VMEM_PAGE_SIZE;
+	}
+	if (vmemi_page_ref(old)) {
+		b->released += vmemi_store_ref_bytes(host->store, vmemi_page_ref(old));
+		vmemi_region_drop_ref(b->r, old);
+	}
+	b->was[b->count] = was;
 	b->page[b->count++] = page;
 	if (b->count == BATCH)
 		flush(b);
@@ -84,22 +99,19 @@ static void discard_page(struct batch *b, uint64_t page)
 int vmem_region_discard(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_bytes)
 {
 	struct batch b = { .r = region };
-	uint64_t first, count, before, after;
-	struct vmem_store_account account = { .size = sizeof(account) };
+	uint64_t first, count;
 	int error;
 
 	error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
 	if (error)
 		return error;
-	vmem_store_vm_account(region->host->store, region->vm, &account);
-	before = account.physical_bytes;
 	for (uint64_t i = 0; i < count; i++)
 		discard_page(&b, first + i);
 	flush(&b);
-	vmem_store_vm_account(region->host->store, region->vm, &account);
-	after = account.physical_bytes;
 	if (ret_bytes)
-		*ret_bytes = b.released + (before > after ? before - after : 0);
+		*ret_bytes = b.released;
+	if (b.staged)
+		vmemi_host_kick_reclaim(region->host);
 	vmemi_host_freed(region->host);
 	return b.error;
 }

@@ -1,35 +1,58 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Fault-around: neighbours that left together come back together. A fault costs tens of
  * microseconds, a neighbour one or two; but a neighbour that nobody touches takes a frame from a page
- * that somebody would. So the window doubles with each fault near a recent one, and halves with each
- * fault elsewhere, down to nothing for random access. (As the kernel's swap read-ahead does by hits;
- * here hits cannot be seen.) */
+ * that somebody would. So each of the last places has a window, which doubles with each fault near it. A
+ * fault elsewhere takes over the smallest window, and halves it: random access soon has none, and takes
+ * none from those who go in order beside it. (As the kernel's swap read-ahead does by hits; here hits
+ * cannot be seen.) */
 #include "linux/fault/serve.h"
 
 #define RECENT (sizeof(((struct vmem_region *)0)->recent) / sizeof(_Atomic uint64_t))
+#define PIECE 16 /* pages brought between two looks at who waits */
 
-/* Adapts the window to where this fault is. Races between faults only blur it. */
+/* A place is a page and the binary logarithm of its window. */
+static uint64_t place(uint64_t page, unsigned log2)
+{
+	return page << 8 | log2;
+}
+
+static unsigned log2_of(uint64_t recent)
+{
+	return recent & 255;
+}
+
+static bool is_near(uint64_t page, uint64_t recent)
+{
+	uint64_t near = UINT64_C(2) << log2_of(recent);
+
+	return page - (recent >> 8) + near <= 2 * near;
+}
+
+/* The window of this fault. Races between faults only blur it. */
 static unsigned adapt(struct vmem_region *r, uint64_t page)
 {
-	unsigned log2 = atomic_load_explicit(&r->around_log2, memory_order_relaxed);
-	uint64_t near = UINT64_C(2) << log2;
-	unsigned hit = RECENT;
+	unsigned first = atomic_load_explicit(&r->recent_next, memory_order_relaxed), least = first;
+	uint64_t recent[RECENT];
+	unsigned log2;
 
-	for (unsigned i = 0; i < RECENT; i++) {
-		uint64_t recent = atomic_load_explicit(&r->recent[i], memory_order_relaxed);
+	for (unsigned k = 0; k < RECENT; k++) {
+		unsigned i = (first + k) % RECENT;
 
-		if (page - recent + near <= 2 * near)
-			hit = i;
+		recent[i] = atomic_load_explicit(&r->recent[i], memory_order_relaxed);
+		if (is_near(page, recent[i])) {
+			log2 = log2_of(recent[i]);
+			log2 += UINT64_C(1) << log2 < r->opts.fault_around_pages;
+			atomic_store_explicit(&r->recent[i], place(page, log2),
+					      memory_order_relaxed);
+			return log2;
+		}
+		if (log2_of(recent[i]) < log2_of(recent[least]))
+			least = i;
 	}
-	if (hit < RECENT) {
-		if (UINT64_C(1) << log2 < r->opts.fault_around_pages)
-			log2++;
-	} else {
-		hit = atomic_fetch_add_explicit(&r->recent_next, 1, memory_order_relaxed) % RECENT;
-		log2 -= log2 > 0;
-	}
-	atomic_store_explicit(&r->recent[hit], page, memory_order_relaxed);
-	atomic_store_explicit(&r->around_log2, log2, memory_order_relaxed);
+	log2 = log2_of(recent[least]);
+	log2 -= log2 > 0;
+	atomic_store_explicit(&r->recent[least], place(page, log2), memory_order_relaxed);
+	atomic_store_explicit(&r->recent_next, (least + 1) % RECENT, memory_order_relaxed);
 	return log2;
 }
 
@@ -49,9 +72,6 @@ static void install_run(struct vmem_region *r, uint64_t first, unsigned count, c
 			vmemi_region_end(r, first + i, VMEMI_PAGE_RETURN, old[i]);
 		}
 	}
-	if (done < count)
-		vmemi_uffd_wake(r->uffd, vmemi_region_page(r, first + done),
-				(count - done) * VMEM_PAGE_SIZE);
 }
 
 static unsigned claim_run(struct vmem_region *r, uint64_t first, uint64_t end, uint64_t *old)
@@ -66,12 +86,11 @@ static unsigned claim_run(struct vmem_region *r, uint64_t first, uint64_t end, u
 		    !vmemi_frames_take(frames, 1, atomic_load(&frames->reserve_bytes) / 2))
 			break;
 		if (!vmemi_region_step(r, page, VMEMI_PAGE_FETCH, 0, &old[count])) {
-			atomic_fetch_sub(&frames->resident_pages, 1);
+			vmemi_frames_untake(frames, 1);
 			break;
 		}
 		if (vmemi_page_state(old[count]) != VMEM_PAGE_STAGED) { /* stored meanwhile */
 			vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old[count]);
-			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
 			break;
 		}
 		count++;
@@ -80,9 +99,10 @@ static unsigned claim_run(struct vmem_region *r, uint64_t first, uint64_t end, u
 }
 
 /* Pages of [first, end). False: no frames are left for this. */
-static bool bring_range(struct vmem_region *r, uint64_t first, uint64_t end, bool write, bool zero)
+static bool bring_range(const struct vmemi_around *a, uint64_t first, uint64_t end)
 {
-	uint64_t old[64];
+	struct vmem_region *r = a->region;
+	uint64_t old[PIECE];
 
 	while (first < end) {
 		unsigned run = claim_run(r, first, end, old);
@@ -94,8 +114,8 @@ static bool bring_range(struct vmem_region *r, uint64_t first, uint64_t end, boo
 			continue;
 		}
 		state = vmemi_page_state(vmemi_region_word(r, first));
-		if (state == VMEM_PAGE_STORED || (state == VMEM_PAGE_ABSENT && zero)) {
-			struct vmemi_fault f = { .page = first, .write = write };
+		if (state == VMEM_PAGE_STORED || (state == VMEM_PAGE_ABSENT && a->zero)) {
+			struct vmemi_fault f = { .page = first, .write = a->write };
 
 			if (vmemi_serve(r, &f) == VMEMI_NO_FRAME)
 				return false;
@@ -105,23 +125,34 @@ static bool bring_range(struct vmem_region *r, uint64_t first, uint64_t end, boo
 	return true;
 }
 
-void vmemi_serve_around(struct vmem_region *r, uint64_t page, bool write)
+bool vmemi_around_begin(struct vmemi_around *a, struct vmem_region *r, uint64_t page, bool write)
 {
-	unsigned log2;
-	uint64_t start, end;
-	bool zero;
+	unsigned log2 = r->opts.fault_around_pages < 2 ? 0 : adapt(r, page);
+	uint64_t first = page >> log2 << log2, pages = UINT64_C(1) << log2;
 
-	if (r->opts.fault_around_pages < 2)
-		return;
-	log2 = adapt(r, page);
-	if (!log2)
-		return;
-	/* Untouched pages only where memory is being filled in order: all around are there or fresh. */
-	zero = log2 >= 3;
-	start = page >> log2 << log2;
-	end = start + (UINT64_C(1) << log2);
-	if (end > r->pages)
-		end = r->pages;
-	if (bring_range(r, page + 1, end, write, zero))
-		bring_range(r, start, page, write, zero);
+	*a = (struct vmemi_around){
+		.region = r,
+		.page = page,
+		.first = first,
+		.pages = pages < r->pages - first ? pages : r->pages - first,
+		.done = 1,
+		.write = write,
+		/* Only where memory is being filled in order: all around are there or fresh. */
+		.zero = log2 >= 3,
+	};
+	return a->pages > 1;
+}
+
+bool vmemi_around_some(struct vmemi_around *a)
+{
+	/* Round the window, from the page on. */
+	uint64_t offset = a->page - a->first + a->done;
+	bool behind = offset >= a->pages;
+	uint64_t at = a->first + offset - (behind ? a->pages : 0);
+	uint64_t end = behind ? a->page : a->first + a->pages;
+
+	if (end - at > PIECE)
+		end = at + PIECE;
+	a->done += end - at;
+	return bring_range(a, at, end) && a->done < a->pages;
 }

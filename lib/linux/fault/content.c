@@ -5,8 +5,6 @@
 #include "linux/fault/serve.h"
 
 #define RUN 64
-#define WAIT_NS 10000000
-#define STUCK_WAITS 100 /* a second of them */
 
 /* Claims a page wherever it is. 0 with its old word, -VMEM_EIO (poisoned), -VMEM_EAGAIN (busy). A page
  * that is away has a frame counted for it meanwhile. */
@@ -19,14 +17,8 @@ static int claim(struct vmem_region *r, uint64_t page, uint64_t *ret_old)
 	vmemi_frames_force(&r->host->frames, 1);
 	if (vmemi_region_step(r, page, VMEMI_PAGE_FETCH, 0, ret_old))
 		return 0;
-	atomic_fetch_sub(&r->host->frames.resident_pages, 1);
+	vmemi_frames_untake(&r->host->frames, 1);
 	return -VMEM_EAGAIN;
-}
-
-static void give_back(struct vmem_region *r, uint64_t page, uint64_t old)
-{
-	vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
-	vmemi_uffd_wake(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
 }
 
 /* One page as it is at this moment. -VMEM_EAGAIN: it was busy, or its load is slow and was asked for. */
@@ -51,7 +43,7 @@ static int read_page(struct vmem_region *r, uint64_t page, void *data)
 		break;
 	default: error = -VMEM_EIO; break;
 	}
-	give_back(r, page, old);
+	vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
 	if (error == -VMEM_EAGAIN)
 		vmemi_serve_want(r, page);
 	return error == -VMEM_EBADMSG ? -VMEM_EIO : error;
@@ -94,7 +86,7 @@ static unsigned claim_absent(struct vmem_region *r, uint64_t page, uint64_t end)
 	       vmemi_page_state(vmemi_region_word(r, page + n)) == VMEM_PAGE_ABSENT &&
 	       vmemi_frames_take(f, 1, atomic_load(&f->floor_bytes))) {
 		if (!vmemi_region_step(r, page + n, VMEMI_PAGE_FETCH, 0, &old)) {
-			atomic_fetch_sub(&f->resident_pages, 1);
+			vmemi_frames_untake(f, 1);
 			break;
 		}
 		n++;
@@ -112,7 +104,8 @@ static int write_absent(struct vmem_region *r, uint64_t page, unsigned n, const 
 		if (i < done / VMEM_PAGE_SIZE)
 			vmemi_region_end(r, page + i, VMEMI_PAGE_ARRIVE, 0);
 		else
-			give_back(r, page + i, vmemi_page_word(VMEM_PAGE_ABSENT, 0, 0));
+			vmemi_region_end(r, page + i, VMEMI_PAGE_RETURN,
+					 vmemi_page_word(VMEM_PAGE_ABSENT, 0, 0));
 	}
 	return error && error != -VMEM_EAGAIN && error != -VMEM_ENOMEM ? -VMEM_EIO : 0;
 }
@@ -130,27 +123,11 @@ static int write_present(struct vmem_region *r, uint64_t page, const void *data)
 	return vmem_region_unpin(r, vmemi_region_gpa(r, page), VMEM_PAGE_SIZE);
 }
 
-/* 0, or -VMEM_ENOSPC: reclaim has been stuck for @waits in a row. */
-static int wait_for_room(struct vmem_region *r, unsigned *waits)
-{
-	struct vmemi_host *host = r->host;
-	bool (*make_room)(struct vmemi_host *) = atomic_load(&host->make_room);
-	uint32_t sequence = atomic_load(&host->frames.sequence);
-
-	*waits = atomic_load(&host->stuck) ? *waits + 1 : 0;
-	if (*waits > STUCK_WAITS)
-		return -VMEM_ENOSPC;
-	vmemi_host_kick_reclaim(host);
-	if (!make_room || !make_room(host))
-		vmemi_frames_wait(&host->frames, sequence, WAIT_NS);
-	return 0;
-}
-
 int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint64_t bytes)
 {
 	const unsigned char *from = data;
-	uint64_t first, count, page;
-	unsigned waits = 0;
+	uint64_t first, count, page, stuck_since_ns = 0;
+	struct vmemi_host *host = region->host;
 	int error;
 
 	if ((gpa | bytes) % VMEM_PAGE_SIZE)
@@ -159,6 +136,7 @@ int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint6
 	if (error)
 		return error;
 	for (page = first; page < first + count && !error;) {
+		uint32_t sequence = atomic_load(&host->frames.sequence);
 		unsigned n = claim_absent(region, page, first + count);
 		const unsigned char *src = from + (page - first) * VMEM_PAGE_SIZE;
 
@@ -171,7 +149,9 @@ int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint6
 				n--;
 			}
 		} else if (vmemi_page_state(vmemi_region_word(region, page)) == VMEM_PAGE_ABSENT) {
-			error = wait_for_room(region, &waits);
+			vmemi_host_kick_reclaim(host);
+			if (!vmemi_serve_wait_for_frame(host, sequence, &stuck_since_ns))
+				error = -VMEM_ENOSPC;
 		} else {
 			error = write_present(region, page, src);
 			page++;

@@ -9,9 +9,12 @@
 
 #define BATCH 32
 #define EVENTS 32
+#define READS_PER_TURN 32
 #define STALL_POLL_MS 10
 #define LOAD_POLL_MS 1
 #define STEP_TURNS 64 /* so that a storm of faults does not keep a step for ever */
+#define LOOKS_IN_VAIN 4
+#define LOOK_EVERY 16
 
 enum held_for {
 	HELD_BUSY,   /* another thread is at the page */
@@ -23,6 +26,7 @@ struct held {
 	struct vmem_region *region;
 	struct vmemi_fault fault;
 	uint64_t arrived_ns;
+	uint64_t load_began_ns; /* of a slow load */
 	enum held_for why;
 	int error;    /* of a load that is over */
 	bool over;    /* the load is over */
@@ -35,6 +39,8 @@ struct vmemi_handler {
 	_Atomic uint32_t busy, loading, starving; /* atomic; held faults by what they wait for */
 	struct vmemi_lock lock;                   /* guards all below; held while serving */
 	uint32_t count;
+	uint32_t around_count;
+	struct vmemi_around around[BATCH]; /* neighbours to be brought, in between */
 	struct held held[VMEMI_HANDLER_HELD];
 };
 
@@ -80,23 +86,39 @@ static void stall(struct vmemi_handler *h, struct held *e)
 	if (e->why != HELD_FRAME) {
 		vmemi_tally(&e->region->counters.stalls, 1);
 		vmemi_tally(&h->host->stalls, 1);
+		atomic_fetch_add(&h->starving, 1); /* who comes next in this turn is behind it */
 	}
 	e->why = HELD_FRAME;
 }
 
-/* Serves @e once. True if it is over; else e->why says what it waits for. */
-static bool serve(struct vmemi_handler *h, struct held *e)
+/* Serves @e once; unless it is over then, e->why says what it waits for. @others_first: frames are for
+ * those that wait already. */
+static enum vmemi_served serve(struct vmemi_handler *h, struct held *e, bool others_first)
 {
-	switch (vmemi_serve(e->region, &e->fault)) {
-	case VMEMI_SERVED: answered(h, e); return true;
-	case VMEMI_POISONED: return true;
-	case VMEMI_LOADING: e->why = HELD_LOADING; return false;
-	case VMEMI_NO_FRAME: stall(h, e); return false;
+	enum vmemi_served served;
+
+	e->fault.own_frame = others_first && !e->fault.force;
+	e->fault.take_slow = atomic_load(&h->loading) < VMEMI_HANDLER_LOADS;
+	served = vmemi_serve(e->region, &e->fault);
+	switch (served) {
+	case VMEMI_SERVED: answered(h, e); break;
+	case VMEMI_POISONED: break;
+	case VMEMI_LOADING:
+		e->why = HELD_LOADING;
+		e->load_began_ns = h->host->k->clock_ns();
+		atomic_fetch_add(&h->loading, 1);
+		break;
+	case VMEMI_NO_FRAME: stall(h, e); break;
 	default:
 		if (e->why != HELD_FRAME)
 			e->why = HELD_BUSY;
-		return false;
 	}
+	return served;
+}
+
+static bool is_over(enum vmemi_served served)
+{
+	return served == VMEMI_SERVED || served == VMEMI_POISONED;
 }
 
 /* Without room to hold a fault its access is repeated, and comes again. */
@@ -109,19 +131,30 @@ static void send_back(struct held *e)
 /* A fault that comes in: served, or held back, or sent back. True if it was served. */
 static bool take_in(struct vmemi_handler *h, struct held *e)
 {
-	enum vmem_page_state state = vmemi_page_state(vmemi_region_word(e->region, e->fault.page));
-	bool in_place = state == VMEM_PAGE_RESIDENT || state == VMEM_PAGE_CLEAN;
-
 	if (h->count == VMEMI_HANDLER_HELD) {
 		send_back(e);
 		return false;
 	}
-	if (atomic_load(&h->starving) && !in_place && !e->fault.force)
-		stall(h, e); /* behind those that wait for a frame; it is tried in its turn */
-	else if (serve(h, e))
+	if (is_over(serve(h, e, atomic_load(&h->starving) > 0)))
 		return true;
 	h->held[h->count++] = *e;
 	return false;
+}
+
+/* The end of a slow load. True if the fault is over, too. */
+static bool end_load(struct vmemi_handler *h, struct held *e)
+{
+	enum vmemi_served served = vmemi_serve_loaded(e->region, &e->fault, e->error);
+
+	atomic_fetch_sub(&h->loading, 1);
+	if (!is_over(served)) { /* once more, from the beginning */
+		e->over = false;
+		e->why = HELD_BUSY;
+		return false;
+	}
+	if (!e->gave_up)
+		answered(h, e);
+	return true;
 }
 
 /* One turn over all that is held. True if something was answered. */
@@ -135,20 +168,12 @@ static bool retry(struct vmemi_handler *h)
 		bool over;
 
 		if (e->why == HELD_LOADING) {
-			over = e->over;
-			if (over &&
-			    vmemi_serve_loaded(e->region, &e->fault, e->error) == VMEMI_PUT_OFF) {
-				over = false;
-				e->over = false;
-				e->why = HELD_BUSY;
-			} else if (over && !e->gave_up) {
-				answered(h, e);
-			}
+			over = e->over && end_load(h, e);
 		} else {
-			/* In turn: who waits for a frame does not overtake, unless a frame is not
-			 * what its page needs, which vmemi_serve() alone can tell. */
-			over = no_frame && e->why == HELD_FRAME ? false : serve(h, e);
-			no_frame |= e->why == HELD_FRAME && !over;
+			enum vmemi_served served = serve(h, e, no_frame);
+
+			over = is_over(served);
+			no_frame |= served == VMEMI_NO_FRAME;
 		}
 		any |= over;
 		if (!over) {
@@ -165,8 +190,6 @@ static bool read_messages(struct vmemi_handler *h)
 {
 	const struct vmemi_uffd *u = &h->host->uffd[VMEM_FAULT_THREAD];
 	struct uffd_msg messages[BATCH];
-	struct held served[BATCH];
-	unsigned count = 0;
 	uint64_t now;
 	ssize_t bytes;
 
@@ -197,13 +220,27 @@ static bool read_messages(struct vmemi_handler *h)
 		e.fault.write = m->arg.pagefault.flags &
 				(UFFD_PAGEFAULT_FLAG_WP | UFFD_PAGEFAULT_FLAG_WRITE);
 		e.fault.demand = true;
-		e.fault.take_slow = true;
-		if (take_in(h, &e) && e.fault.kind == VMEMI_FAULT_MISSING)
-			served[count++] = e;
+		if (take_in(h, &e) && e.fault.kind == VMEMI_FAULT_MISSING &&
+		    h->around_count < BATCH &&
+		    vmemi_around_begin(&h->around[h->around_count], e.region, e.fault.page,
+				       e.fault.write))
+			h->around_count++;
 	}
-	for (unsigned i = 0; i < count; i++)
-		vmemi_serve_around(served[i].region, served[i].fault.page, served[i].fault.write);
 	return true;
+}
+
+/* Neighbours come when nobody waits; the latest first, as who goes on from there comes soonest. If faults
+ * come faster than that, the rest is left to the next turn, which those faults bring about. */
+static bool read_and_bring_around(struct vmemi_handler *h)
+{
+	unsigned reads = 0;
+
+	do {
+		reads += read_messages(h);
+		if (h->around_count && !vmemi_around_some(&h->around[h->around_count - 1]))
+			h->around_count--;
+	} while (h->around_count && reads < READS_PER_TURN);
+	return reads > 0;
 }
 
 /* Slow loads that are over, or that took too long. */
@@ -227,10 +264,8 @@ static void look_after_loads(struct vmemi_handler *h)
 			continue;
 		if (!now)
 			now = h->host->k->clock_ns();
-		if (now - e->arrived_ns < e->region->opts.fault_deadline_ms * 1000000)
-			continue;
-		e->gave_up = true;
-		vmemi_serve_give_up(e->region, &e->fault, -VMEM_EIO);
+		if (now - e->load_began_ns >= e->region->opts.fault_deadline_ms * 1000000)
+			e->gave_up = vmemi_serve_give_up(e->region, &e->fault, -VMEM_EIO);
 	}
 }
 
@@ -253,7 +288,6 @@ static void take_wanted(struct vmemi_handler *h)
 				e.arrived_ns = h->host->k->clock_ns();
 				e.fault.page = i * 64 + (uint64_t)__builtin_ctzll(bits);
 				e.fault.demand = true;
-				e.fault.take_slow = true;
 				e.fault.force = atomic_load(&r->restoring);
 				if (h->count < VMEMI_HANDLER_HELD)
 					take_in(h, &e);
@@ -264,16 +298,22 @@ static void take_wanted(struct vmemi_handler *h)
 	}
 }
 
+/* Others read it all the time, and it seldom changes. */
+static void note(_Atomic uint32_t *number, uint32_t value)
+{
+	if (atomic_load_explicit(number, memory_order_relaxed) != value)
+		atomic_store(number, value);
+}
+
 static void count_held(struct vmemi_handler *h)
 {
 	uint32_t n[HELD_LOADING + 1] = { 0 };
 
 	for (uint32_t i = 0; i < h->count; i++)
 		n[h->held[i].why]++;
-	atomic_store(&h->busy, n[HELD_BUSY]);
-	atomic_store(&h->starving, n[HELD_FRAME]);
-	atomic_store(&h->loading, n[HELD_LOADING]);
-	atomic_store(&h->host->put_off, h->count);
+	note(&h->busy, n[HELD_BUSY]);
+	note(&h->starving, n[HELD_FRAME]);
+	note(&h->host->put_off, h->count);
 }
 
 /* One turn. True if something was answered or came in. */
@@ -287,7 +327,7 @@ static bool turn(struct vmemi_handler *h)
 		any = retry(h);
 		count_held(h);
 	}
-	any |= read_messages(h);
+	any |= read_and_bring_around(h);
 	take_wanted(h);
 	count_held(h);
 	vmemi_unlock(&h->lock);
@@ -325,23 +365,29 @@ static void sleep_until_kicked(struct vmemi_handler *h)
 }
 
 /* Looking for the next fault instead of sleeping saves its thread a wake-up, and takes a core from the
- * guests: it is done only while faults come faster than the time that would be spent on it. */
+ * guests. Whether it pays is seen only by looking (the time between two faults holds the very wake-up
+ * that looking would save): after some looks in vain, one sleep in so many is put off by a look. */
 void vmemi_handler_run(struct vmemi_handler *h, _Atomic uint32_t *stop)
 {
 	const struct vmemi_kernel *k = h->host->k;
-	uint64_t last = k->clock_ns(), gap_ns = 0, now;
+	uint64_t last = k->clock_ns();
+	unsigned in_vain = 0, sleeps = 0;
+	bool woken = false;
 
 	while (!atomic_load(stop)) {
+		bool look = in_vain < LOOKS_IN_VAIN || sleeps % LOOK_EVERY == 0;
+
 		if (turn(h)) {
-			now = k->clock_ns();
-			gap_ns = (gap_ns * 7 +
-				  (now - last < 8 * h->spin_ns ? now - last : 8 * h->spin_ns)) /
-				 8;
-			last = now;
+			last = k->clock_ns();
+			in_vain = look && !woken ? 0 : in_vain;
+			woken = false;
 		} else if (atomic_load(&h->busy) && !atomic_load(&h->loading)) {
 			vmemi_relax(h->host->env); /* a page that is leaving: not for long */
-		} else if (gap_ns >= h->spin_ns || k->clock_ns() - last >= h->spin_ns) {
+		} else if (woken || !look || k->clock_ns() - last >= h->spin_ns) {
+			in_vain += look && !woken;
+			sleeps++;
 			sleep_until_kicked(h);
+			woken = true;
 		}
 	}
 }
@@ -361,6 +407,11 @@ bool vmemi_handler_forget(struct vmemi_handler *h, const struct vmem_region *r)
 		h->held[kept++] = *e;
 	}
 	h->count = kept;
+	kept = 0;
+	for (uint32_t i = 0; i < h->around_count; i++)
+		if (h->around[i].region != r)
+			h->around[kept++] = h->around[i];
+	h->around_count = kept;
 	count_held(h);
 	vmemi_unlock(&h->lock);
 	return loading;

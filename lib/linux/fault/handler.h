@@ -6,6 +6,8 @@
 #include "linux/fault/serve.h"
 
 #define VMEMI_HANDLER_HELD 1024 /* faults held back; more are left to fault again */
+/* Slow loads at a time: the other page buffers are for loads that are quick. */
+#define VMEMI_HANDLER_LOADS (VMEMI_BUFFERS * 3 / 4)
 
 struct vmemi_handler;
 

@@ -23,8 +23,11 @@ static int resolve(struct vmem_region *r, uint64_t page, bool write)
 					 state == VMEM_PAGE_SHARED
 				 ? VMEMI_FAULT_PROTECTED
 				 : VMEMI_FAULT_MISSING;
-		if (vmemi_serve_wait(r, &f) == VMEMI_POISONED)
-			return -VMEM_EIO;
+		switch (vmemi_serve_wait(r, &f)) {
+		case VMEMI_POISONED: return -VMEM_EIO;
+		case VMEMI_NO_FRAME: return -VMEM_ENOSPC;
+		default: break;
+		}
 	}
 }
 

@@ -5,6 +5,8 @@
 
 /* A page that is in place and still faults this often in a row has lost its mapping behind our back. */
 #define REDUNDANT_LIMIT 64
+#define WAIT_NS 10000000
+#define GIVE_UP_NS 1000000000
 
 static void heat_up(struct vmem_region *r, uint64_t page, enum vmem_page_state from)
 {
@@ -35,25 +37,35 @@ static void count_arrival(struct vmem_region *r, struct vmemi_fault *f, enum vme
 		vmemi_tally(&c->faults_staged, 1);
 }
 
-/* The claimed page's bytes are gone: the VMM is told, then the page is an error to touch. Where the
- * kernel cannot poison, whoever touches it waits for good: never zeros. @ret_ref: the ref is not
- * dropped but handed out. */
-static enum vmemi_served lose(struct vmem_region *r, uint64_t page, int error,
-			      vmem_store_ref *ret_ref)
+/* Makes the claimed page an error to touch; from when the claim has ended a discard may heal it. Where
+ * the kernel cannot do that, whoever touches it waits for good: never zeros. False: not now. */
+static bool poison(struct vmem_region *r, uint64_t page)
 {
-	uint64_t old;
+	int error;
 
+	if (!(r->host->features & VMEM_KERNEL_POISON))
+		return true;
+	error = vmemi_uffd_poison(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
+	return error != -VMEM_EAGAIN && error != -VMEM_ENOMEM;
+}
+
+/* Tells the VMM that a poisoned page is lost; then its claim is ended by LOSE. */
+static void tell_lost(struct vmem_region *r, uint64_t page, int error)
+{
 	vmemi_tally(&r->counters.lost, 1);
 	if (r->opts.on_lost)
 		r->opts.on_lost(r->opts.context, vmemi_region_gpa(r, page), error);
-	if (vmemi_region_step(r, page, VMEMI_PAGE_LOSE, 0, &old)) {
-		if (ret_ref)
-			*ret_ref = vmemi_page_ref(old);
-		else
-			vmemi_region_drop_ref(r, old);
+}
+
+/* The claimed page's bytes are gone; @old is its word before the claim. */
+static enum vmemi_served lose(struct vmem_region *r, struct vmemi_fault *f, uint64_t old, int error)
+{
+	if (!poison(r, f->page)) {
+		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
+		return VMEMI_PUT_OFF;
 	}
-	if (r->host->features & VMEM_KERNEL_POISON)
-		vmemi_uffd_poison(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
+	tell_lost(r, f->page, error);
+	vmemi_region_end(r, f->page, VMEMI_PAGE_LOSE, 0);
 	return VMEMI_POISONED;
 }
 
@@ -65,7 +77,7 @@ static enum vmemi_served failed(struct vmem_region *r, struct vmemi_fault *f, ui
 		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
 		return VMEMI_PUT_OFF;
 	}
-	return lose(r, f->page, error, NULL);
+	return lose(r, f, old, error);
 }
 
 /* Installs a page that was away from @src. A read of a stored page leaves it clean: protected, its ref
@@ -74,7 +86,7 @@ static enum vmemi_served install(struct vmem_region *r, struct vmemi_fault *f, u
 				 const void *src)
 {
 	bool clean = vmemi_page_ref(old) && !f->write && r->can_write_protect &&
-		     vmemi_region_prefers_clean(r);
+		     !atomic_load(&r->batching) && vmemi_region_prefers_clean(r);
 	unsigned char *dst = vmemi_region_page(r, f->page);
 	size_t done;
 	int error;
@@ -119,7 +131,7 @@ static enum vmemi_served bring_stored(struct vmem_region *r, struct vmemi_fault 
 		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
 		served = f->take_slow ? VMEMI_PUT_OFF : VMEMI_SLOW;
 	} else {
-		served = lose(r, f->page, error, NULL);
+		served = lose(r, f, old, error);
 	}
 	vmemi_host_buffer_return(r->host, buffer);
 	return served;
@@ -155,12 +167,16 @@ static enum vmemi_served bring(struct vmem_region *r, struct vmemi_fault *f, uin
 		floor = atomic_load(f->demand ? &frames->floor_bytes : &frames->reserve_bytes);
 	bool move = false;
 
-	if (!vmemi_frames_take(frames, 1, f->force ? 0 : f->demand ? floor : floor / 2)) {
+	if (f->own_frame || !vmemi_frames_take(frames, 1,
+					       f->force    ? 0
+					       : f->demand ? floor
+							   : floor / 2)) {
 		if (f->force || (f->demand && can_move_back(r, word))) {
 			move = !f->force;
 			vmemi_frames_force(frames, 1);
 		} else {
-			if (!atomic_load(&r->host->stuck)) /* else it looks by itself */
+			/* Who waits already has done it; and what is stuck looks by itself. */
+			if (!f->own_frame && !atomic_load(&r->host->stuck))
 				vmemi_host_kick_reclaim(r->host);
 			return VMEMI_NO_FRAME;
 		}
@@ -168,7 +184,7 @@ static enum vmemi_served bring(struct vmem_region *r, struct vmemi_fault *f, uin
 	if (vmemi_frames_free(frames) < atomic_load(&frames->reserve_bytes))
 		vmemi_host_kick_reclaim(r->host);
 	if (!vmemi_region_step(r, f->page, VMEMI_PAGE_FETCH, 0, &old)) {
-		atomic_fetch_sub(&frames->resident_pages, 1);
+		vmemi_frames_untake(frames, 1);
 		return VMEMI_PUT_OFF;
 	}
 	if (move && can_move_back(r, old))
@@ -178,7 +194,7 @@ static enum vmemi_served bring(struct vmem_region *r, struct vmemi_fault *f, uin
 	case VMEM_PAGE_STAGED:
 	case VMEM_PAGE_STORING: return install(r, f, old, vmemi_region_place(r, f->page));
 	case VMEM_PAGE_STORED: return bring_stored(r, f, old);
-	default: return lose(r, f->page, -VMEM_EIO, NULL);
+	default: return lose(r, f, old, -VMEM_EIO);
 	}
 }
 
@@ -224,7 +240,7 @@ static enum vmemi_served redundant(struct vmem_region *r, struct vmemi_fault *f)
 		return VMEMI_SERVED;
 	atomic_store(&r->redundant_streak, 0);
 	if (!vmemi_uffd_poison(r->uffd, address, VMEM_PAGE_SIZE))
-		return lose(r, f->page, -VMEM_EFAULT, NULL);
+		return lose(r, f, old, -VMEM_EFAULT);
 	vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
 	vmemi_uffd_wake(r->uffd, address, VMEM_PAGE_SIZE);
 	return VMEMI_SERVED;
@@ -242,9 +258,11 @@ enum vmemi_served vmemi_serve(struct vmem_region *r, struct vmemi_fault *f)
 		return f->kind == VMEMI_FAULT_PROTECTED ? unprotect(r, f) : redundant(r, f);
 	case VMEM_PAGE_ARRIVING: return VMEMI_PUT_OFF;
 	case VMEM_PAGE_POISONED:
-		if (f->kind == VMEMI_FAULT_MISSING && (r->host->features & VMEM_KERNEL_POISON))
-			vmemi_uffd_poison(r->uffd, vmemi_region_page(r, f->page), VMEM_PAGE_SIZE);
-		return VMEMI_POISONED; /* (the first attempt may have failed) */
+		/* Who found nothing there before it was poisoned, and came to wait only after that, has
+		 * not been woken; repeated, its access fails. */
+		if (r->host->features & VMEM_KERNEL_POISON)
+			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, f->page), VMEM_PAGE_SIZE);
+		return VMEMI_POISONED;
 	default:
 		if (leaving)
 			return VMEMI_PUT_OFF;
@@ -260,38 +278,67 @@ enum vmemi_served vmemi_serve(struct vmem_region *r, struct vmemi_fault *f)
 enum vmemi_served vmemi_serve_loaded(struct vmem_region *r, struct vmemi_fault *f, int error)
 {
 	enum vmemi_served served;
-	uint64_t old;
+	uint64_t ref = vmemi_page_ref(vmemi_region_word(r, f->page));
+	uint64_t old = vmemi_page_word(VMEM_PAGE_STORED, 0, ref);
 
 	if (f->late_ref) {
 		vmem_store_drop(r->host->store, r->vm, f->late_ref);
 		served = VMEMI_POISONED;
 	} else if (error) {
-		served = lose(r, f->page, error, NULL);
+		served = lose(r, f, old, error);
 	} else {
-		old = vmemi_page_ref(vmemi_region_word(r, f->page));
-		served = install(r, f, vmemi_page_word(VMEM_PAGE_STORED, 0, old), f->buffer);
+		served = install(r, f, old, f->buffer);
 	}
 	vmemi_host_buffer_return(r->host, f->buffer);
 	f->buffer = NULL;
 	return served;
 }
 
-void vmemi_serve_give_up(struct vmem_region *r, struct vmemi_fault *f, int error)
+bool vmemi_serve_give_up(struct vmem_region *r, struct vmemi_fault *f, int error)
 {
-	lose(r, f->page, error, &f->late_ref);
+	uint64_t old;
+
+	if (!poison(r, f->page))
+		return false;
+	tell_lost(r, f->page, error);
+	if (vmemi_region_step(r, f->page, VMEMI_PAGE_LOSE_LATE, 0, &old))
+		f->late_ref = vmemi_page_ref(old);
+	return true;
 }
 
-static void wait_for_frame(struct vmem_region *r, struct vmemi_fault *f, uint32_t sequence)
+bool vmemi_serve_wait_for_frame(struct vmemi_host *host, uint32_t sequence,
+				uint64_t *stuck_since_ns)
+{
+	bool (*make_room)(struct vmemi_host *) = atomic_load(&host->make_room);
+	uint64_t now = host->k->clock_ns();
+
+	if (!atomic_load(&host->stuck))
+		*stuck_since_ns = 0;
+	else if (!*stuck_since_ns)
+		*stuck_since_ns = now;
+	else if (now - *stuck_since_ns >= GIVE_UP_NS)
+		return false;
+	if (!make_room || !make_room(host))
+		vmemi_frames_wait(&host->frames, sequence, WAIT_NS);
+	return true;
+}
+
+/* The same for a fault, which is told to others. In a signal handler it can only wait for good. */
+static bool stall(struct vmem_region *r, struct vmemi_fault *f, uint32_t sequence,
+		  uint64_t *stuck_since_ns)
 {
 	struct vmemi_host *host = r->host;
-	bool (*make_room)(struct vmemi_host *) = atomic_load(&host->make_room);
 	uint64_t start = host->k->clock_ns(), waited;
+	bool go_on = true;
 
-	if (!f->may_reclaim || !make_room || !make_room(host))
-		vmemi_frames_wait(&host->frames, sequence, 10000000);
+	if (f->may_reclaim)
+		go_on = vmemi_serve_wait_for_frame(host, sequence, stuck_since_ns);
+	else
+		vmemi_frames_wait(&host->frames, sequence, WAIT_NS);
 	waited = host->k->clock_ns() - start;
 	vmemi_tally(&r->counters.stall_ns, waited);
 	vmemi_tally(&host->stall_ns, waited);
+	return go_on;
 }
 
 void vmemi_serve_want(struct vmem_region *r, uint64_t page)
@@ -316,6 +363,7 @@ static void wait_for_others(struct vmemi_host *host, const struct vmemi_fault *f
 enum vmemi_served vmemi_serve_wait(struct vmem_region *r, struct vmemi_fault *f)
 {
 	struct vmemi_host *host = r->host;
+	uint64_t stuck_since_ns = 0;
 	bool stalled = false;
 
 	for (;;) {
@@ -330,7 +378,8 @@ enum vmemi_served vmemi_serve_wait(struct vmem_region *r, struct vmemi_fault *f)
 				vmemi_tally(&host->stalls, 1);
 			}
 			stalled = true;
-			wait_for_frame(r, f, sequence);
+			if (!stall(r, f, sequence, &stuck_since_ns))
+				return VMEMI_NO_FRAME;
 			break;
 		case VMEMI_SLOW:
 			vmemi_serve_want(r, f->page);

@@ -23,8 +23,9 @@ struct vmemi_fault {
 	uint64_t page;
 	enum vmemi_fault_kind kind;
 	bool write;
-	bool demand; /* somebody waits for it: it counts as an access */
-	bool force;  /* take a frame even if the budget has none */
+	bool demand;    /* somebody waits for it: it counts as an access */
+	bool force;     /* take a frame even if the budget has none */
+	bool own_frame; /* others wait for frames: take none but its own, from staging */
 	bool may_reclaim; /* the caller may do the library's work where no thread does (not in a signal) */
 	bool take_slow; /* the caller can wait for a slow load: then these are set: */
 	/* holds the page when the load is over; give it to vmemi_serve_loaded() */
@@ -39,17 +40,34 @@ enum vmemi_served vmemi_serve(struct vmem_region *r, struct vmemi_fault *fault);
 enum vmemi_served vmemi_serve_loaded(struct vmem_region *r, struct vmemi_fault *fault, int error);
 
 /* Gives up a slow load that took too long: the page is poisoned now. Buffer and ref stay the store's
- * until the load is over, and vmemi_serve_loaded() is called for it all the same. */
-void vmemi_serve_give_up(struct vmem_region *r, struct vmemi_fault *fault, int error);
+ * until the load is over, and vmemi_serve_loaded() is called for it all the same. False: not now. */
+bool vmemi_serve_give_up(struct vmem_region *r, struct vmemi_fault *fault, int error);
 
 /* For callers that can do nothing but wait (SIGBUS, resolve, pin): serves until the page is there.
- * VMEMI_SERVED or VMEMI_POISONED. */
+ * VMEMI_SERVED, VMEMI_POISONED, or, to who may reclaim, VMEMI_NO_FRAME: there is none to be had. */
 enum vmemi_served vmemi_serve_wait(struct vmem_region *r, struct vmemi_fault *fault);
+
+/* Waits for a frame, which was not to be had since @sequence of host->frames was read. False: reclaim
+ * has been stuck for a second. @stuck_since_ns: the caller's for one page, 0 to begin with. */
+bool vmemi_serve_wait_for_frame(struct vmemi_host *host, uint32_t sequence,
+				uint64_t *stuck_since_ns);
 
 /* Asks the handler for a page whose load is slow. */
 void vmemi_serve_want(struct vmem_region *r, uint64_t page);
 
-/* Brings back the neighbours of a page that was just served, as many as have paid so far. */
-void vmemi_serve_around(struct vmem_region *r, uint64_t page, bool write);
+/* Neighbours of a page that was just served, to be brought back in pieces: see around.c. */
+struct vmemi_around {
+	struct vmem_region *region;
+	uint64_t page;         /* that was served */
+	uint64_t first, pages; /* the window around it */
+	uint64_t done;         /* of them */
+	bool write;            /* for writing */
+	bool zero;             /* untouched pages too */
+};
+
+/* False: none have paid so far. */
+bool vmemi_around_begin(struct vmemi_around *a, struct vmem_region *r, uint64_t page, bool write);
+/* Brings a few of them. False: that was all. */
+bool vmemi_around_some(struct vmemi_around *a);
 
 #endif

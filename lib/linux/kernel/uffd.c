@@ -123,7 +123,6 @@ static bool go_on(int r, int64_t moved, size_t *done, unsigned *again)
 int vmemi_uffd_copy(const struct vmemi_uffd *u, void *dst, const void *src, size_t bytes, bool wp,
 		    size_t *ret_done)
 {
-	/* Where faults are signals nobody waits. */
 	uint64_t dont_wake =
 		u->features & VMEMI_UFFD_FEATURE_SIGBUS ? UFFDIO_COPY_MODE_DONTWAKE : 0u;
 	unsigned again = 0;
@@ -217,6 +216,8 @@ int vmemi_uffd_wake(const struct vmemi_uffd *u, void *start, size_t bytes)
 {
 	struct uffdio_range range = { (uintptr_t)start, bytes };
 
+	if (u->features & VMEMI_UFFD_FEATURE_SIGBUS) /* nobody waits */
+		return 0;
 	return u->k->ioctl(u->fd, UFFDIO_WAKE, &range);
 }
 

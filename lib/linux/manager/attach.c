@@ -58,7 +58,7 @@ static void free_tables(struct vmem_region *r)
 	vmemi_free(a, r->words, r->pages * sizeof(uint64_t), 64);
 	vmemi_free(a, (void *)r->heat, r->pages, 64);
 	vmemi_free(a, r->pins, r->pages * sizeof(uint16_t), 64);
-	vmemi_free(a, r->to_free, bitmap, 64);
+	vmemi_page_set_destroy(&r->waste, a);
 	vmemi_free(a, r->wanted, bitmap, 64);
 	vmemi_free(a, r, sizeof(*r), 64);
 }
@@ -79,9 +79,9 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	r->words = vmemi_zalloc(a, r->pages * sizeof(uint64_t), 64);
 	r->heat = vmemi_zalloc(a, r->pages, 64);
 	r->pins = vmemi_zalloc(a, r->pages * sizeof(uint16_t), 64);
-	r->to_free = vmemi_zalloc(a, bitmap, 64);
 	r->wanted = vmemi_zalloc(a, bitmap, 64);
-	if (!r->words || !r->heat || !r->pins || !r->to_free || !r->wanted ||
+	if (!r->words || !r->heat || !r->pins || !r->wanted ||
+	    vmemi_page_set_init(&r->waste, a, r->pages) ||
 	    vmemi_lock_init(&r->pin_lock, m->host.env)) {
 		free_tables(r);
 		return NULL;
@@ -89,12 +89,29 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	return r;
 }
 
-/* Keeps children and dumps from the memory, and huge pages from forming in it. Advice. */
-static void advise(struct vmemi_host *host, void *memory, uint64_t bytes)
+/* Keeps children and KSM from the memory, without which it cannot be paged: a page that was shared with a
+ * child cannot be moved, and one that was merged is written without a fault. Dumps and huge pages only
+ * cost. 0, -VMEM_ENOMEM, -VMEM_EIO. */
+static int advise(struct vmemi_host *host, void *memory, uint64_t bytes)
 {
-	host->k->madvise(memory, bytes, MADV_DONTFORK);
+	int error = host->k->madvise(memory, bytes, MADV_DONTFORK);
+
+	if (!error) {
+		error = host->k->madvise(memory, bytes, MADV_UNMERGEABLE);
+		if (error == -VMEM_EINVAL) /* a kernel without KSM */
+			error = 0;
+	}
 	host->k->madvise(memory, bytes, MADV_DONTDUMP);
 	host->k->madvise(memory, bytes, MADV_NOHUGEPAGE);
+	if (error == -VMEM_EAGAIN || error == -VMEM_ENOMEM)
+		return -VMEM_ENOMEM;
+	return error ? -VMEM_EIO : 0;
+}
+
+static void give_to_children(struct vmem_region *r)
+{
+	if (!r->was_kept_from_children)
+		r->host->k->madvise(r->base, r->opts.bytes, MADV_DOFORK);
 }
 
 /* What is there already is resident. /proc/self/pagemap: one word a page, bit 63 present, 62 swapped. */
@@ -123,8 +140,8 @@ static int count_present(struct vmem_region *r)
 		}
 	}
 	k->close(fd);
-	atomic_store(&r->count[VMEM_PAGE_ABSENT], (int64_t)(r->pages - present));
-	atomic_store(&r->count[VMEM_PAGE_RESIDENT], (int64_t)present);
+	atomic_store(&r->counts[0].state[VMEM_PAGE_ABSENT], (int64_t)(r->pages - present));
+	atomic_store(&r->counts[0].state[VMEM_PAGE_RESIDENT], (int64_t)present);
 	atomic_fetch_add(&r->host->frames.resident_pages, (int64_t)present);
 	return 0;
 }
@@ -139,7 +156,9 @@ static int map_staging(struct vmem_region *r)
 	if (host->k->mmap(&memory, r->opts.bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE))
 		return -VMEM_ENOMEM;
 	r->staging = memory;
-	advise(host, memory, r->opts.bytes);
+	error = advise(host, memory, r->opts.bytes);
+	if (error)
+		return error;
 	error = vmemi_uffd_register(&host->staging, memory, r->opts.bytes, false, &ioctls);
 	if (error)
 		return error == -VMEM_ENOMEM ? error : -VMEM_EIO;
@@ -167,15 +186,14 @@ static int register_guest(struct vmem_region *r)
 static void unmap(struct vmem_region *r)
 {
 	struct vmemi_host *host = r->host;
-	int64_t pages = atomic_load(&r->count[VMEM_PAGE_RESIDENT]) +
-			atomic_load(&r->count[VMEM_PAGE_CLEAN]) +
-			atomic_load(&r->count[VMEM_PAGE_SHARED]) +
-			atomic_load(&r->count[VMEM_PAGE_ARRIVING]);
+	uint64_t pages =
+		vmemi_region_count(r, VMEM_PAGE_RESIDENT) + vmemi_region_count(r, VMEM_PAGE_CLEAN) +
+		vmemi_region_count(r, VMEM_PAGE_SHARED) + vmemi_region_count(r, VMEM_PAGE_ARRIVING);
 
 	if (r->staging)
 		host->k->munmap(r->staging, r->opts.bytes);
-	atomic_fetch_sub(&host->frames.resident_pages, pages);
-	atomic_fetch_sub(&host->frames.staging_pages, atomic_load(&r->copies));
+	atomic_fetch_sub(&host->frames.resident_pages, (int64_t)pages);
+	atomic_fetch_sub(&host->frames.staging_pages, (int64_t)vmemi_region_copies(r));
 }
 
 static int add_vm(struct vmem_region *r)
@@ -202,7 +220,7 @@ static bool vm_is_used(const struct vmem_manager *m, uint32_t vm)
 
 /* Everything after the checks; on error nothing is left. */
 static int attach(struct vmem_manager *m, const struct vmem_region_opts *o, uint32_t slot,
-		  struct vmem_region **ret_region)
+		  const struct vmemi_memory_kind *kind, struct vmem_region **ret_region)
 {
 	struct vmem_region *r = new_tables(m, o);
 	int error;
@@ -210,13 +228,15 @@ static int attach(struct vmem_manager *m, const struct vmem_region_opts *o, uint
 	if (!r)
 		return -VMEM_ENOMEM;
 	r->slot = slot;
+	r->was_kept_from_children = kind->kept_from_children;
 	error = add_vm(r);
 	if (error) {
 		free_tables(r);
 		return error;
 	}
-	advise(&m->host, r->base, o->bytes);
-	error = map_staging(r);
+	error = advise(&m->host, r->base, o->bytes);
+	if (!error)
+		error = map_staging(r);
 	if (!error)
 		error = register_guest(r);
 	if (!error) {
@@ -226,6 +246,7 @@ static int attach(struct vmem_manager *m, const struct vmem_region_opts *o, uint
 	}
 	if (error) {
 		unmap(r);
+		give_to_children(r);
 		if (!o->same_vm_as)
 			vmem_store_drop_vm(m->host.store, r->vm);
 		free_tables(r);
@@ -242,7 +263,7 @@ int vmem_region_attach(vmem_region **ret_region, vmem_manager *manager,
 		       const struct vmem_region_opts *opts)
 {
 	struct vmem_region_opts o;
-	bool foreign = false;
+	struct vmemi_memory_kind kind;
 	uint32_t slot = 0;
 	int error;
 
@@ -251,14 +272,16 @@ int vmem_region_attach(vmem_region **ret_region, vmem_manager *manager,
 	error = vmemi_opts_take(&o, sizeof(o), opts);
 	if (!error)
 		error = o.hva ? check_opts(&o) : -VMEM_EINVAL;
+	if (!error && o.same_vm_as && o.same_vm_as->host != &manager->host)
+		error = -VMEM_EINVAL;
 	if (error)
 		return error;
 	vmemi_lock(&manager->attach_lock);
 	error = find_slot(manager, &o, &slot);
-	if (!error && *vmemi_memory_why(manager->host.k, o.hva, o.bytes, &foreign))
-		error = foreign ? -VMEM_EBUSY : -VMEM_ENOTSUP;
+	if (!error && *vmemi_memory_why(manager->host.k, o.hva, o.bytes, &kind))
+		error = kind.foreign ? -VMEM_EBUSY : -VMEM_ENOTSUP;
 	if (!error)
-		error = attach(manager, &o, slot, ret_region);
+		error = attach(manager, &o, slot, &kind, ret_region);
 	vmemi_unlock(&manager->attach_lock);
 	return error;
 }
@@ -356,10 +379,14 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	} else if (!unmapped) {
 		if (how == VMEM_DETACH_DISCARD)
 			k->madvise(r->base, r->opts.bytes, MADV_DONTNEED);
+		else
+			give_to_children(r);
 		vmemi_uffd_unregister(r->uffd, r->base, r->opts.bytes);
 	}
 	unmap(r);
-	if (!vm_is_used(m, r->vm))
+	if (vm_is_used(m, r->vm))
+		vmemi_region_drop_all(r);
+	else
 		vmem_store_drop_vm(m->host.store, r->vm);
 	free_tables(r);
 	return 0;

@@ -9,19 +9,33 @@
 #define HUNGRY_MS 10 /* between two rounds that find nothing */
 #define STUCK_AFTER_NS 100000000
 
-static void tell_stuck(struct vmem_manager *m, bool stuck)
+static void set_stuck(struct vmem_manager *m, bool stuck)
+{
+	if (!stuck)
+		atomic_store(&m->nothing_since_ns, 0);
+	if (atomic_exchange(&m->host.stuck, stuck) != stuck && stuck)
+		vmemi_tally(&m->stuck, 1);
+}
+
+/* Tells the VMM what set_stuck() noted, without the lock of reclaim: it may change the budget from there.
+ * One at a time, and never inside itself; what changes meanwhile is told by who is at it. */
+static void tell(struct vmem_manager *m)
 {
 	struct vmemi_frames *f = &m->host.frames;
 
-	if (!stuck)
-		atomic_store(&m->nothing_since_ns, 0);
-	if (atomic_exchange(&m->host.stuck, stuck) == stuck)
-		return;
-	if (stuck)
-		vmemi_tally(&m->stuck, 1);
-	if (m->opts.on_event)
-		m->opts.on_event(m->opts.context, stuck ? VMEM_MANAGER_STUCK : VMEM_MANAGER_UNSTUCK,
-				 vmemi_frames_used(f), atomic_load(&f->budget_bytes));
+	while (m->opts.on_event && !atomic_exchange(&m->telling, 1)) {
+		uint32_t stuck = atomic_load(&m->host.stuck);
+		bool news = stuck != m->told_stuck;
+
+		m->told_stuck = stuck;
+		if (news)
+			m->opts.on_event(m->opts.context,
+					 stuck ? VMEM_MANAGER_STUCK : VMEM_MANAGER_UNSTUCK,
+					 vmemi_frames_used(f), atomic_load(&f->budget_bytes));
+		atomic_store(&m->telling, 0);
+		if (atomic_load(&m->host.stuck) == stuck)
+			break;
+	}
 }
 
 /* A round without a victim is nothing to tell: hot pages cool, saves end. A tenth of a second is. */
@@ -32,7 +46,7 @@ static void found_nothing(struct vmem_manager *m)
 	if (!since)
 		atomic_store(&m->nothing_since_ns, now);
 	else if (now - since >= STUCK_AFTER_NS)
-		tell_stuck(m, true);
+		set_stuck(m, true);
 }
 
 /* One piece; the caller has entered reclaim. */
@@ -51,27 +65,28 @@ static bool reclaim_piece(struct vmem_manager *m, uint64_t max_pages)
 	    vmemi_frames_free(f) <= atomic_load(&f->floor_bytes) + VMEM_PAGE_SIZE)
 		found_nothing(m);
 	else
-		tell_stuck(m, false);
+		set_stuck(m, false);
 	return progress && vmemi_frames_free(f) < reserve;
 }
 
-bool vmemi_manager_reclaim(struct vmem_manager *m, uint64_t max_pages)
+/* The same for who may not wait. False if somebody else is at it. */
+static bool try_piece(struct vmem_manager *m, uint64_t max_pages, bool *ret_more)
 {
-	bool more;
-
 	if (!vmemi_reclaim_try(m->reclaim))
-		return true; /* somebody is at it */
-	more = reclaim_piece(m, max_pages);
+		return false;
+	*ret_more = reclaim_piece(m, max_pages);
 	vmemi_reclaim_leave(m->reclaim);
-	return more;
+	tell(m);
+	return true;
 }
 
 bool vmemi_manager_make_room(struct vmemi_host *host)
 {
 	struct vmemi_frames *f = &host->frames;
 	uint64_t before = vmemi_frames_free(f);
+	bool more;
 
-	vmemi_manager_reclaim((struct vmem_manager *)host, PIECE_PAGES);
+	try_piece((struct vmem_manager *)host, PIECE_PAGES, &more);
 	return vmemi_frames_free(f) > before;
 }
 
@@ -103,8 +118,13 @@ static void *reclaim_loop(void *context)
 
 	while (!atomic_load(&m->stop_reclaim)) {
 		struct pollfd fd = { .fd = host->reclaim_fd, .events = POLLIN };
+		bool more;
 
-		if (vmemi_manager_reclaim(m, PIECE_PAGES))
+		vmemi_reclaim_enter(m->reclaim);
+		more = reclaim_piece(m, PIECE_PAGES);
+		vmemi_reclaim_leave(m->reclaim);
+		tell(m);
+		if (more)
 			continue;
 		if (host->k->poll(&fd, 1, atomic_load(&m->nothing_since_ns) ? HUNGRY_MS : IDLE_MS) >
 		    0)
@@ -177,7 +197,7 @@ int vmem_manager_fd(vmem_manager *manager)
 int vmem_manager_step(vmem_manager *manager, uint32_t reclaim_us, uint32_t *ret_next_ms)
 {
 	struct vmemi_host *host;
-	bool held, more;
+	bool held, more = false;
 
 	if (!manager)
 		return -VMEM_EINVAL;
@@ -188,8 +208,8 @@ int vmem_manager_step(vmem_manager *manager, uint32_t reclaim_us, uint32_t *ret_
 	if (reclaim_us)
 		clear(host->k, host->reclaim_fd);
 	vmemi_handler_step(manager->handler);
-	more = reclaim_us && vmemi_manager_reclaim(manager, (uint64_t)reclaim_us * PAGES_PER_US);
-	held = vmemi_handler_step(manager->handler) != 0;
+	held = reclaim_us && !try_piece(manager, (uint64_t)reclaim_us * PAGES_PER_US, &more);
+	held |= vmemi_handler_step(manager->handler) != 0;
 	if (ret_next_ms)
 		*ret_next_ms = more ? 0 : held ? 1 : IDLE_MS;
 	return more;

@@ -12,8 +12,9 @@
 #define BUDGET_MIN (4 * MIB)
 /* A page that does not shrink by an eighth is not worth its way back. */
 #define OBJECT_MAX 3584
-/* What reclaim needs while it makes room: a segment, and the copies of a scattered batch. */
-#define FLOOR_MIN (VMEM_POOL_SEGMENT_BYTES + (uint64_t)VMEMI_SCATTER_BATCH * VMEM_PAGE_SIZE)
+/* What reclaim needs while it makes room: a segment with the two that the pool keeps spare, and the copies
+ * of a scattered batch. */
+#define FLOOR_MIN (3 * VMEM_POOL_SEGMENT_BYTES + (uint64_t)VMEMI_SCATTER_BATCH * VMEM_PAGE_SIZE)
 
 static int take_opts(struct vmem_manager_opts *o, const struct vmem_manager_opts *opts)
 {
@@ -51,7 +52,8 @@ static void set_marks(struct vmem_manager *m, uint64_t budget)
 	}
 	if (!reserve)
 		reserve = clamp(budget / 64, MIB, 64 * MIB);
-	reserve = clamp(reserve, 3 * FLOOR_MIN / 2, budget / 3);
+	reserve = budget / 3 < 3 * FLOOR_MIN / 2 ? budget / 3
+						 : clamp(reserve, 3 * FLOOR_MIN / 2, budget / 3);
 	if (!staging)
 		staging = budget / 16;
 	atomic_store(&f->budget_bytes, budget);
@@ -134,7 +136,7 @@ static void close_fd(const struct vmemi_kernel *k, int fd)
 /* Frees what there is of a manager, in the reverse order of making it. */
 static void destroy(struct vmem_manager *m)
 {
-	const struct vmem_allocator *inner = m->host.metadata.inner;
+	const struct vmem_allocator inner = m->host.metadata.inner;
 	const struct vmemi_kernel *k = m->host.k;
 
 	close_fd(k, m->epoll);
@@ -149,7 +151,7 @@ static void destroy(struct vmem_manager *m)
 	vmemi_uffd_close(&m->host.staging);
 	vmemi_uffd_close(&m->host.uffd[VMEM_FAULT_SIGBUS]);
 	vmemi_uffd_close(&m->host.uffd[VMEM_FAULT_THREAD]);
-	vmemi_free(inner, m, sizeof(*m), _Alignof(struct vmem_manager));
+	vmemi_free(&inner, m, sizeof(*m), _Alignof(struct vmem_manager));
 }
 
 static int make_parts(struct vmem_manager *m)
@@ -183,7 +185,7 @@ static int make_parts(struct vmem_manager *m)
 int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manager_opts *opts,
 		      const struct vmemi_kernel *k)
 {
-	const struct vmem_allocator *allocator;
+	struct vmem_allocator allocator;
 	struct vmem_manager_opts o;
 	struct vmem_manager *m;
 	int error;
@@ -193,16 +195,15 @@ int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manag
 	error = take_opts(&o, opts);
 	if (error)
 		return error;
-	allocator = o.allocator;
-	error = vmemi_alloc_resolve(&allocator);
+	error = vmemi_alloc_take(&allocator, o.allocator);
 	if (error)
 		return error;
 	if (k->page_size() != VMEM_PAGE_SIZE)
 		return -VMEM_ENOTSUP;
-	m = vmemi_zalloc(allocator, sizeof(*m), _Alignof(struct vmem_manager));
+	m = vmemi_zalloc(&allocator, sizeof(*m), _Alignof(struct vmem_manager));
 	if (!m)
 		return -VMEM_ENOMEM;
-	vmemi_counting_init(&m->host.metadata, allocator);
+	vmemi_counting_init(&m->host.metadata, &allocator);
 	vmemi_segments_init(&m->host.segments, &m->host);
 	m->opts = o;
 	m->host.k = k;

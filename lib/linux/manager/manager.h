@@ -23,14 +23,13 @@ struct vmem_manager {
 	/* atomic; reclaim finds nothing since then; 0: it does */
 	_Atomic uint64_t nothing_since_ns;
 	_Atomic uint64_t reclaim_ns, reclaim_rounds, stuck; /* atomic; counters */
+	_Atomic uint32_t telling;                           /* atomic; on_event runs */
+	uint32_t told_stuck;                                /* telling; what on_event was told */
 };
 
 /* A manager over another table of system calls. For tests. */
 int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manager_opts *opts,
 		      const struct vmemi_kernel *k);
-
-/* One piece of reclaim work, if there is any to do. True if there is more. */
-bool vmemi_manager_reclaim(struct vmem_manager *m, uint64_t max_pages);
 
 /* Makes room for who waits and finds no reclaim thread. */
 bool vmemi_manager_make_room(struct vmemi_host *host);
@@ -40,8 +39,13 @@ bool vmemi_manager_serve_faults(struct vmemi_host *host);
 /* The pool's segments: mapped memory, counted, refused above the budget. */
 void vmemi_segments_init(struct vmem_allocator *a, struct vmemi_host *host);
 
-/* Why [hva, hva + bytes) cannot be attached, or "" if it can. @ret_foreign: because of a userfaultfd. */
+struct vmemi_memory_kind {
+	bool foreign;            /* some of it has a userfaultfd */
+	bool kept_from_children; /* some of it is MADV_DONTFORK */
+};
+
+/* Why [hva, hva + bytes) cannot be attached, or "" if it can. */
 const char *vmemi_memory_why(const struct vmemi_kernel *k, const void *hva, uint64_t bytes,
-			     bool *ret_foreign);
+			     struct vmemi_memory_kind *ret_kind);
 
 #endif

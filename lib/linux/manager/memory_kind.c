@@ -49,8 +49,9 @@ static const char *judge_mapping(const char *permissions, uint64_t inode)
 	return "";
 }
 
-static const char *judge_flags(const char *flags, bool *ret_foreign)
+static const char *judge_flags(const char *flags, struct vmemi_memory_kind *kind)
 {
+	kind->kept_from_children |= strstr(flags, " dc") != NULL;
 	if (strstr(flags, " ht"))
 		return "hugetlbfs memory";
 	if (strstr(flags, " lo"))
@@ -58,14 +59,14 @@ static const char *judge_flags(const char *flags, bool *ret_foreign)
 	if (strstr(flags, " io") || strstr(flags, " pf"))
 		return "device memory";
 	if (strstr(flags, " um") || strstr(flags, " uw") || strstr(flags, " ui")) {
-		*ret_foreign = true;
+		kind->foreign = true;
 		return "memory registered with another userfaultfd";
 	}
 	return "";
 }
 
 const char *vmemi_memory_why(const struct vmemi_kernel *k, const void *hva, uint64_t bytes,
-			     bool *ret_foreign)
+			     struct vmemi_memory_kind *ret_kind)
 {
 	uint64_t at = (uintptr_t)hva, end = at + bytes;
 	unsigned long long start, stop, inode;
@@ -74,7 +75,7 @@ const char *vmemi_memory_why(const struct vmemi_kernel *k, const void *hva, uint
 	char line[512], permissions[8];
 	bool inside = false;
 
-	*ret_foreign = false;
+	*ret_kind = (struct vmemi_memory_kind){ 0 };
 	in.fd = k->open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
 	if (in.fd < 0)
 		return "memory of unknown kind (/proc/self/smaps cannot be read)";
@@ -91,7 +92,7 @@ const char *vmemi_memory_why(const struct vmemi_kernel *k, const void *hva, uint
 			at = stop;
 			why = judge_mapping(permissions, inode);
 		} else if (inside && !strncmp(line, "VmFlags:", 8)) {
-			why = judge_flags(line, ret_foreign);
+			why = judge_flags(line, ret_kind);
 		}
 	}
 	k->close(in.fd);
@@ -102,9 +103,9 @@ const char *vmemi_memory_why(const struct vmemi_kernel *k, const void *hva, uint
 
 const char *vmem_region_why(const void *hva, uint64_t bytes)
 {
-	bool foreign;
+	struct vmemi_memory_kind kind;
 
 	if ((uintptr_t)hva % VMEM_PAGE_SIZE || bytes % VMEM_PAGE_SIZE || !bytes)
 		return "memory that is not aligned to pages";
-	return vmemi_memory_why(&vmemi_kernel_linux, hva, bytes, &foreign);
+	return vmemi_memory_why(&vmemi_kernel_linux, hva, bytes, &kind);
 }

@@ -16,7 +16,7 @@ int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *met
 	struct vmem_region_metrics m = {
 		.size = sizeof(m),
 		.bytes = region->opts.bytes,
-		.pinned_pages = gauge(&region->pinned),
+		.pinned_pages = vmemi_region_pinned(region),
 		.faults_zero = c->faults_zero,
 		.faults_staged = c->faults_staged,
 		.faults_stored = c->faults_stored,
@@ -38,10 +38,10 @@ int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *met
 		.rejected = c->rejected,
 		.discarded = c->discarded,
 	};
-	uint64_t copies = gauge(&region->copies);
+	uint64_t copies = vmemi_region_copies(region);
 
 	for (unsigned s = 0; s < VMEM_PAGE_STATES; s++)
-		m.pages[s] = gauge(&region->count[s]);
+		m.pages[s] = vmemi_region_count(region, (enum vmem_page_state)s);
 	m.faults = m.faults_zero + m.faults_staged + m.faults_stored + m.faults_write +
 		   m.faults_redundant;
 	m.staging_copies = m.pages[VMEM_PAGE_STAGED] + m.pages[VMEM_PAGE_STORING];

@@ -23,7 +23,8 @@ int vmem_region_stage(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 		uint64_t n = count - done < PIECE ? count - done : PIECE;
 
 		vmemi_reclaim_enter(rc);
-		vmemi_staging_free(rc, region); /* a page whose copy is still there cannot leave */
+		/* A page whose copy is still there cannot leave. */
+		vmemi_tidy(rc, region, first + done, n);
 		taken += vmemi_take_range(rc, region, first + done, n, UINT8_MAX);
 		vmemi_reclaim_leave(rc);
 	}
@@ -47,7 +48,11 @@ int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, uint32_t 
 			return -VMEM_ERANGE;
 	}
 	vmemi_reclaim_enter(rc);
-	vmemi_staging_free(rc, region);
+	if (count) {
+		vmemi_region_span(region, gpas[0], gpas[count - 1] - gpas[0] + VMEM_PAGE_SIZE,
+				  false, &page, &n);
+		vmemi_tidy(rc, region, page, n);
+	}
 	for (uint32_t i = 0; i < count;) {
 		uint32_t run = 1;
 

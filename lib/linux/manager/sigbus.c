@@ -39,6 +39,7 @@ int vmem_fault_sigbus(vmem_manager *manager, const void *address, const void *uc
 	struct vmemi_host *host = &manager->host;
 	struct vmem_region *r = vmemi_host_find(host, address);
 	struct vmemi_fault f = { .demand = true, .write = was_write(ucontext) };
+	struct vmemi_around around;
 	int keep_errno = errno;
 	uint64_t start, word;
 	bool ok, sampled;
@@ -48,7 +49,7 @@ int vmem_fault_sigbus(vmem_manager *manager, const void *address, const void *uc
 	f.page = (uint64_t)((const unsigned char *)address - r->base) / VMEM_PAGE_SIZE;
 	word = vmemi_region_word(r, f.page);
 	if (r->opts.fault_way != VMEM_FAULT_SIGBUS) {
-		/* Who finds a mapping lost has to poison the page before it can be booked. */
+		/* A page is poisoned before that is booked. */
 		for (; vmemi_page_state(word) == VMEM_PAGE_ARRIVING;
 		     word = vmemi_region_word(r, f.page))
 			vmemi_relax(host->env);
@@ -67,8 +68,9 @@ int vmem_fault_sigbus(vmem_manager *manager, const void *address, const void *uc
 	f.kind = in_place(word) && (f.write || !ucontext) ? VMEMI_FAULT_PROTECTED
 							  : VMEMI_FAULT_MISSING;
 	ok = vmemi_serve_wait(r, &f) == VMEMI_SERVED;
-	if (ok && f.kind == VMEMI_FAULT_MISSING)
-		vmemi_serve_around(r, f.page, f.write);
+	if (ok && f.kind == VMEMI_FAULT_MISSING && vmemi_around_begin(&around, r, f.page, f.write))
+		while (vmemi_around_some(&around))
+			;
 	if (sampled)
 		vmemi_latency_add(&r->latency, host->k->clock_ns() - start);
 	errno = keep_errno;

@@ -2,7 +2,9 @@
 /* The reclaim loop's round: see reclaim.h. */
 #include "linux/reclaim/reclaim.h"
 #include "base/mem.h"
+#include <limits.h>
 
+#define WAIT_NS 1000000000
 #define STORE_WORK_NS 1000000
 #define SETTLE_LEAST 16
 /* Sweeps without a victim before hot pages are taken too. */
@@ -30,34 +32,34 @@ void vmemi_reclaim_free(struct vmemi_reclaim *rc)
 
 bool vmemi_reclaim_try(struct vmemi_reclaim *rc)
 {
-	return !atomic_exchange(&rc->busy, 1);
+	uint32_t ticket = atomic_load(&rc->serving);
+
+	return atomic_compare_exchange_strong(&rc->next_ticket, &ticket, ticket + 1);
 }
 
 void vmemi_reclaim_enter(struct vmemi_reclaim *rc)
 {
-	while (!vmemi_reclaim_try(rc))
-		vmemi_relax(rc->host->env);
+	uint32_t ticket = atomic_fetch_add(&rc->next_ticket, 1), serving;
+
+	while ((serving = atomic_load(&rc->serving)) != ticket)
+		rc->host->k->futex_wait(&rc->serving, serving, WAIT_NS);
 }
 
 void vmemi_reclaim_leave(struct vmemi_reclaim *rc)
 {
-	atomic_store(&rc->busy, 0);
+	uint32_t serving = atomic_fetch_add(&rc->serving, 1) + 1;
+
+	if (atomic_load(&rc->next_ticket) != serving)
+		rc->host->k->futex_wake(&rc->serving, INT_MAX); /* only one of them has its turn */
 }
 
 struct totals {
 	uint64_t resident, staged;
 };
 
-static uint64_t in_state(const struct vmem_region *r, enum vmem_page_state state)
-{
-	int64_t n = atomic_load_explicit(&r->count[state], memory_order_relaxed);
-
-	return n > 0 ? (uint64_t)n : 0;
-}
-
 static uint64_t in_place(const struct vmem_region *r)
 {
-	return in_state(r, VMEM_PAGE_RESIDENT) + in_state(r, VMEM_PAGE_CLEAN);
+	return vmemi_region_count(r, VMEM_PAGE_RESIDENT) + vmemi_region_count(r, VMEM_PAGE_CLEAN);
 }
 
 static struct totals sum(const struct vmemi_host *host)
@@ -71,7 +73,7 @@ static struct totals sum(const struct vmemi_host *host)
 		if (!r)
 			continue;
 		t.resident += in_place(r);
-		t.staged += in_state(r, VMEM_PAGE_STAGED);
+		t.staged += vmemi_region_count(r, VMEM_PAGE_STAGED);
 	}
 	return t;
 }
@@ -111,8 +113,9 @@ static struct vmemi_settled settle(struct vmemi_reclaim *rc, uint64_t want)
 
 		if (!r)
 			continue;
-		one = vmemi_settle(r, share(want, in_state(r, VMEM_PAGE_STAGED), t.staged));
-		vmemi_staging_free(rc, r);
+		one = vmemi_settle(r,
+				   share(want, vmemi_region_count(r, VMEM_PAGE_STAGED), t.staged));
+		vmemi_tidy(rc, r, 0, r->pages);
 		all.saved += one.saved;
 		all.refused += one.refused;
 		all.full = one.full;
@@ -120,7 +123,7 @@ static struct vmemi_settled settle(struct vmemi_reclaim *rc, uint64_t want)
 	return all;
 }
 
-static uint64_t free_copies(struct vmemi_reclaim *rc)
+static uint64_t tidy(struct vmemi_reclaim *rc)
 {
 	uint32_t slots = atomic_load(&rc->host->region_slots);
 	uint64_t freed = 0;
@@ -128,8 +131,8 @@ static uint64_t free_copies(struct vmemi_reclaim *rc)
 	for (uint32_t i = 0; i < slots; i++) {
 		struct vmem_region *r = atomic_load(&rc->host->regions[i]);
 
-		if (r && atomic_load(&r->copies))
-			freed += vmemi_staging_free(rc, r);
+		if (r)
+			freed += vmemi_tidy(rc, r, 0, r->pages);
 	}
 	return freed;
 }
@@ -153,12 +156,24 @@ static bool is_urgent(const struct vmemi_host *host, uint64_t target)
 	return vmemi_frames_free(&host->frames) < target / 3;
 }
 
+/* The store's background part: compaction above all, in small pieces while faults may wait for us.
+ * Returns the frames that it gave back. */
+static uint64_t store_work(struct vmemi_reclaim *rc, uint64_t target)
+{
+	struct vmemi_host *host = rc->host;
+	uint64_t before = atomic_load(&host->frames.segment_bytes), after;
+
+	vmem_store_work(host->store, is_urgent(host, target) ? 0 : STORE_WORK_NS,
+			host->k->clock_ns());
+	after = atomic_load(&host->frames.segment_bytes);
+	return after < before ? (before - after) / VMEM_PAGE_SIZE : 0;
+}
+
 uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t max_pages)
 {
 	struct vmemi_host *host = rc->host;
-	uint64_t progress = free_copies(rc), handled = progress, limit = rc->staging_pages;
+	uint64_t progress = tidy(rc), handled = progress, limit = rc->staging_pages;
 
-	vmem_store_work(host->store, STORE_WORK_NS, host->k->clock_ns());
 	while (vmemi_frames_free(&host->frames) < target && handled < max_pages) {
 		uint64_t staged = sum(host).staged, dropped = rc->dropped, taken = 0, gained;
 		struct vmemi_settled settled = { 0 };
@@ -169,7 +184,9 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 		staged = sum(host).staged;
 		if (staged >= limit / 2 || !taken || is_urgent(host, target))
 			settled = settle(rc, settle_share(host, target, staged));
-		gained = settled.saved + rc->dropped - dropped + free_copies(rc);
+		gained = settled.saved + rc->dropped - dropped + tidy(rc);
+		if (settled.full)
+			gained += store_work(rc, target);
 		handled += taken + settled.saved + settled.refused;
 		/* Taking frees nothing yet: it is progress until staging should have given something, and
 		 * none where nothing more was to be had. */
@@ -185,6 +202,7 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 		if (++rc->idle_sweeps > SWEEPS_BEFORE_HOT)
 			break;
 	}
+	progress += store_work(rc, target);
 	/* Without progress nobody's turn has come: telling them would only bring them back here. */
 	if (progress)
 		vmemi_host_freed(host);

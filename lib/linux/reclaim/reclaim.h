@@ -10,7 +10,7 @@
 #include "linux/region/table.h"
 #include <sys/uio.h>
 
-/* Pages of one scattered batch: who touches one of them while they are discarded waits for all. */
+/* Pages that are discarded together: who touches one of them meanwhile waits for all. */
 #define VMEMI_SCATTER_BATCH 128
 #define VMEMI_BATCH 512         /* pages handled between two looks at the budget */
 #define VMEMI_RUN_MAX 64        /* pages of one UFFDIO_MOVE: others wait that long */
@@ -30,7 +30,9 @@ struct vmemi_cost {
 /* A reclaim loop's working memory, so that it allocates nothing while it works. */
 struct vmemi_reclaim {
 	struct vmemi_host *host;
-	_Atomic uint32_t busy; /* one loop, or call of the VMM, at a time; guards all below */
+	/* The lock: who comes takes the next ticket, and its turn is when that is being served. So a loop
+	 * that comes back at once lets others in before. Atomic; a futex; guards all below. */
+	_Atomic uint32_t next_ticket, serving;
 	struct vmemi_cost cost;
 	uint64_t staging_pages; /* most that the second chance may hold */
 	uint64_t since_gain;    /* pages taken since any frame was really freed */
@@ -38,15 +40,15 @@ struct vmemi_reclaim {
 	unsigned idle_sweeps;   /* sweeps in a row that found nothing */
 	uint32_t scattered_count, clean_count;
 	uint64_t scattered[VMEMI_SCATTER_BATCH]; /* victims, ascending */
-	uint64_t clean[VMEMI_BATCH];
+	uint64_t clean[VMEMI_SCATTER_BATCH];
 	struct iovec ranges[VMEMI_BATCH];
 };
 
 int vmemi_reclaim_new(struct vmemi_reclaim **ret_reclaim, struct vmemi_host *host);
 void vmemi_reclaim_free(struct vmemi_reclaim *rc);
 
-/* The lock of reclaim. Its holder may wait for a fault to be answered (copying a page that was discarded
- * meanwhile), so who serves faults only ever tries. */
+/* The lock of reclaim. Its holder may wait for a fault to be answered (bringing back a page whose load is
+ * slow), so who serves faults only ever tries; others sleep until it is their turn. */
 bool vmemi_reclaim_try(struct vmemi_reclaim *rc);
 void vmemi_reclaim_enter(struct vmemi_reclaim *rc);
 void vmemi_reclaim_leave(struct vmemi_reclaim *rc);
@@ -88,8 +90,10 @@ struct vmemi_settled vmemi_settle(struct vmem_region *r, uint64_t want);
 int vmemi_settle_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
 		       uint64_t count, uint64_t *ret_pages);
 
-/* Frees the copies in staging that nobody needs. */
-uint64_t vmemi_staging_free(struct vmemi_reclaim *rc, struct vmem_region *r);
+/* Gives back what pages of [first, first + count) hold and nobody needs: copies in staging, refs. Returns
+ * the frames freed. */
+uint64_t vmemi_tidy(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
+		    uint64_t count);
 
 /* Books what @pages taken by a run of @run pages (0: scattered) cost. */
 void vmemi_cost_book(struct vmemi_cost *c, unsigned run, unsigned pages, uint64_t ns);

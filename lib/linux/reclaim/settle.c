@@ -4,29 +4,34 @@
 #include "linux/discard/discard.h"
 #include "linux/reclaim/reclaim.h"
 
-/* A page that the store refused goes back into place by its own frame: out here it costs as much, and
- * every touch a fault. It is left alone for a long while. */
+/* A page that the store refused goes back into place: out here it costs as much, and every touch a fault.
+ * It is left alone for a long while. It needs no frame but its own; where the kernel cannot move that, a
+ * second one until the copy in staging is freed, which the floor has room for. */
 static void put_back(struct vmem_region *r, uint64_t page)
 {
+	unsigned char *dst = vmemi_region_page(r, page), *src = vmemi_region_place(r, page);
 	uint64_t old;
 	size_t done;
+	int error;
 
 	vmemi_tally(&r->counters.rejected, 1);
-	atomic_store_explicit(&r->heat[page], VMEMI_HEAT_STUCK, memory_order_relaxed);
-	if (!r->can_move)
-		return;
 	vmemi_frames_force(&r->host->frames, 1);
 	if (!vmemi_region_step(r, page, VMEMI_PAGE_FETCH, 0, &old)) {
-		atomic_fetch_sub(&r->host->frames.resident_pages, 1);
+		vmemi_frames_untake(&r->host->frames, 1);
 		return;
 	}
-	if (vmemi_page_state(old) == VMEM_PAGE_STAGED && !(old & VMEMI_PAGE_READING) &&
-	    !vmemi_uffd_move(r->uffd, vmemi_region_page(r, page), vmemi_region_place(r, page),
-			     VMEM_PAGE_SIZE, &done))
-		vmemi_region_end(r, page, VMEMI_PAGE_ARRIVE_MOVED, 0);
+	if (vmemi_page_state(old) != VMEM_PAGE_STAGED)
+		error = -VMEM_EAGAIN; /* somebody was faster */
+	else if (r->can_move)
+		error = vmemi_uffd_move(r->uffd, dst, src, VMEM_PAGE_SIZE, &done);
 	else
+		error = vmemi_uffd_copy(r->uffd, dst, src, VMEM_PAGE_SIZE, false, &done);
+	if (error) {
 		vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
-	vmemi_uffd_wake(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
+		return;
+	}
+	atomic_store_explicit(&r->heat[page], VMEMI_HEAT_STUCK, memory_order_relaxed);
+	vmemi_region_end(r, page, r->can_move ? VMEMI_PAGE_ARRIVE_MOVED : VMEMI_PAGE_ARRIVE, 0);
 }
 
 /* Saves one page if it is staged. 0 (also when it was not), -VMEM_ENOSPC, -VMEM_ENOMEM. */
@@ -61,18 +66,24 @@ static int settle_page(struct vmem_region *r, uint64_t page, struct vmemi_settle
 	return error == -VMEM_EFBIG ? 0 : error;
 }
 
+/* Pages to settle until what they left in staging is freed. */
+static uint64_t piece_of(const struct vmem_region *r)
+{
+	return r->can_move ? VMEMI_BATCH : VMEMI_SCATTER_BATCH; /* see put_back() */
+}
+
 struct vmemi_settled vmemi_settle(struct vmem_region *r, uint64_t want)
 {
 	struct vmemi_settled result = { 0 };
 	uint64_t page = r->settle_hand;
 
+	if (want > piece_of(r))
+		want = piece_of(r);
 	/* The hand follows the clock's, which stages in the same order: so the oldest come first. */
 	for (uint64_t seen = 0; seen < r->pages && result.saved + result.refused < want; seen++) {
-		if (atomic_load_explicit(&r->count[VMEM_PAGE_STAGED], memory_order_relaxed) <= 0)
+		if (seen % 64 == 0 && !vmemi_region_count(r, VMEM_PAGE_STAGED))
 			break;
-		/* Not what was refused not long ago, and could not be put back. */
-		if (atomic_load_explicit(&r->heat[page], memory_order_relaxed) <= VMEMI_HEAT_MAX &&
-		    settle_page(r, page, &result)) {
+		if (settle_page(r, page, &result)) {
 			result.full = true;
 			break;
 		}
@@ -86,14 +97,15 @@ int vmemi_settle_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t
 		       uint64_t count, uint64_t *ret_pages)
 {
 	struct vmemi_settled result = { 0 };
+	uint64_t piece = piece_of(r), n;
 	int error = 0;
 
-	for (uint64_t page = first; page < first + count && !error; page++) {
-		error = settle_page(r, page, &result);
-		if (page % VMEMI_BATCH == VMEMI_BATCH - 1)
-			vmemi_staging_free(rc, r);
+	for (; count && !error; first += n, count -= n) {
+		n = count < piece ? count : piece;
+		for (uint64_t page = first; page < first + n && !error; page++)
+			error = settle_page(r, page, &result);
+		vmemi_tidy(rc, r, first, n);
 	}
-	vmemi_staging_free(rc, r);
 	*ret_pages = result.saved;
 	return error;
 }
@@ -119,38 +131,37 @@ static void free_places(struct vmemi_reclaim *rc, struct vmem_region *r, const u
 		if (i < gone)
 			vmemi_region_step(r, pages[i], VMEMI_PAGE_FREED, 0, &old);
 		else
-			atomic_fetch_or(&r->to_free[pages[i] / 64], UINT64_C(1) << pages[i] % 64);
+			vmemi_page_set_add(&r->waste, pages[i]);
 	}
 }
 
-uint64_t vmemi_staging_free(struct vmemi_reclaim *rc, struct vmem_region *r)
+uint64_t vmemi_tidy(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first, uint64_t count)
 {
-	uint64_t pages[VMEMI_BATCH], total = 0, after;
-	unsigned count = 0;
+	uint64_t end = (first + count + 63) / 64, bits, pages[VMEMI_BATCH], total = 0, word;
+	unsigned n = 0;
 
-	for (uint64_t i = 0; i < (r->pages + 63) / 64; i++) {
-		uint64_t bits;
+	for (uint64_t group = first / 64; (bits = vmemi_page_set_take(&r->waste, &group, end));
+	     group++) {
+		for (; bits; bits &= bits - 1) {
+			uint64_t page = group * 64 + (uint64_t)__builtin_ctzll(bits);
 
-		if (!atomic_load_explicit(&r->to_free[i], memory_order_relaxed))
-			continue;
-		for (bits = atomic_exchange(&r->to_free[i], 0); bits; bits &= bits - 1) {
-			uint64_t page = i * 64 + (uint64_t)__builtin_ctzll(bits);
-
-			/* In use again since: its bit comes back when it may be freed. */
+			/* What is in use again comes back here when it no longer is. */
+			if (vmemi_region_step(r, page, VMEMI_PAGE_SHED, 0, &word))
+				vmemi_region_drop_ref(r, word);
 			if (!vmemi_page_step(vmemi_region_word(r, page), VMEMI_PAGE_FREED, 0,
-					     &after))
+					     &word))
 				continue;
-			pages[count++] = page;
-			if (count == VMEMI_BATCH) {
-				free_places(rc, r, pages, count);
-				total += count;
-				count = 0;
+			pages[n++] = page;
+			if (n == VMEMI_BATCH) {
+				free_places(rc, r, pages, n);
+				total += n;
+				n = 0;
 			}
 		}
 	}
-	if (count)
-		free_places(rc, r, pages, count);
-	total += count;
+	if (n)
+		free_places(rc, r, pages, n);
+	total += n;
 	if (total)
 		vmemi_host_freed(r->host);
 	return total;

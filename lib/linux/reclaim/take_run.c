@@ -8,8 +8,10 @@ static void keep_in_place(struct vmem_region *r, uint64_t page, int error)
 		vmemi_region_end(r, page, VMEMI_PAGE_TAKE_HOLE, 0);
 		return;
 	}
-	atomic_store_explicit(&r->heat[page], VMEMI_HEAT_STUCK, memory_order_relaxed);
-	vmemi_tally(&r->counters.unmovable, 1);
+	if (error != -VMEM_EAGAIN && error != -VMEM_ENOMEM) { /* those pass */
+		atomic_store_explicit(&r->heat[page], VMEMI_HEAT_STUCK, memory_order_relaxed);
+		vmemi_tally(&r->counters.unmovable, 1);
+	}
 	vmemi_region_end(r, page, VMEMI_PAGE_TAKE_UNDO, 0);
 }
 

@@ -4,25 +4,27 @@
  * whole batch.
  *
  * Until its copy is made, a victim is only marked: a write to it cancels. Then it is staged and LEAVING:
- * who writes to it now waits for the end of the batch, and finds it missing. Pages of the range that are
+ * who writes to it now waits until it is gone, and finds it missing. Pages of the range that are
  * no victims and are written meanwhile fault once, and are made writable by the handler. */
 #include "linux/discard/discard.h"
 #include "linux/reclaim/reclaim.h"
 
-/* Makes [first, last] writable again, but for pages that must stay protected because a ref depends on
- * it (clean), or that may become so while this runs (anything that can arrive from the store). */
+/* Whether a page must stay protected: a ref depends on it, or may by the time that it has arrived. What
+ * is away now, and comes while `batching` is set, comes without. */
+static bool stays_protected(struct vmem_region *r, uint64_t page)
+{
+	enum vmem_page_state state = vmemi_page_state(vmemi_region_word(r, page));
+
+	return state == VMEM_PAGE_CLEAN || state == VMEM_PAGE_SHARED || state == VMEM_PAGE_ARRIVING;
+}
+
+/* Makes the rest of [first, last] writable again. */
 static void unprotect_range(struct vmem_region *r, uint64_t first, uint64_t last)
 {
 	uint64_t start = first;
 
 	for (uint64_t page = first; page <= last + 1; page++) {
-		uint64_t word = page <= last ? vmemi_region_word(r, page) : 0;
-		enum vmem_page_state state = vmemi_page_state(word);
-		bool writable = page <= last &&
-				(state == VMEM_PAGE_RESIDENT || state == VMEM_PAGE_ABSENT ||
-				 (state == VMEM_PAGE_STAGED && (word & VMEMI_PAGE_LEAVING)));
-
-		if (writable)
+		if (page <= last && !stays_protected(r, page))
 			continue;
 		if (page > start)
 			vmemi_uffd_protect(r->uffd, vmemi_region_page(r, start),
@@ -43,39 +45,44 @@ static void mark(struct vmemi_reclaim *rc, struct vmem_region *r)
 	rc->scattered_count = kept;
 }
 
-/* Copies them, and takes those that were not written meanwhile. */
+/* Copies one that was not written yet. Cancelled or not, it stays mapped until we let go of it: the copy
+ * cannot meet a hole, and wait there for a fault that only reclaim could make room for. */
+static bool copy_one(struct vmem_region *r, uint64_t page)
+{
+	size_t done;
+
+	return (vmemi_region_word(r, page) & VMEMI_PAGE_LEAVING) &&
+	       !vmemi_uffd_copy(&r->host->staging, vmemi_region_place(r, page),
+				vmemi_region_page(r, page), VMEM_PAGE_SIZE, false, &done);
+}
+
+/* Copies them all, and takes those that were not written meanwhile; lets go of the others. */
 static void copy(struct vmemi_reclaim *rc, struct vmem_region *r)
 {
-	uint32_t kept = 0;
+	uint32_t copied = 0, kept = 0;
 	uint64_t old;
 
 	for (uint32_t i = 0; i < rc->scattered_count; i++) {
-		uint64_t page = rc->scattered[i];
-		size_t done;
-		int error =
-			vmemi_uffd_copy(&r->host->staging, vmemi_region_place(r, page),
-					vmemi_region_page(r, page), VMEM_PAGE_SIZE, false, &done);
-
-		if (error) {
-			vmemi_region_step(r, page, VMEMI_PAGE_UNMARK, 0, &old);
-			continue;
-		}
-		rc->scattered[kept++] = page;
+		if (copy_one(r, rc->scattered[i]))
+			rc->scattered[copied++] = rc->scattered[i];
+		else
+			vmemi_region_end(r, rc->scattered[i], VMEMI_PAGE_UNMARK, 0);
 	}
-	rc->scattered_count = kept;
-	kept = 0;
-	for (uint32_t i = 0; i < rc->scattered_count; i++) {
-		uint64_t page = rc->scattered[i], word = vmemi_region_word(r, page);
+	for (uint32_t i = 0; i < copied; i++) {
+		uint64_t page = rc->scattered[i];
 
-		/* Only a mark that is still there vouches for the copy. */
-		if ((word & VMEMI_PAGE_LEAVING) &&
-		    vmemi_region_step(r, page, VMEMI_PAGE_TAKE, 0, &old))
+		/* Allowed while the mark is there, which alone vouches for the copy. */
+		if (vmemi_region_step(r, page, VMEMI_PAGE_TAKE, 0, &old)) {
+			vmemi_frames_force(&r->host->frames, 1); /* it is there until discarded */
 			rc->scattered[kept++] = page;
+		} else {
+			vmemi_region_end(r, page, VMEMI_PAGE_UNMARK, 0);
+		}
 	}
 	rc->scattered_count = kept;
 }
 
-/* Discards @pages, ascending, by one call. Returns how many went, from the first on. */
+/* Discards the frames of @pages, ascending, by one call. Returns how many went, from the first on. */
 static uint32_t discard(struct vmemi_reclaim *rc, struct vmem_region *r, const uint64_t *pages,
 			uint32_t count)
 {
@@ -91,6 +98,7 @@ static uint32_t discard(struct vmemi_reclaim *rc, struct vmem_region *r, const u
 			rc->ranges[n++] = (struct iovec){ address, VMEM_PAGE_SIZE };
 	}
 	bytes = vmemi_discard_ranges(r->host, rc->ranges, n);
+	vmemi_frames_untake(&r->host->frames, count); /* what stays is counted by its state */
 	return (uint32_t)(bytes / VMEM_PAGE_SIZE);
 }
 
@@ -104,22 +112,20 @@ unsigned vmemi_take_scattered(struct vmemi_reclaim *rc, struct vmem_region *r)
 		return 0;
 	first = rc->scattered[0];
 	last = rc->scattered[rc->scattered_count - 1];
+	atomic_store(&r->batching, 1);
 	if (vmemi_uffd_protect(r->uffd, vmemi_region_page(r, first),
 			       (last - first + 1) * VMEM_PAGE_SIZE, true)) {
-		uint64_t old;
-
 		for (uint32_t i = 0; i < rc->scattered_count; i++)
-			vmemi_region_step(r, rc->scattered[i], VMEMI_PAGE_UNMARK, 0, &old);
+			vmemi_region_end(r, rc->scattered[i], VMEMI_PAGE_UNMARK, 0);
 		rc->scattered_count = 0;
 	}
 	copy(rc, r);
 	taken = discard(rc, r, rc->scattered, rc->scattered_count);
-	unprotect_range(r, first, last);
 	for (uint32_t i = 0; i < rc->scattered_count; i++)
 		vmemi_region_end(r, rc->scattered[i],
 				 i < taken ? VMEMI_PAGE_TAKE_DONE : VMEMI_PAGE_TAKE_UNDO, 0);
-	/* Who wrote to a page after it was taken waits without an answer until now. */
-	vmemi_uffd_wake(r->uffd, vmemi_region_page(r, first), (last - first + 1) * VMEM_PAGE_SIZE);
+	unprotect_range(r, first, last);
+	atomic_store(&r->batching, 0);
 	rc->scattered_count = 0;
 	vmemi_cost_book(&rc->cost, 0, taken, rc->host->k->clock_ns() - start);
 	vmemi_tally(&r->counters.taken_scattered, taken);
@@ -129,23 +135,23 @@ unsigned vmemi_take_scattered(struct vmemi_reclaim *rc, struct vmem_region *r)
 unsigned vmemi_take_clean(struct vmemi_reclaim *rc, struct vmem_region *r)
 {
 	uint32_t kept = 0, taken;
-	uint64_t old, first, last;
+	uint64_t old;
 
 	for (uint32_t i = 0; i < rc->clean_count; i++)
-		if (vmemi_region_step(r, rc->clean[i], VMEMI_PAGE_DROP, 0, &old))
+		if (vmemi_region_step(r, rc->clean[i], VMEMI_PAGE_DROP, 0, &old)) {
+			vmemi_frames_force(&r->host->frames, 1); /* it is there until discarded */
 			rc->clean[kept++] = rc->clean[i];
+		}
 	rc->clean_count = 0;
 	if (!kept)
 		return 0;
-	first = rc->clean[0];
-	last = rc->clean[kept - 1];
 	taken = discard(rc, r, rc->clean, kept);
 	for (uint32_t i = 0; i < kept; i++)
 		vmemi_region_end(r, rc->clean[i],
 				 i < taken ? VMEMI_PAGE_DROP_DONE : VMEMI_PAGE_DROP_UNDO, 0);
-	vmemi_uffd_wake(r->uffd, vmemi_region_page(r, first), (last - first + 1) * VMEM_PAGE_SIZE);
 	rc->dropped += taken;
 	vmemi_tally(&r->counters.taken_clean, taken);
 	vmemi_region_note_clean(r, 0, (int32_t)taken);
+	vmemi_host_freed(r->host);
 	return taken;
 }

@@ -13,7 +13,8 @@ static enum fate fate_of(struct vmem_region *r, uint64_t page, unsigned max_heat
 
 	if (heat > max_heat)
 		return STAYS;
-	if (vmemi_page_state(word) == VMEM_PAGE_RESIDENT && !(word & VMEMI_PAGE_FLAGS))
+	if (vmemi_page_state(word) == VMEM_PAGE_RESIDENT && !vmemi_page_ref(word) &&
+	    !(word & VMEMI_PAGE_FLAGS))
 		return GOES;
 	if (vmemi_page_state(word) == VMEM_PAGE_CLEAN &&
 	    !(word & (VMEMI_PAGE_LEAVING | VMEMI_PAGE_PINNED)))
@@ -57,7 +58,7 @@ unsigned vmemi_take_offer(struct vmemi_reclaim *rc, struct vmem_region *r, uint6
 		if (fate == GOES) {
 			run++;
 		} else if (fate == GOES_CLEAN) {
-			if (rc->clean_count == VMEMI_BATCH)
+			if (rc->clean_count == VMEMI_SCATTER_BATCH)
 				taken += vmemi_take_clean(rc, r);
 			rc->clean[rc->clean_count++] = page;
 		}

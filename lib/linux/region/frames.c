@@ -32,6 +32,11 @@ void vmemi_frames_force(struct vmemi_frames *f, unsigned pages)
 	atomic_fetch_add(&f->resident_pages, pages);
 }
 
+void vmemi_frames_untake(struct vmemi_frames *f, unsigned pages)
+{
+	atomic_fetch_sub(&f->resident_pages, pages);
+}
+
 void vmemi_frames_wake(struct vmemi_frames *f)
 {
 	/* Before looking for waiters: who is about to wait sees that the sequence has moved. */

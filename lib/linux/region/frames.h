@@ -20,11 +20,12 @@ struct vmemi_frames {
 	_Atomic uint64_t budget_bytes;  /* UINT64_MAX: no limit */
 	_Atomic uint64_t reserve_bytes; /* reclaim keeps this free */
 	_Atomic uint64_t floor_bytes;   /* faults leave this free */
-	_Atomic int64_t resident_pages; /* guest pages in place */
-	_Atomic int64_t staging_pages;  /* frames in staging */
 	_Atomic uint64_t segment_bytes; /* the pool's */
 	_Atomic uint64_t other_bytes;   /* mapped by ourselves: buffers */
-	_Atomic uint32_t waiters;
+	/* What faults change, and what reclaim does, each in a cache line of its own. */
+	_Alignas(64) _Atomic int64_t resident_pages; /* guest pages in place */
+	_Alignas(64) _Atomic int64_t staging_pages;  /* frames in staging */
+	_Alignas(64) _Atomic uint32_t waiters;
 	_Atomic uint32_t sequence; /* futex; changes when frames were given back */
 };
 
@@ -36,6 +37,8 @@ uint64_t vmemi_frames_free(const struct vmemi_frames *f);
 bool vmemi_frames_take(struct vmemi_frames *f, unsigned pages, uint64_t floor);
 /* The same without asking. */
 void vmemi_frames_force(struct vmemi_frames *f, unsigned pages);
+/* Takes that back. */
+void vmemi_frames_untake(struct vmemi_frames *f, unsigned pages);
 
 /* Wakes who waits, if anybody does. Call after having given frames back. */
 void vmemi_frames_wake(struct vmemi_frames *f);

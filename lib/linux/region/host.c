@@ -4,20 +4,21 @@
 #include "base/lock.h"
 #include "linux/region/table.h"
 
-#define KICK_TRIES 4
-
-static uint32_t enter(struct vmemi_host *host)
+/* Counts the caller as a walker, in a stripe by @address. Returns where. */
+static _Atomic uint32_t *enter(struct vmemi_host *host, const void *address)
 {
-	uint32_t phase = atomic_load(&host->phase);
+	uint32_t stripe = (uintptr_t)address / VMEM_PAGE_SIZE / 64 % VMEMI_STRIPES;
+	_Atomic uint32_t *count = &host->walkers[stripe].count[atomic_load(&host->phase)];
 
-	atomic_fetch_add(&host->walkers[phase], 1);
-	return phase;
+	atomic_fetch_add(count, 1);
+	return count;
 }
 
 struct vmem_region *vmemi_host_find(struct vmemi_host *host, const void *address)
 {
+	_Atomic uint32_t *walkers = enter(host, address);
 	struct vmem_region *found = NULL;
-	uint32_t phase = enter(host), slots;
+	uint32_t slots;
 
 	slots = atomic_load(&host->region_slots);
 	for (uint32_t i = 0; i < slots && !found; i++) {
@@ -26,23 +27,24 @@ struct vmem_region *vmemi_host_find(struct vmemi_host *host, const void *address
 		if (r && (uintptr_t)address - (uintptr_t)r->base < r->opts.bytes)
 			found = r;
 	}
-	atomic_fetch_sub(&host->walkers[phase], 1);
+	atomic_fetch_sub(walkers, 1);
 	return found;
 }
 
 uint64_t vmemi_host_pinned(struct vmemi_host *host)
 {
+	_Atomic uint32_t *walkers = enter(host, NULL);
 	uint64_t pinned = 0;
-	uint32_t phase = enter(host), slots;
+	uint32_t slots;
 
 	slots = atomic_load(&host->region_slots);
 	for (uint32_t i = 0; i < slots; i++) {
 		struct vmem_region *r = atomic_load(&host->regions[i]);
 
 		if (r)
-			pinned += (uint64_t)atomic_load(&r->pinned);
+			pinned += vmemi_region_pinned(r);
 	}
-	atomic_fetch_sub(&host->walkers[phase], 1);
+	atomic_fetch_sub(walkers, 1);
 	return pinned;
 }
 
@@ -54,8 +56,9 @@ void vmemi_host_remove(struct vmemi_host *host, uint32_t slot)
 	for (unsigned i = 0; i < 2; i++) {
 		uint32_t old = atomic_fetch_xor(&host->phase, 1);
 
-		while (atomic_load(&host->walkers[old]))
-			vmemi_relax(host->env);
+		for (unsigned k = 0; k < VMEMI_STRIPES; k++)
+			while (atomic_load(&host->walkers[k].count[old]))
+				vmemi_relax(host->env);
 	}
 }
 
@@ -80,19 +83,17 @@ void vmemi_host_buffer_return(struct vmemi_host *host, unsigned char *buffer)
 	atomic_fetch_and(&host->buffer_busy, ~(UINT64_C(1) << i));
 }
 
-/* Whoever sleeps on @fd wakes up. A kick must not be lost: the sleeper has no other. */
+/* Whoever sleeps on @fd wakes up: an eventfd refuses only what it is full of. */
 static void kick(struct vmemi_host *host, int fd)
 {
 	uint64_t one = 1;
 
-	for (unsigned tries = 0; tries < KICK_TRIES; tries++)
-		if (host->k->write(fd, &one, sizeof(one)) == (ssize_t)sizeof(one))
-			return;
+	host->k->write(fd, &one, sizeof(one));
 }
 
 void vmemi_host_kick_reclaim(struct vmemi_host *host)
 {
-	if (!atomic_exchange(&host->reclaim_kicked, 1))
+	if (!atomic_load(&host->reclaim_kicked) && !atomic_exchange(&host->reclaim_kicked, 1))
 		kick(host, host->reclaim_fd);
 }
 

@@ -12,6 +12,12 @@
 
 #define VMEMI_REGIONS_MAX 256
 #define VMEMI_BUFFERS 64 /* page buffers for loads */
+#define VMEMI_STRIPES 8  /* of counters that many threads change */
+
+/* Who goes through the regions without a lock, by phase. Each in a cache line of its own. */
+struct vmemi_walkers {
+	_Alignas(64) _Atomic uint32_t count[2]; /* atomic */
+};
 
 struct vmemi_host {
 	const struct vmemi_kernel *k;
@@ -23,17 +29,14 @@ struct vmemi_host {
 	struct vmemi_uffd uffd[2]; /* of guest memory, by enum vmem_fault_way; fd -1: not opened */
 	/* of all staging ranges; a stray access there is SIGBUS, never a hang */
 	struct vmemi_uffd staging;
-	uint64_t features;            /* VMEM_KERNEL_* */
-	unsigned char *zero_page;     /* one page of zeros, read only */
-	unsigned char *buffers;       /* VMEMI_BUFFERS pages */
-	_Atomic uint64_t buffer_busy; /* bit set: taken; atomic */
+	uint64_t features;        /* VMEM_KERNEL_* */
+	unsigned char *zero_page; /* one page of zeros, read only */
+	unsigned char *buffers;   /* VMEMI_BUFFERS pages */
 
 	/* Slots are filled by attach and emptied by detach; readers skip NULL. */
 	_Atomic(struct vmem_region *) regions[VMEMI_REGIONS_MAX]; /* atomic */
 	_Atomic uint32_t region_slots;                            /* slots ever used; atomic */
-	/* atomic; who goes through the slots without a lock, by phase */
-	_Atomic uint32_t walkers[2];
-	_Atomic uint32_t phase; /* atomic; 0 or 1 */
+	_Atomic uint32_t phase;                                   /* atomic; 0 or 1, of walkers */
 
 	/* Where no thread of the library runs, who waits works instead: makes room, or serves faults.
 	 * True if that helped. NULL while threads run. atomic */
@@ -46,6 +49,10 @@ struct vmemi_host {
 	_Atomic uint32_t put_off;        /* atomic; faults that the handler holds back */
 	_Atomic uint32_t stuck; /* atomic; nothing more is to be had: written by who reclaims */
 	_Atomic uint64_t stalls, stall_ns; /* atomic; counters */
+
+	/* What each fault changes, apart from what it only reads. */
+	struct vmemi_walkers walkers[VMEMI_STRIPES];
+	_Alignas(64) _Atomic uint64_t buffer_busy; /* bit set: taken; atomic */
 };
 
 /* The region that @address is in, or NULL. It stays while its memory is in use (detach is exclusive). */

@@ -7,10 +7,13 @@
 #define OCCUPIED VMEMI_PAGE_OCCUPIED
 #define READING VMEMI_PAGE_READING
 #define PINNED VMEMI_PAGE_PINNED
+#define MARKED (LEAVING | OCCUPIED | READING)
 
 enum ref_rule {
 	KEEP,
+	NONE,  /* there must be none */
 	CLEAR, /* whoever made the step has the old word, and owns its ref now */
+	GIVE,  /* the same, and there must be one */
 	SET
 };
 
@@ -27,11 +30,12 @@ struct rule {
 
 static const struct rule rules[VMEMI_PAGE_EVENTS] = {
 	[VMEMI_PAGE_MARK] = { S(RESIDENT), SAME_STATE, 0, LEAVING | OCCUPIED | READING | PINNED,
-			      LEAVING | OCCUPIED, 0, KEEP },
-	[VMEMI_PAGE_UNMARK] = { S(RESIDENT), SAME_STATE, LEAVING, 0, 0, LEAVING, KEEP },
+			      LEAVING | OCCUPIED | READING, 0, NONE },
+	[VMEMI_PAGE_UNMARK] = { S(RESIDENT) | S(ARRIVING) | S(POISONED), SAME_STATE, READING, 0, 0,
+				LEAVING | READING, KEEP },
 	/* From plain resident the place in staging must be empty; from marked it holds the copy. */
-	[VMEMI_PAGE_TAKE] = { S(RESIDENT), VMEM_PAGE_STAGED, 0, READING | PINNED,
-			      LEAVING | OCCUPIED, 0, KEEP },
+	[VMEMI_PAGE_TAKE] = { S(RESIDENT), VMEM_PAGE_STAGED, 0, PINNED, LEAVING | OCCUPIED, READING,
+			      NONE },
 	[VMEMI_PAGE_TAKE_DONE] = { S(STAGED), SAME_STATE, LEAVING, 0, 0, LEAVING, KEEP },
 	/* Whether anything reached staging is not known: OCCUPIED stays, and is freed in time. */
 	[VMEMI_PAGE_TAKE_UNDO] = { S(STAGED), VMEM_PAGE_RESIDENT, LEAVING, 0, 0, LEAVING, KEEP },
@@ -44,27 +48,30 @@ static const struct rule rules[VMEMI_PAGE_EVENTS] = {
 			       VMEM_PAGE_ARRIVING, 0, LEAVING, 0, 0, KEEP },
 	[VMEMI_PAGE_CLAIM] = { S(RESIDENT) | S(CLEAN) | S(SHARED), VMEM_PAGE_ARRIVING, 0, 0, 0,
 			       LEAVING, KEEP },
-	[VMEMI_PAGE_ARRIVE] = { S(ARRIVING), VMEM_PAGE_RESIDENT, 0, 0, 0, 0, CLEAR },
+	[VMEMI_PAGE_ARRIVE] = { S(ARRIVING), VMEM_PAGE_RESIDENT, 0, 0, 0, 0, KEEP },
 	[VMEMI_PAGE_ARRIVE_CLEAN] = { S(ARRIVING), VMEM_PAGE_CLEAN, 0, PINNED, 0, 0, KEEP },
 	[VMEMI_PAGE_ARRIVE_MOVED] = { S(ARRIVING), VMEM_PAGE_RESIDENT, OCCUPIED, READING, 0,
-				      OCCUPIED, CLEAR },
+				      OCCUPIED, KEEP },
 	[VMEMI_PAGE_RETURN] = { S(ARRIVING), SAME_STATE, 0, 0, 0, 0, KEEP },
-	[VMEMI_PAGE_LOSE] = { S(ARRIVING), VMEM_PAGE_POISONED, 0, 0, 0, 0, CLEAR },
+	[VMEMI_PAGE_LOSE] = { S(ARRIVING), VMEM_PAGE_POISONED, 0, 0, 0, 0, KEEP },
+	[VMEMI_PAGE_LOSE_LATE] = { S(ARRIVING), VMEM_PAGE_POISONED, 0, 0, 0, 0, CLEAR },
 
 	[VMEMI_PAGE_STORE] = { S(STAGED), VMEM_PAGE_STORING, 0, LEAVING | READING, READING, 0,
 			       KEEP },
 	[VMEMI_PAGE_STORED] = { S(STORING), VMEM_PAGE_STORED, READING, 0, 0, READING, SET },
 	[VMEMI_PAGE_STORE_UNDO] = { S(STORING), VMEM_PAGE_STAGED, READING, 0, 0, READING, KEEP },
-	[VMEMI_PAGE_RELEASE] = { ~S(STORING), SAME_STATE, READING, 0, 0, READING, KEEP },
+	[VMEMI_PAGE_RELEASE] = { ~S(STORING), SAME_STATE, READING, LEAVING, 0, READING, KEEP },
 	[VMEMI_PAGE_FREED] = { ~(S(STAGED) | S(STORING) | S(ARRIVING)), SAME_STATE, OCCUPIED,
 			       READING | LEAVING, 0, OCCUPIED, KEEP },
+	[VMEMI_PAGE_SHED] = { S(RESIDENT) | S(POISONED), SAME_STATE, 0, 0, 0, 0, GIVE },
 
 	[VMEMI_PAGE_PIN] = { S(RESIDENT), SAME_STATE, 0, LEAVING | PINNED, PINNED, 0, KEEP },
 	[VMEMI_PAGE_UNPIN] = { S(RESIDENT) | S(ARRIVING) | S(POISONED), SAME_STATE, PINNED, 0, 0,
 			       PINNED, KEEP },
 	[VMEMI_PAGE_DISCARD] = { S(SOURCE) | S(RESIDENT) | S(CLEAN) | S(SHARED) | S(STAGED) |
 					 S(STORING) | S(STORED) | S(POISONED),
-				 VMEM_PAGE_ABSENT, 0, LEAVING | PINNED, LEAVING, 0, CLEAR },
+				 VMEM_PAGE_ABSENT, 0, LEAVING | READING | PINNED, LEAVING, 0,
+				 CLEAR },
 	[VMEMI_PAGE_DISCARD_DONE] = { S(ABSENT), SAME_STATE, LEAVING, 0, 0, LEAVING, KEEP },
 	[VMEMI_PAGE_DISCARD_UNDO] = { S(ABSENT), VMEM_PAGE_RESIDENT, LEAVING, 0, 0, LEAVING, KEEP },
 };
@@ -79,7 +86,9 @@ bool vmemi_page_step(uint64_t word, enum vmemi_page_event event, uint64_t argume
 	if (!(rule->from >> state & 1) || (flags & rule->need) != rule->need ||
 	    (flags & rule->forbid))
 		return false;
-	if (event == VMEMI_PAGE_TAKE && !(flags & LEAVING) != !(flags & OCCUPIED))
+	if ((rule->ref == NONE && ref) || (rule->ref == GIVE && !ref))
+		return false;
+	if (event == VMEMI_PAGE_TAKE && (flags & MARKED) && (flags & MARKED) != MARKED)
 		return false;
 	if (event == VMEMI_PAGE_RETURN) {
 		to = vmemi_page_state(argument);
@@ -88,7 +97,7 @@ bool vmemi_page_step(uint64_t word, enum vmemi_page_event event, uint64_t argume
 	} else {
 		to = rule->to == SAME_STATE ? state : (enum vmem_page_state)rule->to;
 	}
-	if (rule->ref == CLEAR)
+	if (rule->ref == CLEAR || rule->ref == GIVE)
 		ref = 0;
 	else if (rule->ref == SET)
 		ref = vmemi_page_ref(argument);
@@ -103,8 +112,10 @@ bool vmemi_page_valid(uint64_t word)
 
 	if (state >= VMEM_PAGE_STATES)
 		return false;
-	if ((state == VMEM_PAGE_STORED || state == VMEM_PAGE_CLEAN) != has_ref &&
-	    state != VMEM_PAGE_ARRIVING)
+	if (!has_ref && 1u << state & (S(STORED) | S(CLEAN)))
+		return false;
+	if (has_ref &&
+	    !(1u << state & (S(STORED) | S(CLEAN) | S(ARRIVING) | S(RESIDENT) | S(POISONED))))
 		return false;
 	if ((word & PINNED) && !(1u << state & (S(RESIDENT) | S(ARRIVING) | S(POISONED))))
 		return false;
@@ -112,11 +123,13 @@ bool vmemi_page_valid(uint64_t word)
 		return false;
 	if ((word & LEAVING) && (word & PINNED))
 		return false;
+	if ((word & LEAVING) && !(word & READING) != (state != VMEM_PAGE_RESIDENT))
+		return false;
 	if ((state == VMEM_PAGE_STAGED || state == VMEM_PAGE_STORING) && !(word & OCCUPIED))
 		return false;
 	if (state == VMEM_PAGE_STORING && !(word & READING))
 		return false;
-	if ((word & READING) && !(word & OCCUPIED))
+	if ((word & READING) && (!(word & OCCUPIED) || has_ref))
 		return false;
 	return true;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The state of a guest page: one word, and the one table by which it changes.
  *
- *   bits 0..55   ref of the store (stored, clean, arriving from there), else 0
+ *   bits 0..55   ref of the store: valid (stored, clean), or stale, until reclaim drops it (resident,
+ *                poisoned); arriving: as it was; else 0
  *   bits 56..59  enum vmem_page_state
  *   bits 60..63  flags, beside the state
  *
@@ -20,14 +21,14 @@
 #define VMEMI_PAGE_STATE_SHIFT 56
 #define VMEMI_PAGE_LEAVING (UINT64_C(1) << 60)  /* the mapping is being taken away; wait */
 #define VMEMI_PAGE_OCCUPIED (UINT64_C(1) << 61) /* its place in staging may hold a frame */
-#define VMEMI_PAGE_READING (UINT64_C(1) << 62)  /* a worker reads its place in staging */
+#define VMEMI_PAGE_READING (UINT64_C(1) << 62)  /* a worker is at its place in staging */
 #define VMEMI_PAGE_PINNED (UINT64_C(1) << 63)   /* its pin count is not 0 */
 #define VMEMI_PAGE_FLAGS (UINT64_C(15) << 60)
 
 enum vmemi_page_event {
 	/* taking out */
-	VMEMI_PAGE_MARK,   /* resident: it may be copied; a write still cancels (LEAVING) */
-	VMEMI_PAGE_UNMARK, /* ... cancelled */
+	VMEMI_PAGE_MARK, /* resident: it is going to be copied (READING); a write still cancels (LEAVING) */
+	VMEMI_PAGE_UNMARK, /* let go of it, cancelled or not */
 	VMEMI_PAGE_TAKE, /* marked or plain resident -> staged, LEAVING until the mapping is gone */
 	VMEMI_PAGE_TAKE_DONE, /* the mapping is gone */
 	VMEMI_PAGE_TAKE_UNDO, /* the kernel held the page: resident again, nothing in staging */
@@ -39,17 +40,19 @@ enum vmemi_page_event {
 	VMEMI_PAGE_FETCH,  /* away -> arriving; the ref stays */
 	VMEMI_PAGE_CLAIM,  /* resident or clean -> arriving, to change its protection or read it;
 	                            cancels MARK; the ref stays */
-	VMEMI_PAGE_ARRIVE, /* arriving -> resident; the ref is given back to the caller */
+	VMEMI_PAGE_ARRIVE, /* arriving -> resident; a ref is stale from now on */
 	VMEMI_PAGE_ARRIVE_CLEAN, /* arriving -> clean; the ref stays */
 	VMEMI_PAGE_ARRIVE_MOVED, /* arriving -> resident, and its place in staging is empty */
 	VMEMI_PAGE_RETURN,       /* arriving -> the state given: nothing came of it */
-	VMEMI_PAGE_LOSE,         /* arriving -> poisoned; the ref is given back */
+	VMEMI_PAGE_LOSE,         /* arriving -> poisoned; a ref is stale from now on */
+	VMEMI_PAGE_LOSE_LATE, /* the same; the ref is given to the caller: its load is not over */
 	/* storing */
 	VMEMI_PAGE_STORE,      /* staged -> storing, READING */
 	VMEMI_PAGE_STORED,     /* storing -> stored with the ref given */
 	VMEMI_PAGE_STORE_UNDO, /* storing -> staged */
 	VMEMI_PAGE_RELEASE,    /* no longer storing: the worker lets go of staging */
 	VMEMI_PAGE_FREED,      /* the frame in staging was freed */
+	VMEMI_PAGE_SHED,       /* a stale ref is given to the caller */
 	/* by the VMM */
 	VMEMI_PAGE_PIN, /* resident: PINNED */
 	VMEMI_PAGE_UNPIN,

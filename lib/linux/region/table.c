@@ -8,11 +8,13 @@ static bool holds_frame(enum vmem_page_state state)
 	       state == VMEM_PAGE_SHARED || state == VMEM_PAGE_ARRIVING;
 }
 
-static bool may_be_freed(uint64_t word)
+/* Whether reclaim has something to give back: a copy in staging, or a ref. */
+static bool is_waste(uint64_t word)
 {
 	uint64_t after;
 
-	return vmemi_page_step(word, VMEMI_PAGE_FREED, 0, &after);
+	return vmemi_page_step(word, VMEMI_PAGE_FREED, 0, &after) ||
+	       vmemi_page_step(word, VMEMI_PAGE_SHED, 0, &after);
 }
 
 static void count_flag(_Atomic int64_t *counter, uint64_t old, uint64_t new, uint64_t flag)
@@ -25,22 +27,23 @@ static void account(struct vmem_region *r, uint64_t page, enum vmemi_page_event 
 		    uint64_t new)
 {
 	enum vmem_page_state was = vmemi_page_state(old), is = vmemi_page_state(new);
+	struct vmemi_region_counts *counts = &r->counts[page / 64 % VMEMI_STRIPES];
 	struct vmemi_frames *frames = &r->host->frames;
 
 	if (was != is) {
-		atomic_fetch_sub_explicit(&r->count[was], 1, memory_order_relaxed);
-		atomic_fetch_add_explicit(&r->count[is], 1, memory_order_relaxed);
+		atomic_fetch_sub_explicit(&counts->state[was], 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&counts->state[is], 1, memory_order_relaxed);
 	}
 	/* The frame of a fetched page was taken from the budget before. */
 	if (event != VMEMI_PAGE_FETCH && holds_frame(was) != holds_frame(is))
 		atomic_fetch_add(&frames->resident_pages, holds_frame(is) ? 1 : -1);
 	if ((old ^ new) & VMEMI_PAGE_OCCUPIED) {
-		count_flag(&r->copies, old, new, VMEMI_PAGE_OCCUPIED);
+		count_flag(&counts->copies, old, new, VMEMI_PAGE_OCCUPIED);
 		count_flag(&frames->staging_pages, old, new, VMEMI_PAGE_OCCUPIED);
 	}
-	count_flag(&r->pinned, old, new, VMEMI_PAGE_PINNED);
-	if (may_be_freed(new) && !may_be_freed(old))
-		atomic_fetch_or(&r->to_free[page / 64], UINT64_C(1) << page % 64);
+	count_flag(&counts->pinned, old, new, VMEMI_PAGE_PINNED);
+	if (is_waste(new) && !is_waste(old))
+		vmemi_page_set_add(&r->waste, page);
 }
 
 bool vmemi_region_step(struct vmem_region *r, uint64_t page, enum vmemi_page_event event,
@@ -62,11 +65,33 @@ void vmemi_region_end(struct vmem_region *r, uint64_t page, enum vmemi_page_even
 {
 	uint64_t old;
 
-	if (!vmemi_region_step(r, page, event, argument, &old))
-		return; /* not our claim: the page stays as it is, and whoever touches it waits */
-	if (event == VMEMI_PAGE_ARRIVE || event == VMEMI_PAGE_ARRIVE_MOVED ||
-	    event == VMEMI_PAGE_LOSE)
-		vmemi_region_drop_ref(r, old);
+	/* If it is not our claim the page stays as it is, and whoever touches it waits. */
+	vmemi_region_step(r, page, event, argument, &old);
+}
+
+static uint64_t sum(const struct vmem_region *r, const _Atomic int64_t *first)
+{
+	int64_t total = 0;
+
+	for (unsigned i = 0; i < VMEMI_STRIPES; i++)
+		total += atomic_load_explicit(first + i * (sizeof(r->counts[0]) / sizeof(*first)),
+					      memory_order_relaxed);
+	return total > 0 ? (uint64_t)total : 0;
+}
+
+uint64_t vmemi_region_count(const struct vmem_region *r, enum vmem_page_state state)
+{
+	return sum(r, &r->counts[0].state[state]);
+}
+
+uint64_t vmemi_region_copies(const struct vmem_region *r)
+{
+	return sum(r, &r->counts[0].copies);
+}
+
+uint64_t vmemi_region_pinned(const struct vmem_region *r)
+{
+	return sum(r, &r->counts[0].pinned);
 }
 
 /* Whether a page that is read back should stay clean. If it is written after all, that is one more
@@ -100,6 +125,12 @@ void vmemi_region_drop_ref(struct vmem_region *r, uint64_t word)
 		vmem_store_drop(r->host->store, r->vm, vmemi_page_ref(word));
 }
 
+void vmemi_region_drop_all(struct vmem_region *r)
+{
+	for (uint64_t page = 0; page < r->pages; page++)
+		vmemi_region_drop_ref(r, vmemi_region_word(r, page));
+}
+
 int vmemi_region_span(const struct vmem_region *r, uint64_t gpa, uint64_t bytes, bool outwards,
 		      uint64_t *ret_first, uint64_t *ret_count)
 {
@@ -124,12 +155,10 @@ int vmemi_region_span(const struct vmem_region *r, uint64_t gpa, uint64_t bytes,
 
 uint64_t vmemi_region_check(struct vmem_region *r)
 {
-	int64_t count[VMEM_PAGE_STATES] = { 0 }, copies = 0, pinned = 0;
-	uint64_t wrong = 0;
+	uint64_t count[VMEM_PAGE_STATES] = { 0 }, copies = 0, pinned = 0, wrong = 0;
 
 	for (uint64_t page = 0; page < r->pages; page++) {
 		uint64_t word = vmemi_region_word(r, page);
-		bool freeable = atomic_load(&r->to_free[page / 64]) >> page % 64 & 1;
 
 		if (!vmemi_page_valid(word)) {
 			wrong++;
@@ -139,12 +168,12 @@ uint64_t vmemi_region_check(struct vmem_region *r)
 		copies += (word & VMEMI_PAGE_OCCUPIED) != 0;
 		pinned += (word & VMEMI_PAGE_PINNED) != 0;
 		wrong += (word & VMEMI_PAGE_LEAVING) != 0;
-		wrong += may_be_freed(word) && !freeable;
+		wrong += is_waste(word) && !vmemi_page_set_has(&r->waste, page);
 		wrong += !(word & VMEMI_PAGE_PINNED) != !r->pins[page];
 	}
 	for (unsigned s = 0; s < VMEM_PAGE_STATES; s++)
-		wrong += count[s] != atomic_load(&r->count[s]);
-	wrong += copies != atomic_load(&r->copies);
-	wrong += pinned != atomic_load(&r->pinned);
+		wrong += count[s] != vmemi_region_count(r, (enum vmem_page_state)s);
+	wrong += copies != vmemi_region_copies(r);
+	wrong += pinned != vmemi_region_pinned(r);
 	return wrong;
 }

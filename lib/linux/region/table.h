@@ -14,6 +14,7 @@
 #include "linux/region/host.h"
 #include "linux/region/latency.h"
 #include "linux/region/page.h"
+#include "linux/region/page_set.h"
 
 /* Passes of the clock hand that a page is left in place. */
 #define VMEMI_HEAT_TOUCHED 2 /* a page that came back by a fault, each time */
@@ -27,6 +28,13 @@ struct vmemi_region_counters { /* atomic, since attach */
 	_Atomic uint64_t saved, rejected, discarded;
 };
 
+/* What is counted by page, in stripes, so that threads at different pages seldom share a cache line. */
+struct vmemi_region_counts {
+	_Alignas(64) _Atomic int64_t state[VMEM_PAGE_STATES]; /* atomic; pages by state */
+	_Atomic int64_t copies;                               /* atomic; OCCUPIED pages */
+	_Atomic int64_t pinned;                               /* atomic; PINNED pages */
+};
+
 struct vmem_region {
 	struct vmemi_host *host;
 	struct vmem_region_opts opts;
@@ -34,28 +42,29 @@ struct vmem_region {
 	unsigned char *staging;        /* its mirror */
 	const struct vmemi_uffd *uffd; /* of guest memory */
 	uint64_t pages;
-	uint32_t vm;    /* the store's */
-	uint32_t slot;  /* in host->regions */
-	bool allocated; /* the mapping is ours */
+	uint32_t vm;                 /* the store's */
+	uint32_t slot;               /* in host->regions */
+	bool allocated;              /* the mapping is ours */
+	bool was_kept_from_children; /* by the VMM, before it was attached */
 	bool can_write_protect;
 	bool can_move;    /* UFFDIO_MOVE is there */
 	bool can_scatter; /* pages may be taken by write-protect, copy and discard */
 
-	_Atomic uint64_t *words;     /* [pages] */
-	_Atomic uint8_t *heat;       /* [pages] relaxed; a hint */
-	uint16_t *pins;              /* [pages] pin_lock */
-	_Atomic uint64_t *to_free;   /* bitmap: places in staging that may be freed; atomic */
+	_Atomic uint64_t *words; /* [pages] */
+	_Atomic uint8_t *heat;   /* [pages] relaxed; a hint */
+	uint16_t *pins;          /* [pages] pin_lock */
+	/* pages with something that nobody needs: a copy in staging, a stale ref */
+	struct vmemi_page_set waste;
 	_Atomic uint64_t *wanted;    /* bitmap: pages that the handler shall load; atomic */
 	_Atomic uint32_t any_wanted; /* atomic */
 	/* atomic; detach brings everything back, whatever the budget says */
 	_Atomic uint32_t restoring;
 	struct vmemi_lock pin_lock; /* pins */
 
-	_Atomic int64_t count[VMEM_PAGE_STATES]; /* atomic; pages by state */
-	_Atomic int64_t copies;                  /* atomic; OCCUPIED pages */
-	_Atomic int64_t pinned;                  /* atomic; PINNED pages */
-	_Atomic uint32_t around_log2;            /* atomic; fault-around now */
-	_Atomic uint64_t recent[4];        /* atomic; pages of the last faults, see around.c */
+	struct vmemi_region_counts counts[VMEMI_STRIPES];
+	/* atomic; a wide range is write-protected: what arrives now must not be clean */
+	_Atomic uint32_t batching;
+	_Atomic uint64_t recent[8];        /* atomic; places of the last faults, see around.c */
 	_Atomic uint32_t recent_next;      /* atomic */
 	_Atomic uint64_t redundant_page;   /* atomic; see serve.c */
 	_Atomic uint32_t redundant_streak; /* atomic */
@@ -105,8 +114,15 @@ static inline uint64_t vmemi_region_key(const struct vmem_region *r, uint64_t pa
 	return (uint64_t)r->slot << 40 | page;
 }
 
-/* Drops the ref that an ended step gave back (0: none). */
+/* Drops the ref that a step gave (0: none). Takes locks of the store: not on a path that serves a fault. */
 void vmemi_region_drop_ref(struct vmem_region *r, uint64_t word);
+/* Drops all refs. No call on the region may run, and it is not used again. */
+void vmemi_region_drop_all(struct vmem_region *r);
+
+/* Sums over the stripes; a moment old, and never negative. */
+uint64_t vmemi_region_count(const struct vmem_region *r, enum vmem_page_state state);
+uint64_t vmemi_region_copies(const struct vmem_region *r);
+uint64_t vmemi_region_pinned(const struct vmem_region *r);
 
 /* Cuts [gpa, gpa + bytes) to whole pages, outwards or inwards. 0, -VMEM_ERANGE. */
 int vmemi_region_span(const struct vmem_region *r, uint64_t gpa, uint64_t bytes, bool outwards,

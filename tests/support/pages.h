@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Pages for tests of the store: of a wanted kind, the same again for the same seed. */
+/* Pages for tests: of a wanted kind, the same again for the same seed. */
 #ifndef VMEMT_PAGES_H
 #define VMEMT_PAGES_H
 #include <string.h>

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A set of pages that any thread adds to, and that is emptied now and then: a bit a page, and above them
+ * a bit for each 64 that may not be empty, so that a few pages of a large region are found fast. */
+#ifndef VMEMI_PAGE_SET_H
+#define VMEMI_PAGE_SET_H
+#include "base/alloc.h"
+#include <stdatomic.h>
+#include <stdbool.h>
+
+struct vmemi_page_set {
+	_Atomic uint64_t *pages;  /* atomic; a bit a page */
+	_Atomic uint64_t *groups; /* atomic; a bit 64 pages: set after theirs, cleared before */
+	uint64_t count;           /* of groups */
+};
+
+/* 0, -VMEM_ENOMEM. */
+int vmemi_page_set_init(struct vmemi_page_set *s, const struct vmem_allocator *a, uint64_t pages);
+void vmemi_page_set_destroy(struct vmemi_page_set *s, const struct vmem_allocator *a);
+
+/* Any thread, signal handlers too. */
+void vmemi_page_set_add(struct vmemi_page_set *s, uint64_t page);
+
+/* Takes all pages out of the first group with any, from *@group on and before @end, and returns them as
+ * bits. *@group is which; 0: there are none. Any thread. */
+uint64_t vmemi_page_set_take(struct vmemi_page_set *s, uint64_t *group, uint64_t end);
+
+/* Whether it is in, and would be found. */
+bool vmemi_page_set_has(const struct vmemi_page_set *s, uint64_t page);
+
+#endif
