@@ -154,11 +154,12 @@ static bool discard_if_booked(enum vmemt_call call, void *argument, int fd, int 
 /* Who may heal a page finds it poisoned in the kernel, too: nothing is poisoned after a discard. */
 static void poisoned_before_it_is_booked(uint32_t way)
 {
-	make(way, way == VMEM_FAULT_THREAD);
+	make(way, false);
 	vmemt_kernel.before = discard_if_booked;
+	if (way == VMEM_FAULT_THREAD)
+		assert(!vmem_manager_thread_start(manager));
 	expect_poisoned();
 	assert(atomic_load(&state_when_poisoned) == VMEM_PAGE_ARRIVING);
-	vmemt_kernel.before = NULL;
 	heal();
 	vmemt_end(manager, region);
 }
@@ -166,10 +167,12 @@ static void poisoned_before_it_is_booked(uint32_t way)
 /* A kernel that has no memory for it just now is asked again. The VMM is told once. */
 static void poisoned_at_the_second_try(uint32_t way)
 {
-	make(way, way == VMEM_FAULT_THREAD);
+	make(way, false);
 	vmemt_kernel.error = -VMEM_ENOMEM;
 	vmemt_kernel.fail = VMEMT_K_POISON;
 	vmemt_kernel.fail_after = 0;
+	if (way == VMEM_FAULT_THREAD)
+		assert(!vmem_manager_thread_start(manager));
 	expect_poisoned();
 	assert(vmemt_kernel.failed == 1);
 	heal();
