@@ -204,11 +204,12 @@ static vmem_region *region;
 static unsigned char *base;
 static struct vmemt_cpu cpu;
 
-static void make(uint64_t flags)
+static void make_around(uint64_t flags, uint32_t fault_around_pages)
 {
-	struct vmem_region_opts o = {
-		.size = sizeof(o), .flags = flags, .bytes = 64 * PAGE, .fault_around_pages = 1
-	};
+	struct vmem_region_opts o = { .size = sizeof(o),
+				      .flags = flags,
+				      .bytes = 64 * PAGE,
+				      .fault_around_pages = fault_around_pages };
 
 	vmemt_kernel_reset();
 	assert(!vmemi_manager_new(&manager, NULL, &vmemt_kernel_table));
@@ -218,6 +219,11 @@ static void make(uint64_t flags)
 	base = vmem_region_hva(region);
 	for (uint64_t i = 0; i < 64; i++)
 		vmemt_put(&cpu, base, i, 1);
+}
+
+static void make(uint64_t flags)
+{
+	make_around(flags, 1);
 }
 
 static void expect_all_and_end(void)
@@ -322,8 +328,7 @@ static void partial_results(void)
 {
 	static struct vmemt_page p[64];
 
-	make(0);
-	region->opts.fault_around_pages = 16; /* before the handler looks at it */
+	make_around(0, 16);
 	vmemt_kernel.before = one_page;
 	vmemt_store(region, 0, 64);
 	assert(vmemt_metrics(region).taken_run == 64);
