@@ -5,6 +5,7 @@
 . "$(dirname "$0")/runner_lib.sh"
 outside=$2
 log=$scratch/log.txt
+setup=$(cd "$(dirname "$0")/../support" && pwd)/setup.sh
 find_backend
 mkdir "$scratch/empty"
 cd "$scratch/empty"
@@ -49,7 +50,7 @@ says '^total: '
 says 'with a wrong byte: 0, .* stopped early: 2'
 
 # In whatever it does: faults that are served where they happen.
-for i in 1 2 3; do
+for _ in 1 2 3; do
 	start "$log" "$@" --backend thread --fault-way sigbus --vcpus 4 --skew 0
 	wait_for 'The VMs run'
 	kill -INT "$pid"
@@ -120,9 +121,19 @@ measured "$@"
 child=$(cat "/proc/$pid/task/$pid/children")
 kill -KILL "$pid"
 ended 137
-within 600 eval '! kill -0 $child 2>/dev/null' || fail "what was measured runs on"
+within 600 has_ended "$child" || fail "what was measured runs on"
 run 0 "$outside" true
 no_cgroup
+
+# The scripts that run them leave no folder behind, whatever ends them.
+for signal in 1 2 3 15; do
+	run $((128 + signal)) env --default-signal \
+		sh -c ". '$setup' && vmem_scratch '$scratch/XXXXXX' && echo \"\$scratch\" && kill -$signal \$\$ && sleep 60"
+	folder=$(cat "$out")
+	if [ -z "$folder" ] || [ -e "$folder" ]; then
+		fail "a folder was left behind: $folder"
+	fi
+done
 
 # It measures, and compares with the budget: the program itself is above it, a little.
 run 0 "$outside" --json x.json --tolerance 400 "$@" --seconds 1 --json x.json

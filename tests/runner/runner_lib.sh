@@ -7,7 +7,7 @@ set -eu
 # shellcheck disable=SC2034 # used there
 runner=$1
 pid= # of a process in the background
-vmem_scratch
+vmem_scratch "${TMPDIR:-/tmp}/vmem.XXXXXX"
 trap '[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$scratch"' EXIT
 out=$scratch/out.txt
 
@@ -53,8 +53,13 @@ need() {
 
 # Sets $backend to what the VMs can run with here.
 find_backend() {
-	backend=kvm
-	may kvm || { backend=thread && need thread; }
+	# shellcheck disable=SC2034 # used there
+	if may kvm; then
+		backend=kvm
+	else
+		need thread
+		backend=thread
+	fi
 }
 
 # start LOG COMMAND...: in the background; $pid is its process.
@@ -87,8 +92,9 @@ wait_for() {
 	grep -q -e "$1" "$log" || { cp "$log" "$out" && fail "it ended before it said: $1"; }
 }
 
+# Whether the process is gone: the one that was started, or another.
 has_ended() {
-	! kill -0 "$pid" 2>/dev/null
+	! kill -0 "${1:-$pid}" 2>/dev/null
 }
 
 # ended STATUS: what was started must end with it.

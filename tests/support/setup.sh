@@ -12,8 +12,9 @@
 #	vmem_build SOURCE BUILD [CMAKE-OPTION]...
 # configures and builds, quietly.
 #
-#	vmem_scratch [MKTEMP-ARGUMENT]...
-# makes a folder, sets $scratch to its path, and removes it when the script ends, by a signal as well.
+#	vmem_scratch TEMPLATE
+# makes a folder as mktemp does, sets $scratch to its path, and removes it when the script ends, by a
+# signal as well.
 
 # One a line: package, or command=package where the command is what counts.
 vmem_packages() {
@@ -111,7 +112,7 @@ vmem_build() {
 
 # dash runs no EXIT trap when a signal ends it.
 vmem_scratch() {
-	scratch=$(mktemp -d "$@") || return
+	scratch=$(mktemp -d "$1") || return
 	trap 'rm -rf --one-file-system "$scratch"' EXIT
 	trap 'exit 129' HUP
 	trap 'exit 130' INT
