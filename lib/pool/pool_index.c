@@ -56,18 +56,22 @@ static void free_chunk(struct vmem_pool *p, uint32_t chunk)
  * 0, -VMEM_ENOMEM. */
 static int add_chunk(struct vmem_pool *p)
 {
+	/* Read in this order: a chunk that is counted while no thread adds one has been pushed. */
 	uint32_t chunk = atomic_load(&p->index_chunks);
-	int err = vmemi_index_provide(p);
+	int err;
 
-	if (err)
-		return err;
-	if (atomic_exchange_explicit(&p->index_adding, true, memory_order_acquire)) {
+	if (atomic_load(&p->index_adding)) {
 		vmemi_relax(&p->env);
 		return 0;
 	}
+	if ((uint32_t)atomic_load(&p->free_handles))
+		return 0;
+	err = vmemi_index_provide(p);
+	if (err || atomic_exchange(&p->index_adding, true))
+		return err;
 	if (atomic_load(&p->index_chunks) == chunk) /* else another was faster */
 		free_chunk(p, chunk);
-	atomic_store_explicit(&p->index_adding, false, memory_order_release);
+	atomic_store(&p->index_adding, false);
 	return 0;
 }
 

@@ -346,18 +346,6 @@ int vmem_pool_load_bytes(vmem_pool *p, vmem_pool_handle handle, void *data, uint
 	return release(p, &h, 0);
 }
 
-int vmemi_pool_describe_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
-			   uint32_t *ret_codec, uint32_t *ret_bytes)
-{
-	struct held h;
-
-	if (!hold(p, stream, handle, &h))
-		return -VMEM_ENOENT;
-	*ret_codec = vmemi_entry_codec(h.entry);
-	*ret_bytes = vmemi_entry_bytes(h.entry);
-	return release(p, &h, 0);
-}
-
 int vmem_pool_describe(vmem_pool *p, vmem_pool_handle handle, uint32_t *ret_codec,
 		       uint32_t *ret_bytes)
 {

@@ -13,10 +13,6 @@ int vmemi_pool_load_of(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle
 int vmemi_pool_drop_of(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
 		       uint32_t *ret_codec);
 
-/* As vmem_pool_describe(). -VMEM_ENOENT too if the object is not in @stream. Any thread. */
-int vmemi_pool_describe_of(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
-			   uint32_t *ret_codec, uint32_t *ret_bytes);
-
 /* Counts and notes a corrupt object of a stream that exists, as a load that finds one does. Any thread. */
 void vmemi_pool_corrupt_of(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle);
 

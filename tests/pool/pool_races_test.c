@@ -24,6 +24,9 @@ enum {
 	LOADS = 200000,
 	TAKERS = 4,
 	TAKES = 500000,
+	ROUNDS = 30,
+	MANY = 20000,
+	HANDLE_CHUNKS = 10, /* TAKERS * MANY + 1 handles */
 	GROWERS = 2,
 	CHUNKS = 20000
 };
@@ -31,6 +34,7 @@ enum {
 static vmem_pool *pool;
 static _Atomic int done;
 static _Atomic uint64_t loaded;
+static _Atomic uint32_t arrived;
 
 /* There are few handles, as each is used again at once. */
 static void *reader(void *arg)
@@ -135,8 +139,48 @@ static void handles_that_come_back(void)
 	vmem_pool_free(pool);
 }
 
+/* Handles that are kept, so that new ones are made again and again: each for one, and none too many. */
+static void *keeper(void *arg)
+{
+	uint32_t *handles = arg;
+
+	atomic_fetch_add(&arrived, 1);
+	while (atomic_load(&arrived) < TAKERS)
+		sched_yield();
+	for (int i = 0; i < MANY; i++)
+		CHECK(vmemi_handle_new(pool, &handles[i]) == 0);
+	return NULL;
+}
+
+static void handles_made_at_once(void)
+{
+	static uint32_t handles[TAKERS][MANY];
+	pthread_t threads[TAKERS];
+
+	for (int round = 0; round < ROUNDS; round++) {
+		static unsigned char seen[HANDLE_CHUNKS << VMEMI_INDEX_CHUNK_SHIFT];
+
+		memset(seen, 0, sizeof(seen));
+		atomic_store(&arrived, 0);
+		CHECK(vmem_pool_new(&pool, NULL) == 0);
+		for (int i = 0; i < TAKERS; i++)
+			CHECK(pthread_create(&threads[i], NULL, keeper, handles[i]) == 0);
+		for (int i = 0; i < TAKERS; i++)
+			CHECK(pthread_join(threads[i], NULL) == 0);
+		CHECK(vmemi_index_end(pool) == sizeof(seen));
+		for (int i = 0; i < TAKERS * MANY; i++) {
+			uint32_t handle = handles[i / MANY][i % MANY];
+
+			CHECK(handle && handle < sizeof(seen) && !seen[handle]);
+			seen[handle] = 1;
+		}
+		vmem_pool_free(pool);
+	}
+	atomic_store(&arrived, 0);
+}
+
 static struct vmemi_table table;
-static _Atomic uint32_t made, arrived;
+static _Atomic uint32_t made;
 
 static void *grower(void *arg)
 {
@@ -176,6 +220,7 @@ int main(void)
 {
 	segments_that_come_and_go(vmemt_seed("pool_races"));
 	handles_that_come_back();
+	handles_made_at_once();
 	chunks_made_at_once();
 	printf("%llu loads\n", (unsigned long long)loaded);
 	return 0;
