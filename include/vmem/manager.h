@@ -47,7 +47,9 @@ struct vmem_manager_opts {
 	 *  faster than that; 0: 50 */
 	uint32_t fault_spin_us;
 
-	/** Called by the reclaim thread, never on a path that serves a fault. It may call back. May be NULL. */
+	/** Called by who reclaims: the reclaim thread, or without threads a step or a call that waits for
+	 *  room; one call at a time, with no lock held. It may call whatever is for any thread and does
+	 *  not say "not in a callback": raise the budget, discard, read metrics. May be NULL. */
 	void (*on_event)(void *context, enum vmem_manager_event event, uint64_t a, uint64_t b);
 	void *context; /**< for on_event */
 };

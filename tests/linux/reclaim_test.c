@@ -98,7 +98,7 @@ static void *give_up_page_20(void *argument)
 	return NULL;
 }
 
-/* Between the marking of two pages and their copies the VMM reads the second one, which cancels its mark,
+/* Between the marking of two pages and the copy of the second one the VMM reads it, which cancels its mark,
  * and gives it up. Until it has done so, or waits (and serves faults meanwhile), nothing goes on. */
 static bool give_up_a_page(enum vmemt_call call, void *argument, int fd, int *ret_result)
 {
@@ -109,7 +109,7 @@ static bool give_up_a_page(enum vmemt_call call, void *argument, int fd, int *re
 
 	(void)fd;
 	(void)ret_result;
-	if (call != VMEMT_K_COPY || c->src != (uintptr_t)base + 10 * PAGE ||
+	if (call != VMEMT_K_COPY || c->src != (uintptr_t)base + 20 * PAGE ||
 	    atomic_exchange(&gave_up, 1))
 		return false;
 	assert(!vmem_region_read(region, 20 * PAGE, &p, PAGE));
@@ -226,6 +226,49 @@ static void frames_count_until_they_are_gone(void)
 	vmemt_end(manager, region);
 }
 
+/* Every @step-th of many pages: by which way do they go? */
+static struct vmem_region_metrics take_every(uint64_t step, bool others_are_hot, uint32_t way)
+{
+	struct vmem_region_opts o = { .size = sizeof(o),
+				      .flags = VMEM_REGION_DMA_PINNED,
+				      .bytes = 4096 * PAGE,
+				      .fault_way = way };
+	struct vmem_region_metrics m;
+	uint64_t gpas[64], pages;
+	struct vmemt_page p;
+
+	manager = vmemt_manager(0);
+	assert(!vmem_region_alloc(&region, manager, &o));
+	for (uint64_t i = 0; i < 4096; i++) {
+		vmemt_make(&p, i, 1);
+		assert(!vmem_region_write(region, i * PAGE, &p, PAGE));
+	}
+	for (uint64_t i = 0; i < 4096; i++)
+		region->heat[i] = others_are_hot && i % step;
+	for (uint64_t i = 0; i < 64; i++)
+		gpas[i] = i * step * PAGE;
+	assert(!vmem_region_stage_pages(region, gpas, 64, &pages) && pages == 64);
+	m = vmemt_metrics(region);
+	for (uint64_t i = 0; i < 4096; i++) {
+		struct vmemt_page got;
+
+		assert(!vmem_region_read(region, i * PAGE, &got, PAGE));
+		vmemt_make(&p, i, 1);
+		assert(!memcmp(&p, &got, PAGE));
+	}
+	vmemt_end(manager, region);
+	return m;
+}
+
+/* Hot pages between the victims pay for a wide write-protection, if it is KVM that maps them. */
+static void among_hot_pages(void)
+{
+	assert(take_every(2, true, VMEM_FAULT_THREAD).taken_scattered == 64);
+	assert(take_every(64, true, VMEM_FAULT_THREAD).taken_run == 64);
+	assert(take_every(64, false, VMEM_FAULT_THREAD).taken_scattered == 64);
+	assert(take_every(64, true, VMEM_FAULT_SIGBUS).taken_scattered == 64);
+}
+
 /* --- What a fault leaves for reclaim to do --- */
 
 /* A fault takes no lock of the store: it may come in a signal handler, over a thread that holds one. */
@@ -300,6 +343,7 @@ int main(void)
 	in_turn();
 	a_batch_meets_no_hole();
 	frames_count_until_they_are_gone();
+	among_hot_pages();
 	a_fault_waits_for_no_lock(VMEM_FAULT_THREAD);
 	a_fault_waits_for_no_lock(VMEM_FAULT_SIGBUS);
 	a_region_leaves_nothing(VMEM_DETACH_DISCARD);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Serving one fault: the same code for the handler thread, SIGBUS, and calls of the VMM.
- * Allocates nothing, takes no lock but the store's short ones, logs nothing. */
+ * Allocates nothing, logs nothing, and takes no lock but a short one of the store for a slow load. */
 #ifndef VMEMI_SERVE_H
 #define VMEMI_SERVE_H
 #include "linux/region/table.h"

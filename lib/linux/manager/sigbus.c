@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Faults that arrive as SIGBUS in the faulting thread: see vmem/fault.h. What is called from here on
- * uses atomics, ioctl, futex, sched_yield and clock_gettime only; the store's locks are taken for
- * dropping a ref, never by a holder that can fault. */
+ * uses atomics, ioctl, write, futex, sched_yield and clock_gettime only. No lock is taken: slow loads, which need
+ * one, are left to the handler, and stale refs to reclaim. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

@@ -99,5 +99,7 @@ uint64_t vmemi_tidy(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t fi
 void vmemi_cost_book(struct vmemi_cost *c, unsigned run, unsigned pages, uint64_t ns);
 /* The shortest run to move now. */
 unsigned vmemi_cost_run_min(struct vmemi_cost *c);
+/* Whether to move @victims of a KVM guest one by one, with @hot pages in use among them. */
+bool vmemi_cost_prefers_moves(const struct vmemi_cost *c, uint64_t victims, uint64_t hot);
 
 #endif

@@ -22,6 +22,45 @@ static enum fate fate_of(struct vmem_region *r, uint64_t page, unsigned max_heat
 	return STAYS;
 }
 
+/* Pages among the collected victims that the guest is likely to use soon. */
+static uint64_t hot_between(struct vmemi_reclaim *rc, struct vmem_region *r)
+{
+	uint64_t first = rc->scattered[0], last = rc->scattered[rc->scattered_count - 1], n = 0;
+
+	for (uint64_t page = first; page <= last; page++) {
+		enum vmem_page_state state = vmemi_page_state(vmemi_region_word(r, page));
+
+		n += (state == VMEM_PAGE_RESIDENT || state == VMEM_PAGE_CLEAN) &&
+		     atomic_load_explicit(&r->heat[page], memory_order_relaxed);
+	}
+	return n;
+}
+
+/* Moves the collected victims instead, those that are neighbours together. */
+static unsigned move_collected(struct vmemi_reclaim *rc, struct vmem_region *r)
+{
+	unsigned taken = 0, run;
+
+	for (uint32_t i = 0; i < rc->scattered_count; i += run) {
+		run = 1;
+		while (i + run < rc->scattered_count && run < VMEMI_RUN_MAX &&
+		       rc->scattered[i + run] == rc->scattered[i] + run)
+			run++;
+		taken += vmemi_take_run(rc, r, rc->scattered[i], run);
+	}
+	rc->scattered_count = 0;
+	return taken;
+}
+
+static unsigned take_collected(struct vmemi_reclaim *rc, struct vmem_region *r)
+{
+	/* Faults that are signals are no KVM guest's. */
+	if (rc->scattered_count && r->can_move && r->opts.fault_way == VMEM_FAULT_THREAD &&
+	    vmemi_cost_prefers_moves(&rc->cost, rc->scattered_count, hot_between(rc, r)))
+		return move_collected(rc, r);
+	return vmemi_take_scattered(rc, r);
+}
+
 /* Puts the run that ends before @end on its way. */
 static unsigned dispatch(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t end,
 			 unsigned run, unsigned run_min)
@@ -37,7 +76,7 @@ static unsigned dispatch(struct vmemi_reclaim *rc, struct vmem_region *r, uint64
 	for (uint64_t page = end - run; page < end; page++) {
 		if (rc->scattered_count == VMEMI_SCATTER_BATCH ||
 		    (rc->scattered_count && page - rc->scattered[0] >= VMEMI_SCATTER_SPAN))
-			taken += vmemi_take_scattered(rc, r);
+			taken += take_collected(rc, r);
 		rc->scattered[rc->scattered_count++] = page;
 	}
 	return taken;
@@ -68,7 +107,7 @@ unsigned vmemi_take_offer(struct vmemi_reclaim *rc, struct vmem_region *r, uint6
 
 unsigned vmemi_take_flush(struct vmemi_reclaim *rc, struct vmem_region *r)
 {
-	return vmemi_take_clean(rc, r) + vmemi_take_scattered(rc, r);
+	return vmemi_take_clean(rc, r) + take_collected(rc, r);
 }
 
 unsigned vmemi_take_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
