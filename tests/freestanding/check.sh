@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # check.sh LIBVMEM-CORE.A
 # What a hypervisor without libc relies on: nothing undefined but the four mem functions, no vector or
-# floating-point register, no thread-local storage, no writable data.
+# floating-point register, nothing below the stack pointer, no thread-local storage, no writable data.
 set -eu
 archive=$1
 nm=${NM:-nm} ld=${LD:-ld} objdump=${OBJDUMP:-objdump} readelf=${READELF:-readelf}
@@ -33,6 +33,9 @@ case $("$readelf" -h "$tmp/core.o" | sed -n 's/ *Machine: *//p') in
 AArch64) registers='[ ,{\t][vqdsh][0-9]+([.,]|$)|tpidr_el' ;;
 *) registers= ;;
 esac
+# x86-64's red zone, which an interrupt on the same stack overwrites.
+awk '/>:$/ { name = $2 } /-0x[0-9a-f]+\(%rsp/ && !/\tlea / { print name $0 }' "$tmp/code" |
+	nothing 'data below the stack pointer'
 [ -z "$registers" ] || awk -v registers="$registers" '/>:$/ { name = $2 }
 	/^ / && $0 ~ registers { print name $0 }' "$tmp/code" |
 	nothing 'vector, floating-point or per-thread registers in its code'
