@@ -11,6 +11,8 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=../tests/support/setup.sh
+. "$here/../tests/support/setup.sh"
 cache=${VMEM_IMAGE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/libvmem-images}
 started=$(date +%s)
 
@@ -111,30 +113,10 @@ parse_arguments() {
 	done
 }
 
-# need COMMAND PACKAGE [COMMAND PACKAGE]...: installs, as root, the packages of missing commands
-need() {
-	missing=
-	while [ $# -gt 0 ]; do
-		command -v "$1" >/dev/null || missing="$missing $2"
-		shift 2
-	done
-	[ -n "$missing" ] || return 0
-	[ "$(id -u)" -eq 0 ] || die "missing:$missing. Install it: sudo apt-get install$missing"
-	say "installing$missing"
-	# shellcheck disable=SC2086  # a list of packages
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing \
-		</dev/null >"$scratch/log" 2>&1 || fail_with_log "apt-get could not install$missing"
-}
-
 # On a fresh machine or container apt does not know any package yet.
 update_lists() {
 	[ "$(id -u)" -eq 0 ] && [ -z "$(debian_mirror)" ] || return 0
-	apt-get update -qq >"$scratch/log" 2>&1 || fail_with_log "apt-get update failed"
-}
-
-fail_with_log() {
-	tail -n 15 "$scratch/log" >&2
-	die "$1: see above."
+	vmem_quietly "$scratch/log" apt-get update -qq
 }
 
 # Prints the mirror of this Debian release that apt is configured with.
@@ -151,8 +133,7 @@ prepare_kernel() {
 	[ -n "$package" ] || die "apt does not know linux-image-amd64. Run: sudo apt-get update"
 	say "downloading $package"
 	mkdir "$scratch/deb" "$scratch/kernel"
-	(cd "$scratch/deb" && apt-get download -qq "$package" "busybox-static") \
-		>"$scratch/log" 2>&1 || fail_with_log "apt-get download failed (are its lists old?)"
+	(cd "$scratch/deb" && vmem_quietly "$scratch/log" apt-get download -qq "$package" busybox-static)
 	for deb in "$scratch"/deb/*.deb; do
 		dpkg-deb -x "$deb" "$scratch/tree"
 	done
@@ -182,11 +163,10 @@ prepare_root() {
 	say "making a root file system of Debian $suite with $root_packages"
 	eval "$(apt-config shell http_proxy Acquire::http::Proxy)"
 	[ -z "${http_proxy-}" ] || export http_proxy
-	debootstrap --variant=minbase --include="$root_packages" \
-		"$suite" "$scratch/root" "$mirror" >"$scratch/log" 2>&1 || fail_with_log "debootstrap failed"
+	vmem_quietly "$scratch/log" debootstrap --variant=minbase --include="$root_packages" \
+		"$suite" "$scratch/root" "$mirror"
 	rm -rf "$scratch"/root/var/cache/apt/* "$scratch"/root/var/lib/apt/lists/*
-	mkfs.ext4 -q -L root -d "$scratch/root" "$scratch/root.img" 6G >"$scratch/log" 2>&1 ||
-		fail_with_log "mkfs.ext4 failed"
+	vmem_quietly "$scratch/log" mkfs.ext4 -q -L root -d "$scratch/root" "$scratch/root.img" 6G
 	mv "$scratch/root.img" "$cache/root.img"
 }
 
@@ -203,19 +183,15 @@ prepare() {
 		"there is no root file system for the guests yet, and only root can make it. Once, run:" \
 		"sudo env VMEM_IMAGE_CACHE=$cache sh $0 --prepare"
 	umask 022
-	if ! mkdir -p "$cache" || ! scratch=$(mktemp -d "$cache/tmp.XXXXXX"); then
+	if ! mkdir -p "$cache" || ! vmem_scratch "$cache/tmp.XXXXXX"; then
 		die "cannot write to $cache: set VMEM_IMAGE_CACHE to another directory."
 	fi
-	trap 'rm -rf --one-file-system "$scratch"' EXIT
-	trap 'exit 130' INT
-	trap 'exit 143' TERM HUP
 	update_lists
-	need qemu-system-x86_64 qemu-system-x86 python3 python3 debootstrap debootstrap \
-		mkfs.ext4 e2fsprogs xz xz-utils
+	vmem_need images
 	prepare_kernel
 	prepare_root
-	rm -rf "$scratch"
-	trap - EXIT INT TERM HUP
+	rm -rf "$scratch" # now: exec runs no EXIT trap
+	trap - EXIT HUP INT QUIT TERM
 }
 
 PATH=$PATH:/usr/sbin:/sbin

@@ -55,20 +55,12 @@ if [ -n "$images" ]; then
 	set -- "$images"/*.img
 	[ -e "$1" ] || fail "no *.img in $images; make some: sh bench/images.sh $images"
 fi
-[ -z "$json" ] || : >"$json"
+[ -z "$json" ] || [ ! -d "$json" ] || fail "$json is a folder"
 
 vmem_need build bench
 build=$top/build-bench
-mkdir -p "$build"
-quietly() {
-	"$@" >"$build/log.txt" 2>&1 || {
-		cat "$build/log.txt"
-		echo "bench/run.sh: failed: $*" >&2
-		exit 1
-	}
-}
-quietly cmake -S "$top" -B "$build" -DVMEM_TESTS=OFF -DVMEM_EXAMPLES=OFF
-quietly cmake --build "$build" --parallel "$(nproc)"
+vmem_build "$top" "$build" -DVMEM_TESTS=OFF -DVMEM_EXAMPLES=OFF
+[ -z "$json" ] || : >"$json"
 
 [ "$(id -u)" -eq 0 ] ||
 	echo "Not root: the peers zram-lz4 and memory cgroup will be missing."
