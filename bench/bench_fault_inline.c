@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* bench-fault: pages served in the faulting thread.
  * zero    ours: SIGBUS, vmem_fault_sigbus(); peer: SIGBUS, one UFFDIO_COPY of a zero page
- * stored  ours: the same, the page comes out of the pool; peer: the kernel's swap-in from zram-lz4 */
+ * stored  ours: the same, the page comes out of the pool; peer: the kernel's swap-in from zram-lz4;
+ *         limit: SIGBUS, LZ4_decompress_safe() of packed pages, one UFFDIO_COPY */
 #include "bench_fault.h"
 #include "bare_uffd.h"
 #include "paged_memory.h"
 #include "zram_peer.h"
 #include <errno.h>
+#include <lz4.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +25,14 @@ struct inline_bench {
 	uint32_t *order;
 };
 
-static int bare_uffd; /* for the peer's signal handler */
+static int bare_uffd; /* for the signal handlers of the peer and of the limit */
+
+/* What the limit's signal handler decodes: page after page, each where its start says. */
+static struct bare_lz4 {
+	uint8_t *memory; /* that the pages belong to */
+	char *packed;
+	uint32_t *starts; /* one more than pages */
+} bare_lz4;
 
 static void serve_bare(int number, siginfo_t *info, void *context)
 {
@@ -32,6 +41,19 @@ static void serve_bare(int number, siginfo_t *info, void *context)
 
 	(void)number, (void)context;
 	if (bare_uffd_copy(bare_uffd, (void *)page, zeros, PAGE) != 0)
+		_exit(1);
+}
+
+static void serve_bare_lz4(int number, siginfo_t *info, void *context)
+{
+	static char page[4096];
+	const size_t i = (size_t)((uint8_t *)info->si_addr - bare_lz4.memory) / PAGE;
+	const uint32_t start = bare_lz4.starts[i];
+
+	(void)number, (void)context;
+	if (LZ4_decompress_safe(bare_lz4.packed + start, page,
+				(int)(bare_lz4.starts[i + 1] - start), PAGE) != PAGE ||
+	    bare_uffd_copy(bare_uffd, bare_lz4.memory + i * PAGE, page, PAGE) != 0)
 		_exit(1);
 }
 
@@ -137,6 +159,47 @@ static int measure_stored_zram(void *context, double *values)
 	return result != 0 ? result : touch_timed(state, state->peer_memory, values);
 }
 
+static int measure_stored_bare(void *context, double *values)
+{
+	const struct sigaction action = { .sa_sigaction = serve_bare_lz4, .sa_flags = SA_SIGINFO };
+	struct inline_bench *state = context;
+
+	if (madvise(bare_lz4.memory, state->ours.bytes, MADV_DONTNEED) != 0)
+		return -errno;
+	sigaction(SIGBUS, &action, NULL);
+	return touch_timed(state, bare_lz4.memory, values);
+}
+
+static int make_bare_lz4(const uint8_t *pages, size_t count)
+{
+	const size_t room = count * (size_t)LZ4_COMPRESSBOUND(4096);
+	uint32_t end = 0;
+
+	bare_lz4.memory = machine_map(count * PAGE);
+	bare_lz4.packed = (char *)machine_map(room);
+	bare_lz4.starts = calloc(count + 1, sizeof(*bare_lz4.starts));
+	if (!bare_lz4.memory || !bare_lz4.packed || !bare_lz4.starts)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++) {
+		end += (uint32_t)LZ4_compress_fast((const char *)pages + i * PAGE,
+						   bare_lz4.packed + end, PAGE,
+						   LZ4_COMPRESSBOUND(4096), 1);
+		bare_lz4.starts[i + 1] = end;
+	}
+	bare_uffd = bare_uffd_open(UFFD_FEATURE_SIGBUS);
+	return bare_uffd < 0 ? bare_uffd
+			     : bare_uffd_register(bare_uffd, bare_lz4.memory, count * PAGE);
+}
+
+static void unmake_bare_lz4(size_t count)
+{
+	if (bare_uffd >= 0)
+		close(bare_uffd);
+	machine_unmap(bare_lz4.memory, count * PAGE);
+	machine_unmap(bare_lz4.packed, count * (size_t)LZ4_COMPRESSBOUND(4096));
+	free(bare_lz4.starts);
+}
+
 int bench_fault_inline_stored(struct bench *bench, const struct real_pages *pages)
 {
 	static const struct bench_metric metrics[] = { { "inline_stored_p50_ns", "ns", NULL, 0 },
@@ -149,13 +212,17 @@ int bench_fault_inline_stored(struct bench *bench, const struct real_pages *page
 		.context = &state,
 		.ours = { "libvmem", measure_stored_ours, NULL },
 		.peer = { "zram-lz4", measure_stored_zram, zram_missing() },
+		.limit = { "bare-sigbus-lz4", measure_stored_bare, NULL },
 	};
 	int result = -ENOMEM;
 
+	bare_uffd = -1;
 	if (state.pages) {
 		real_pages_pick(pages, PAGE_COMPRESSIBLE, (uint8_t *)(uintptr_t)state.pages, count);
 		result = make(&state, count);
 	}
+	if (result == 0)
+		result = make_bare_lz4(state.pages, count);
 	if (result == 0)
 		result = vmem_region_write(state.ours.region, 0, state.pages, state.ours.bytes);
 	if (result == 0)
@@ -165,6 +232,7 @@ int bench_fault_inline_stored(struct bench *bench, const struct real_pages *page
 	if (result == 0)
 		result = bench_compare(bench, &comparison);
 	unmake(&state);
+	unmake_bare_lz4(count);
 	machine_unmap((void *)(uintptr_t)state.pages, count * PAGE);
 	return result;
 }

@@ -12,12 +12,7 @@ VMEM_BEGIN_DECLS
 enum vmem_log_code {
 	VMEM_LOG_CORRUPT_OBJECT =
 		1, /**< an object is damaged; of a store, a: ref, b: VM; of a pool, a: handle, b: stream */
-	VMEM_LOG_BUDGET_EXCEEDED = 2, /**< nothing more fits; a: bytes used, b: budget in bytes */
-	VMEM_LOG_PAGE_LOST = 3,       /**< a page was poisoned; a: key, b: error number */
-	VMEM_LOG_PAGE_UNMOVABLE = 4,  /**< the kernel holds a page; a: key, b: error number */
-	VMEM_LOG_NO_PROGRESS =
-		5, /**< reclaim finds nothing to take; a: bytes used, b: budget in bytes */
-	VMEM_LOG_SYSCALL_FAILED = 6 /**< a: which (enum in docs/requirements.md), b: error number */
+	VMEM_LOG_BUDGET_EXCEEDED = 2 /**< nothing more fits; a: bytes used, b: budget in bytes */
 };
 
 /** An environment. Fields are only ever added at the end.

@@ -190,8 +190,8 @@ Test(env, relax_and_log)
 	seen_init(&s);
 	vmemi_relax(&s.env);
 	cr_assert_eq(s.relaxed, 1);
-	vmemi_log(&s.env, VMEM_LOG_PAGE_LOST, 5, 6);
-	cr_assert_eq(s.code, VMEM_LOG_PAGE_LOST);
+	vmemi_log(&s.env, VMEM_LOG_BUDGET_EXCEEDED, 5, 6);
+	cr_assert_eq(s.code, VMEM_LOG_BUDGET_EXCEEDED);
 	cr_assert_eq(s.a, 5u);
 	cr_assert_eq(s.b, 6u);
 	s.env.relax = NULL;
@@ -199,5 +199,5 @@ Test(env, relax_and_log)
 	vmemi_relax(&s.env);
 	vmemi_log(&s.env, VMEM_LOG_BUDGET_EXCEEDED, 0, 0);
 	cr_assert_eq(s.relaxed, 1);
-	cr_assert_eq(s.code, VMEM_LOG_PAGE_LOST);
+	cr_assert_eq(s.code, VMEM_LOG_BUDGET_EXCEEDED);
 }

@@ -260,6 +260,8 @@ void vmemt_need(uint64_t features)
 	assert(!error);
 	have = vmemt_manager_metrics(m).kernel_features;
 	assert(!vmem_manager_free(m));
+	if (features & ~have & VMEM_KERNEL_KERNEL_FAULTS)
+		vmemt_skip("no right to serve the kernel's faults (vm.unprivileged_userfaultfd)");
 	if (features & ~have) {
 		char why[64];
 
