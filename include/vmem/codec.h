@@ -46,6 +46,9 @@ struct vmem_codec {
 	 *  @return 0, -VMEM_EBADMSG */
 	int (*decode)(void *context, void *page, const void *src, size_t bytes,
 		      const void *reference);
+
+	/** Ends a context that context_init has prepared. NULL: nothing to do. */
+	void (*context_end)(void *context);
 };
 
 /** The built-in codecs. @threads any @since 1.0 */

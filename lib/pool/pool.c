@@ -5,11 +5,10 @@
 #include "base/mem.h"
 #include "base/opts.h"
 #include "pool/pool_internal.h"
+#include "pool/pool_slot.h"
 
 #define DEFAULT_PARALLEL 8u
-#define MAX_PARALLEL 64u
 #define DEFAULT_RESERVE 2u
-#define SLOT_ALIGN 64u
 #define MAX_CONTEXT_BYTES (UINT32_C(1) << 30)
 
 /* --- Making --- */
@@ -29,7 +28,8 @@ static int add_codec(struct vmem_pool *p, const struct vmem_codec *given)
 	p->codec_copy[codec.id] = codec;
 	p->codec[codec.id] = &p->codec_copy[codec.id];
 	p->context_at[codec.id] = p->slot_bytes;
-	p->slot_bytes += (codec.context_bytes + SLOT_ALIGN - 1) & ~(size_t)(SLOT_ALIGN - 1);
+	p->slot_bytes +=
+		(codec.context_bytes + VMEMI_SLOT_ALIGN - 1) & ~(size_t)(VMEMI_SLOT_ALIGN - 1);
 	return 0;
 }
 
@@ -39,7 +39,7 @@ static int add_codecs(struct vmem_pool *p, const struct vmem_pool_opts *opts)
 	uint32_t count = opts->codec_count;
 	int err;
 
-	p->slot_bytes = VMEM_PAGE_SIZE;
+	p->slot_bytes = VMEMI_SLOT_PAGES * VMEM_PAGE_SIZE;
 	if (add_codec(p, vmem_codec_raw()) || add_codec(p, vmem_codec_fill()))
 		return -VMEM_EINVAL;
 	p->first_codec = p->codec[VMEM_CODEC_RAW];
@@ -67,7 +67,7 @@ static int take_opts(struct vmem_pool *p, const struct vmem_pool_opts *opts)
 {
 	int err;
 
-	if (opts->flags || opts->parallel > MAX_PARALLEL)
+	if (opts->flags || opts->parallel > VMEMI_SLOTS_MAX)
 		return -VMEM_EINVAL;
 	err = vmemi_env_take(&p->env, opts->env);
 	if (!err)
@@ -81,45 +81,6 @@ static int take_opts(struct vmem_pool *p, const struct vmem_pool_opts *opts)
 	p->slot_count = opts->parallel ? opts->parallel : DEFAULT_PARALLEL;
 	p->reserve_target = opts->reserve_segments ? opts->reserve_segments : DEFAULT_RESERVE;
 	p->budget_bytes = opts->budget_bytes;
-	return 0;
-}
-
-/* Whether one slot is not for encoding: a save that waits, for its page or the allocator, shall not keep
- * a load waiting. */
-static bool keeps_a_slot(const struct vmem_pool *p)
-{
-	for (uint32_t id = 1; id <= VMEM_CODEC_MAX; id++)
-		if (p->codec[id] && p->codec[id]->context_bytes &&
-		    !(p->codec[id]->flags & VMEM_CODEC_DECODE_WITHOUT_CONTEXT))
-			return true;
-	return false;
-}
-
-static int make_slots(struct vmem_pool *p)
-{
-	uint32_t kept = keeps_a_slot(p);
-
-	if (p->slot_count < MAX_PARALLEL)
-		p->slot_count += kept;
-	p->encode_slots = ~UINT64_C(0) >> (64 - p->slot_count + kept);
-	p->slots = vmemi_zalloc(&p->tables.allocator, p->slot_count * p->slot_bytes, SLOT_ALIGN);
-	if (!p->slots)
-		return -VMEM_ENOMEM;
-	for (uint32_t slot = 0; slot < p->slot_count; slot++) {
-		unsigned char *at = p->slots + slot * p->slot_bytes;
-
-		for (uint32_t id = 1; id <= VMEM_CODEC_MAX; id++) {
-			const struct vmem_codec *codec = p->codec[id];
-			int err = 0;
-
-			if (codec && codec->context_init)
-				err = codec->context_init(
-					codec->context_bytes ? at + p->context_at[id] : NULL);
-			if (err)
-				return err;
-		}
-	}
-	atomic_init(&p->idle_slots, ~UINT64_C(0) >> (64 - p->slot_count));
 	return 0;
 }
 
@@ -161,7 +122,7 @@ int vmem_pool_new(vmem_pool **ret_pool, const struct vmem_pool_opts *given)
 	if (!err)
 		err = make_tables(p);
 	if (!err)
-		err = make_slots(p);
+		err = vmemi_slots_make(p);
 	if (err)
 		vmem_pool_free(p);
 	else
@@ -178,7 +139,7 @@ void vmem_pool_free(vmem_pool *p)
 			   VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
 	for (uint32_t id = 0; id < atomic_load(&p->stream_count); id++)
 		vmemi_lock_destroy(&vmemi_stream_at(p, id)->lock);
-	vmemi_free(&p->tables.allocator, p->slots, p->slot_count * p->slot_bytes, SLOT_ALIGN);
+	vmemi_slots_free(p);
 	vmemi_table_destroy(&p->streams);
 	vmemi_table_destroy(&p->segments);
 	vmemi_table_destroy(&p->index);

@@ -162,11 +162,10 @@ static uint64_t publish_batch(struct vmem_pool *p, uint32_t first, struct source
 	vmemi_lock(&s->lock);
 	for (uint32_t i = first; i < first + place->count; i++) {
 		_Atomic uint64_t *entry = vmemi_index_at(p, b->handle[i]);
+		uint64_t now = atomic_load_explicit(entry, memory_order_relaxed);
 
-		if (atomic_load_explicit(entry, memory_order_relaxed) == b->entry[i]) {
-			atomic_store(entry, vmemi_entry_make(place->number, grain,
-							     vmemi_entry_bytes(b->entry[i]),
-							     vmemi_entry_codec(b->entry[i])));
+		if (vmemi_entry_is_same(now, b->entry[i])) {
+			atomic_store(entry, vmemi_entry_move(now, place->number, grain));
 			src->empty |= vmemi_stream_remove(p, s, src->number, b->grains[i]);
 			moved += b->grains[i] * VMEMI_GRAIN_BYTES;
 		} else {

@@ -31,6 +31,7 @@
 #include "base/hash.h"
 #include "base/lock.h"
 #include "pool/pool_object.h"
+#include "pool/pool_of.h"
 #include "pool/pool_table.h"
 
 /* --- Segments (pool_segment.c) --- */
@@ -157,10 +158,10 @@ struct vmem_pool {
 	const struct vmem_codec *codec[VMEM_CODEC_MAX + 1]; /* its copy, or NULL */
 	const struct vmem_codec *first_codec;               /* of the caller's table, else raw */
 	size_t context_at[VMEM_CODEC_MAX + 1];              /* in a slot */
-	/* for encoding, and decoding with a context: 4 KiB for the result, a context for each codec */
-	unsigned char *slots;
+	unsigned char *slots;                               /* pool_slot.h */
 	size_t slot_bytes;
 	uint32_t slot_count;
+	uint32_t contexts_made; /* of VMEM_CODEC_MAX a slot, one after the other */
 	uint64_t
 		encode_slots; /* a bit each; if a codec decodes with a context, one is kept for that */
 	uint32_t reserve_target;
@@ -224,6 +225,21 @@ static inline struct vmemi_stream *vmemi_stream_at(const struct vmem_pool *p, ui
 		return NULL;
 	return vmemi_table_at(&p->streams, id, sizeof(struct vmemi_stream),
 			      VMEMI_STREAM_CHUNK_SHIFT);
+}
+
+/* The entry of a handle, live or not. */
+static inline uint64_t vmemi_entry_of(const struct vmem_pool *p, vmem_pool_handle handle)
+{
+	_Atomic uint64_t *entry = handle <= UINT32_MAX ? vmemi_index_at(p, (uint32_t)handle) : NULL;
+
+	return entry ? atomic_load_explicit(entry, memory_order_acquire) : VMEMI_ENTRY_TAKEN;
+}
+
+/* Whether the segment is of the stream that is asked for. An object in it stays, so that it is of one. */
+static inline bool vmemi_segment_is_of(const struct vmemi_segment *seg, uint32_t stream)
+{
+	return stream == VMEMI_ANY_STREAM ||
+	       atomic_load_explicit(&seg->stream, memory_order_relaxed) == stream;
 }
 
 /* What stands in a segment at a grain where an object begins. */

@@ -28,11 +28,12 @@ static inline uint32_t vmemi_object_grains(uint32_t bytes)
 
 /* An entry is one word:
  *
- *     63  62 | 56  53 | 52   40 | 39   24 | 23     0
- *     kind   | codec  | bytes   | grain   | segment     LIVE
- *     kind   |                    31        next   0    FREE
+ *     63  62 | 58  57 | 56  53 | 52   40 | 39   24 | 23     0
+ *     kind   | mark   | codec  | bytes   | grain   | segment     LIVE
+ *     kind   |                             31        next   0    FREE
  *
- * A live entry alone tells what the object is and where; dropping it need not touch its segment. */
+ * A live entry alone tells what the object is and where. The mark (enum vmemi_mark) may change at any
+ * time, all else under the lock of the stream only; a mark that is lost that way is no harm. */
 #define VMEMI_ENTRY_TAKEN UINT64_C(0) /* being saved or dropped */
 #define VMEMI_ENTRY_FREE UINT64_C(1)
 #define VMEMI_ENTRY_LIVE UINT64_C(2)
@@ -44,9 +45,29 @@ static inline uint64_t vmemi_entry_make(uint32_t segment, uint32_t grain, uint32
 	       (uint64_t)grain << 24 | segment;
 }
 
+/* The same object at another place. */
+static inline uint64_t vmemi_entry_move(uint64_t entry, uint32_t segment, uint32_t grain)
+{
+	return entry >> 40 << 40 | (uint64_t)grain << 24 | segment;
+}
+
 static inline bool vmemi_entry_is_live(uint64_t entry)
 {
 	return entry >> 62 == VMEMI_ENTRY_LIVE;
+}
+
+#define VMEMI_ENTRY_MARK_SHIFT 57u
+#define VMEMI_ENTRY_MARK (UINT64_C(3) << VMEMI_ENTRY_MARK_SHIFT)
+
+/* Whether two entries are of the same object at the same place. */
+static inline bool vmemi_entry_is_same(uint64_t a, uint64_t b)
+{
+	return !((a ^ b) & ~VMEMI_ENTRY_MARK);
+}
+
+static inline uint32_t vmemi_entry_mark(uint64_t entry)
+{
+	return (uint32_t)(entry >> VMEMI_ENTRY_MARK_SHIFT) & 3;
 }
 
 static inline uint32_t vmemi_entry_segment(uint64_t entry)

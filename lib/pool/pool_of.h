@@ -1,19 +1,100 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Calls on an object of one stream, for an owner of many streams that is given handles from outside: an
- * object of another stream, which the handle may lead to since its own was dropped, is none. */
+/* The pool for an owner of many streams that keeps references to objects: the store.
+ *
+ * Calls on an object of one stream: an object of another one, which a handle from outside may lead to
+ * since its own was dropped, is none. And changing how an object is encoded, under its handle. Deltas begin
+ * with the handle of their reference, an object of the same stream that is no delta; that it stays there
+ * for as long as they do is the owner's business. */
 #ifndef VMEMI_POOL_OF_H
 #define VMEMI_POOL_OF_H
+#include <stdbool.h>
 #include <vmem/pool.h>
+
+#define VMEMI_ANY_STREAM UINT32_MAX
+
+/* The checksum of a page, as it goes with every object. */
+uint32_t vmemi_pool_checksum(const vmem_pool *pool, const void *page);
+
+/* As vmem_pool_save_page(), with the page's checksum. Any thread. */
+int vmemi_pool_save_of(vmem_pool *pool, uint32_t stream, uint32_t codec, const void *page,
+		       uint32_t checksum, uint32_t max_bytes, vmem_pool_handle *ret_handle);
 
 /* As vmem_pool_load_page(). -VMEM_ENOENT too if the object is not in @stream. Any thread. */
 int vmemi_pool_load_of(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle, void *page);
 
+/* 1 if an object has the bytes of @page, 0 if not; -VMEM_ENOENT, -VMEM_EBADMSG. Any thread. */
+int vmemi_pool_equal(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle, const void *page);
+
+/* What was dropped. */
+struct vmemi_dropped {
+	uint32_t codec;
+	vmem_pool_handle reference; /* of a delta; else 0 */
+};
+
 /* As vmem_pool_drop(). -VMEM_ENOENT too if the object is not in @stream: of several drops of one object
- * one succeeds. @ret_codec: what was dropped, set on success only; may be NULL. Any thread. */
+ * one succeeds. @ret_dropped: set on success only; may be NULL. Any thread. */
 int vmemi_pool_drop_of(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
-		       uint32_t *ret_codec);
+		       struct vmemi_dropped *ret_dropped);
 
 /* Counts and notes a corrupt object of a stream that exists, as a load that finds one does. Any thread. */
 void vmemi_pool_corrupt_of(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle);
+
+/* --- An object that is looked at more closely --- */
+
+/* While it is held its bytes stay, though it may be dropped. */
+struct vmemi_held {
+	struct vmemi_segment *segment;
+	uint32_t handle;
+	uint64_t entry;
+};
+
+/* What is said of it. */
+struct vmemi_described {
+	uint32_t stream;
+	uint32_t codec;
+	uint32_t bytes;    /* encoded */
+	uint32_t checksum; /* of the page */
+};
+
+/* False: there is no such object of a page, or its header is damaged. Any thread. */
+bool vmemi_pool_hold(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
+		     struct vmemi_held *ret_held, struct vmemi_described *ret_described);
+void vmemi_pool_let_go(vmem_pool *pool, const struct vmemi_held *held);
+/* As vmem_pool_load_page(). */
+int vmemi_pool_read(vmem_pool *pool, const struct vmemi_held *held, void *page);
+
+/* Encodes a page by a codec of the table, against @reference if that is not NULL. Bytes, or 0: more than
+ * @capacity (at most 4096), or there is no such codec. Any thread. */
+uint32_t vmemi_pool_encode(vmem_pool *pool, uint32_t codec, const void *page, const void *reference,
+			   void *dst, uint32_t capacity);
+
+/* A page, encoded. */
+struct vmemi_encoded {
+	uint32_t codec;
+	uint32_t bytes;
+	const void *payload;
+	uint32_t reference; /* of a delta, a handle, which goes before the payload; else 0 */
+};
+
+/* Puts other bytes of the same page in place of an object. Together with compaction, serial. 0, -VMEM_ENOENT
+ * (it was dropped), -VMEM_EAGAIN (its segment is still being filled, or it was moved), -VMEM_ENOSPC,
+ * -VMEM_ENOMEM, -VMEM_EINVAL (too long). */
+int vmemi_pool_replace(vmem_pool *pool, const struct vmemi_held *held,
+		       const struct vmemi_encoded *encoded);
+
+/* --- Walking over all handles, for who looks at one object after the other, in passes --- */
+
+enum vmemi_mark {
+	VMEMI_MARK_NEW,     /* saved since the last pass */
+	VMEMI_MARK_SEEN,    /* there was one before */
+	VMEMI_MARK_SETTLED, /* its encoding is final */
+};
+
+/* The next handle from @first on that is live and not settled; 0: none. At most @max are looked at;
+ * @ret_next: where to go on, 0 at the end of all. Any thread. */
+uint32_t vmemi_pool_next(const vmem_pool *pool, uint32_t first, uint32_t max, uint32_t *ret_next,
+			 enum vmemi_mark *ret_mark);
+/* Marks a live object; nothing if it was changed meanwhile. Any thread. */
+void vmemi_pool_mark(vmem_pool *pool, vmem_pool_handle handle, enum vmemi_mark mark);
 
 #endif

@@ -201,15 +201,15 @@ static int load_page(vmem_store *store, struct vmemi_vm *vm, const struct vmemi_
 
 static int drop_from_pool(vmem_store *store, struct vmemi_vm *vm, vmem_store_ref ref)
 {
-	uint32_t codec;
+	struct vmemi_dropped dropped;
 	int rc;
 
 	/* The handle may be another page's as soon as it is dropped. */
 	if (vmemi_inflight_busy(&store->inflight, vm->number, ref))
 		return -VMEM_EBUSY;
-	rc = vmemi_pool_drop_of(store->pool, vm->number, vmemi_ref_payload(ref), &codec);
+	rc = vmemi_pool_drop_of(store->pool, vm->number, vmemi_ref_payload(ref), &dropped);
 	if (!rc)
-		vmemi_count(&vm->pages[class_of(codec)], -1);
+		vmemi_count(&vm->pages[class_of(dropped.codec)], -1);
 	return rc;
 }
 

@@ -311,17 +311,17 @@ Test(pool_between, a_drop_of_what_is_now_of_another_stream)
 
 	other_call = take_the_handle;
 	for (long n = 0, left = -1; left < 0; n++) {
+		struct vmemi_dropped dropped = { 0 };
 		vmem_pool_handle handle;
-		uint32_t codec = 0;
 		int err;
 
 		set_up();
 		handle = handles[1];
 		moment = n;
-		err = vmemi_pool_drop_of(pool, stream, handle, &codec);
+		err = vmemi_pool_drop_of(pool, stream, handle, &dropped);
 		left = moment;
 		cr_assert_eq(err, left < 0 ? -VMEM_ENOENT : 0);
-		cr_assert_eq(codec, left < 0 ? 0 : VMEM_CODEC_RAW);
+		cr_assert_eq(dropped.codec, left < 0 ? 0 : VMEM_CODEC_RAW);
 		cr_assert_eq(vmemi_pool_load_of(pool, stream, handle, page.bytes), -VMEM_ENOENT);
 		if (left < 0)
 			expect_page(pool, handle, VMEMT_PAGE_NOISE, 1);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Codecs of the caller's own: their contexts, and what the pool does with a table that is wrong or a
  * codec that misbehaves. */
+#include "base/opts.h"
 #include "pool/pool_tools.h"
 
 /* Keeps a page's first half if the second is zero. Its context must be its own, as initialised. */
@@ -244,7 +245,7 @@ Test(pool_codecs, wrong_ones_are_refused)
 
 	expect_refused(NULL);
 	expect_refused(vmem_codec_raw()); /* there already */
-	wrong.size--;
+	wrong.size = VMEMI_BYTES_TO(struct vmem_codec, decode) - 1;
 	expect_refused(&wrong);
 	wrong = half;
 	wrong.id = 0;
@@ -263,6 +264,66 @@ Test(pool_codecs, wrong_ones_are_refused)
 	wrong = half;
 	wrong.context_bytes = SIZE_MAX;
 	expect_refused(&wrong);
+}
+
+static int contexts, contexts_most;
+
+static int count_init(void *context)
+{
+	(void)context;
+	if (contexts == contexts_most)
+		return -VMEM_ENOTSUP;
+	contexts++;
+	return 0;
+}
+
+static void count_end(void *context)
+{
+	(void)context;
+	contexts--;
+}
+
+/* All that were made, also when one of them cannot be. */
+Test(pool_codecs, contexts_are_ended)
+{
+	struct vmem_codec codec = half, other = half;
+	const struct vmem_codec *const table[] = { &codec, &other };
+	struct vmem_pool_opts opts = { .size = sizeof(opts), .codecs = table, .codec_count = 2 };
+	vmem_pool *pool = NULL;
+	int err;
+
+	codec.context_init = other.context_init = count_init;
+	codec.context_end = other.context_end = count_end;
+	other.id = VMEM_CODEC_USER + 3;
+	contexts_most = 0;
+	do {
+		vmemt_fail_alloc_init(&heap);
+		opts.allocator = &heap.allocator;
+		err = vmem_pool_new(&pool, &opts);
+		cr_assert(err == 0 || err == -VMEM_ENOTSUP);
+		if (!err) {
+			cr_assert_eq(contexts, contexts_most);
+			vmem_pool_free(pool);
+		}
+		cr_assert_eq(contexts, 0);
+		cr_assert_eq(heap.live_bytes, 0);
+		contexts_most++;
+	} while (err);
+	cr_assert_geq(contexts_most, 17);
+}
+
+/* As a program has it that was built before there was an end. */
+Test(pool_codecs, a_table_without_an_end)
+{
+	struct vmem_codec codec = half;
+	const struct vmem_codec *const table[] = { &codec };
+	struct vmem_pool_opts opts = { .size = sizeof(opts), .codecs = table, .codec_count = 1 };
+
+	codec.size = VMEMI_BYTES_TO(struct vmem_codec, decode);
+	codec.context_end = count_end;
+	contexts = 0;
+	pool_close(pool_open(&opts));
+	cr_assert_eq(contexts, 0);
 }
 
 static int failing_init(void *context)

@@ -205,19 +205,20 @@ Test(pool, handles_of_another_stream)
 {
 	struct vmemt_page page, before;
 	vmem_pool *pool = pool_open(NULL);
-	uint32_t own = stream_open(pool), other = stream_open(pool), codec = 99;
+	uint32_t own = stream_open(pool), other = stream_open(pool);
+	struct vmemi_dropped dropped = { .codec = 99 };
 	vmem_pool_handle handle = save(pool, other, VMEMT_PAGE_TEXT, 1);
 
 	vmemt_page_make(&page, VMEMT_PAGE_NOISE, 0);
 	before = page;
 	cr_assert_eq(vmemi_pool_load_of(pool, own, handle, page.bytes), -VMEM_ENOENT);
 	cr_assert_eq(memcmp(&page, &before, sizeof(page)), 0);
-	cr_assert_eq(vmemi_pool_drop_of(pool, own, handle, &codec), -VMEM_ENOENT);
-	cr_assert_eq(codec, 99);
+	cr_assert_eq(vmemi_pool_drop_of(pool, own, handle, &dropped), -VMEM_ENOENT);
+	cr_assert_eq(dropped.codec, 99);
 	cr_assert_eq(vmemi_pool_load_of(pool, other, handle, page.bytes), 0);
 	cr_assert(vmemt_page_is(page.bytes, VMEMT_PAGE_TEXT, 1));
-	cr_assert_eq(vmemi_pool_drop_of(pool, other, handle, &codec), 0);
-	cr_assert_eq(codec, VMEM_CODEC_LZ4);
+	cr_assert_eq(vmemi_pool_drop_of(pool, other, handle, &dropped), 0);
+	cr_assert(dropped.codec == VMEM_CODEC_LZ4 && !dropped.reference);
 	cr_assert_eq(vmemi_pool_drop_of(pool, other, handle, NULL), -VMEM_ENOENT);
 	pool_close(pool);
 }

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Slots: see pool_slot.h. */
+#include "pool/pool_slot.h"
+
+/* Whether one slot is not for encoding: a save that waits, for its page or the allocator, shall not keep
+ * a load waiting. */
+static bool keeps_a_slot(const struct vmem_pool *p)
+{
+	for (uint32_t id = 1; id <= VMEM_CODEC_MAX; id++)
+		if (p->codec[id] && p->codec[id]->context_bytes &&
+		    !(p->codec[id]->flags & VMEM_CODEC_DECODE_WITHOUT_CONTEXT))
+			return true;
+	return false;
+}
+
+/* Makes the contexts of a slot, and counts them: those of the slots are made one after the other. */
+static int make_contexts(struct vmem_pool *p, uint32_t slot)
+{
+	for (uint32_t id = 1; id <= VMEM_CODEC_MAX; id++) {
+		const struct vmem_codec *codec = p->codec[id];
+		int err = 0;
+
+		if (codec && codec->context_init)
+			err = codec->context_init(vmemi_slot_context(p, slot, codec));
+		if (err)
+			return err;
+		p->contexts_made++;
+	}
+	return 0;
+}
+
+int vmemi_slots_make(struct vmem_pool *p)
+{
+	uint32_t kept = keeps_a_slot(p);
+	int err = 0;
+
+	if (p->slot_count < VMEMI_SLOTS_MAX)
+		p->slot_count += kept;
+	p->encode_slots = ~UINT64_C(0) >> (64 - p->slot_count + kept);
+	p->slots =
+		vmemi_zalloc(&p->tables.allocator, p->slot_count * p->slot_bytes, VMEMI_SLOT_ALIGN);
+	if (!p->slots)
+		return -VMEM_ENOMEM;
+	for (uint32_t slot = 0; slot < p->slot_count && !err; slot++)
+		err = make_contexts(p, slot);
+	atomic_init(&p->idle_slots, ~UINT64_C(0) >> (64 - p->slot_count));
+	return err;
+}
+
+void vmemi_slots_free(struct vmem_pool *p)
+{
+	for (uint32_t made = 0; made < p->contexts_made; made++) {
+		const struct vmem_codec *codec = p->codec[made % VMEM_CODEC_MAX + 1];
+
+		if (codec && codec->context_end)
+			codec->context_end(vmemi_slot_context(p, made / VMEM_CODEC_MAX, codec));
+	}
+	vmemi_free(&p->tables.allocator, p->slots, p->slot_count * p->slot_bytes, VMEMI_SLOT_ALIGN);
+}
+
+uint32_t vmemi_slot_take(struct vmem_pool *p, uint64_t usable)
+{
+	uint64_t idle = atomic_load_explicit(&p->idle_slots, memory_order_relaxed);
+
+	for (;;) {
+		uint64_t one = idle & usable & -(idle & usable);
+
+		if (!one) {
+			vmemi_relax(&p->env);
+			idle = atomic_load_explicit(&p->idle_slots, memory_order_relaxed);
+		} else if (atomic_compare_exchange_weak_explicit(&p->idle_slots, &idle, idle & ~one,
+								 memory_order_acquire,
+								 memory_order_relaxed)) {
+			return (uint32_t)__builtin_ctzll(one);
+		}
+	}
+}
+
+void vmemi_slot_give(struct vmem_pool *p, uint32_t slot)
+{
+	atomic_fetch_or_explicit(&p->idle_slots, UINT64_C(1) << slot, memory_order_release);
+}
