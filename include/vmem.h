@@ -7,11 +7,14 @@
 #include <vmem/allocator.h>
 #include <vmem/codec.h>
 #include <vmem/common.h>
+#include <vmem/dedup.h>
 #include <vmem/env.h>
 #include <vmem/fault.h>
 #include <vmem/manager.h>
 #include <vmem/pool.h>
 #include <vmem/region.h>
+#include <vmem/share.h>
+#include <vmem/similar.h>
 #include <vmem/store.h>
 
 #endif

@@ -69,6 +69,12 @@ struct vmem_region_opts {
 	 *  block or call back. May be NULL. */
 	void (*on_lost)(void *context, uint64_t gpa, int error);
 	void *context; /**< for on_lost */
+
+	/** who may share stored pages with it: enum vmem_store_sharing of <vmem/store.h>; with
+	 *  same_vm_as the same as there */
+	uint32_t sharing;
+	uint32_t reserved;      /**< 0 */
+	uint64_t sharing_group; /**< its name, any number; 0 without VMEM_STORE_SHARE_GROUP */
 };
 
 /** Counters since attach, and gauges of now. */

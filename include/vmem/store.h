@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /** @file vmem/store.h
  *  The page store: what a cold page is worth, and where it is kept. A page of one repeated 32-bit word
- *  lives in its reference; any other is compressed into the pool. Accounts are kept per VM.
+ *  lives in its reference. Any other has an object in the pool, which equal pages of its sharing domain
+ *  share: compressed quickly when it arrives, and encoded anew when it has stayed, alone or against a page
+ *  like it. Accounts are kept per VM.
  *
  *  A reference (ref) has at most 56 bits and is never 0, so that it fits beside the state of a page
  *  in one word. One that was dropped is refused, unless a later save of the same VM has returned it
@@ -22,19 +24,40 @@ typedef uint64_t vmem_store_token; /**< a load in progress; never 0 */
 /** Options. Fields are only ever added at the end. */
 struct vmem_store_opts {
 	size_t size;    /**< sizeof(*this) as the caller compiled it */
-	uint64_t flags; /**< 0; an unknown bit is -VMEM_EINVAL */
+	uint64_t flags; /**< VMEM_STORE_*; an unknown bit is -VMEM_EINVAL */
 	/** for tables; NULL: libc (freestanding: -VMEM_EINVAL) */
 	const struct vmem_allocator *allocator;
 	const struct vmem_allocator *segments; /**< for the pool's segments; NULL: as allocator */
 	const struct vmem_env *env; /**< NULL: pthread and no log (freestanding: no locks) */
 	uint64_t budget_bytes;      /**< most bytes of segments, 0: no limit */
-	/** page codecs, the first is used on arrival; NULL: LZ4 (freestanding: none) */
+	/** page codecs: the first is used on arrival, zstd and delta for pages that have stayed, if they
+	 *  are there; NULL: LZ4, zstd and delta (freestanding: none) */
 	const struct vmem_codec *const *codecs;
 	uint32_t codec_count;      /**< 0..13 */
 	uint32_t parallel;         /**< calls that encode or decode at once, 1..64, 0: 8 */
 	uint32_t cpu;              /**< VMEM_CPU_* that may be used */
 	uint32_t max_object_bytes; /**< a page that encodes to more is refused with -VMEM_EFBIG;
 	                                             0 or 4096: kept raw */
+	/** any number, best a random one: a guest that does not know it cannot tell which pages of
+	 *  others of its group are like its own */
+	uint32_t seed;
+	/** a page that has stayed for so long, and for twice as long at the most, is encoded anew by
+	 *  vmem_store_work(), 0: 2000 */
+	uint32_t cold_after_ms;
+	uint32_t cold_pages_per_second; /**< most that are encoded anew; 0: no limit but the time */
+	uint32_t reserved;              /**< 0 */
+};
+
+/** Flags of a store. */
+#define VMEM_STORE_AS_SAVED (UINT64_C(1) << 0) /**< pages are never encoded anew */
+
+/** Who may share objects with whom. Two domains never do, not even as references of deltas. */
+enum vmem_store_sharing {
+	VMEM_STORE_SHARE_VM = 0,   /**< equal pages of the VM; the default */
+	VMEM_STORE_SHARE_NONE = 1, /**< none */
+	VMEM_STORE_SHARE_GROUP =
+		2 /**< equal pages of all VMs that name the same group: they may find out
+	                                what others of it have stored, by how much memory it takes */
 };
 
 /** Options of a VM. Fields are only ever added at the end. */
@@ -46,6 +69,9 @@ struct vmem_store_vm_opts {
 	 *  vm_bytes, 1..100. 0: no cap, the VM may take all of the budget. Pages that are being
 	 *  saved when it is reached may go past it */
 	uint32_t cap_percent;
+	uint32_t sharing;  /**< enum vmem_store_sharing */
+	uint64_t group;    /**< its name, any number; 0 without VMEM_STORE_SHARE_GROUP */
+	uint64_t reserved; /**< 0 */
 };
 
 /** What became of stored pages: of one VM, or of all. Metadata is not told by VM: an entry costs the same
@@ -57,13 +83,22 @@ struct vmem_store_account {
 	uint64_t pages_compressed; /**< of them encoded by a codec */
 	uint64_t pages_raw;        /**< of them kept as they are */
 	uint64_t logical_bytes;    /**< pages * 4096 */
-	uint64_t physical_bytes; /**< bytes of their objects in the pool, with headers and grain */
+	uint64_t
+		physical_bytes; /**< bytes of their objects in the pool, with headers and grain, and of
+	                              those that only deltas need any more */
 	uint64_t metadata_bytes; /**< in total, of a VM 0: pool index and tables, the store's own */
 	uint64_t segment_bytes;  /**< in total, of a VM 0: memory taken for segments */
 	uint64_t saves;          /**< since the start */
 	uint64_t loads;          /**< since the start */
 	uint64_t rejects;        /**< saves refused since the start: too large or no room */
 	uint64_t corrupt;        /**< loads that failed their checksum since the start */
+	/* Of pages_compressed, by codec; others are the caller's. */
+	uint64_t pages_lz4;
+	uint64_t pages_zstd;
+	uint64_t pages_delta; /**< made against another page */
+	/** of pages: those that use an object which another page uses too, but for one of each. In a
+	 *  group pages and bytes are divided among its VMs by the number of their pages */
+	uint64_t pages_equal;
 };
 
 /** One page of a batch. Begin with all zeros: an item whose reserved words are not 0 gets -VMEM_EINVAL. */
@@ -194,7 +229,8 @@ VMEM_API uint32_t vmem_store_drop_batch(vmem_store *store, uint32_t vm,
 VMEM_API uint32_t vmem_store_poll(vmem_store *store, struct vmem_store_event *events,
 				  uint32_t capacity);
 
-/** The background part: compaction and refilling of reserves.
+/** The background part: pages that have stayed are encoded anew, compaction, refilling of reserves. It ends
+ *  early when a save or a load has come meanwhile, and then has more to do.
  *  @param budget_ns  about how long it may take by the caller's clock; work is cut into pieces of about 50 us
  *  @param now_ns  the caller's clock, monotonic
  *  @return 1 if there is more to do now, else 0

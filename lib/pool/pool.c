@@ -25,8 +25,20 @@ static int add_codec(struct vmem_pool *p, const struct vmem_codec *given)
 	    codec.flags & ~VMEM_CODEC_DECODE_WITHOUT_CONTEXT || !codec.encode || !codec.decode ||
 	    codec.context_bytes > MAX_CONTEXT_BYTES || p->codec[codec.id])
 		return -VMEM_EINVAL;
+	for (uint32_t id = 1; id <= VMEM_CODEC_MAX; id++) {
+		const struct vmem_codec *other = p->codec[id];
+
+		if (other && codec.context_init && other->context_init == codec.context_init &&
+		    other->context_bytes == codec.context_bytes) {
+			p->context_at[codec.id] = p->context_at[id];
+			codec.context_init = NULL; /* and end: one does it for both */
+			codec.context_end = NULL;
+		}
+	}
 	p->codec_copy[codec.id] = codec;
 	p->codec[codec.id] = &p->codec_copy[codec.id];
+	if (p->context_at[codec.id])
+		return 0;
 	p->context_at[codec.id] = p->slot_bytes;
 	p->slot_bytes +=
 		(codec.context_bytes + VMEMI_SLOT_ALIGN - 1) & ~(size_t)(VMEMI_SLOT_ALIGN - 1);
@@ -146,6 +158,21 @@ void vmem_pool_free(vmem_pool *p)
 	vmemi_lock_destroy(&p->work);
 	vmemi_lock_destroy(&p->lock);
 	vmemi_free(&p->tables.inner, p, sizeof(*p), _Alignof(struct vmem_pool));
+}
+
+bool vmemi_pool_has_codec(const vmem_pool *p, uint32_t codec)
+{
+	return codec <= VMEM_CODEC_MAX && p->codec[codec];
+}
+
+bool vmemi_pool_is_short(const vmem_pool *p)
+{
+	return atomic_load_explicit(&p->refused, memory_order_relaxed);
+}
+
+uint32_t vmemi_pool_handles_end(const vmem_pool *p)
+{
+	return vmemi_index_end(p);
 }
 
 /* --- Streams --- */

@@ -62,10 +62,9 @@ struct vmemi_segment {
 	uint32_t lost;              /* stream; grains that compaction would win */
 	uint32_t scanned;           /* work; below this grain, compaction has moved everything */
 	uint32_t older, younger;    /* stream */
-	/* stream; in the list of its class, if that is not 0 */
-	uint32_t class_previous, class_next;
-	uint32_t next;     /* pool; in the list of its state */
-	uint64_t sequence; /* stream; age, not decreasing from older to younger */
+	uint32_t class_previous, class_next; /* stream; in the list of its class, if not 0 */
+	uint32_t next;                       /* pool; in the list of its state */
+	uint64_t sequence;                   /* stream; age, not decreasing from older to younger */
 };
 
 enum vmemi_segment_purpose {
@@ -162,8 +161,7 @@ struct vmem_pool {
 	size_t slot_bytes;
 	uint32_t slot_count;
 	uint32_t contexts_made; /* of VMEM_CODEC_MAX a slot, one after the other */
-	uint64_t
-		encode_slots; /* a bit each; if a codec decodes with a context, one is kept for that */
+	uint64_t encode_slots;  /* a bit each: those that are not kept for decoding */
 	uint32_t reserve_target;
 
 	struct vmemi_counting_allocator tables;
@@ -179,9 +177,8 @@ struct vmem_pool {
 
 	/* Atomic, all of them. */
 	_Atomic uint64_t corrupt;
-	_Atomic uint64_t noted; /* objects, ever */
-	/* handle << 16 | stream, to be logged */
-	_Atomic uint64_t corrupt_note[VMEMI_CORRUPT_NOTES];
+	_Atomic uint64_t noted;                             /* objects, ever */
+	_Atomic uint64_t corrupt_note[VMEMI_CORRUPT_NOTES]; /* handle << 16 | stream, to log */
 	_Atomic uint32_t refused; /* a save found no room since work() last looked */
 	_Atomic uint64_t compactions;
 	_Atomic uint64_t moved_bytes;
@@ -249,6 +246,9 @@ struct vmemi_found {
 	uint64_t entry;  /* of the handle */
 };
 
+/* The reference that the delta of a live entry begins with, 0 for another codec. Its stream locked. */
+uint32_t vmemi_object_reference(const struct vmem_pool *p, uint64_t entry);
+
 /* No writer may be in the segment. */
 struct vmemi_found vmemi_object_at(const struct vmem_pool *p, uint32_t segment, uint32_t grain);
 
@@ -296,12 +296,5 @@ void vmemi_stream_rank(struct vmem_pool *p, struct vmemi_stream *s, bool lower);
 
 /* Notes a damaged object, for work() to log once it holds no lock. Any thread. */
 void vmemi_pool_note(struct vmem_pool *p, uint32_t handle, uint32_t stream);
-
-/* For tests: where the header of an object is, and how many bytes it has with its payload. NULL: no such
- * object. The pool must be at rest. */
-unsigned char *vmemi_pool_object_bytes(struct vmem_pool *p, vmem_pool_handle handle,
-				       uint32_t *ret_bytes);
-/* For tests: walks everything. NULL, or what is wrong. The pool must be at rest. */
-const char *vmemi_pool_check(struct vmem_pool *p);
 
 #endif

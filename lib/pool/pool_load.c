@@ -254,6 +254,28 @@ bool vmemi_pool_hold(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 	return true;
 }
 
+int vmemi_pool_checksum_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
+			   uint32_t *ret_checksum)
+{
+	struct vmemi_held h;
+	bool whole;
+
+	if (!hold(p, stream, handle, &h))
+		return -VMEM_ENOENT;
+	whole = payload_of(&h, ret_checksum) != NULL;
+	vmemi_pool_let_go(p, &h);
+	return whole ? 0 : -VMEM_EBADMSG;
+}
+
+bool vmemi_pool_is_whole(vmem_pool *p, const struct vmemi_held *h)
+{
+	uint32_t slot = vmemi_slot_take(p, VMEMI_SLOT_ANY);
+	int err = read_page(p, h, slot, vmemi_slot_result(p, slot));
+
+	vmemi_slot_give(p, slot);
+	return !err;
+}
+
 int vmemi_pool_read(vmem_pool *p, const struct vmemi_held *h, void *page)
 {
 	return read_page(p, h, NO_SLOT, page);

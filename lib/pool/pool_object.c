@@ -35,8 +35,7 @@ static struct vmemi_stream *lock_owner(struct vmem_pool *p, uint32_t stream,
 	return NULL;
 }
 
-/* The reference that the delta of an entry begins with, 0 for another codec. */
-static uint32_t reference_of(const struct vmem_pool *p, uint64_t entry)
+uint32_t vmemi_object_reference(const struct vmem_pool *p, uint64_t entry)
 {
 	uint32_t reference = 0;
 
@@ -63,7 +62,8 @@ int vmemi_pool_drop_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 		return -VMEM_ENOENT;
 	bytes = vmemi_entry_bytes(entry);
 	segment = vmemi_entry_segment(entry);
-	dropped = (struct vmemi_dropped){ vmemi_entry_codec(entry), reference_of(p, entry) };
+	dropped = (struct vmemi_dropped){ vmemi_entry_codec(entry),
+					  vmemi_object_reference(p, entry) };
 	atomic_store(vmemi_index_at(p, (uint32_t)handle), VMEMI_ENTRY_TAKEN);
 	s->objects--;
 	s->payload_bytes -= bytes;

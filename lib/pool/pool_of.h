@@ -12,6 +12,15 @@
 
 #define VMEMI_ANY_STREAM UINT32_MAX
 
+/* Whether the table of codecs has it. */
+bool vmemi_pool_has_codec(const vmem_pool *pool, uint32_t codec);
+
+/* Whether a save has found no room since vmem_pool_work() was called last. */
+bool vmemi_pool_is_short(const vmem_pool *pool);
+
+/* All handles are smaller. */
+uint32_t vmemi_pool_handles_end(const vmem_pool *pool);
+
 /* The checksum of a page, as it goes with every object. */
 uint32_t vmemi_pool_checksum(const vmem_pool *pool, const void *page);
 
@@ -24,6 +33,11 @@ int vmemi_pool_load_of(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle
 
 /* 1 if an object has the bytes of @page, 0 if not; -VMEM_ENOENT, -VMEM_EBADMSG. Any thread. */
 int vmemi_pool_equal(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle, const void *page);
+
+/* The checksum of an object's page, as it was when it was saved. 0, -VMEM_ENOENT, -VMEM_EBADMSG (the header
+ * is damaged). Any thread. */
+int vmemi_pool_checksum_of(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
+			   uint32_t *ret_checksum);
 
 /* What was dropped. */
 struct vmemi_dropped {
@@ -59,9 +73,13 @@ struct vmemi_described {
 /* False: there is no such object of a page, or its header is damaged. Any thread. */
 bool vmemi_pool_hold(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
 		     struct vmemi_held *ret_held, struct vmemi_described *ret_described);
+/* Whether its segment is full: it can be replaced. */
+bool vmemi_pool_is_sealed(vmem_pool *pool, const struct vmemi_held *held);
 void vmemi_pool_let_go(vmem_pool *pool, const struct vmemi_held *held);
 /* As vmem_pool_load_page(). */
 int vmemi_pool_read(vmem_pool *pool, const struct vmemi_held *held, void *page);
+/* Whether it can be read. */
+bool vmemi_pool_is_whole(vmem_pool *pool, const struct vmemi_held *held);
 
 /* Encodes a page by a codec of the table, against @reference if that is not NULL. Bytes, or 0: more than
  * @capacity (at most 4096), or there is no such codec. Any thread. */
@@ -96,5 +114,12 @@ uint32_t vmemi_pool_next(const vmem_pool *pool, uint32_t first, uint32_t max, ui
 			 enum vmemi_mark *ret_mark);
 /* Marks a live object; nothing if it was changed meanwhile. Any thread. */
 void vmemi_pool_mark(vmem_pool *pool, vmem_pool_handle handle, enum vmemi_mark mark);
+
+/* For tests: where the header of an object is, and how many bytes it has with its payload. NULL: no such
+ * object. The pool must be at rest. */
+unsigned char *vmemi_pool_object_bytes(vmem_pool *pool, vmem_pool_handle handle,
+				       uint32_t *ret_bytes);
+/* For tests: walks everything. NULL, or what is wrong. The pool must be at rest. */
+const char *vmemi_pool_check(vmem_pool *pool);
 
 #endif

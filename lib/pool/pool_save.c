@@ -197,6 +197,18 @@ uint32_t vmemi_pool_encode(vmem_pool *p, uint32_t codec_id, const void *page, co
 	return bytes > capacity ? 0 : (uint32_t)bytes;
 }
 
+bool vmemi_pool_is_sealed(vmem_pool *p, const struct vmemi_held *held)
+{
+	struct vmemi_stream *s = vmemi_stream_at(
+		p, atomic_load_explicit(&held->segment->stream, memory_order_relaxed));
+	bool sealed;
+
+	vmemi_lock(&s->lock);
+	sealed = held->segment->state == VMEMI_SEGMENT_SEALED;
+	vmemi_unlock(&s->lock);
+	return sealed;
+}
+
 /* The object's header again, with what is new. */
 static void write_replacement(unsigned char *to, const struct vmemi_held *held, uint32_t bytes,
 			      const struct vmemi_encoded *e)

@@ -8,6 +8,7 @@
 #include "store/store_internal.h"
 #include "base/mem.h"
 #include "base/opts.h"
+#include "pool/pool_of.h"
 
 #define CHUNK_BYTES (VMEMI_VM_CHUNK * sizeof(struct vmemi_vm))
 #define NO_CAP UINT64_MAX
@@ -48,37 +49,203 @@ static void add_counters(struct vmem_store_account *sum, const struct vmemi_vm *
 	sum->saves += vmemi_counter(&vm->saves);
 	sum->loads += vmemi_counter(&vm->loads);
 	sum->rejects += vmemi_counter(&vm->rejects);
+	sum->corrupt += vmemi_counter(&vm->corrupt);
 }
 
-/* Adds what is stored now. */
-static void add_pages(struct vmem_store_account *sum, const struct vmemi_vm *vm)
+/* @whole * @part / @of, without more than 64 bits; @part and @of are numbers of pages. */
+static uint64_t scaled(uint64_t whole, uint64_t part, uint64_t of)
 {
-	uint64_t same = vmemi_counter(&vm->pages[VMEMI_PAGE_SAME]) +
-			vmemi_counter(&vm->pages[VMEMI_PAGE_FILL]);
-	uint64_t compressed = vmemi_counter(&vm->pages[VMEMI_PAGE_COMPRESSED]);
-	uint64_t raw = vmemi_counter(&vm->pages[VMEMI_PAGE_RAW]);
-
-	sum->pages_same += same;
-	sum->pages_compressed += compressed;
-	sum->pages_raw += raw;
-	sum->pages += same + compressed + raw;
-	sum->logical_bytes += (same + compressed + raw) * VMEM_PAGE_SIZE;
+	return of ? whole / of * part + whole % of * part / of : 0;
 }
 
-struct vmem_pool_stats vmemi_vm_in_pool(vmem_store *store, const struct vmemi_vm *vm)
+/* What the pages after the first @before of a domain, @count of them, have of @whole: parts of all pages
+ * add up to it. */
+static uint64_t part_of(uint64_t whole, uint64_t before, uint64_t count, uint64_t pages)
+{
+	return scaled(whole, before + count, pages) - scaled(whole, before, pages);
+}
+
+static uint64_t live_bytes(const struct vmemi_domain *d)
 {
 	struct vmem_pool_stats stats = { .size = sizeof(stats) };
 
-	vmem_pool_stream_get_stats(store->pool, vm->number, &stats);
-	return stats;
+	vmem_pool_stream_get_stats(d->store->pool, d->stream, &stats);
+	return stats.live_bytes;
 }
 
+/* Adds what is stored now. @before: pages in the pool of VMs of the same group that come before it. All is
+ * read while it changes; the sums of one account are right all the same. */
+static void add_pages(struct vmem_store_account *sum, const struct vmemi_vm *vm, uint64_t before)
+{
+	const struct vmemi_domain *d = vm->domain;
+	uint64_t same = vmemi_counter(&vm->same), in_pool = vmemi_counter(&vm->in_pool);
+	uint64_t pages = vmemi_counter(&d->pages), objects = 0, left = in_pool, of;
+	uint64_t form[VMEMI_FORMS];
+
+	for (int f = 0; f < VMEMI_FORMS; f++)
+		objects += form[f] = vmemi_counter(&d->objects[f]);
+	if (pages < before + in_pool)
+		pages = before + in_pool;
+	of = objects > pages ? objects : pages; /* objects that only deltas use are nobody's page */
+	for (int f = 0; f < VMEMI_FORMS; f++) {
+		form[f] = part_of(form[f], before, in_pool, of);
+		form[f] = form[f] < left ? form[f] : left;
+		left -= form[f];
+	}
+	sum->pages_equal += left;
+	sum->pages_same += same + form[VMEMI_FORM_FILL];
+	sum->pages_raw += form[VMEMI_FORM_RAW];
+	sum->pages_lz4 += form[VMEMI_FORM_LZ4];
+	sum->pages_zstd += form[VMEMI_FORM_ZSTD];
+	sum->pages_delta += form[VMEMI_FORM_DELTA];
+	sum->pages_compressed += form[VMEMI_FORM_LZ4] + form[VMEMI_FORM_ZSTD] +
+				 form[VMEMI_FORM_DELTA] + form[VMEMI_FORM_OTHER];
+	sum->pages += same + in_pool;
+	sum->logical_bytes += (same + in_pool) * VMEM_PAGE_SIZE;
+	sum->physical_bytes += part_of(live_bytes(d), before, in_pool, pages);
+}
+
+uint64_t vmemi_vm_physical_bytes(const struct vmemi_vm *vm)
+{
+	const struct vmemi_domain *d = vm->domain;
+	uint64_t bytes = live_bytes(d);
+
+	return d->is_group ? scaled(bytes, vmemi_counter(&vm->in_pool), vmemi_counter(&d->pages))
+			   : bytes;
+}
+
+/* --- Domains --- */
+
+static uint64_t vm_metadata(struct vmemi_vm *vm)
+{
+	return (vm->domain->dedup ? vmemi_holds_bytes(&vm->holds) : 0) +
+	       (vm->domain->is_group ? 0 : vmemi_domain_bytes(vm->domain));
+}
+
+/* The group of that name, perhaps a new one, with one VM more. 0, or as vmemi_domain_new(). */
+static int join(vmem_store *store, uint64_t group, struct vmemi_domain **ret_domain)
+{
+	struct vmemi_domain *d;
+	int rc = 0;
+
+	vmemi_lock(&store->vm_lock);
+	for (d = store->groups; d && d->group != group; d = d->next)
+		;
+	if (!d) {
+		rc = vmemi_domain_new(&d, store, &group, 0, true);
+		if (!rc) {
+			d->next = store->groups;
+			store->groups = d;
+		}
+	}
+	if (!rc) {
+		d->vms++;
+		*ret_domain = d;
+	}
+	vmemi_unlock(&store->vm_lock);
+	return rc;
+}
+
+/* Frees the group with its last VM. */
+static void leave(vmem_store *store, struct vmemi_domain *d)
+{
+	struct vmemi_domain **at = &store->groups;
+	bool last;
+
+	vmemi_lock(&store->vm_lock);
+	last = !--d->vms;
+	while (last && *at != d)
+		at = &(*at)->next;
+	if (last)
+		*at = d->next;
+	vmemi_unlock(&store->vm_lock);
+	if (!last)
+		return;
+	vmemi_lock(&store->cold.lock); /* as in leave_domain() */
+	vmemi_domain_free(d);
+	vmemi_unlock(&store->cold.lock);
+}
+
+/* Gives a VM, whose number is that of a stream, its domain. */
+static int enter_domain(vmem_store *store, struct vmemi_vm *vm, const struct vmem_store_vm_opts *o)
+{
+	int rc;
+
+	if (o->sharing == VMEM_STORE_SHARE_NONE)
+		return vmemi_domain_new(&vm->domain, store, NULL, vm->number, false);
+	rc = vmemi_holds_init(&vm->holds, &store->allocator, &store->env);
+	if (rc)
+		return rc;
+	if (o->sharing == VMEM_STORE_SHARE_GROUP)
+		rc = join(store, o->group, &vm->domain);
+	else
+		rc = vmemi_domain_new(&vm->domain, store, NULL, vm->number, true);
+	if (rc)
+		vmemi_holds_destroy(&vm->holds);
+	return rc;
+}
+
+/* Drops all that a VM uses of its group. */
+static void drop_uses(struct vmemi_vm *vm, uint32_t end)
+{
+	uint32_t handle = 0;
+
+	while ((handle = vmemi_holds_next(&vm->holds, handle, end)) != 0)
+		while (!vmemi_holds_drop(&vm->holds, handle))
+			(void)vmemi_domain_drop(vm->domain, handle);
+}
+
+/* With all its pages, and its number, which may be another VM's from then on. */
+static void leave_domain(vmem_store *store, struct vmemi_vm *vm)
+{
+	struct vmemi_domain *d = vm->domain;
+	uint32_t number = vm->number;
+
+	vmemi_lock(&store->cold.lock); /* background work is in no object of it then */
+	if (d->is_group)
+		drop_uses(vm, vmemi_pool_handles_end(store->pool));
+	vmemi_holds_destroy(&vm->holds);
+	vm->domain = NULL;
+	vmemi_unlock(&store->cold.lock);
+	if (!d->is_group) {
+		vmemi_domain_free(d);
+		return;
+	}
+	leave(store, d);
+	vmem_pool_stream_drop(store->pool, number);
+}
+
+/* With all domains; the streams go with the pool. */
 void vmemi_store_vms_free(vmem_store *store)
 {
+	for (uint32_t i = 0; i < store->vm_high; i++) {
+		struct vmemi_vm *vm = vmemi_store_vm(store, i);
+
+		if (!vm)
+			continue;
+		vmemi_holds_destroy(&vm->holds);
+		if (!vm->domain->is_group)
+			vmemi_domain_free(vm->domain);
+	}
+	while (store->groups) {
+		struct vmemi_domain *d = store->groups;
+
+		store->groups = d->next;
+		vmemi_domain_free(d);
+	}
 	for (uint32_t i = 0; i < VMEMI_VM_CHUNKS; i++)
 		vmemi_free(&store->allocator,
 			   atomic_load_explicit(&store->chunk[i], memory_order_relaxed),
 			   CHUNK_BYTES, 64);
+}
+
+/* 0, -VMEM_EINVAL. */
+static int check_opts(const struct vmem_store_vm_opts *o)
+{
+	if (o->flags || o->reserved || o->sharing > VMEM_STORE_SHARE_GROUP ||
+	    (o->group && o->sharing != VMEM_STORE_SHARE_GROUP))
+		return -VMEM_EINVAL;
+	return 0;
 }
 
 int vmem_store_add_vm(vmem_store *store, const struct vmem_store_vm_opts *opts, uint32_t *ret_vm)
@@ -89,8 +256,8 @@ int vmem_store_add_vm(vmem_store *store, const struct vmem_store_vm_opts *opts, 
 	uint64_t cap;
 	int rc = vmemi_opts_take(&o, sizeof(o), opts);
 
-	if (!rc && o.flags)
-		rc = -VMEM_EINVAL;
+	if (!rc)
+		rc = check_opts(&o);
 	if (!rc)
 		rc = cap_bytes(o.vm_bytes, o.cap_percent, &cap);
 	if (!rc)
@@ -98,12 +265,15 @@ int vmem_store_add_vm(vmem_store *store, const struct vmem_store_vm_opts *opts, 
 	if (rc)
 		return rc;
 	rc = block_of(store, number, &vm);
+	if (!rc) {
+		vm->number = number;
+		vm->bytes = o.vm_bytes;
+		rc = enter_domain(store, vm, &o);
+	}
 	if (rc) {
 		vmem_pool_stream_drop(store->pool, number);
 		return rc;
 	}
-	vm->number = number;
-	vm->bytes = o.vm_bytes;
 	atomic_store_explicit(&vm->cap_bytes, cap, memory_order_relaxed);
 	*ret_vm = number;
 	atomic_store_explicit(&vm->live, 1, memory_order_release);
@@ -141,11 +311,11 @@ static int retire(vmem_store *store, struct vmemi_vm *vm)
 
 static void clear_counters(struct vmemi_vm *vm)
 {
-	for (int c = 0; c < VMEMI_PAGE_CLASSES; c++)
-		atomic_store_explicit(&vm->pages[c], 0, memory_order_relaxed);
-	atomic_store_explicit(&vm->saves, 0, memory_order_relaxed);
-	atomic_store_explicit(&vm->loads, 0, memory_order_relaxed);
-	atomic_store_explicit(&vm->rejects, 0, memory_order_relaxed);
+	_Atomic uint64_t *const counters[] = { &vm->same,  &vm->in_pool, &vm->saves,
+					       &vm->loads, &vm->rejects, &vm->corrupt };
+
+	for (size_t i = 0; i < sizeof(counters) / sizeof(*counters); i++)
+		atomic_store_explicit(counters[i], 0, memory_order_relaxed);
 }
 
 int vmem_store_drop_vm(vmem_store *store, uint32_t vm_number)
@@ -162,23 +332,49 @@ int vmem_store_drop_vm(vmem_store *store, uint32_t vm_number)
 	vmemi_inflight_forget(&store->inflight, vm_number);
 	clear_counters(vm);
 	/* Last: with it the number, and so the block, may be another VM's. */
-	return vmem_pool_stream_drop(store->pool, vm_number);
+	leave_domain(store, vm);
+	return 0;
+}
+
+/* --- Accounts --- */
+
+/* Pages in the pool of the VMs of a domain that have smaller numbers. VMs locked. */
+static uint64_t pages_before(vmem_store *store, const struct vmemi_vm *vm)
+{
+	uint64_t pages = 0;
+
+	for (uint32_t i = 0; vm->domain->is_group && i < vm->number; i++) {
+		const struct vmemi_vm *other = vmemi_store_vm(store, i);
+
+		if (other && other->domain == vm->domain)
+			pages += vmemi_counter(&other->in_pool);
+	}
+	return pages;
 }
 
 int vmem_store_vm_account(vmem_store *store, uint32_t vm_number, struct vmem_store_account *account)
 {
 	struct vmem_store_account a = { .size = sizeof(a) };
 	struct vmemi_vm *vm = vmemi_store_vm(store, vm_number);
-	struct vmem_pool_stats stats;
 
 	if (!vm)
 		return -VMEM_ENOENT;
+	vmemi_lock(&store->vm_lock);
 	add_counters(&a, vm);
-	add_pages(&a, vm);
-	stats = vmemi_vm_in_pool(store, vm);
-	a.physical_bytes = stats.live_bytes;
-	a.corrupt = stats.corrupt;
+	add_pages(&a, vm, pages_before(store, vm));
+	vmemi_unlock(&store->vm_lock);
 	return vmemi_opts_give(account, &a, sizeof(a));
+}
+
+/* Adds what belongs to no VM alone. VMs locked. */
+static void add_own(vmem_store *store, struct vmem_store_account *a)
+{
+	a->metadata_bytes += sizeof(*store) + store->cold.bytes;
+	for (uint32_t i = 0; i < VMEMI_VM_CHUNKS; i++)
+		if (atomic_load_explicit(&store->chunk[i], memory_order_relaxed))
+			a->metadata_bytes += CHUNK_BYTES;
+	for (struct vmemi_domain *d = store->groups; d; d = d->next)
+		a->metadata_bytes += vmemi_domain_bytes(d);
 }
 
 int vmem_store_total_account(vmem_store *store, struct vmem_store_account *account)
@@ -191,21 +387,18 @@ int vmem_store_total_account(vmem_store *store, struct vmem_store_account *accou
 		return rc;
 	vmemi_lock(&store->vm_lock);
 	a = store->gone;
-	a.metadata_bytes = sizeof(*store);
+	add_own(store, &a);
 	for (uint32_t i = 0; i < store->vm_high; i++) {
 		struct vmemi_vm *vm = vmemi_store_vm(store, i);
 
-		if (i % VMEMI_VM_CHUNK == 0 &&
-		    atomic_load_explicit(&store->chunk[i / VMEMI_VM_CHUNK], memory_order_relaxed))
-			a.metadata_bytes += CHUNK_BYTES;
 		if (!vm)
 			continue;
+		a.metadata_bytes += vm_metadata(vm);
 		add_counters(&a, vm);
-		add_pages(&a, vm);
+		add_pages(&a, vm, pages_before(store, vm));
 	}
 	vmemi_unlock(&store->vm_lock);
 	a.physical_bytes = stats.live_bytes;
-	a.corrupt = stats.corrupt;
 	a.metadata_bytes += stats.metadata_bytes + stats.index_bytes;
 	a.segment_bytes = stats.segment_bytes;
 	return vmemi_opts_give(account, &a, sizeof(a));

@@ -14,8 +14,25 @@
 #define PIECE_NS 50000u
 #define PIECE_BYTES 65536u
 
+#define DEFAULT_LEVEL 5 /* of zstd: see docs/performance.md */
+
+/* LZ4 when a page arrives, the others for pages that have stayed. */
+static void use_default_codecs(struct vmem_pool_opts *p, const struct vmem_codec *table[3])
+{
+	(void)p;
+	(void)table;
+#ifndef VMEMI_CORE
+	table[0] = vmem_codec_lz4();
+	table[1] = vmem_codec_zstd(DEFAULT_LEVEL);
+	table[2] = vmem_codec_delta(DEFAULT_LEVEL);
+	p->codecs = table;
+	p->codec_count = 3;
+#endif
+}
+
 static int new_pool(vmem_store *store, const struct vmem_store_opts *o)
 {
+	const struct vmem_codec *table[3];
 	struct vmem_pool_opts p = {
 		.size = sizeof(p),
 		.allocator = &store->allocator,
@@ -28,6 +45,8 @@ static int new_pool(vmem_store *store, const struct vmem_store_opts *o)
 		.cpu = o->cpu,
 	};
 
+	if (!o->codecs && !o->codec_count)
+		use_default_codecs(&p, table);
 	return vmem_pool_new(&store->pool, &p);
 }
 
@@ -39,7 +58,8 @@ int vmem_store_new(vmem_store **ret_store, const struct vmem_store_opts *opts)
 	vmem_store *store;
 	int rc = vmemi_opts_take(&o, sizeof(o), opts);
 
-	if (!rc && (o.flags || o.max_object_bytes > VMEM_PAGE_SIZE))
+	if (!rc &&
+	    (o.flags & ~VMEM_STORE_AS_SAVED || o.reserved || o.max_object_bytes > VMEM_PAGE_SIZE))
 		rc = -VMEM_EINVAL;
 	if (!rc)
 		rc = vmemi_alloc_take(&allocator, o.allocator);
@@ -53,6 +73,8 @@ int vmem_store_new(vmem_store **ret_store, const struct vmem_store_opts *opts)
 	store->allocator = allocator;
 	store->env = env;
 	vmemi_store_pool_env(&store->pool_env, &store->env);
+	store->cpu = o.cpu;
+	store->seed = o.seed;
 	store->max_object_bytes = o.max_object_bytes ? o.max_object_bytes : VMEM_PAGE_SIZE;
 	store->gone.size = sizeof(store->gone);
 	rc = vmemi_inflight_init(&store->inflight, &store->env);
@@ -60,6 +82,8 @@ int vmem_store_new(vmem_store **ret_store, const struct vmem_store_opts *opts)
 		rc = vmemi_lock_init(&store->vm_lock, &store->env);
 	if (!rc)
 		rc = new_pool(store, &o);
+	if (!rc)
+		rc = vmemi_cold_init(store, &o);
 	if (rc) {
 		vmem_store_free(store);
 		return rc;
@@ -72,8 +96,9 @@ void vmem_store_free(vmem_store *store)
 {
 	if (!store)
 		return;
-	vmem_pool_free(store->pool);
 	vmemi_store_vms_free(store);
+	vmem_pool_free(store->pool);
+	vmemi_cold_destroy(store);
 	vmemi_lock_destroy(&store->vm_lock);
 	vmemi_inflight_destroy(&store->inflight);
 	vmemi_free(&store->allocator, store, sizeof(*store), 64);
@@ -84,45 +109,51 @@ static int is_page(const void *page)
 	return page && (uintptr_t)page % sizeof(uint64_t) == 0;
 }
 
-static enum vmemi_page_class class_of(uint32_t codec)
+/* @same: in its reference, else in the pool. */
+static void count_save(struct vmemi_vm *vm, bool same)
 {
-	switch (codec) {
-	case VMEM_CODEC_RAW: return VMEMI_PAGE_RAW;
-	case VMEM_CODEC_FILL: return VMEMI_PAGE_FILL;
-	default: return VMEMI_PAGE_COMPRESSED;
-	}
-}
-
-static void count_save(struct vmemi_vm *vm, enum vmemi_page_class class)
-{
-	vmemi_count(&vm->pages[class], 1);
+	vmemi_count(same ? &vm->same : &vm->in_pool, 1);
 	vmemi_count(&vm->saves, 1);
 }
 
-static int over_cap(vmem_store *store, struct vmemi_vm *vm)
+static bool is_over_cap(struct vmemi_vm *vm)
 {
 	uint64_t cap = vmemi_counter(&vm->cap_bytes);
 
-	return cap != UINT64_MAX && vmemi_vm_in_pool(store, vm).live_bytes >= cap;
+	return cap != UINT64_MAX && vmemi_vm_physical_bytes(vm) >= cap;
+}
+
+/* An object for the page, with one use more. 0, or as vmem_pool_save_page(). */
+static int object_for(struct vmemi_vm *vm, uint32_t codec, const void *page, uint32_t *ret_handle)
+{
+	struct vmemi_domain *d = vm->domain;
+	uint32_t checksum = vmemi_pool_checksum(d->store->pool, page);
+	int rc = 0;
+
+	if (!vmemi_domain_find(d, checksum, page, ret_handle))
+		rc = is_over_cap(vm) ? -VMEM_ENOSPC
+				     : vmemi_domain_add(d, codec, checksum, page, ret_handle);
+	if (rc || !d->dedup)
+		return rc;
+	rc = vmemi_holds_add(&vm->holds, *ret_handle);
+	if (rc)
+		(void)vmemi_domain_drop(d, *ret_handle);
+	return rc;
 }
 
 static int save_in_pool(vmem_store *store, struct vmemi_vm *vm, uint32_t codec, const void *page,
 			vmem_store_ref *ret_ref)
 {
-	vmem_pool_handle handle;
-	int rc = -VMEM_ENOSPC;
-	uint32_t bytes;
+	uint32_t handle;
+	int rc;
 
-	if (!over_cap(store, vm))
-		rc = vmem_pool_save_page(store->pool, vm->number, codec, page,
-					 store->max_object_bytes, &handle);
+	vmemi_cold_interrupt(&store->cold);
+	rc = object_for(vm, codec, page, &handle);
 	if (rc) {
 		vmemi_count(&vm->rejects, 1);
 		return rc;
 	}
-	/* It is there, unless the VM dropped it just now by an old ref: then only the sum is right. */
-	vmem_pool_describe(store->pool, handle, &codec, &bytes);
-	count_save(vm, class_of(codec));
+	count_save(vm, false);
 	*ret_ref = vmemi_ref_make(VMEMI_REF_POOL, vm->number, handle);
 	return 0;
 }
@@ -138,15 +169,24 @@ static int save_page(vmem_store *store, struct vmemi_vm *vm, const void *page,
 		return save_in_pool(store, vm, 0, page, ret_ref);
 	if (word >> 32 != (uint32_t)word)
 		return save_in_pool(store, vm, VMEM_CODEC_FILL, page, ret_ref);
-	count_save(vm, VMEMI_PAGE_SAME);
+	count_save(vm, true);
 	*ret_ref = vmemi_ref_make(VMEMI_REF_SAME, vm->number, word);
 	return 0;
 }
 
 static void count_load(struct vmemi_vm *vm, const struct vmemi_load *load, int result)
 {
+	if (result == -VMEM_EBADMSG)
+		vmemi_count(&vm->corrupt, 1);
 	if (!result && !load->peek)
 		vmemi_count(&vm->loads, 1);
+}
+
+/* Whether a ref of the VM leads to a page of it. Its objects may be there for others of its group, or for
+ * deltas alone. */
+static bool is_own(const struct vmemi_vm *vm, vmem_store_ref ref)
+{
+	return !vm->domain->dedup || vmemi_holds_has(&vm->holds, vmemi_ref_payload(ref));
 }
 
 static int begin_load(vmem_store *store, const struct vmemi_store_tier *tier,
@@ -175,7 +215,10 @@ static int load_from_pool(vmem_store *store, struct vmemi_vm *vm, const struct v
 
 	if (tier && tier->slow(tier->context, load->key, load->ref))
 		return begin_load(store, tier, load, ret_token);
-	rc = vmemi_pool_load_of(store->pool, vm->number, vmemi_ref_payload(load->ref), load->page);
+	vmemi_cold_interrupt(&store->cold);
+	rc = is_own(vm, load->ref) ? vmemi_pool_load_of(store->pool, vm->domain->stream,
+							vmemi_ref_payload(load->ref), load->page)
+				   : -VMEM_ENOENT;
 	count_load(vm, load, rc);
 	return rc;
 }
@@ -201,29 +244,31 @@ static int load_page(vmem_store *store, struct vmemi_vm *vm, const struct vmemi_
 
 static int drop_from_pool(vmem_store *store, struct vmemi_vm *vm, vmem_store_ref ref)
 {
-	struct vmemi_dropped dropped;
-	int rc;
+	uint32_t handle = vmemi_ref_payload(ref);
+	int rc = 0;
 
 	/* The handle may be another page's as soon as it is dropped. */
 	if (vmemi_inflight_busy(&store->inflight, vm->number, ref))
 		return -VMEM_EBUSY;
-	rc = vmemi_pool_drop_of(store->pool, vm->number, vmemi_ref_payload(ref), &dropped);
+	if (vm->domain->dedup)
+		rc = vmemi_holds_drop(&vm->holds, handle);
 	if (!rc)
-		vmemi_count(&vm->pages[class_of(dropped.codec)], -1);
+		rc = vmemi_domain_drop(vm->domain, handle);
+	if (!rc)
+		vmemi_count(&vm->in_pool, -1);
 	return rc;
 }
 
 /* All pages of one content have one ref: what there is of them is only counted. */
 static int drop_same(struct vmemi_vm *vm)
 {
-	uint64_t pages = vmemi_counter(&vm->pages[VMEMI_PAGE_SAME]);
+	uint64_t pages = vmemi_counter(&vm->same);
 
 	do {
 		if (!pages)
 			return -VMEM_ENOENT;
-	} while (!atomic_compare_exchange_weak_explicit(&vm->pages[VMEMI_PAGE_SAME], &pages,
-							pages - 1, memory_order_relaxed,
-							memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak_explicit(
+		&vm->same, &pages, pages - 1, memory_order_relaxed, memory_order_relaxed));
 	return 0;
 }
 
@@ -370,16 +415,25 @@ uint32_t vmem_store_poll(vmem_store *store, struct vmem_store_event *events, uin
 	return vmemi_inflight_take(&store->inflight, events, capacity);
 }
 
+/* Recompression goes before compaction: it empties segments by itself, and what compaction has just moved
+ * lies in an open segment, where it stays as it is for another pass. But not before room for saves. */
 int vmem_store_work(vmem_store *store, uint64_t budget_ns, uint64_t now_ns)
 {
 	uint64_t pieces = budget_ns / PIECE_NS;
+	enum vmemi_cold_result cold;
 	int more;
 
-	(void)now_ns; /* nothing here ages yet */
 	do {
-		more = vmem_pool_work(store->pool, PIECE_BYTES);
-	} while (more && pieces-- > 1);
-	return more;
+		bool short_of_room = vmemi_pool_is_short(store->pool);
+
+		more = 0;
+		cold = VMEMI_COLD_DONE;
+		if (!short_of_room)
+			cold = vmemi_cold_work(store, now_ns);
+		if (short_of_room || cold == VMEMI_COLD_DONE)
+			more = vmem_pool_work(store->pool, PIECE_BYTES);
+	} while ((more || cold == VMEMI_COLD_MORE) && pieces-- > 1);
+	return more || cold != VMEMI_COLD_DONE;
 }
 
 void vmem_store_set_budget(vmem_store *store, uint64_t budget_bytes)
@@ -391,17 +445,21 @@ int vmemi_store_finish_load(vmem_store *store, vmem_store_token token, int resul
 {
 	struct vmemi_load load;
 	int rc = vmemi_inflight_claim(&store->inflight, token, &load);
+	struct vmemi_vm *vm;
 	uint32_t handle;
 
 	if (rc)
 		return rc;
+	/* The VM is there: it is not dropped while a load is in progress. */
+	vm = vmemi_store_vm(store, load.vm);
 	handle = vmemi_ref_payload(load.ref);
 	if (!result)
-		result = vmemi_pool_load_of(store->pool, load.vm, handle, load.page);
+		result = is_own(vm, load.ref) ? vmemi_pool_load_of(store->pool, vm->domain->stream,
+								   handle, load.page)
+					      : -VMEM_ENOENT;
 	else if (result == -VMEM_EBADMSG)
-		vmemi_pool_corrupt_of(store->pool, load.vm, handle);
-	/* The VM is there: it is not dropped while a load is in progress. */
-	count_load(vmemi_store_vm(store, load.vm), &load, result);
+		vmemi_pool_corrupt_of(store->pool, vm->domain->stream, handle);
+	count_load(vm, &load, result);
 	vmemi_inflight_end(&store->inflight, token, result);
 	return 0;
 }

@@ -7,6 +7,9 @@
 #include <vmem/store.h>
 #include "base/alloc.h"
 #include "base/lock.h"
+#include "store/cold.h"
+#include "store/domain.h"
+#include "store/holds.h"
 #include "store/inflight.h"
 #include "store/ref.h"
 
@@ -14,27 +17,22 @@
 #define VMEMI_VM_CHUNK 64u /* VMs whose blocks are allocated together */
 #define VMEMI_VM_CHUNKS ((VMEMI_STORE_VMS + VMEMI_VM_CHUNK - 1) / VMEMI_VM_CHUNK)
 
-/* What a stored page is, for the accounts. */
-enum vmemi_page_class {
-	VMEMI_PAGE_SAME,       /* in its reference */
-	VMEMI_PAGE_FILL,       /* a 64-bit word, in the pool */
-	VMEMI_PAGE_COMPRESSED, /* by a codec, in the pool */
-	VMEMI_PAGE_RAW,        /* as it is, in the pool */
-	VMEMI_PAGE_CLASSES
-};
-
 /* A VM. The first cache line changes with the VM only, the others with every page. Its number is that of
- * its stream in the pool, which counts its bytes and its corrupt objects. */
+ * a stream in the pool: that of its domain, or, in a group, one without objects. */
 struct vmemi_vm {
 	_Alignas(64) _Atomic uint32_t live; /* atomic; publishes the rest of this line */
 	uint32_t number;
 	uint64_t bytes;
 	_Atomic uint64_t cap_bytes; /* atomic; UINT64_MAX: none */
+	struct vmemi_domain *domain;
+	struct vmemi_holds holds; /* if the domain shares */
 
-	_Alignas(64) _Atomic uint64_t pages[VMEMI_PAGE_CLASSES]; /* atomic; stored now */
-	_Atomic uint64_t saves;                                  /* atomic; since the start */
-	_Atomic uint64_t loads;                                  /* atomic; since the start */
-	_Atomic uint64_t rejects;                                /* atomic; since the start */
+	_Alignas(64) _Atomic uint64_t same; /* atomic; pages in their references */
+	_Atomic uint64_t in_pool;           /* atomic; all others */
+	_Atomic uint64_t saves;             /* atomic; since the start */
+	_Atomic uint64_t loads;             /* atomic; since the start */
+	_Atomic uint64_t rejects;           /* atomic; since the start */
+	_Atomic uint64_t corrupt;           /* atomic; since the start */
 };
 
 /* A tier in which a load may take time: a device. */
@@ -55,15 +53,19 @@ struct vmem_store {
 	struct vmem_env pool_env;        /* as the pool sees it: store_log.c */
 	vmem_pool *pool;
 	uint32_t max_object_bytes;
+	uint32_t cpu;                                /* VMEM_CPU_* */
+	uint32_t seed;                               /* of the tables by content */
 	const struct vmemi_store_tier *_Atomic tier; /* atomic; NULL: no load takes time */
 
 	/* VMs by number, in chunks that never move: a call finds its VM without a lock. */
 	struct vmemi_lock vm_lock;      /* taken to add, drop and sum up VMs, not by other calls */
 	uint32_t vm_high;               /* vm_lock; numbers from here on were never used */
+	struct vmemi_domain *groups;    /* vm_lock */
 	struct vmem_store_account gone; /* vm_lock; counters of VMs that were dropped */
 	struct vmemi_vm *_Atomic chunk[VMEMI_VM_CHUNKS]; /* atomic; written once, under vm_lock */
 
 	struct vmemi_inflight inflight; /* has its own lock */
+	struct vmemi_cold cold;         /* has its own lock */
 };
 
 /* The VM, or NULL. */
@@ -92,8 +94,9 @@ static inline void vmemi_count(_Atomic uint64_t *counter, int by)
 	atomic_fetch_add_explicit(counter, (uint64_t)(int64_t)by, memory_order_relaxed);
 }
 
-/* The pool's counters of the VM; all 0 if it is just being dropped. */
-struct vmem_pool_stats vmemi_vm_in_pool(vmem_store *store, const struct vmemi_vm *vm);
+/* Bytes of objects in the pool that are charged to the VM: those of its domain, or its part of them by the
+ * number of pages. Any thread. */
+uint64_t vmemi_vm_physical_bytes(const struct vmemi_vm *vm);
 
 /* account.c: the table of VMs. Free is called with no VM in use. */
 void vmemi_store_vms_free(vmem_store *store);

@@ -9,8 +9,11 @@ cd "$(dirname "$0")/../.."
 export RULES='
 base      -                          allocator common env codec
 codec     base                       allocator common env codec
+dedup     base                       allocator common env dedup
 pool      base                       allocator common env codec pool
-store     base,codec,pool            allocator common env codec pool store
+share     base,dedup                 allocator common env dedup share
+similar   base                       allocator common similar
+store     base,codec,dedup,pool,similar allocator common env codec dedup pool similar store
 linux     base,codec,pool,store      all
 jemalloc  base                       allocator common jemalloc
 '

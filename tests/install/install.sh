@@ -107,7 +107,7 @@ must 'install with DESTDIR' env DESTDIR="$tmp/root" "$cmake" --install "$build" 
 with_pkg_config "$tmp/root/usr"
 
 library=$(find "$tmp/moved" -name libvmem.so)
-needs "$library" liblz4
+needs "$library" liblz4 libzstd
 jemalloc=$(find "$tmp/moved" -name libvmem-jemalloc.so)
 [ -z "$jemalloc" ] || needs "$jemalloc" libjemalloc libstdc++
 readelf -dW "$library" | grep -q 'SONAME.*\[libvmem\.so\.1\]' || die 'soname is not libvmem.so.1'

@@ -277,6 +277,11 @@ static int count_init(void *context)
 	return 0;
 }
 
+static int count_other_init(void *context)
+{
+	return count_init(context);
+}
+
 static void count_end(void *context)
 {
 	(void)context;
@@ -292,7 +297,8 @@ Test(pool_codecs, contexts_are_ended)
 	vmem_pool *pool = NULL;
 	int err;
 
-	codec.context_init = other.context_init = count_init;
+	codec.context_init = count_init;
+	other.context_init = count_other_init;
 	codec.context_end = other.context_end = count_end;
 	other.id = VMEM_CODEC_USER + 3;
 	contexts_most = 0;
@@ -310,6 +316,27 @@ Test(pool_codecs, contexts_are_ended)
 		contexts_most++;
 	} while (err);
 	cr_assert_geq(contexts_most, 17);
+}
+
+/* Which is made and ended once. */
+Test(pool_codecs, codecs_that_share_a_context)
+{
+	struct vmem_codec codec = half, other = half;
+	const struct vmem_codec *const table[] = { &codec, &other };
+	struct vmem_pool_opts opts = {
+		.size = sizeof(opts), .codecs = table, .codec_count = 2, .parallel = 1
+	};
+	vmem_pool *pool;
+
+	codec.context_init = other.context_init = count_init;
+	codec.context_end = other.context_end = count_end;
+	other.id = VMEM_CODEC_USER + 3;
+	contexts = 0;
+	contexts_most = 2; /* one more slot is for decoding */
+	pool = pool_open(&opts);
+	cr_assert_eq(contexts, 2);
+	pool_close(pool);
+	cr_assert_eq(contexts, 0);
 }
 
 /* As a program has it that was built before there was an end. */

@@ -50,18 +50,21 @@ static void unlock(void *context, void *lock)
 	pthread_mutex_unlock(lock);
 }
 
+static void add_vm(vmem_store *store, uint32_t *vm)
+{
+	int rc;
+
+	*vm = UINT32_MAX;
+	rc = vmem_store_add_vm(store, NULL, vm);
+	cr_assert(!rc || (rc == -VMEM_ENOMEM && *vm == UINT32_MAX));
+	if (rc)
+		cr_assert_eq(vmem_store_add_vm(store, NULL, vm), 0, "after one failure");
+}
+
 static void add_vms(vmem_store *store, uint32_t vm[VMS])
 {
-	for (uint32_t v = 0; v < VMS; v++) {
-		int rc;
-
-		vm[v] = UINT32_MAX;
-		rc = vmem_store_add_vm(store, NULL, &vm[v]);
-		cr_assert(!rc || (rc == -VMEM_ENOMEM && vm[v] == UINT32_MAX));
-		if (rc)
-			cr_assert_eq(vmem_store_add_vm(store, NULL, &vm[v]), 0,
-				     "after one failure");
-	}
+	for (uint32_t v = 0; v < VMS; v++)
+		add_vm(store, &vm[v]);
 }
 
 static void save_pages(vmem_store *store, const uint32_t vm[VMS], vmem_store_ref ref[PAGES])
@@ -108,7 +111,7 @@ static uint64_t exercise(vmem_store *store)
 		cr_assert_lt(t, 1000);
 	load_pages(store, vm, ref);
 	cr_assert_eq(vmem_store_drop_vm(store, vm[2]), 0);
-	cr_assert_eq(vmem_store_add_vm(store, NULL, &vm[2]), 0);
+	add_vm(store, &vm[2]);
 	save_pages(store, vm, ref);
 	load_pages(store, vm, ref);
 	cr_assert_null(vmemi_store_check(store));

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* See store_model.h. */
 #include "store/store_model.h"
+#include "store/model_pages.h"
 #include <assert.h>
 
 #define BATCH 16u
+
+#define GROUPS 2u
 
 static int in_reference(enum vmemt_page_kind kind)
 {
@@ -34,12 +37,19 @@ static void add_vm(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 {
 	struct vmem_store_vm_opts opts = { .size = sizeof(opts),
 					   .vm_bytes = 400 * VMEM_PAGE_SIZE,
-					   .cap_percent =
-						   arg % 4 ? 0 : (uint32_t)(arg >> 8) % 101 };
-	int rc = vmem_store_add_vm(m->store, &opts, &m->vm[v].number);
+					   .cap_percent = arg % 4 ? 0 : (uint32_t)(arg >> 8) % 101,
+					   .sharing = (uint32_t)(arg >> 16) % 3 };
+	int rc;
+
+	if (opts.sharing == VMEM_STORE_SHARE_GROUP)
+		opts.group = 1 + (arg >> 24) % GROUPS;
+	rc = vmem_store_add_vm(m->store, &opts, &m->vm[v].number);
 
 	assert(!rc);
 	m->vm[v].live = 1;
+	m->vm[v].domain = opts.sharing == VMEM_STORE_SHARE_NONE ? 0
+			  : opts.group                          ? (uint32_t)opts.group
+								: 1 + GROUPS + v;
 	m->vm[v].cap_bytes = opts.cap_percent ? 4 * VMEM_PAGE_SIZE * opts.cap_percent : UINT64_MAX;
 }
 
@@ -107,11 +117,29 @@ static void drop_vm(struct vmemt_store_model *m, uint32_t v)
 
 /* Saves */
 
-/* What a save has to return now; 1 if that depends on the room in the pool. */
-static int expected_of_save(struct vmemt_store_model *m, uint32_t v, enum vmemt_page_kind kind)
+/* Whether a page of the same content is stored in the domain. */
+static int is_stored(const struct vmemt_store_model *m, uint32_t v,
+		     const struct vmemt_model_page *page)
 {
+	for (uint32_t p = 0; p < m->count && m->vm[v].domain; p++)
+		if (m->page[p].kind == page->kind && m->page[p].seed == page->seed &&
+		    m->vm[m->page[p].vm].domain == m->vm[v].domain)
+			return 1;
+	return 0;
+}
+
+/* What a save has to return now; 1 if that depends on the room in the pool. */
+static int expected_of_save(struct vmemt_store_model *m, uint32_t v,
+			    const struct vmemt_model_page *page)
+{
+	enum vmemt_page_kind kind = page->kind;
+
 	if (in_reference(kind))
 		return 0;
+	if (is_stored(m, v, page)) {
+		m->equal++;
+		return 0;
+	}
 	if (account_of(m, v).physical_bytes >= m->vm[v].cap_bytes)
 		return -VMEM_ENOSPC;
 	if (kind == VMEMT_PAGE_NOISE && m->max_object_bytes < VMEM_PAGE_SIZE)
@@ -124,7 +152,9 @@ static void note_save(struct vmemt_store_model *m, const struct vmemt_model_page
 {
 	struct vmemt_model_vm *vm = &m->vm[page->vm];
 
-	assert(rc == expected || (expected == 1 && (!rc || rc == -VMEM_ENOSPC)));
+	/* The object of a page that was dropped may be there still, for deltas. */
+	assert(rc == expected || (expected == 1 && (!rc || rc == -VMEM_ENOSPC)) ||
+	       (!rc && expected == -VMEM_ENOSPC && m->deltas && vm->domain));
 	if (rc && expected == 1) { /* but for one that may be held back, all segments are taken */
 		assert(total_of(m).segment_bytes + 2 * VMEM_POOL_SEGMENT_BYTES > m->budget_bytes);
 		m->refused++;
@@ -141,9 +171,12 @@ static void note_save(struct vmemt_store_model *m, const struct vmemt_model_page
 
 static struct vmemt_model_page new_page(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 {
-	return (struct vmemt_model_page){ .seed = arg ^ m->key++,
-					  .kind = (arg >> 20) % VMEMT_PAGE_KINDS,
-					  .vm = v };
+	enum vmemt_page_kind kind = (arg >> 20) % VMEMT_PAGE_KINDS;
+	uint64_t seed = arg & 3 ? arg ^ m->key++ : arg >> 32 & 0xff;
+
+	if (kind != VMEMT_PAGE_TEXT)
+		seed -= seed % EDITS;
+	return (struct vmemt_model_page){ .seed = seed, .kind = kind, .vm = v };
 }
 
 static void save(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
@@ -154,8 +187,8 @@ static void save(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 
 	if (m->count == VMEMT_MODEL_PAGES)
 		return;
-	vmemt_page_make(&bytes, page.kind, page.seed);
-	expected = expected_of_save(m, v, page.kind);
+	make_page(&bytes, page.kind, page.seed);
+	expected = expected_of_save(m, v, &page);
 	rc = vmem_store_save(m->store, m->vm[v].number, page.seed, &bytes, &page.ref);
 	note_save(m, &page, rc, expected);
 }
@@ -172,14 +205,14 @@ static void save_batch(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 		return;
 	for (uint32_t i = 0; i < n; i++) {
 		page[i] = new_page(m, v, arg * (i + 1));
-		vmemt_page_make(&bytes[i], page[i].kind, page[i].seed);
+		make_page(&bytes[i], page[i].kind, page[i].seed);
 		item[i].key = page[i].seed;
 		item[i].page = &bytes[i];
 	}
 	done = vmem_store_save_batch(m->store, m->vm[v].number, item, n);
 	for (uint32_t i = 0; i < n; i++) {
 		page[i].ref = item[i].ref;
-		note_save(m, &page[i], item[i].result, expected_of_save(m, v, page[i].kind));
+		note_save(m, &page[i], item[i].result, expected_of_save(m, v, &page[i]));
 		good += !item[i].result;
 	}
 	assert(done == good);
@@ -209,7 +242,7 @@ static void load(struct vmemt_store_model *m, uint32_t p, int peek, struct vmemt
 	assert(rc == (!slow ? 0 : l ? -VMEM_EINPROGRESS : -VMEM_EAGAIN));
 	assert(!token == (rc != -VMEM_EINPROGRESS));
 	if (!rc) {
-		assert(vmemt_page_is(to, page->kind, page->seed));
+		assert(is_page(to, page->kind, page->seed));
 		vm->loads += !peek;
 	} else if (l) {
 		*l = (struct vmemt_model_load){ .token = token,
@@ -245,7 +278,7 @@ static void load_batch(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 	assert(done == n);
 	m->vm[v].loads += n;
 	for (uint32_t i = 0; i < n; i++)
-		assert(vmemt_page_is(&bytes[i], m->page[at[i]].kind, m->page[at[i]].seed));
+		assert(is_page(&bytes[i], m->page[at[i]].kind, m->page[at[i]].seed));
 }
 
 static void finish(struct vmemt_store_model *m, uint64_t arg)
@@ -287,7 +320,7 @@ static void poll(struct vmemt_store_model *m, uint32_t capacity)
 		assert(event[i].type == VMEM_STORE_LOADED && event[i].token == l->token);
 		assert(event[i].key == l->key && event[i].result == l->result);
 		assert(event[i].vm == m->vm[l->vm].number);
-		assert(l->result || vmemt_page_is(&m->buffer[l - m->load], l->kind, l->seed));
+		assert(l->result || is_page(&m->buffer[l - m->load], l->kind, l->seed));
 		l->token = 0;
 	}
 	m->events -= n;
@@ -296,17 +329,35 @@ static void poll(struct vmemt_store_model *m, uint32_t capacity)
 
 /* Drops */
 
+/* Pages of one VM and equal content have equal refs: how many have that of @page, and whether one of them
+ * is being loaded. */
+static uint32_t pages_of_ref(const struct vmemt_store_model *m, const struct vmemt_model_page *page,
+			     int *ret_loading)
+{
+	uint32_t n = 0;
+
+	*ret_loading = 0;
+	for (uint32_t p = 0; p < m->count; p++)
+		if (m->page[p].ref == page->ref) {
+			assert(m->page[p].vm == page->vm);
+			n++;
+			*ret_loading |= m->page[p].loading != 0;
+		}
+	return n;
+}
+
 static void drop(struct vmemt_store_model *m, uint32_t p)
 {
 	struct vmemt_model_page *page = &m->page[p];
-	uint32_t number = m->vm[page->vm].number;
-	int rc = vmem_store_drop(m->store, number, page->ref);
+	uint32_t number = m->vm[page->vm].number, n;
+	int loading, rc;
 
-	assert(rc == (page->loading ? -VMEM_EBUSY : 0));
+	n = pages_of_ref(m, page, &loading);
+	rc = vmem_store_drop(m->store, number, page->ref);
+	assert(rc == (loading ? -VMEM_EBUSY : 0));
 	if (rc)
 		return;
-	/* Same-filled pages of equal content have equal refs. */
-	if (!in_reference(page->kind))
+	if (n == 1 && !in_reference(page->kind))
 		assert(vmem_store_drop(m->store, number, page->ref) == -VMEM_ENOENT);
 	forget_page(m, p);
 }
@@ -318,7 +369,11 @@ static void drop_batch(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 	uint32_t n = 0, done;
 
 	for (uint32_t p = (uint32_t)arg % (m->count + 1); p < m->count && n < BATCH; p++) {
-		if (m->page[p].vm != v || m->page[p].loading)
+		int loading = 0;
+
+		if (m->page[p].vm == v)
+			pages_of_ref(m, &m->page[p], &loading);
+		if (m->page[p].vm != v || loading)
 			continue;
 		at[n] = p;
 		item[n++].ref = m->page[p].ref;
@@ -357,16 +412,28 @@ static void use_wrong_ref(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 	uint32_t number = m->vm[v].number;
 	struct vmemt_page bytes;
 	vmem_store_ref ref;
-	int rc;
+	int rc, slow = !page;
 
-	if (page && page->vm != v)
+	if (page && page->vm != v) {
+		int loading;
+
 		ref = page->ref; /* another VM's */
-	else if (page)
+		if (!in_reference(page->kind) && arg >> 33 & 1) {
+			/* Or as if it were one's own. */
+			struct vmemt_model_page own = { .ref = vmemi_ref_make(
+								VMEMI_REF_POOL, number,
+								vmemi_ref_payload(page->ref)),
+							.vm = v };
+
+			ref = pages_of_ref(m, &own, &loading) ? ref : own.ref;
+			slow = ref == own.ref;
+		}
+	} else if (page)
 		ref = page->ref ^ UINT64_C(1) << (48 + (arg >> 32) % 16);
 	else
 		ref = vmemi_ref_make(VMEMI_REF_POOL, number, arg); /* nothing is stored */
 	rc = vmem_store_load(m->store, number, 0, ref, &bytes, NULL);
-	assert(rc == (page || !atomic_load(&m->tier.hold) ? -VMEM_ENOENT : -VMEM_EAGAIN));
+	assert(rc == (slow && atomic_load(&m->tier.hold) ? -VMEM_EAGAIN : -VMEM_ENOENT));
 	assert(vmem_store_drop(m->store, number, ref) == -VMEM_ENOENT);
 	assert(vmem_store_drop(m->store, 65535 - (uint32_t)(arg >> 40) % 1000, ref) ==
 	       -VMEM_ENOENT);
@@ -396,6 +463,9 @@ void vmemt_store_model_init(struct vmemt_store_model *m, const struct vmem_store
 		m->load[i].page = UINT32_MAX;
 	rc = vmem_store_new(&m->store, opts);
 	assert(!rc);
+	m->deltas = !opts || !opts->codec_count; /* the default has them */
+	for (uint32_t i = 0; opts && i < opts->codec_count; i++)
+		m->deltas |= opts->codecs[i]->id == VMEM_CODEC_DELTA;
 	m->max_object_bytes =
 		opts && opts->max_object_bytes ? opts->max_object_bytes : VMEM_PAGE_SIZE;
 	vmemt_slow_tier_init(&m->tier, m->store);
@@ -471,6 +541,24 @@ void vmemt_store_model_step(struct vmemt_store_model *m, uint32_t op, uint64_t a
 	check_budget(m);
 }
 
+static void check_pages(const struct vmemt_model_vm *vm, const struct vmem_store_account *a)
+{
+	uint64_t in_reference = vm->pages[VMEMT_PAGE_ZERO] + vm->pages[VMEMT_PAGE_SAME], pages = 0;
+
+	for (int kind = 0; kind < VMEMT_PAGE_KINDS; kind++)
+		pages += vm->pages[kind];
+	assert(a->pages == pages);
+	assert(a->pages == a->pages_same + a->pages_compressed + a->pages_raw + a->pages_equal);
+	assert(a->pages_compressed == a->pages_lz4 + a->pages_zstd + a->pages_delta);
+	assert(a->pages_same >= in_reference);
+	if (vm->domain)
+		return;
+	assert(!a->pages_equal && !a->pages_delta);
+	assert(a->pages_same == in_reference + vm->pages[VMEMT_PAGE_WORD]);
+	assert(a->pages_compressed == vm->pages[VMEMT_PAGE_TEXT]);
+	assert(a->pages_raw == vm->pages[VMEMT_PAGE_NOISE]);
+}
+
 void vmemt_store_model_check(struct vmemt_store_model *m)
 {
 	struct vmem_store_account a = { .size = sizeof(a) }, sum = { 0 };
@@ -485,11 +573,7 @@ void vmemt_store_model_check(struct vmemt_store_model *m)
 		if (!vm->live)
 			continue;
 		a = account_of(m, v);
-		assert(a.pages_same == vm->pages[VMEMT_PAGE_ZERO] + vm->pages[VMEMT_PAGE_SAME] +
-					       vm->pages[VMEMT_PAGE_WORD]);
-		assert(a.pages_compressed == vm->pages[VMEMT_PAGE_TEXT]);
-		assert(a.pages_raw == vm->pages[VMEMT_PAGE_NOISE]);
-		assert(a.pages == a.pages_same + a.pages_compressed + a.pages_raw);
+		check_pages(vm, &a);
 		assert(a.saves == vm->saves && a.loads == vm->loads);
 		assert(a.rejects == vm->rejects && a.corrupt == vm->corrupt);
 		sum.pages += a.pages;
@@ -500,6 +584,8 @@ void vmemt_store_model_check(struct vmemt_store_model *m)
 		sum.corrupt += a.corrupt;
 	}
 	a = total_of(m);
+	if (a.pages_delta > m->most_deltas)
+		m->most_deltas = a.pages_delta;
 	assert(a.pages == sum.pages && a.pages == m->count);
 	assert(a.logical_bytes == a.pages * VMEM_PAGE_SIZE);
 	assert(a.physical_bytes == sum.physical_bytes);

@@ -22,6 +22,7 @@ struct vmemt_model_page {
 struct vmemt_model_vm {
 	int live;
 	uint32_t number;
+	uint32_t domain;    /* VMs with the same number share; 0: it shares nothing */
 	uint64_t cap_bytes; /* UINT64_MAX: none */
 	uint64_t pages[VMEMT_PAGE_KINDS];
 	uint64_t saves, loads, rejects, corrupt;
@@ -45,6 +46,7 @@ struct vmemt_store_model {
 	vmem_store *store;
 	struct vmemt_slow_tier tier;
 	uint32_t max_object_bytes;
+	int deltas;             /* the store may make them */
 	uint64_t budget_bytes;  /* 0: none; else saves may find no room */
 	uint64_t segment_bytes; /* after the last step */
 	uint64_t clock, key;
@@ -53,9 +55,10 @@ struct vmemt_store_model {
 	struct vmemt_model_vm vm[VMEMT_MODEL_VMS];
 	struct vmemt_model_gone gone[VMEMT_MODEL_GONE]; /* the last ones */
 	uint64_t gone_count;
-	uint64_t refused, slow,
-		reused; /* how often: no room, loads that took time, refs in gone[] with
-					 * a handle that another VM has now */
+	/* how often: no room, loads that took time, refs in gone[] with a handle that another VM has
+	 * now, pages that were there already */
+	uint64_t refused, slow, reused, equal;
+	uint64_t most_deltas; /* that were stored at once, when it was checked */
 	uint64_t gone_saves, gone_loads, gone_rejects, gone_corrupt; /* of dropped VMs */
 	struct vmemt_model_load load[VMEMI_INFLIGHT_ENTRIES];
 	uint32_t events;                        /* in order[], oldest first */

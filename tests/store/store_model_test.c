@@ -32,6 +32,7 @@ static void run(const char *name, const struct vmem_store_opts *opts, int steps)
 	cr_assert_gt(model.refused, 0);
 	cr_assert_gt(model.slow, 0);
 	cr_assert_gt(model.reused, 0);
+	cr_assert_gt(model.equal, 0);
 	vmemt_store_model_destroy(&model);
 }
 
@@ -53,4 +54,19 @@ Test(store_model, no_locks)
 	struct vmem_store_opts opts = { .size = sizeof(opts), .env = &no_locks };
 
 	run("store_model.no_locks", &opts, 50000);
+}
+
+/* Objects change their form all the time. */
+Test(store_model, encoded_anew)
+{
+	const struct vmem_codec *codecs[] = { vmem_codec_lz4(), vmem_codec_zstd(1),
+					      vmem_codec_delta(1) };
+	struct vmem_store_opts opts = { .size = sizeof(opts),
+					.codecs = codecs,
+					.codec_count = 3,
+					.parallel = 2,
+					.cold_after_ms = 1 };
+
+	run("store_model.encoded_anew", &opts, 200000);
+	cr_assert_gt(model.most_deltas, 5);
 }

@@ -5,10 +5,10 @@
  * operations of each thread, else 20000; they go on until all that is to be seen has happened. */
 #include <assert.h>
 #include <sched.h>
+#include "store/model_pages.h"
 #include "store/slow_tier.h"
-#include "support/pages.h"
 
-enum { WORKERS = 4, VMS = 3, PAGES = 200, TENANT_PAGES = 20, PATIENCE = 100 };
+enum { WORKERS = 4, VMS = 3, PAGES = 600, TENANT_PAGES = 20, PATIENCE = 100 };
 enum { RACERS = 2, RACED_PAGES = 500000 };
 
 static vmem_store *store;
@@ -21,11 +21,12 @@ static _Atomic int loaders_left = WORKERS + 1; /* atomic; workers and the tenant
 
 /* What has happened. Atomic, all of them. */
 static _Atomic uint64_t refused, slow_loads, errors_given, errors_seen, tenants, compactions,
-	logged;
+	logged, equal, deltas;
 
 static int all_happened(void)
 {
-	return refused && slow_loads && errors_seen && tenants && compactions && logged;
+	return refused && slow_loads && errors_seen && tenants && compactions && logged && equal &&
+	       deltas;
 }
 
 /* A load that its thread waits for; its address is the key. */
@@ -91,16 +92,25 @@ static void save(struct stored *s, uint32_t vm, uint64_t seed)
 	int rc;
 
 	*s = (struct stored){ .seed = seed, .kind = seed % VMEMT_PAGE_KINDS, .vm = vm };
-	vmemt_page_make(&page, s->kind, seed);
+	if (seed >> 63) { /* one of which there are few */
+		s->seed = seed >> 32 & 0xff;
+		s->kind = seed >> 40 & 7 ? VMEMT_PAGE_TEXT : VMEMT_PAGE_NOISE;
+	}
+	make_page(&page, s->kind, s->seed);
 	rc = vmem_store_save(store, vm, seed, &page, &s->ref);
 	assert(!rc || (rc == -VMEM_ENOSPC && !s->ref));
 	refused += rc != 0;
 }
 
+/* Another thread may be loading a page of the same content. */
 static void drop(struct stored *s)
 {
-	int rc = vmem_store_drop(store, s->vm, s->ref);
+	int rc;
 
+	while ((rc = vmem_store_drop(store, s->vm, s->ref)) == -VMEM_EBUSY) {
+		dispatch_events();
+		sched_yield();
+	}
 	assert(!rc);
 	s->ref = 0;
 }
@@ -110,7 +120,7 @@ static void load_and_compare(const struct stored *s, int peek)
 	struct vmemt_page page;
 
 	if (!load(s, &page, peek))
-		assert(vmemt_page_is(&page, s->kind, s->seed));
+		assert(is_page(&page, s->kind, s->seed));
 }
 
 static void *worker(void *arg)
@@ -168,14 +178,16 @@ static void *background(void *arg)
 	struct vmem_pool_stats stats = { .size = sizeof(stats) };
 
 	(void)arg;
-	for (uint64_t now = 0; atomic_load(&workers_left); now += 1000) {
+	for (uint64_t now = 0; atomic_load(&workers_left); now += 100000) {
 		int rc;
 
 		vmem_store_work(store, 100000, now);
 		rc = vmem_store_total_account(store, &a);
 		assert(!rc);
 		assert(a.pages < 1u << 20 &&
-		       a.pages == a.pages_same + a.pages_compressed + a.pages_raw);
+		       a.pages == a.pages_same + a.pages_compressed + a.pages_raw + a.pages_equal);
+		equal += a.pages_equal;
+		deltas += a.pages_delta;
 		rc = vmem_store_set_cap(store, vms[0], (uint32_t)vmemt_rand(&rng) % 101);
 		assert(!rc);
 		vmem_store_set_budget(store, vmemt_rand(&rng) % 8 ? 0 : 1 << 20);
@@ -195,8 +207,11 @@ static void *tenant(void *arg)
 	(void)arg;
 	while (atomic_load(&workers_left)) {
 		struct stored s[TENANT_PAGES];
+		const struct vmem_store_vm_opts opts = { .size = sizeof(opts),
+							 .sharing = VMEM_STORE_SHARE_GROUP,
+							 .group = 1 + tenants % 2 };
 		uint32_t number;
-		int rc = vmem_store_add_vm(store, NULL, &number);
+		int rc = vmem_store_add_vm(store, tenants % 4 ? &opts : NULL, &number);
 
 		assert(!rc);
 		for (uint32_t i = 0; i < TENANT_PAGES; i++)
@@ -271,7 +286,14 @@ int main(int argc, char **argv)
 {
 	struct vmem_store_vm_opts opts = { .size = sizeof(opts), .vm_bytes = 8 << 20 };
 	struct vmem_env env = *vmemi_env_default();
-	struct vmem_store_opts store_opts = { .size = sizeof(store_opts), .env = &env };
+	const struct vmem_codec *codecs[] = { vmem_codec_lz4(), vmem_codec_zstd(1),
+					      vmem_codec_delta(1) };
+	struct vmem_store_opts store_opts = { .size = sizeof(store_opts),
+					      .env = &env,
+					      .codecs = codecs,
+					      .codec_count = 3,
+					      .parallel = 2,
+					      .cold_after_ms = 1 };
 	struct vmem_store_account a = { .size = sizeof(a) };
 	pthread_t thread[WORKERS + 3];
 	int rc;
@@ -283,6 +305,8 @@ int main(int argc, char **argv)
 	if (argc > 1)
 		operations = atol(argv[1]);
 	for (uint32_t v = 0; v < VMS; v++) {
+		opts.sharing = v ? VMEM_STORE_SHARE_GROUP : VMEM_STORE_SHARE_VM;
+		opts.group = v ? 1 : 0;
 		rc = vmem_store_add_vm(store, &opts, &vms[v]);
 		assert(!rc);
 	}

@@ -72,7 +72,7 @@ Test(store_opts, refuses_bad_options)
 		struct vmem_store_opts known;
 		uint64_t unknown;
 	} newer = { .known.size = sizeof(newer), .unknown = 1 };
-	struct vmem_store_opts flag = { .size = sizeof(flag), .flags = 1 };
+	struct vmem_store_opts flag = { .size = sizeof(flag), .flags = UINT64_C(1) << 63 };
 	struct vmem_store_opts large = { .size = sizeof(large), .max_object_bytes = 4097 };
 	struct vmem_store_opts small = { .size = 1 };
 	struct vmem_allocator half = { .size = sizeof(half) };
@@ -202,6 +202,7 @@ Test(store, cap_stops_saves_but_not_same_pages)
 	cr_assert_eq(vmem_store_save(store, vm, n, &page, &ref), 0);
 	cr_assert_eq(vmem_store_set_cap(store, vm, 1), 0);
 	first = ref;
+	vmemt_page_make(&page, VMEMT_PAGE_NOISE, n + 1);
 	cr_assert_eq(vmem_store_save(store, vm, n, &page, &ref), -VMEM_ENOSPC);
 	cr_assert_eq(ref, first, "a failed save set the ref");
 	cr_assert_eq(vmem_store_set_cap(store, vm, 0), 0);
@@ -505,12 +506,12 @@ Test(store, as_many_vms_as_promised)
 enum { MANY = 8000 };
 
 /* Saves many pages and drops all but each eighth; returns the bytes of segments before that. */
-static uint64_t make_sparse(vmem_store_ref ref[MANY])
+static uint64_t make_sparse(vmem_store_ref ref[MANY], uint64_t seed)
 {
 	uint64_t full;
 
 	for (uint64_t i = 0; i < MANY; i++)
-		ref[i] = save(VMEMT_PAGE_NOISE, i);
+		ref[i] = save(VMEMT_PAGE_NOISE, seed + i);
 	full = total().segment_bytes;
 	for (uint64_t i = 0; i < MANY; i++)
 		if (i % 8)
@@ -524,7 +525,7 @@ Test(store, work_gives_sparse_segments_back)
 	uint64_t full, steps = 0;
 
 	cr_assert_eq(vmem_store_work(store, 1000000, 0), 0, "there is nothing to do");
-	full = make_sparse(ref);
+	full = make_sparse(ref, 0);
 	while (vmem_store_work(store, 0, steps * 100000))
 		cr_assert_lt(++steps, 1000, "work does not end");
 	cr_assert_gt(steps, 4, "a piece is too large");
@@ -537,9 +538,9 @@ Test(store, work_does_as_much_as_it_may)
 {
 	static vmem_store_ref ref[MANY];
 
-	make_sparse(ref);
+	make_sparse(ref, 0);
 	cr_assert_eq(vmem_store_work(store, 1000000000, 0), 0);
-	make_sparse(ref);
+	make_sparse(ref, MANY);
 	cr_assert_eq(vmem_store_work(store, 100000, 0), 1);
 }
 

@@ -198,7 +198,10 @@ static void unmap(struct vmem_region *r)
 
 static int add_vm(struct vmem_region *r)
 {
-	struct vmem_store_vm_opts vm = { .size = sizeof(vm), .vm_bytes = r->opts.bytes };
+	struct vmem_store_vm_opts vm = { .size = sizeof(vm),
+					 .vm_bytes = r->opts.bytes,
+					 .sharing = r->opts.sharing,
+					 .group = r->opts.sharing_group };
 
 	if (r->opts.same_vm_as) {
 		r->vm = r->opts.same_vm_as->vm;

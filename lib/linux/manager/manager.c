@@ -154,6 +154,9 @@ static void destroy(struct vmem_manager *m)
 	vmemi_free(&inner, m, sizeof(*m), _Alignof(struct vmem_manager));
 }
 
+/* Encoding at once; each takes 200 KiB. */
+#define STORE_PARALLEL 4
+
 static int make_parts(struct vmem_manager *m)
 {
 	struct vmemi_host *host = &m->host;
@@ -163,6 +166,8 @@ static int make_parts(struct vmem_manager *m)
 		.segments = &host->segments,
 		.cpu = vmem_cpu_detect(),
 		.max_object_bytes = m->opts.max_object_bytes,
+		.parallel = STORE_PARALLEL,
+		.seed = (uint32_t)(host->k->clock_ns() ^ (uintptr_t)m >> 12),
 	};
 	int error = vmemi_lock_init(&m->attach_lock, host->env);
 
