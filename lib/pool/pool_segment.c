@@ -132,6 +132,7 @@ static int allocate(struct vmem_pool *p, uint32_t *ret_number)
 	} else {
 		if (*ret_number)
 			push(p, &p->number_first, *ret_number);
+		*ret_number = 0;
 		p->in_use--;
 	}
 	vmemi_unlock(&p->lock);

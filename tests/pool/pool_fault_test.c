@@ -121,3 +121,53 @@ Test(pool_fault, every_lock)
 	while (locks_made > n++);
 	cr_assert_eq(n, 5); /* the pool's two, one for each stream; the last run had none to fail */
 }
+
+static int refuses; /* memory for segments */
+
+static void *alloc_segment(void *context, size_t bytes, size_t align)
+{
+	return refuses ? NULL : segments.allocator.alloc(context, bytes, align);
+}
+
+static vmem_pool *pool_that_runs_dry(void)
+{
+	struct vmem_allocator allocator;
+	struct vmem_pool_opts opts = { .size = sizeof(opts), .segments = &allocator };
+	vmem_pool *pool = NULL;
+
+	vmemt_fail_alloc_init(&heap);
+	vmemt_fail_alloc_init(&segments);
+	opts.allocator = &heap.allocator;
+	allocator = segments.allocator;
+	allocator.alloc = alloc_segment;
+	cr_assert_eq(vmem_pool_new(&pool, &opts), 0);
+	return pool;
+}
+
+/* Compaction asks the allocator itself. When that has nothing, nothing is left of the attempt. */
+Test(pool_fault, compaction_without_memory)
+{
+	vmem_pool *pool = pool_that_runs_dry();
+	uint32_t stream = stream_open(pool);
+	vmem_pool_handle first = save(pool, stream, VMEMT_PAGE_NOISE, 0), handle = first;
+	int err = 0;
+
+	while (stats_of(pool).segments < 20)
+		handle = save(pool, stream, VMEMT_PAGE_NOISE, 1);
+	refuses = 1;
+	while (!err) /* what is in reserve */
+		err = try_save(pool, stream, VMEMT_PAGE_NOISE, 1, &handle);
+	cr_assert_eq(err, -VMEM_ENOMEM);
+	for (vmem_pool_handle h = first; h <= handle; h++)
+		if (h % 8)
+			cr_assert_eq(vmem_pool_drop(pool, h), 0);
+	for (int i = 0; i < 10; i++)
+		vmem_pool_work(pool, 1 << 20);
+	expect_sound(pool);
+	refuses = 0;
+	for (int i = 0; i < 2000; i++)
+		save(pool, stream, VMEMT_PAGE_NOISE, 1);
+	while (vmem_pool_work(pool, 1 << 20))
+		;
+	pool_close(pool);
+}
