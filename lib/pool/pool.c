@@ -9,6 +9,7 @@
 
 #define DEFAULT_PARALLEL 8u
 #define DEFAULT_RESERVE 2u
+#define UNTIDY_FRACTION 12u
 #define MAX_CONTEXT_BYTES (UINT32_C(1) << 30)
 
 /* --- Making --- */
@@ -165,9 +166,15 @@ bool vmemi_pool_has_codec(const vmem_pool *p, uint32_t codec)
 	return codec <= VMEM_CODEC_MAX && p->codec[codec];
 }
 
-bool vmemi_pool_is_short(const vmem_pool *p)
+bool vmemi_pool_is_untidy(vmem_pool *p)
 {
-	return atomic_load_explicit(&p->refused, memory_order_relaxed);
+	uint64_t lost = atomic_load_explicit(&p->lost, memory_order_relaxed), segments;
+
+	vmemi_lock(&p->lock);
+	segments = p->in_use;
+	vmemi_unlock(&p->lock);
+	return atomic_load_explicit(&p->refused, memory_order_relaxed) ||
+	       lost * UNTIDY_FRACTION > segments * VMEMI_SEGMENT_GRAINS;
 }
 
 uint32_t vmemi_pool_handles_end(const vmem_pool *p)

@@ -14,6 +14,7 @@ struct sums {
 	uint64_t payload_bytes;
 	uint64_t grains;
 	uint64_t segments;
+	uint64_t lost;
 };
 
 static const char *check_objects(const struct vmem_pool *p, uint32_t number, struct sums *sums)
@@ -141,6 +142,7 @@ static const char *check_stream(const struct vmem_pool *p, const struct vmemi_st
 	REQUIRE(s->lost == lost);
 	sums->objects += own.objects;
 	sums->segments += own.segments;
+	sums->lost += lost;
 	wrong = check_classes(p, s, listed);
 	return wrong ? wrong : check_rank(p, s);
 }
@@ -216,6 +218,7 @@ const char *vmemi_pool_check(struct vmem_pool *p)
 
 	for (uint32_t id = 0; !wrong && id < atomic_load(&p->stream_count); id++)
 		wrong = check_stream(p, vmemi_stream_at(p, id), &sums);
+	REQUIRE(wrong || atomic_load(&p->lost) == sums.lost);
 	if (!wrong)
 		wrong = check_ranks(p);
 	if (!wrong)

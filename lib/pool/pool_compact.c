@@ -296,7 +296,8 @@ static void log_notes(struct vmem_pool *p)
 			vmemi_log(&p->env, VMEM_LOG_CORRUPT_OBJECT, note >> VMEMI_STREAM_BITS,
 				  note & (VMEMI_STREAMS));
 	}
-	if (!atomic_exchange_explicit(&p->refused, 0, memory_order_relaxed))
+	if (!(atomic_exchange_explicit(&p->refused, 0, memory_order_relaxed) &
+	      VMEMI_REFUSED_BY_BUDGET))
 		return;
 	vmemi_lock(&p->lock);
 	used = (p->in_use + p->reserve_count) * VMEM_POOL_SEGMENT_BYTES;

@@ -35,7 +35,6 @@
 #include "pool/pool_table.h"
 
 /* --- Segments (pool_segment.c) --- */
-
 #define VMEMI_SEGMENT_BITS 24u
 #define VMEMI_SEGMENT_CHUNK_SHIFT 5u
 #define VMEMI_PIN_WRITER (UINT64_C(1) << 32) /* in pins: one that fills in reserved room */
@@ -76,7 +75,6 @@ enum vmemi_segment_purpose {
 #define VMEMI_HOLD_BACK_FROM 8u
 
 /* --- Streams (pool_stream.c) --- */
-
 #define VMEMI_STREAM_BITS 16u
 #define VMEMI_STREAMS 65535u
 #define VMEMI_STREAM_CHUNK_SHIFT 3u
@@ -136,9 +134,10 @@ struct vmemi_place {
 };
 
 /* --- The pool --- */
-
 #define VMEMI_BATCH_OBJECTS 64u
 #define VMEMI_CORRUPT_NOTES 8u
+#define VMEMI_REFUSED 1u
+#define VMEMI_REFUSED_BY_BUDGET 2u
 
 /* Objects on their way from one segment to another. */
 struct vmemi_batch {
@@ -179,9 +178,10 @@ struct vmem_pool {
 	_Atomic uint64_t corrupt;
 	_Atomic uint64_t noted;                             /* objects, ever */
 	_Atomic uint64_t corrupt_note[VMEMI_CORRUPT_NOTES]; /* handle << 16 | stream, to log */
-	_Atomic uint32_t refused; /* a save found no room since work() last looked */
+	_Atomic uint32_t refused; /* saves, since work() last looked: VMEMI_REFUSED_* */
 	_Atomic uint64_t compactions;
 	_Atomic uint64_t moved_bytes;
+	_Atomic uint64_t lost; /* grains, sum over the streams */
 
 	/* Guarded by lock. */
 	_Alignas(64) struct vmemi_lock lock;

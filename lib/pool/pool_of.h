@@ -15,8 +15,9 @@
 /* Whether the table of codecs has it. */
 bool vmemi_pool_has_codec(const vmem_pool *pool, uint32_t codec);
 
-/* Whether a save has found no room since vmem_pool_work() was called last. */
-bool vmemi_pool_is_short(const vmem_pool *pool);
+/* Whether compaction goes before other work: a save has found no room since vmem_pool_work() was called last,
+ * or a twelfth of all segments' bytes is lost. Any thread. */
+bool vmemi_pool_is_untidy(vmem_pool *pool);
 
 /* All handles are smaller. */
 uint32_t vmemi_pool_handles_end(const vmem_pool *pool);

@@ -132,8 +132,9 @@ static int save(struct vmem_pool *p, struct vmemi_stream *s, struct save *o,
 	} while (!err);
 	if (err) {
 		vmemi_handle_free(p, handle);
-		if (err == -VMEM_ENOSPC)
-			atomic_store_explicit(&p->refused, 1, memory_order_relaxed);
+		atomic_fetch_or_explicit(
+			&p->refused, err == -VMEM_ENOSPC ? VMEMI_REFUSED_BY_BUDGET : VMEMI_REFUSED,
+			memory_order_relaxed);
 		return err;
 	}
 	*ret_handle = handle;

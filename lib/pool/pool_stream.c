@@ -50,6 +50,7 @@ static void settle(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
 	uint32_t class = lost / VMEMI_CLASS_GRAINS;
 
 	s->lost += (uint64_t)lost - seg->lost;
+	atomic_fetch_add_explicit(&p->lost, (uint64_t)lost - seg->lost, memory_order_relaxed);
 	seg->lost = lost;
 	if (open && class < OPEN_CLASS_MIN)
 		class = 0;
@@ -195,6 +196,7 @@ void vmemi_stream_detach(struct vmem_pool *p, struct vmemi_stream *s, uint32_t n
 	s->used -= seg->used;
 	s->live -= seg->live;
 	s->lost -= seg->lost;
+	atomic_fetch_sub_explicit(&p->lost, seg->lost, memory_order_relaxed);
 	s->segments--;
 	seg->state = VMEMI_SEGMENT_DRAINING;
 }

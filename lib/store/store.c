@@ -13,6 +13,7 @@
  * in bytes: compaction moves 1.2 to 1.5 GB/s of them, a third of that where all objects are tiny. */
 #define PIECE_NS 50000u
 #define PIECE_BYTES 65536u
+#define TIDY_NS (4 * PIECE_NS) /* with less time than this, it is for compaction */
 
 #define DEFAULT_LEVEL 5 /* of zstd: see docs/performance.md */
 
@@ -415,23 +416,24 @@ uint32_t vmem_store_poll(vmem_store *store, struct vmem_store_event *events, uin
 	return vmemi_inflight_take(&store->inflight, events, capacity);
 }
 
-/* Recompression goes before compaction: it empties segments by itself, and what compaction has just moved
- * lies in an open segment, where it stays as it is for another pass. But not before room for saves. */
+/* Recompression goes before compaction as long as that is not urgent: it empties segments by itself, and
+ * what compaction has just moved lies in an open segment, where it stays as it is for another pass. */
 int vmem_store_work(vmem_store *store, uint64_t budget_ns, uint64_t now_ns)
 {
+	enum vmemi_cold_result cold = VMEMI_COLD_MORE;
 	uint64_t pieces = budget_ns / PIECE_NS;
-	enum vmemi_cold_result cold;
 	int more;
 
 	do {
-		bool short_of_room = vmemi_pool_is_short(store->pool);
+		bool tidy = budget_ns < TIDY_NS || vmemi_pool_is_untidy(store->pool);
 
 		more = 0;
-		cold = VMEMI_COLD_DONE;
-		if (!short_of_room)
+		if (!tidy)
 			cold = vmemi_cold_work(store, now_ns);
-		if (short_of_room || cold == VMEMI_COLD_DONE)
+		if (tidy || cold == VMEMI_COLD_DONE)
 			more = vmem_pool_work(store->pool, PIECE_BYTES);
+		if (tidy && !more)
+			cold = vmemi_cold_work(store, now_ns);
 	} while ((more || cold == VMEMI_COLD_MORE) && pieces-- > 1);
 	return more || cold != VMEMI_COLD_DONE;
 }

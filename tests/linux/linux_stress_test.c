@@ -240,7 +240,7 @@ static void expect_everything_was_done(uint64_t budget)
 static void stress(uint64_t seed, unsigned touchers)
 {
 	static struct worker w[TOUCHERS_MAX + 2];
-	const uint64_t budget = 4 * MIB + touchers * MIB / 2;
+	const uint64_t budget = 6 * MIB + touchers * MIB / 2;
 
 	make(touchers, budget);
 	memset(w, 0, sizeof(w));

@@ -206,7 +206,7 @@ static void resolve(void)
 
 static void set_budget(void)
 {
-	static const uint64_t budget[] = { 0, 5 * MIB, 6 * MIB, 8 * MIB };
+	static const uint64_t budget[] = { 0, 6 * MIB, 7 * MIB, 9 * MIB };
 
 	assert(!vmem_manager_set_budget(manager, budget[below(4)]));
 }

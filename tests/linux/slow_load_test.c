@@ -296,7 +296,7 @@ static void restored(bool threads)
 	struct vmemt_page want;
 	const uint64_t pages = 2048;
 
-	make((struct how){ .budget = 6 * MIB, .pages = pages, .threads = threads });
+	make((struct how){ .budget = 8 * MIB, .pages = pages, .threads = threads });
 	vmemt_slow_at_poll(1);
 	assert(!vmem_region_detach(region, VMEM_DETACH_RESTORE));
 	for (uint64_t i = 0; i < pages; i++) {

@@ -50,7 +50,7 @@ static void work(void)
 	cpu.region = r;
 	for (uint64_t i = 0; i < PAGES; i++)
 		vmemt_put(&cpu, base, i, 1);
-	assert(vmemt_manager_metrics(manager).used_bytes <= 8 * MIB + 16 * PAGE);
+	assert(vmemt_manager_metrics(manager).used_bytes <= 10 * MIB + 16 * PAGE);
 	for (uint64_t i = 0; i < PAGES; i += 3)
 		vmemt_put(&cpu, base, i, 2);
 	/* Calls that wait for frames, from yet another thread. */
@@ -69,7 +69,7 @@ static void own_loop(void)
 {
 	pthread_t thread;
 
-	manager = vmemt_manager(8 * MIB);
+	manager = vmemt_manager(10 * MIB);
 	atomic_store(&quit, 0);
 	assert(!pthread_create(&thread, NULL, loop, NULL));
 	work();
@@ -83,7 +83,7 @@ static void run_and_stop(void)
 {
 	pthread_t thread;
 
-	manager = vmemt_manager(8 * MIB);
+	manager = vmemt_manager(10 * MIB);
 	assert(!pthread_create(&thread, NULL, run, NULL));
 	work();
 	vmem_manager_stop(manager);
@@ -105,14 +105,14 @@ static void all_alone(void)
 	vmem_region *r;
 	uint32_t next_ms = 0;
 
-	manager = vmemt_manager(8 * MIB);
+	manager = vmemt_manager(10 * MIB);
 	r = vmemt_region(manager, 0, PAGES, 0);
 	base = vmem_region_hva(r);
 	for (uint64_t i = 0; i < PAGES; i++) {
 		vmemt_make(&p, i, 1);
 		assert(!vmem_region_write(r, i * PAGE, &p, PAGE));
 	}
-	assert(vmemt_manager_metrics(manager).used_bytes <= 8 * MIB + 16 * PAGE);
+	assert(vmemt_manager_metrics(manager).used_bytes <= 10 * MIB + 16 * PAGE);
 	for (uint64_t i = 0; i < PAGES; i++) {
 		if (i % 2)
 			assert(!vmem_region_resolve(r, i * PAGE, 0));

@@ -94,7 +94,7 @@ static void make_pressed(struct vmemt_page *p, uint64_t page)
 /* True if the call was made to fail. */
 static bool live_pressed(bool threads)
 {
-	struct vmem_manager_opts mo = { .size = sizeof(mo), .budget_bytes = 4 << 20 };
+	struct vmem_manager_opts mo = { .size = sizeof(mo), .budget_bytes = 6 << 20 };
 	struct vmem_region_opts o = { .size = sizeof(o),
 				      .flags = VMEM_REGION_DMA_PINNED,
 				      .bytes = PRESSED * PAGE };

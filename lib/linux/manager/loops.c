@@ -8,6 +8,8 @@
 #define IDLE_MS 100
 #define HUNGRY_MS 10 /* between two rounds that find nothing */
 #define STUCK_AFTER_NS 100000000
+#define STORE_MS \
+	3 /* between two pieces of the store's work of 1 ms, when there is nothing else to do */
 
 static void set_stuck(struct vmem_manager *m, bool stuck)
 {
@@ -49,6 +51,14 @@ static void found_nothing(struct vmem_manager *m)
 		set_stuck(m, true);
 }
 
+/* How long the loop may sleep. */
+static uint32_t idle_ms(struct vmem_manager *m)
+{
+	return atomic_load(&m->nothing_since_ns) ? HUNGRY_MS
+	       : m->reclaim->store_has_work      ? STORE_MS
+						 : IDLE_MS;
+}
+
 /* One piece; the caller has entered reclaim. */
 static bool reclaim_piece(struct vmem_manager *m, uint64_t max_pages)
 {
@@ -70,11 +80,13 @@ static bool reclaim_piece(struct vmem_manager *m, uint64_t max_pages)
 }
 
 /* The same for who may not wait. False if somebody else is at it. */
-static bool try_piece(struct vmem_manager *m, uint64_t max_pages, bool *ret_more)
+static bool try_piece(struct vmem_manager *m, uint64_t max_pages, bool *ret_more,
+		      uint32_t *ret_idle_ms)
 {
 	if (!vmemi_reclaim_try(m->reclaim))
 		return false;
 	*ret_more = reclaim_piece(m, max_pages);
+	*ret_idle_ms = idle_ms(m);
 	vmemi_reclaim_leave(m->reclaim);
 	tell(m);
 	return true;
@@ -84,9 +96,10 @@ bool vmemi_manager_make_room(struct vmemi_host *host)
 {
 	struct vmemi_frames *f = &host->frames;
 	uint64_t before = vmemi_frames_free(f);
+	uint32_t ignored;
 	bool more;
 
-	try_piece((struct vmem_manager *)host, PIECE_PAGES, &more);
+	try_piece((struct vmem_manager *)host, PIECE_PAGES, &more, &ignored);
 	return vmemi_frames_free(f) > before;
 }
 
@@ -118,16 +131,17 @@ static void *reclaim_loop(void *context)
 
 	while (!atomic_load(&m->stop_reclaim)) {
 		struct pollfd fd = { .fd = host->reclaim_fd, .events = POLLIN };
+		uint32_t sleep_ms;
 		bool more;
 
 		vmemi_reclaim_enter(m->reclaim);
 		more = reclaim_piece(m, PIECE_PAGES);
+		sleep_ms = idle_ms(m);
 		vmemi_reclaim_leave(m->reclaim);
 		tell(m);
 		if (more)
 			continue;
-		if (host->k->poll(&fd, 1, atomic_load(&m->nothing_since_ns) ? HUNGRY_MS : IDLE_MS) >
-		    0)
+		if (host->k->poll(&fd, 1, (int)sleep_ms) > 0)
 			clear(host->k, host->reclaim_fd);
 	}
 	return NULL;
@@ -197,6 +211,7 @@ int vmem_manager_fd(vmem_manager *manager)
 int vmem_manager_step(vmem_manager *manager, uint32_t reclaim_us, uint32_t *ret_next_ms)
 {
 	struct vmemi_host *host;
+	uint32_t sleep_ms = IDLE_MS;
 	bool held, more = false;
 
 	if (!manager)
@@ -208,10 +223,11 @@ int vmem_manager_step(vmem_manager *manager, uint32_t reclaim_us, uint32_t *ret_
 	if (reclaim_us)
 		clear(host->k, host->reclaim_fd);
 	vmemi_handler_step(manager->handler);
-	held = reclaim_us && !try_piece(manager, (uint64_t)reclaim_us * PAGES_PER_US, &more);
+	held = reclaim_us &&
+	       !try_piece(manager, (uint64_t)reclaim_us * PAGES_PER_US, &more, &sleep_ms);
 	held |= vmemi_handler_step(manager->handler) != 0;
 	if (ret_next_ms)
-		*ret_next_ms = more ? 0 : held ? 1 : IDLE_MS;
+		*ret_next_ms = more ? 0 : held ? 1 : sleep_ms;
 	return more;
 }
 

@@ -154,8 +154,9 @@ static void destroy(struct vmem_manager *m)
 	vmemi_free(&inner, m, sizeof(*m), _Alignof(struct vmem_manager));
 }
 
-/* Encoding at once; each takes 200 KiB. */
+/* Pages encoded at once. Contexts of zstd come from libc, for each of them and one for decoding. */
 #define STORE_PARALLEL 4
+#define ZSTD_BYTES (200u << 10)
 
 static int make_parts(struct vmem_manager *m)
 {
@@ -184,6 +185,7 @@ static int make_parts(struct vmem_manager *m)
 	if (error)
 		return error;
 	set_marks(m, m->opts.budget_bytes);
+	atomic_fetch_add(&host->frames.other_bytes, (STORE_PARALLEL + 1) * ZSTD_BYTES);
 	return vmem_store_new(&host->store, &store);
 }
 

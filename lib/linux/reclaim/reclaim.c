@@ -163,8 +163,8 @@ static uint64_t store_work(struct vmemi_reclaim *rc, uint64_t target)
 	struct vmemi_host *host = rc->host;
 	uint64_t before = atomic_load(&host->frames.segment_bytes), after;
 
-	vmem_store_work(host->store, is_urgent(host, target) ? 0 : STORE_WORK_NS,
-			host->k->clock_ns());
+	rc->store_has_work = vmem_store_work(
+		host->store, is_urgent(host, target) ? 0 : STORE_WORK_NS, host->k->clock_ns());
 	after = atomic_load(&host->frames.segment_bytes);
 	return after < before ? (before - after) / VMEM_PAGE_SIZE : 0;
 }
