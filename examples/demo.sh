@@ -10,8 +10,9 @@ usage() {
 	cat <<-END
 		Usage: sh examples/demo.sh [OPTION]...
 		Installs what is missing (Debian, Ubuntu), builds libvmem in build-demo/ and runs 4 VMs of
-		256 MiB in 60 % of their memory for 30 s, with different workloads, under a live table. The
-		guests verify every page. Their physical memory is measured from outside: by the usage of a
+		256 MiB in 40 % of their memory for 30 s, with different workloads, under a live table.
+		They are one sharing group: what is equal in their memory is kept once. The guests verify
+		every page. Their physical memory is measured from outside: by the usage of a
 		memory cgroup of its own as root, else by Pss. Before that, in a run of 2 s, a page is dropped
 		on purpose, to show that a wrong byte would be found.
 
@@ -47,7 +48,7 @@ vmem_scratch "${TMPDIR:-/tmp}/vmem.XXXXXX"
 # The same VMs as below: so what the kernel needs to know of the files that their memory is made of is in
 # its caches then, and does not count as memory of theirs.
 echo "1. Can the check fail? A page is dropped behind a guest's back."
-set -- --vms 4 --mem 256M --budget 60% --seconds 30 --workload zipf,hotcold,churn,zerofill "$@"
+set -- --vms 4 --mem 256M --budget 40% --sharing group --seconds 30 --workload zipf,hotcold,churn,zerofill "$@"
 status=0
 "$runner" "$@" --seconds 2 --workload zipf --quiet --json "$scratch/drop.json" --inject drop-page \
 	>"$scratch/drop.txt" 2>&1 || status=$?

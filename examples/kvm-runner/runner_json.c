@@ -61,6 +61,7 @@ static void add_options(cJSON *root, const struct runner *runner)
 	number(object, "write_percent", o->write_percent);
 	text(object, "backend", runner->backend == BACKEND_KVM ? "kvm" : "thread");
 	text(object, "fault_way", o->fault_way == VMEM_FAULT_SIGBUS ? "sigbus" : "thread");
+	text(object, "sharing", o->sharing == VMEM_STORE_SHARE_GROUP ? "group" : "vm");
 	text(object, "allocator", o->jemalloc ? "jemalloc" : "libc");
 	for (uint32_t i = 0; i < o->image_count; i++)
 		if (!cJSON_AddItemToArray(images, need(cJSON_CreateString(o->images[i]))))
@@ -121,6 +122,10 @@ static void add_account(cJSON *parent, const struct vmem_store_account *a)
 	ADD(pages_same);
 	ADD(pages_compressed);
 	ADD(pages_raw);
+	ADD(pages_equal);
+	ADD(pages_lz4);
+	ADD(pages_zstd);
+	ADD(pages_delta);
 	ADD(logical_bytes);
 	ADD(physical_bytes);
 	ADD(metadata_bytes);

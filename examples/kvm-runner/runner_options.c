@@ -21,6 +21,7 @@ enum option_key {
 	KEY_BUDGET,
 	KEY_VCPUS,
 	KEY_ATTACH,
+	KEY_SHARING,
 	KEY_IMAGE,
 	KEY_WORKLOAD,
 	KEY_SKEW,
@@ -47,6 +48,10 @@ static const struct argp_option option_table[] = {
 	{ "attach", KEY_ATTACH, "N", 0,
 	  "so many of the VMs bring memory that the runner mapped itself, the others take it from "
 	  "vmem_region_alloc() (default 1)",
+	  1 },
+	{ "sharing", KEY_SHARING, "vm|group", 0,
+	  "whose stored pages may be kept once, or as differences from each other: those of one VM, or of all "
+	  "of them (default vm)",
 	  1 },
 	{ NULL, 0, NULL, 0, "What they do:", 2 },
 	{ "image", KEY_IMAGE, "FILE", 0,
@@ -217,6 +222,11 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	case KEY_INJECT: parse_injection(state, o, text); break;
 	case KEY_ALLOCATOR:
 		o->jemalloc = second_of(state, "allocator", text, "libc", "jemalloc");
+		break;
+	case KEY_SHARING:
+		o->sharing = second_of(state, "sharing", text, "vm", "group")
+				     ? VMEM_STORE_SHARE_GROUP
+				     : VMEM_STORE_SHARE_VM;
 		break;
 	case KEY_BACKEND:
 		o->backend = second_of(state, "backend", text, "kvm", "thread") ? BACKEND_THREAD

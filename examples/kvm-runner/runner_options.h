@@ -43,6 +43,7 @@ struct runner_options {
 	double skew;
 	enum runner_backend backend;
 	uint32_t fault_way; /* enum vmem_fault_way */
+	uint32_t sharing;   /* enum vmem_store_sharing */
 	bool jemalloc;
 	bool quiet;
 	const char *json; /* NULL: none */

@@ -49,6 +49,7 @@ int vm_create(struct vm *vm, struct runner *runner, uint32_t index)
 		.flags = VMEM_REGION_DMA_PINNED, /* these VMs have no devices */
 		.bytes = o->mem_bytes,
 		.fault_way = o->fault_way,
+		.sharing = o->sharing,
 		.on_lost = on_lost,
 		.context = vm,
 	};
