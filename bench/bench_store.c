@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* bench-store: what it costs to save a page and to load it again, for each class of pages.
+ *        bench_store_all.c: all pages of all guests in order, and what background work makes of them
  * ours   vmem_store_save, vmem_store_load
  * peer   page-out to and swap-in from zram-lz4, which also unmaps and maps the page
  * limit  saving: what reads and compresses the page; loading: the bare decoder and a memcpy of the page */
-#include "harness.h"
+#include "bench_store.h"
 #include "machine.h"
 #include "real_pages.h"
 #include "zram_peer.h"
@@ -202,8 +203,10 @@ static int make_store(struct store_bench *state, vmem_jemalloc *jemalloc)
 	const struct vmem_store_opts opts = { .size = sizeof(opts),
 					      .allocator = vmem_jemalloc_allocator(jemalloc),
 					      .cpu = vmem_cpu_detect() };
+	/* Pages of a class with too few are used again: each is to be a page of its own. */
 	const struct vmem_store_vm_opts vm = { .size = sizeof(vm),
-					       .vm_bytes = state->count * PAGE };
+					       .vm_bytes = state->count * PAGE,
+					       .sharing = VMEM_STORE_SHARE_NONE };
 	int result = vmem_store_new(&state->store, &opts);
 
 	return result != 0 ? result : vmem_store_add_vm(state->store, &vm, &state->vm);
@@ -254,7 +257,7 @@ static int body(struct bench *bench)
 	}
 	vmem_store_free(state.store);
 	vmem_jemalloc_free(jemalloc);
-	return result;
+	return result != 0 ? result : store_compare_all(bench, state.count, zram_reason);
 }
 
 int main(int argc, char **argv)

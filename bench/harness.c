@@ -47,9 +47,11 @@ const char *bench_images(const struct bench *bench)
 	return bench->images;
 }
 
-static size_t rounds_of(const struct bench *bench)
+static size_t rounds_of(const struct bench *bench, const struct bench_comparison *comparison)
 {
-	return bench->quick ? ROUNDS_QUICK : ROUNDS;
+	const size_t usual = bench->quick ? ROUNDS_QUICK : ROUNDS;
+
+	return comparison->rounds && comparison->rounds < usual ? comparison->rounds : usual;
 }
 
 static int compare_doubles(const void *left, const void *right)
@@ -156,15 +158,19 @@ static void write_json(const struct bench *bench, const struct row *row, FILE *f
 	cJSON_Delete(line);
 }
 
-/* Large units for people; lines of JSON keep the plain ones. */
-static const char *shown_unit(const char *unit)
+/* Large units for people, where values are large; lines of JSON keep the plain ones. */
+static const char *shown_unit(const struct row *row)
 {
+	const char *unit = row->metric.unit;
+
+	if (row->ours < 1 << 20)
+		return unit;
 	return strcmp(unit, "B/s") == 0 ? "MiB/s" : strcmp(unit, "B") == 0 ? "MiB" : unit;
 }
 
-static void print_value(double value, const char *unit)
+static void print_value(const struct row *row, double value)
 {
-	if (shown_unit(unit) != unit)
+	if (shown_unit(row) != row->metric.unit)
 		value /= 1 << 20;
 	if (!isfinite(value))
 		printf(" %10s", "-");
@@ -186,15 +192,14 @@ static void print_table(const struct bench *bench)
 	       "case", "unit", "ours", "peer", "", "ratio", "limit", "share");
 	for (size_t i = 0; i < bench->row_count; i++) {
 		const struct row *row = &bench->rows[i];
-		const char *unit = row->metric.unit;
 
 		printf("%-28s %-22s %-7s", row->metric.name,
-		       row->metric.condition ? row->metric.condition : "", shown_unit(unit));
-		print_value(row->ours, unit);
-		print_value(row->peer_value, unit);
+		       row->metric.condition ? row->metric.condition : "", shown_unit(row));
+		print_value(row, row->ours);
+		print_value(row, row->peer_value);
 		printf(" %-16s", row->peer ? row->peer : "");
 		print_ratio(times_better(row, row->peer_value), 1, "x");
-		print_value(row->limit, unit);
+		print_value(row, row->limit);
 		print_ratio(times_better(row, row->limit), 100, "%");
 		printf("\n");
 	}
@@ -229,11 +234,11 @@ int bench_compare(struct bench *bench, const struct bench_comparison *comparison
 						  &comparison->limit };
 	double values[BENCH_METRICS_MAX][SIDES][ROUNDS];
 	double run[BENCH_METRICS_MAX];
-	const size_t rounds = rounds_of(bench);
+	const size_t rounds = rounds_of(bench, comparison);
 
 	fprintf(stderr, "%s: %s %s\n", bench->name, comparison->metrics[0].name,
 		comparison->metrics[0].condition ? comparison->metrics[0].condition : "");
-	for (size_t round = 0; round <= rounds; round++) {
+	for (size_t round = comparison->rounds ? 1 : 0; round <= rounds; round++) {
 		for (size_t s = 0; s < SIDES; s++) {
 			int result = measure_side(bench, comparison, sides[s], run);
 

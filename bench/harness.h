@@ -34,11 +34,12 @@ struct bench_side {
 struct bench_comparison {
 	const struct bench_metric *metrics; /* what one run measures */
 	size_t metric_count;                /* at most BENCH_METRICS_MAX */
+	size_t rounds; /* that many, all of which count: where one takes long; 0: as usual */
 	void *context;
 	struct bench_side ours, peer, limit;
 };
 
-/* Measure all sides in turn, after one round that does not count, and keep a row for each metric.
+/* Measure all sides in turn, as a rule after one round that does not count, and keep a row for each metric.
  * @return 0, or the error of a side, which has been printed */
 int bench_compare(struct bench *bench, const struct bench_comparison *comparison);
 

@@ -10,7 +10,7 @@ usage() {
 		Usage: sh bench/run.sh [OPTION]...
 		Installs what is missing (Debian, Ubuntu), builds libvmem in build-bench/ and measures it beside
 		its peers, in the same run. Prints a table for each bench; bench/README.md tells how to read it.
-		What a bench changes on the system (swap on zram, page-cluster, cgroups) it puts back, also
+		What a bench changes on the system (swap on zram, page-cluster, KSM, cgroups) it puts back, also
 		when it fails or is interrupted. Nothing else should run meanwhile.
 
 		  --only NAME   this bench: $benches
@@ -29,7 +29,7 @@ fail() {
 	exit 2
 }
 
-benches="store fault reclaim"
+benches="store density scan fault reclaim"
 only=
 images=
 quick=
@@ -63,7 +63,7 @@ vmem_build "$top" "$build" -DVMEM_TESTS=OFF -DVMEM_EXAMPLES=OFF
 [ -z "$json" ] || : >"$json"
 
 [ "$(id -u)" -eq 0 ] ||
-	echo "Not root: the peers zram-lz4 and memory cgroup will be missing."
+	echo "Not root: the peers zram-lz4, ksm and memory cgroup will be missing."
 failed=
 for name in ${only:-$benches}; do
 	"$build/bench/bench-$name" $quick ${images:+--images "$images"} ${json:+--json "$json"} ||

@@ -82,7 +82,7 @@ static int without_zswap(void)
 
 int zram_start(void)
 {
-	const size_t bytes = (size_t)1 << 30;
+	const size_t bytes = ZRAM_PAGES * PAGE;
 	char text[32];
 	int result;
 

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define ZRAM_PAGES ((size_t)524288) /* that it can hold, but for a few */
+
 /* Why this machine cannot do it, or NULL. */
 const char *zram_missing(void);
 /* Make it the preferred swap, without readahead; undone when the bench ends. Once is enough: a

@@ -41,14 +41,14 @@ int prober_init(struct prober *p)
 	*p = (struct prober){ 0 };
 	error = new_context(vmem_codec_lz4(), &p->lz4);
 	if (!error)
-		error = new_context(vmem_codec_zstd(1), &p->zstd);
+		error = new_context(vmem_codec_zstd(5), &p->zstd);
 	return error;
 }
 
 void prober_end(struct prober *p)
 {
 	end_context(vmem_codec_lz4(), p->lz4);
-	end_context(vmem_codec_zstd(1), p->zstd);
+	end_context(vmem_codec_zstd(5), p->zstd);
 }
 
 /* A page that does not become smaller stays as it is. */
@@ -66,5 +66,5 @@ void prober_try(struct prober *p, struct probe *probe, const void *page)
 		return;
 	probe->pages++;
 	probe->lz4_bytes += encoded_bytes(vmem_codec_lz4(), p->lz4, page);
-	probe->zstd_bytes += encoded_bytes(vmem_codec_zstd(1), p->zstd, page);
+	probe->zstd_bytes += encoded_bytes(vmem_codec_zstd(5), p->zstd, page);
 }

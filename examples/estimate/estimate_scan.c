@@ -51,11 +51,7 @@ static int fail(int error)
 
 static int new_store(vmem_store **ret_store)
 {
-	const struct vmem_codec *codecs[] = { vmem_codec_lz4(), vmem_codec_zstd(1),
-					      vmem_codec_delta(1) };
 	const struct vmem_store_opts opts = { .size = sizeof(opts),
-					      .codecs = codecs,
-					      .codec_count = 3,
 					      .parallel = 1,
 					      .cpu = vmem_cpu_detect(),
 					      .cold_after_ms = COLD_AFTER_MS };

@@ -36,6 +36,12 @@ struct work {
 	bool has_features;
 };
 
+/* What a reference makes of it. */
+struct delta {
+	struct vmemi_encoded form;
+	uint32_t cost; /* bytes, with what it costs that the reference is one */
+};
+
 static unsigned char *page_at(const vmem_store *store, unsigned n)
 {
 	return store->cold.pages + n * VMEM_PAGE_SIZE;
@@ -93,11 +99,11 @@ static uint32_t take_reference(vmem_store *store, const struct work *w, uint32_t
 	return good ? is.bytes : 0;
 }
 
-/* A delta against @handle of at most @most bytes, all in all. False: there is none. */
+/* A delta against @handle that costs at most @most bytes. False: there is none. */
 static bool try_reference(vmem_store *store, const struct work *w, uint32_t handle, uint32_t most,
-			  struct vmemi_encoded *best)
+			  struct delta *ret)
 {
-	uint32_t reference_bytes, codec, bytes = 0, extra = sizeof(best->reference);
+	uint32_t reference_bytes, codec, bytes = 0, extra = sizeof(uint32_t);
 
 	if (!handle)
 		return false;
@@ -108,9 +114,7 @@ static bool try_reference(vmem_store *store, const struct work *w, uint32_t hand
 		return false;
 	}
 	if (codec == VMEM_CODEC_ZSTD)
-		most -= reference_bytes >> QUICK_COST_SHIFT < most
-				? reference_bytes >> QUICK_COST_SHIFT
-				: most;
+		extra += reference_bytes >> QUICK_COST_SHIFT;
 	if (most > extra)
 		bytes = vmemi_pool_encode(store->pool, VMEM_CODEC_DELTA, page_at(store, PAGE),
 					  page_at(store, REFERENCE), page_at(store, DELTA),
@@ -119,7 +123,9 @@ static bool try_reference(vmem_store *store, const struct work *w, uint32_t hand
 		vmemi_domain_unuse(w->domain, handle);
 		return false;
 	}
-	*best = (struct vmemi_encoded){ VMEM_CODEC_DELTA, bytes, page_at(store, DELTA), handle };
+	ret->cost = bytes + extra;
+	ret->form =
+		(struct vmemi_encoded){ VMEM_CODEC_DELTA, bytes, page_at(store, DELTA), handle };
 	return true;
 }
 
@@ -183,14 +189,23 @@ static void encode_alone(vmem_store *store, const struct work *w, struct vmemi_e
 static void encode(vmem_store *store, struct work *w, struct vmemi_encoded *best)
 {
 	uint32_t named = w->domain->similar ? named_reference(store, w) : 0;
-	uint32_t latest = w->domain->latest, alone;
+	uint32_t latest = w->domain->latest;
+	struct delta delta;
+	bool found = try_reference(store, w, named, w->is.bytes * TAKE_NAMED >> 8, &delta);
 
-	if (try_reference(store, w, named, w->is.bytes * TAKE_AT_ONCE >> 8, best))
+	if (found && delta.cost <= w->is.bytes * TAKE_AT_ONCE >> 8) {
+		*best = delta.form;
 		return;
+	}
 	encode_alone(store, w, best);
-	alone = best->bytes;
-	if (!try_reference(store, w, named, alone * TAKE_NAMED >> 8, best) && latest != named)
-		try_reference(store, w, latest, alone * TAKE_LATEST >> 8, best);
+	if (found && delta.cost > best->bytes * TAKE_NAMED >> 8) {
+		vmemi_domain_unuse(w->domain, named);
+		found = false;
+	}
+	if (!found && latest != named)
+		found = try_reference(store, w, latest, best->bytes * TAKE_LATEST >> 8, &delta);
+	if (found)
+		*best = delta.form;
 }
 
 /* Puts the form in place. 0: the object is settled; or as vmemi_pool_replace(). */
