@@ -24,8 +24,9 @@ has() {
 # has_about SECTION NAME VALUE DIFFERENCE
 has_about() {
 	found=$(number_of "$1" "$2")
-	[ -n "$found" ] && [ "$found" -ge $(($3 - $4)) ] && [ "$found" -le $(($3 + $4)) ] ||
+	if [ "${found:-0}" -lt $(($3 - $4)) ] || [ "$found" -gt $(($3 + $4)) ]; then
 		fail "$1: $2 is ${found:-not there} instead of about $3"
+	fi
 }
 
 # pages_of SECTION ZERO SAME EQUAL ALIKE ZSTD LZ4 INCOMPRESSIBLE: and their sum.
