@@ -41,8 +41,9 @@ struct vmem_store_opts {
 	/** any number, best a random one: a guest that does not know it cannot tell which pages of
 	 *  others of its group are like its own */
 	uint32_t seed;
-	/** a page that has stayed for so long, and for twice as long at the most, is encoded anew by
-	 *  vmem_store_work(), 0: 2000 */
+	/** a page that has stayed for so long is encoded anew by vmem_store_work(), at the latest after
+	 *  twice the time, or one time more for each that compaction has moved it; not those in a segment
+	 *  that is being filled. 0: 2000 */
 	uint32_t cold_after_ms;
 	uint32_t cold_pages_per_second; /**< most that are encoded anew; 0: no limit but the time */
 	uint32_t reserved;              /**< 0 */
@@ -77,9 +78,11 @@ struct vmem_store_vm_opts {
 /** What became of stored pages: of one VM, or of all. Metadata is not told by VM: an entry costs the same
  *  for each page in the pool, and nothing for one that its reference holds. */
 struct vmem_store_account {
-	size_t size;         /**< sizeof(*this) as the caller compiled it; set before the call */
-	uint64_t pages;      /**< stored now */
-	uint64_t pages_same; /**< of them one repeated word */
+	size_t size;    /**< sizeof(*this) as the caller compiled it; set before the call */
+	uint64_t pages; /**< stored now */
+	uint64_t
+		pages_same; /**< of them one repeated word; of 64-bit words one of each, the others are
+	                                pages_equal */
 	uint64_t pages_compressed; /**< of them encoded by a codec */
 	uint64_t pages_raw;        /**< of them kept as they are */
 	uint64_t logical_bytes;    /**< pages * 4096 */

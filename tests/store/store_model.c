@@ -172,7 +172,7 @@ static void note_save(struct vmemt_store_model *m, const struct vmemt_model_page
 static struct vmemt_model_page new_page(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 {
 	enum vmemt_page_kind kind = (arg >> 20) % VMEMT_PAGE_KINDS;
-	uint64_t seed = arg & 3 ? arg ^ m->key++ : arg >> 32 & 0xff;
+	uint64_t seed = arg & 3 ? arg ^ m->key++ : arg >> 32 & 0x7f;
 
 	if (kind != VMEMT_PAGE_TEXT)
 		seed -= seed % EDITS;
@@ -499,6 +499,7 @@ static int step_vm(struct vmemt_store_model *m, uint32_t op, uint32_t v, uint64_
 	case 4:
 		m->clock += arg;
 		vmem_store_work(m->store, arg % 1000000, m->clock);
+		m->deltas_seen += m->deltas ? total_of(m).pages_delta : 0;
 		return 1;
 	case 5:
 	case 6: poll(m, (uint32_t)(arg >> 8) % VMEMI_INFLIGHT_ENTRIES); return 1;
@@ -584,8 +585,6 @@ void vmemt_store_model_check(struct vmemt_store_model *m)
 		sum.corrupt += a.corrupt;
 	}
 	a = total_of(m);
-	if (a.pages_delta > m->most_deltas)
-		m->most_deltas = a.pages_delta;
 	assert(a.pages == sum.pages && a.pages == m->count);
 	assert(a.logical_bytes == a.pages * VMEM_PAGE_SIZE);
 	assert(a.physical_bytes == sum.physical_bytes);

@@ -58,7 +58,7 @@ struct vmemt_store_model {
 	/* how often: no room, loads that took time, refs in gone[] with a handle that another VM has
 	 * now, pages that were there already */
 	uint64_t refused, slow, reused, equal;
-	uint64_t most_deltas; /* that were stored at once, when it was checked */
+	uint64_t deltas_seen;                                        /* after background work */
 	uint64_t gone_saves, gone_loads, gone_rejects, gone_corrupt; /* of dropped VMs */
 	struct vmemt_model_load load[VMEMI_INFLIGHT_ENTRIES];
 	uint32_t events;                        /* in order[], oldest first */

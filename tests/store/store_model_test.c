@@ -68,5 +68,5 @@ Test(store_model, encoded_anew)
 					.cold_after_ms = 1 };
 
 	run("store_model.encoded_anew", &opts, 200000);
-	cr_assert_gt(model.most_deltas, 5);
+	cr_assert_gt(model.deltas_seen, 0);
 }
