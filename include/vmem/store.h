@@ -7,7 +7,8 @@
  *
  *  A reference (ref) has at most 56 bits and is never 0, so that it fits beside the state of a page
  *  in one word. One that was dropped is refused, unless a later save of the same VM has returned it
- *  again; those of other VMs are always refused. The time of a load does not depend on whether others hold the same content. */
+ *  again; those of other VMs are always refused. The time of a load does not tell
+ *  what VMs of other sharing domains have stored. */
 #ifndef VMEM_STORE_H
 #define VMEM_STORE_H
 #include <vmem/allocator.h>
@@ -38,8 +39,8 @@ struct vmem_store_opts {
 	uint32_t cpu;              /**< VMEM_CPU_* that may be used */
 	uint32_t max_object_bytes; /**< a page that encodes to more is refused with -VMEM_EFBIG;
 	                                             0 or 4096: kept raw */
-	/** any number, best a random one: a guest that does not know it cannot tell which pages of
-	 *  others of its group are like its own */
+	/** any number, best a random one, with which the tables of equal pages are made: a guest that does
+	 *  not know it cannot choose pages that crowd one place of them */
 	uint32_t seed;
 	/** a page that has stayed for so long is encoded anew by vmem_store_work(), at the latest after
 	 *  twice the time, or one time more for each that compaction has moved it; not those in a segment

@@ -177,6 +177,11 @@ bool vmemi_pool_is_untidy(vmem_pool *p)
 	       lost * UNTIDY_FRACTION > segments * VMEMI_SEGMENT_GRAINS;
 }
 
+void vmemi_pool_maintain(vmem_pool *p)
+{
+	vmemi_segment_maintain(p);
+}
+
 uint32_t vmemi_pool_handles_end(const vmem_pool *p)
 {
 	return vmemi_index_end(p);

@@ -68,7 +68,8 @@ struct vmemi_segment {
 
 enum vmemi_segment_purpose {
 	VMEMI_FOR_SAVE, /* one of the budget is held back for compaction; from the reserve only */
-	VMEMI_FOR_COMPACTION, /* may use it; from the allocator too */
+	VMEMI_FOR_COMPACTION,  /* may use it; from the allocator too */
+	VMEMI_FOR_REPLACEMENT, /* may not; from the allocator too */
 };
 
 /* A budget of this many segments or more has one held back, so that compaction can always begin. */
@@ -122,6 +123,7 @@ struct vmemi_request {
 	const uint16_t *grains; /* of each object, in order */
 	uint32_t count;
 	uint32_t before;        /* the segment that they are moved from; 0: they are new */
+	bool replaces;          /* not moved, but encoded anew: compaction goes first */
 	uint32_t payload_bytes; /* of new objects */
 };
 
@@ -133,11 +135,9 @@ struct vmemi_place {
 	uint32_t count;
 };
 
-/* --- The pool --- */
 #define VMEMI_BATCH_OBJECTS 64u
 #define VMEMI_CORRUPT_NOTES 8u
-#define VMEMI_REFUSED 1u
-#define VMEMI_REFUSED_BY_BUDGET 2u
+enum { VMEMI_REFUSED = 1, VMEMI_REFUSED_BY_BUDGET = 2 };
 
 /* Objects on their way from one segment to another. */
 struct vmemi_batch {

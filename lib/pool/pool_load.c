@@ -38,6 +38,11 @@ static bool hold(struct vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 	return false;
 }
 
+bool vmemi_pool_is_current(const vmem_pool *p, const struct vmemi_held *h)
+{
+	return vmemi_entry_is_same(vmemi_entry_of(p, h->handle), h->entry);
+}
+
 void vmemi_pool_let_go(vmem_pool *p, const struct vmemi_held *h)
 {
 	(void)p;
@@ -160,8 +165,7 @@ static int read_page(struct vmem_pool *p, const struct vmemi_held *h, uint32_t s
 /* Whether the object was replaced since it was held, so that a delta's reference may be gone. */
 static bool was_replaced(const struct vmem_pool *p, const struct vmemi_held *h)
 {
-	return vmemi_entry_codec(h->entry) == VMEM_CODEC_DELTA &&
-	       !vmemi_entry_is_same(vmemi_entry_of(p, h->handle), h->entry);
+	return vmemi_entry_codec(h->entry) == VMEM_CODEC_DELTA && !vmemi_pool_is_current(p, h);
 }
 
 static int load_page(vmem_pool *p, uint32_t stream, vmem_pool_handle handle, uint32_t slot,

@@ -19,14 +19,17 @@ bool vmemi_pool_has_codec(const vmem_pool *pool, uint32_t codec);
  * or a twelfth of all segments' bytes is lost. Any thread. */
 bool vmemi_pool_is_untidy(vmem_pool *pool);
 
+/* Refills and trims what saves take from without asking the allocator, as vmem_pool_work() does. */
+void vmemi_pool_maintain(vmem_pool *pool);
+
 /* All handles are smaller. */
 uint32_t vmemi_pool_handles_end(const vmem_pool *pool);
 
 /* The checksum of a page, as it goes with every object. */
 uint32_t vmemi_pool_checksum(const vmem_pool *pool, const void *page);
 
-/* As vmem_pool_save_page(), with the page's checksum. Any thread. */
-int vmemi_pool_save_of(vmem_pool *pool, uint32_t stream, uint32_t codec, const void *page,
+/* As vmem_pool_save_page(), with the page's checksum. @codec: then the one that was used. Any thread. */
+int vmemi_pool_save_of(vmem_pool *pool, uint32_t stream, uint32_t *codec, const void *page,
 		       uint32_t checksum, uint32_t max_bytes, vmem_pool_handle *ret_handle);
 
 /* As vmem_pool_load_page(). -VMEM_ENOENT too if the object is not in @stream. Any thread. */
@@ -76,6 +79,8 @@ bool vmemi_pool_hold(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
 		     struct vmemi_held *ret_held, struct vmemi_described *ret_described);
 /* Whether its segment is full: it can be replaced. */
 bool vmemi_pool_is_sealed(vmem_pool *pool, const struct vmemi_held *held);
+/* Whether it was not dropped, moved or replaced since. */
+bool vmemi_pool_is_current(const vmem_pool *pool, const struct vmemi_held *held);
 void vmemi_pool_let_go(vmem_pool *pool, const struct vmemi_held *held);
 /* As vmem_pool_load_page(). */
 int vmemi_pool_read(vmem_pool *pool, const struct vmemi_held *held, void *page);

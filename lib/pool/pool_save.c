@@ -146,15 +146,18 @@ uint32_t vmemi_pool_checksum(const vmem_pool *p, const void *page)
 	return (uint32_t)p->hash(page, VMEM_PAGE_SIZE, 0);
 }
 
-int vmemi_pool_save_of(vmem_pool *p, uint32_t stream, uint32_t codec, const void *page,
+int vmemi_pool_save_of(vmem_pool *p, uint32_t stream, uint32_t *codec, const void *page,
 		       uint32_t checksum, uint32_t max_bytes, vmem_pool_handle *ret_handle)
 {
 	struct vmemi_stream *s = vmemi_stream_at(p, stream);
 	struct save o = {
-		.page = page, .wish = codec, .max_bytes = max_bytes, .checksum = checksum
+		.page = page, .wish = *codec, .max_bytes = max_bytes, .checksum = checksum
 	};
+	int err = s ? save(p, s, &o, ret_handle) : -VMEM_ENOENT;
 
-	return s ? save(p, s, &o, ret_handle) : -VMEM_ENOENT;
+	if (!err)
+		*codec = o.codec;
+	return err;
 }
 
 int vmem_pool_save_page(vmem_pool *p, uint32_t stream, uint32_t codec, const void *page,
@@ -163,7 +166,7 @@ int vmem_pool_save_page(vmem_pool *p, uint32_t stream, uint32_t codec, const voi
 	if (!page || (uintptr_t)page % sizeof(uint64_t) || !max_bytes ||
 	    max_bytes > VMEM_PAGE_SIZE || !ret_handle)
 		return -VMEM_EINVAL;
-	return vmemi_pool_save_of(p, stream, codec, page, vmemi_pool_checksum(p, page), max_bytes,
+	return vmemi_pool_save_of(p, stream, &codec, page, vmemi_pool_checksum(p, page), max_bytes,
 				  ret_handle);
 }
 
@@ -265,7 +268,8 @@ int vmemi_pool_replace(vmem_pool *p, const struct vmemi_held *held, const struct
 	uint16_t grains = (uint16_t)vmemi_object_grains(bytes);
 	struct vmemi_request request = { .grains = &grains,
 					 .count = 1,
-					 .before = vmemi_entry_segment(held->entry) };
+					 .before = vmemi_entry_segment(held->entry),
+					 .replaces = true };
 	struct vmemi_place place;
 	uint64_t entry;
 	int err;

@@ -19,7 +19,7 @@ static uint64_t most_in_use(const struct vmem_pool *p, enum vmemi_segment_purpos
 {
 	uint64_t most = budget_segments(p);
 
-	return most >= VMEMI_HOLD_BACK_FROM && purpose == VMEMI_FOR_SAVE ? most - 1 : most;
+	return most >= VMEMI_HOLD_BACK_FROM && purpose != VMEMI_FOR_COMPACTION ? most - 1 : most;
 }
 
 static void push(struct vmem_pool *p, uint32_t *list, uint32_t number)

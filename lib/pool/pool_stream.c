@@ -273,7 +273,8 @@ static bool take_over_moved(struct vmem_pool *p, struct vmemi_stream *s)
 static bool take_open(struct vmem_pool *p, struct vmemi_stream *s,
 		      const struct vmemi_request *request, struct vmemi_place *ret_place)
 {
-	if (request->before && take_room(p, s, VMEMI_HEAD_MOVED, request, ret_place))
+	if (request->before && (!request->replaces || vmemi_segment_is_left(p)) &&
+	    take_room(p, s, VMEMI_HEAD_MOVED, request, ret_place))
 		return true;
 	if (request->before && !is_small(s))
 		return false;
@@ -333,7 +334,10 @@ int vmemi_stream_reserve(struct vmem_pool *p, struct vmemi_stream *s,
 		}
 		vmemi_unlock(&s->lock);
 		if (!err && !done)
-			err = vmemi_segment_get(p, before ? VMEMI_FOR_COMPACTION : VMEMI_FOR_SAVE,
+			err = vmemi_segment_get(p,
+						!before             ? VMEMI_FOR_SAVE
+						: request->replaces ? VMEMI_FOR_REPLACEMENT
+								    : VMEMI_FOR_COMPACTION,
 						&spare);
 	}
 	if (spare) /* another thread opened one meanwhile */

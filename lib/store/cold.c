@@ -94,6 +94,11 @@ static uint32_t take_reference(vmem_store *store, const struct work *w, uint32_t
 	good = is.codec != VMEM_CODEC_DELTA && is.codec != VMEM_CODEC_FILL &&
 	       !vmemi_pool_read(store->pool, &held, page_at(store, REFERENCE)) &&
 	       !vmemi_domain_use(w->domain, handle, is.checksum);
+	/* From the use on it stays; what was read is what stays only if it is there still. */
+	if (good && !vmemi_pool_is_current(store->pool, &held)) {
+		vmemi_domain_unuse(w->domain, handle);
+		good = false;
+	}
 	vmemi_pool_let_go(store->pool, &held);
 	*ret_codec = is.codec;
 	return good ? is.bytes : 0;
@@ -149,6 +154,19 @@ static uint32_t encode_quickly(vmem_store *store, const unsigned char *page, uns
 	return (uint32_t)c->quick->encode(c->quick_context, to, VMEM_PAGE_SIZE - 1, page, NULL);
 }
 
+/* Replaces an object, and counts it: the new form first, as it may be dropped at once. */
+static int put_in_place(vmem_store *store, struct vmemi_domain *d, const struct vmemi_held *held,
+			uint32_t codec, const struct vmemi_encoded *e)
+{
+	enum vmemi_form form = vmemi_form_of(e->codec);
+	int err;
+
+	vmemi_count(&d->objects[form], 1);
+	err = vmemi_pool_replace(store->pool, held, e);
+	vmemi_count(&d->objects[err ? form : vmemi_form_of(codec)], -1);
+	return err;
+}
+
 /* A reference is read for each of its deltas: it goes back to what is quick to decode. */
 static void make_quick(vmem_store *store, const struct work *w, uint32_t handle)
 {
@@ -161,10 +179,8 @@ static void make_quick(vmem_store *store, const struct work *w, uint32_t handle)
 	if (is.codec == VMEM_CODEC_ZSTD &&
 	    !vmemi_pool_read(store->pool, &held, page_at(store, REFERENCE)))
 		e.bytes = encode_quickly(store, page_at(store, REFERENCE), page_at(store, PLAIN));
-	if (e.bytes && !vmemi_pool_replace(store->pool, &held, &e)) {
-		vmemi_count(&w->domain->objects[VMEMI_FORM_LZ4], 1);
-		vmemi_count(&w->domain->objects[VMEMI_FORM_ZSTD], -1);
-	}
+	if (e.bytes)
+		(void)put_in_place(store, w->domain, &held, is.codec, &e);
 	vmemi_pool_let_go(store->pool, &held);
 }
 
@@ -211,20 +227,17 @@ static void encode(vmem_store *store, struct work *w, struct vmemi_encoded *best
 /* Puts the form in place. 0: the object is settled; or as vmemi_pool_replace(). */
 static int replace(vmem_store *store, struct work *w, const struct vmemi_encoded *best)
 {
-	int err;
+	int err = 0;
 
 	/* A reference must not become a delta: its handle may be in the index since it was another's. */
 	if (best->reference)
 		vmemi_pool_mark(store->pool, best->reference, VMEMI_MARK_SETTLED);
-	err = best->payload ? vmemi_pool_replace(store->pool, &w->held, best) : 0;
+	if (best->payload)
+		err = put_in_place(store, w->domain, &w->held, w->is.codec, best);
 	if (err) {
 		if (best->reference)
 			vmemi_domain_unuse(w->domain, best->reference);
 		return err;
-	}
-	if (best->payload) {
-		vmemi_count(&w->domain->objects[vmemi_form_of(best->codec)], 1);
-		vmemi_count(&w->domain->objects[vmemi_form_of(w->is.codec)], -1);
 	}
 	if (best->reference)
 		make_quick(store, w, best->reference);

@@ -61,16 +61,14 @@ static int drop_use(struct vmemi_domain *d, uint32_t handle, bool *ret_unused)
 	uint32_t checksum, left = 0;
 	int err;
 
-	*ret_unused = false;
+	*ret_unused = !d->dedup; /* one page, one object */
+	if (!d->dedup)
+		return 0;
 	err = vmemi_pool_checksum_of(d->store->pool, d->stream, handle, &checksum);
 	if (err == -VMEM_EBADMSG) /* it stays, as nobody knows who else uses it */
 		return 0;
 	if (err)
 		return err;
-	if (!d->dedup) {
-		*ret_unused = true;
-		return 0;
-	}
 	err = vmem_dedup_drop(d->dedup, DOMAIN, checksum, handle, &left);
 	*ret_unused = err ? is_alone(d, handle, checksum) : !left;
 	return 0;
@@ -190,16 +188,12 @@ int vmemi_domain_find(struct vmemi_domain *d, uint32_t checksum, const void *pag
 int vmemi_domain_add(struct vmemi_domain *d, uint32_t codec, uint32_t checksum, const void *page,
 		     uint32_t *ret_handle)
 {
-	vmem_pool *pool = d->store->pool;
 	vmem_pool_handle handle;
-	uint32_t bytes;
-	int err = vmemi_pool_save_of(pool, d->stream, codec, page, checksum,
+	int err = vmemi_pool_save_of(d->store->pool, d->stream, &codec, page, checksum,
 				     d->store->max_object_bytes, &handle);
 
 	if (err)
 		return err;
-	/* It is there, unless the VM dropped it just now by an old ref: then only the sum is right. */
-	vmem_pool_describe(pool, handle, &codec, &bytes);
 	vmemi_count(&d->objects[vmemi_form_of(codec)], 1);
 	vmemi_count(&d->pages, 1);
 	if (d->dedup)

@@ -424,6 +424,7 @@ int vmem_store_work(vmem_store *store, uint64_t budget_ns, uint64_t now_ns)
 	uint64_t pieces = budget_ns / PIECE_NS;
 	int more;
 
+	vmemi_pool_maintain(store->pool);
 	do {
 		bool tidy = budget_ns < TIDY_NS || vmemi_pool_is_untidy(store->pool);
 
