@@ -3,9 +3,10 @@
  * ours   what the anonymous memory of a process that has nothing but a store grows by: all pages are saved,
  *        and background work is done until none is left
  * peer   zram-lz4, mem_used_total after page-out of the same pages
+ *        bench_churn.c: what is lost beside the stored bytes while pages come and go
  * Every page is read back and compared, behind the measurement, on both sides. */
+#include "bench_density.h"
 #include "guest_store.h"
-#include "harness.h"
 #include "machine.h"
 #include "undo.h"
 #include "zram_peer.h"
@@ -193,7 +194,9 @@ static int body(struct bench *bench)
 	if (result != 0)
 		return result;
 	state.sharing = VMEM_STORE_SHARE_GROUP;
-	return compare(bench, &state, "domain=group", zram_reason);
+	result = compare(bench, &state, "domain=group", zram_reason);
+	return result != 0 ? result
+			   : density_compare_churn(bench, &state.guests, state.refs, zram_reason);
 }
 
 int main(int argc, char **argv)

@@ -11,7 +11,7 @@
 #include "bench_reclaim.h"
 #include "memory_group.h"
 #include "paged_memory.h"
-#include "../examples/kvm-runner/split_random.h"
+#include "../examples/common/split_random.h"
 #include "undo.h"
 #include "zram_peer.h"
 #include <errno.h>

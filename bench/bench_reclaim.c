@@ -7,7 +7,7 @@
 #include "bench_reclaim.h"
 #include "bare_uffd.h"
 #include "paged_memory.h"
-#include "../examples/kvm-runner/split_random.h"
+#include "../examples/common/split_random.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

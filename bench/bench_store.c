@@ -206,6 +206,7 @@ static int make_store(struct store_bench *state, vmem_jemalloc *jemalloc)
 	/* Pages of a class with too few are used again: each is to be a page of its own. */
 	const struct vmem_store_vm_opts vm = { .size = sizeof(vm),
 					       .vm_bytes = state->count * PAGE,
+					       .cap_percent = VMEM_STORE_NO_CAP,
 					       .sharing = VMEM_STORE_SHARE_NONE };
 	int result = vmem_store_new(&state->store, &opts);
 

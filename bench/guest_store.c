@@ -17,6 +17,7 @@ static int add_vms(struct guest_store *s, uint32_t sharing)
 		const struct vmem_store_vm_opts vm = {
 			.size = sizeof(vm),
 			.vm_bytes = s->guests->count[i] * PAGE,
+			.cap_percent = VMEM_STORE_NO_CAP, /* all pages are kept */
 			.sharing = sharing,
 			.group = sharing == VMEM_STORE_SHARE_GROUP ? GROUP : 0,
 		};

@@ -29,7 +29,7 @@ struct bench_side {
 	const char *missing; /* why it cannot be measured on this machine; NULL: it can */
 };
 
-#define BENCH_METRICS_MAX 8
+#define BENCH_METRICS_MAX 16
 
 struct bench_comparison {
 	const struct bench_metric *metrics; /* what one run measures */

@@ -113,35 +113,40 @@ static int wait_until_at_rest(struct ksm_result *result)
 {
 	const uint64_t first_scan = read_number(SYS "full_scans"), start = machine_now_ns();
 	const uint64_t cpu_start = read_number(thread_stat);
-	uint64_t scan = first_scan, last_scan = first_scan;
+	uint64_t scan, last_scan = first_scan;
 
 	*result = (struct ksm_result){ .index_bytes = NAN };
 	if (machine_write(SYS "run", "1") != 0)
 		return -errno;
-	while (scan < first_scan + SCANS_AT_LEAST || scan < last_scan + SCANS_AT_REST) {
-		const uint64_t merged = read_number(SYS "pages_sharing");
+	do {
+		uint64_t merged;
 
+		if (machine_now_ns() - start > PATIENCE_NS)
+			return -ETIMEDOUT;
+		machine_sleep_ms(POLL_MS);
+		scan = read_number(SYS "full_scans"); /* first: these have joined what comes next */
+		merged = read_number(SYS "pages_sharing");
 		if (merged != result->merged) {
 			result->merged = merged;
 			result->cpu_ns = read_number(thread_stat) - cpu_start;
 			last_scan = scan;
 		}
-		if (machine_now_ns() - start > PATIENCE_NS)
-			return -ETIMEDOUT;
-		machine_sleep_ms(POLL_MS);
-		scan = read_number(SYS "full_scans");
-	}
+	} while (scan < first_scan + SCANS_AT_LEAST || scan < last_scan + SCANS_AT_REST);
 	result->index_bytes = index_bytes();
 	return 0;
 }
 
-int ksm_run(void *memory, size_t bytes, struct ksm_result *ret_result)
+int ksm_join(void *memory, size_t bytes, struct ksm_result *ret_result)
 {
-	int result;
-
 	if (madvise(memory, bytes, MADV_MERGEABLE) != 0)
 		return -errno;
-	result = wait_until_at_rest(ret_result);
+	return wait_until_at_rest(ret_result);
+}
+
+int ksm_run(void *memory, size_t bytes, struct ksm_result *ret_result)
+{
+	int result = ksm_join(memory, bytes, ret_result);
+
 	if (machine_write(SYS "run", "2") != 0 && result == 0)
 		result = -errno;
 	return result;

@@ -17,8 +17,10 @@ struct ksm_result {
 	double index_bytes; /* its records of the pages, as the kernel reckons them; NAN: it does not say */
 };
 
-/* Scan this memory, of which nothing is joined, until nothing more is; then take all apart again.
+/* Scan this memory, of which nothing is joined, until nothing more is. It goes on scanning.
  * @return 0, -errno, -ETIMEDOUT */
+int ksm_join(void *memory, size_t bytes, struct ksm_result *ret_result);
+/* The same, then take all apart again. */
 int ksm_run(void *memory, size_t bytes, struct ksm_result *ret_result);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "machine.h"
-#include "../examples/kvm-runner/split_random.h"
+#include "../examples/common/split_random.h"
 #include "undo.h"
 #include <errno.h>
 #include <fcntl.h>

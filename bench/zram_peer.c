@@ -128,13 +128,30 @@ int zram_page_out_rest(void *memory, size_t bytes, size_t *ret_late)
 	return left == 0 ? 0 : -EBUSY;
 }
 
-uint64_t zram_used(void)
+int zram_memory(struct zram_memory *ret_memory)
 {
-	uint64_t used = 0;
+	struct zram_memory memory;
+	uint64_t bytes;
 	char text[256];
 
-	if (machine_read(SYS "mm_stat", text, sizeof(text)) != 0 ||
-	    sscanf(text, "%*u %*u %" SCNu64, &used) != 1)
-		return 0;
-	return used;
+	if (machine_read(SYS "mm_stat", text, sizeof(text)) != 0)
+		return -errno;
+	if (sscanf(text, "%" SCNu64 " %" SCNu64 " %" SCNu64, &bytes, &memory.packed_bytes,
+		   &memory.used_bytes) != 3)
+		return -EINVAL;
+	memory.pages = bytes / PAGE;
+	*ret_memory = memory;
+	return 0;
+}
+
+uint64_t zram_used(void)
+{
+	struct zram_memory memory;
+
+	return zram_memory(&memory) == 0 ? memory.used_bytes : 0;
+}
+
+int zram_compact(void)
+{
+	return machine_write(SYS "compact", "1") == 0 ? 0 : -errno;
 }

@@ -19,7 +19,17 @@ int zram_page_out(void *memory, size_t bytes);
  * @param[out] ret_late  pages that the timed call had left; may be NULL
  * @return 0, -EBUSY: some would not go */
 int zram_page_out_rest(void *memory, size_t bytes, size_t *ret_late);
-/* Physical memory that it uses, bytes. */
+
+struct zram_memory {
+	uint64_t pages;        /* that it has */
+	uint64_t packed_bytes; /* what they are compressed to */
+	uint64_t used_bytes;   /* physical memory */
+};
+/* @return 0, -errno */
+int zram_memory(struct zram_memory *ret_memory);
+/* used_bytes alone, 0 if it cannot be told. */
 uint64_t zram_used(void);
+/* Let the kernel compact it. @return 0, -errno */
+int zram_compact(void);
 
 #endif

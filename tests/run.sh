@@ -12,7 +12,8 @@ usage() {
 		Installs what is missing (Debian, Ubuntu), builds libvmem in build/ and runs the tests.
 		The last line is "N passed, N failed, N skipped"; exit status 0 only if none failed.
 
-		  --label L   only tests with this label: unit model fault linux stress fuzz abi install
+		  --label L   only tests with this label: unit model fault linux stress fuzz abi install,
+		              and timing, which measures: only if it is named, on an idle machine
 		  --preset P  another build, in build-P/: debug asan tsan clang fuzz freestanding
 		              freestanding-clang freestanding-aarch64
 		  --jobs N    so many at a time; default: the number of processors
@@ -53,8 +54,13 @@ vmem_quietly "$build/log.txt" cmake --build --preset "$preset" --parallel "$jobs
 
 rm -f "$results"
 status=0
-ctest --preset "$preset" --parallel "$jobs" --output-junit "$top/$results" --no-tests=error \
-	${label:+-L "^$label\$"} || status=$?
+if [ -n "$label" ]; then
+	set -- -L "^$label\$"
+else
+	set -- -LE '^timing$'
+fi
+ctest --preset "$preset" --parallel "$jobs" --output-junit "$top/$results" --no-tests=error "$@" ||
+	status=$?
 [ -e "$results" ] || exit 1
 
 # The reason of a skipped test is the last line that it printed.

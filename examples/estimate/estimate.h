@@ -35,6 +35,8 @@ struct tally {
 	uint64_t kind[KINDS];
 	uint64_t stored_bytes;   /* of objects in the store */
 	uint64_t metadata_bytes; /* that the store needs besides */
+	uint64_t cpu_save_ns;    /* that the store took to save the pages, ... */
+	uint64_t cpu_work_ns;    /* ... and to encode them anew */
 };
 
 /* What codecs make of single pages: of those that are not one word, every 8th is tried. */

@@ -3,10 +3,10 @@
 #include "estimate_options.h"
 
 #include <argp.h>
-#include <ctype.h>
-#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
+
+#include "common/units.h"
 
 #define MOST_SEED (UINT64_C(1) << 53) /* that a number of JSON holds */
 
@@ -60,10 +60,9 @@ struct parse {
 static double need_decimal(struct argp_state *state, const char *name, const char *text,
 			   double least)
 {
-	char *end;
-	double number = strtod(text, &end);
+	double number = 0;
 
-	if (!isdigit((unsigned char)text[0]) || *end || !(number >= least && number <= 100))
+	if (units_parse_decimal(text, least, 100, &number) != 0)
 		argp_error(state, "--%s %s: give a number from %g to 100", name, text, least);
 	return number;
 }
@@ -71,12 +70,9 @@ static double need_decimal(struct argp_state *state, const char *name, const cha
 static uint64_t need_number(struct argp_state *state, const char *name, const char *text,
 			    uint64_t least, uint64_t most)
 {
-	char *end;
-	unsigned long long number;
+	uint64_t number = 0;
 
-	errno = 0;
-	number = strtoull(text, &end, 10);
-	if (!isdigit((unsigned char)text[0]) || errno || *end || number < least || number > most)
+	if (units_parse_number(text, least, most, &number) != 0)
 		argp_error(state, "--%s %s: give a whole number from %llu to %llu", name, text,
 			   (unsigned long long)least, (unsigned long long)most);
 	return number;

@@ -11,6 +11,7 @@
 #include <vmem/codec.h>
 #include <vmem/store.h>
 
+#include "common/split_random.h"
 #include "estimate_probe.h"
 #include "estimate_progress.h"
 
@@ -110,20 +111,11 @@ static int encode_anew_if_due(struct scanner *s, vmem_store *store)
 
 /* --- Each VM for itself --- */
 
-static uint64_t next_random(uint64_t *state)
-{
-	uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return z ^ z >> 31;
-}
-
 static bool is_in_sample(struct scanner *s)
 {
 	double percent = s->e->options->sample_percent;
 
-	return percent >= 100 || (double)(next_random(&s->random) >> 11) * 0x1p-53 * 100 < percent;
+	return percent >= 100 || (double)(random_next(&s->random) >> 11) * 0x1p-53 * 100 < percent;
 }
 
 static int save_page(struct scanner *s, struct vm *vm, struct saved *saved, const void *page)
@@ -247,6 +239,8 @@ static void take_account(struct tally *t, const struct vmem_store_account *a)
 	t->kind[KIND_LZ4] = a->pages_lz4;
 	t->kind[KIND_RAW] = a->pages_raw;
 	t->stored_bytes = a->physical_bytes;
+	t->cpu_save_ns = a->cpu_save_ns;
+	t->cpu_work_ns = a->cpu_work_ns;
 }
 
 /* The store tells metadata in total: each VM has it by its number of pages that are not one word. */

@@ -4,34 +4,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/units.h"
 #include "estimate.h"
 #include "estimate_progress.h"
 
 #define NAME_WIDTH 20
 
-struct text {
-	char text[16];
-};
-
-/* "614 MiB", "1.52 GiB". */
-static const char *bytes_text(struct text *buffer, double bytes)
-{
-	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
-	size_t unit = 0;
-
-	while (bytes >= 999.5 && unit + 1 < sizeof(units) / sizeof(*units)) {
-		bytes /= 1024;
-		unit++;
-	}
-	snprintf(buffer->text, sizeof(buffer->text), "%.*f %s",
-		 unit == 0 || bytes >= 99.95 ? 0
-		 : bytes >= 9.995            ? 1
-					     : 2,
-		 bytes, units[unit]);
-	return buffer->text;
-}
-#define BYTES(bytes) bytes_text(&(struct text){ { 0 } }, (double)(bytes))
-#define PAGES(pages) BYTES((double)(pages)*VMEM_PAGE_SIZE)
+#define PAGES(pages) UNITS_BYTES((pages)*VMEM_PAGE_SIZE)
 
 static double percent(uint64_t part, uint64_t whole)
 {
@@ -45,8 +24,8 @@ static void print_row(const char *name, const struct tally *t, const struct opti
 	printf("%-*.*s %9s", NAME_WIDTH, NAME_WIDTH, name, PAGES(t->pages));
 	for (int k = 0; k < KINDS; k++)
 		printf(" %5.1f%%", percent(t->kind[k], t->pages));
-	printf(" %9s %6.1f%% %6.2f\n", BYTES(t->stored_bytes + t->metadata_bytes), 100 * share,
-	       1 / tally_need(t, o));
+	printf(" %9s %6.1f%% %6.2f\n", UNITS_BYTES(t->stored_bytes + t->metadata_bytes),
+	       100 * share, 1 / tally_need(t, o));
 }
 
 static void print_rows(const struct estimate *e)
@@ -80,18 +59,25 @@ static void print_left_out(const struct estimate *e)
 static void print_findings(const struct estimate *e)
 {
 	const struct probe *p = &e->probe;
+	const struct tally *t = &e->total;
 	double bytes = (double)p->pages * VMEM_PAGE_SIZE;
+	double others = (double)(t->pages - t->kind[KIND_ZERO] - t->kind[KIND_SAME]);
 
 	if (p->pages)
 		printf("A page that is not one word, alone: LZ4 makes it %.2f times smaller, Zstandard "
 		       "%.2f times.\n",
 		       bytes / (double)p->lz4_bytes, bytes / (double)p->zstd_bytes);
+	if (others > 0)
+		printf("Processor time for such a page: %.1f us when it is saved, %.1f us until it is as "
+		       "small as it gets.\n",
+		       (double)t->cpu_save_ns / 1e3 / others,
+		       (double)t->cpu_work_ns / 1e3 / others);
 	if (e->options->vm_count > 1)
 		printf("Equal only across VMs: %s, %.1f %% of all; shared, all take %s instead of %s.\n",
 		       PAGES(estimate_equal_across(e)),
 		       percent(estimate_equal_across(e), e->total.pages),
-		       BYTES(e->shared.stored_bytes + e->shared.metadata_bytes),
-		       BYTES(e->total.stored_bytes + e->total.metadata_bytes));
+		       UNITS_BYTES(e->shared.stored_bytes + e->shared.metadata_bytes),
+		       UNITS_BYTES(e->total.stored_bytes + e->total.metadata_bytes));
 	if (e->options->sample_percent < 100)
 		printf("This is a sample of %g %%, seed %llu: equal and alike pages are more in fact.\n",
 		       e->options->sample_percent, (unsigned long long)e->options->seed);

@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <cjson/cJSON.h>
+#include "common/json_file.h"
 
 #define MIB 1048576.0
 #define JSON_MOST (16u << 20)
@@ -306,18 +306,6 @@ static cJSON *read_json(const char *path)
 	return json;
 }
 
-static bool write_json(const char *path, const cJSON *json)
-{
-	char *text = cJSON_Print(json);
-	FILE *file = text ? fopen(path, "we") : NULL;
-	bool good = file && fprintf(file, "%s\n", text) > 0;
-
-	if (file && fclose(file) != 0)
-		good = false;
-	free(text);
-	return good;
-}
-
 static bool add_to_json(cJSON *json, const char *path, const struct measure *m, double limit,
 			bool held)
 {
@@ -334,7 +322,7 @@ static bool add_to_json(cJSON *json, const char *path, const struct measure *m, 
 	       cJSON_AddNumberToObject(object, "file_bytes", (double)m->highest.file) &&
 	       cJSON_AddNumberToObject(object, "kernel_bytes", (double)m->highest.kernel) &&
 	       cJSON_AddNumberToObject(object, "samples", m->samples) &&
-	       cJSON_AddBoolToObject(object, "held", held) && write_json(path, json);
+	       cJSON_AddBoolToObject(object, "held", held) && json_file_write(path, json) == 0;
 }
 
 static void print_measure(const struct measure *m)

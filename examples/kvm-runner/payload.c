@@ -7,7 +7,7 @@
  * nothing is shared but read-only parameters. */
 #include "guest_abi.h"
 #include "page_sum.h"
-#include "split_random.h"
+#include "common/split_random.h"
 
 /* How many accesses between two looks at the clock, which cost an exit from the VM each. */
 #define ACCESSES_A_LOOK 256u

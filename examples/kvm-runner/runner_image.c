@@ -20,8 +20,8 @@
 
 #include "runner_alloc.h"
 #include "runner_print.h"
-#include "split_random.h"
-#include "runner_units.h"
+#include "common/split_random.h"
+#include "common/units.h"
 
 #define PAGE VMEM_PAGE_SIZE
 #define SAME_PERCENT 30u

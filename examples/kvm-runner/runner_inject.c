@@ -12,7 +12,7 @@
 #include "runner_alloc.h"
 #include "runner_print.h"
 #include "runner_signals.h"
-#include "split_random.h"
+#include "common/split_random.h"
 
 #define MARK_BYTES 16u
 #define SCAN_PAGES 256u

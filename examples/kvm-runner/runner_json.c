@@ -1,38 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The results as one JSON object, by cJSON. A failed allocation inside it leaves something out; the
- * count of what was asked for tells, so that no object is written that is not whole. */
+/* The results as one JSON object. */
 #include "runner_result.h"
 
 #include <errno.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cjson/cJSON.h>
-
+#include "common/json_file.h"
 #include "runner_alloc.h"
 #include "runner_print.h"
 #include "runner_sample.h"
 #include "runner_vcpu.h"
 
-static bool incomplete; /* main thread */
-
-static cJSON *need(cJSON *item)
-{
-	incomplete |= item == NULL;
-	return item;
-}
-
 static void number(cJSON *object, const char *name, uint64_t value)
 {
-	need(cJSON_AddNumberToObject(object, name, (double)value));
-}
-
-static void text(cJSON *object, const char *name, const char *value)
-{
-	need(cJSON_AddStringToObject(object, name, value));
+	json_number(object, name, (double)value);
 }
 
 /* More bits than a double holds. */
@@ -41,14 +23,14 @@ static void hex(cJSON *object, const char *name, uint64_t value)
 	char digits[24];
 
 	snprintf(digits, sizeof(digits), "%#llx", (unsigned long long)value);
-	text(object, name, digits);
+	json_text(object, name, digits);
 }
 
 static void add_options(cJSON *root, const struct runner *runner)
 {
 	const struct runner_options *o = runner->options;
-	cJSON *object = need(cJSON_AddObjectToObject(root, "options"));
-	cJSON *images = need(cJSON_AddArrayToObject(object, "images"));
+	cJSON *object = json_need(cJSON_AddObjectToObject(root, "options"));
+	cJSON *images = json_need(cJSON_AddArrayToObject(object, "images"));
 
 	number(object, "vms", o->vms);
 	number(object, "vcpus", o->vcpus);
@@ -57,20 +39,19 @@ static void add_options(cJSON *root, const struct runner *runner)
 	number(object, "attach", o->attach);
 	number(object, "seconds", o->seconds);
 	hex(object, "seed", o->seed);
-	need(cJSON_AddNumberToObject(object, "skew", o->skew));
+	json_number(object, "skew", o->skew);
 	number(object, "write_percent", o->write_percent);
-	text(object, "backend", runner->backend == BACKEND_KVM ? "kvm" : "thread");
-	text(object, "fault_way", o->fault_way == VMEM_FAULT_SIGBUS ? "sigbus" : "thread");
-	text(object, "sharing", o->sharing == VMEM_STORE_SHARE_GROUP ? "group" : "vm");
-	text(object, "allocator", o->jemalloc ? "jemalloc" : "libc");
+	json_text(object, "backend", runner->backend == BACKEND_KVM ? "kvm" : "thread");
+	json_text(object, "fault_way", o->fault_way == VMEM_FAULT_SIGBUS ? "sigbus" : "thread");
+	json_text(object, "sharing", o->sharing == VMEM_STORE_SHARE_GROUP ? "group" : "vm");
+	json_text(object, "allocator", o->jemalloc ? "jemalloc" : "libc");
 	for (uint32_t i = 0; i < o->image_count; i++)
-		if (!cJSON_AddItemToArray(images, need(cJSON_CreateString(o->images[i]))))
-			incomplete = true;
+		json_append(images, cJSON_CreateString(o->images[i]));
 }
 
 static void add_image(cJSON *vm_object, const struct image_counts *c)
 {
-	cJSON *object = need(cJSON_AddObjectToObject(vm_object, "image"));
+	cJSON *object = json_need(cJSON_AddObjectToObject(vm_object, "image"));
 
 	number(object, "pages", c->pages);
 	number(object, "from_image_file", c->file);
@@ -84,7 +65,7 @@ static void add_image(cJSON *vm_object, const struct image_counts *c)
 
 static void add_region(cJSON *vm_object, const struct vmem_region_metrics *m)
 {
-	cJSON *object = need(cJSON_AddObjectToObject(vm_object, "region"));
+	cJSON *object = json_need(cJSON_AddObjectToObject(vm_object, "region"));
 
 #define ADD(field) number(object, #field, m->field)
 	ADD(pinned_pages);
@@ -115,7 +96,7 @@ static void add_region(cJSON *vm_object, const struct vmem_region_metrics *m)
 
 static void add_account(cJSON *parent, const struct vmem_store_account *a)
 {
-	cJSON *object = need(cJSON_AddObjectToObject(parent, "store"));
+	cJSON *object = json_need(cJSON_AddObjectToObject(parent, "store"));
 
 #define ADD(field) number(object, #field, a->field)
 	ADD(pages);
@@ -134,12 +115,15 @@ static void add_account(cJSON *parent, const struct vmem_store_account *a)
 	ADD(loads);
 	ADD(rejects);
 	ADD(corrupt);
+	ADD(cpu_save_ns);
+	ADD(cpu_load_ns);
+	ADD(cpu_work_ns);
 #undef ADD
 }
 
 static void add_wrong(cJSON *vm_object, const struct guest_wrong *wrong)
 {
-	cJSON *object = need(cJSON_AddObjectToObject(vm_object, "wrong"));
+	cJSON *object = json_need(cJSON_AddObjectToObject(vm_object, "wrong"));
 
 	hex(object, "frame", wrong->gfn);
 	hex(object, "expected_sum", wrong->expected_sum);
@@ -150,17 +134,15 @@ static void add_wrong(cJSON *vm_object, const struct guest_wrong *wrong)
 
 static void add_vm(cJSON *vms, struct vm *vm)
 {
-	cJSON *object = need(cJSON_CreateObject());
+	cJSON *object = json_append(vms, cJSON_CreateObject());
 	const struct vcpu *vcpu;
 	enum vcpu_end end = vm_end(vm, &vcpu);
 	struct sample sample;
 
 	sample_vm(vm, &sample);
-	if (!cJSON_AddItemToArray(vms, object))
-		incomplete = true;
-	text(object, "workload", runner_workload_names[vm->workload]);
-	text(object, "memory", vm->mapped ? "attached" : "allocated");
-	text(object, "end", vm_end_names[end]);
+	json_text(object, "workload", runner_workload_names[vm->workload]);
+	json_text(object, "memory", vm->mapped ? "attached" : "allocated");
+	json_text(object, "end", vm_end_names[end]);
 	number(object, "pages", vm_pages(vm) - vm_first_page(vm));
 	number(object, "pages_verified", sample.progress.verified);
 	number(object, "accesses", sample.progress.accesses);
@@ -181,7 +163,7 @@ static void add_vm(cJSON *vms, struct vm *vm)
 
 static void add_manager(cJSON *root, struct runner *runner)
 {
-	cJSON *object = need(cJSON_AddObjectToObject(root, "manager"));
+	cJSON *object = json_need(cJSON_AddObjectToObject(root, "manager"));
 	struct vmem_manager_metrics m = { .size = sizeof(m) };
 	struct vmem_store_account account = { .size = sizeof(account) };
 
@@ -209,30 +191,12 @@ static void add_manager(cJSON *root, struct runner *runner)
 
 int result_check_json(const char *path)
 {
-	char folder[4096];
-	struct stat st;
-	bool there = stat(path, &st) == 0;
+	int error = json_file_check(path);
 
-	snprintf(folder, sizeof(folder), "%s", path);
-	if (there && S_ISDIR(st.st_mode))
-		errno = EISDIR;
-	else if (access(there ? path : dirname(folder), W_OK) == 0)
+	if (!error)
 		return 0;
-	print_error("--json %s cannot be written: %s.", path, strerror(errno));
+	print_error("--json %s cannot be written: %s.", path, strerror(error));
 	return -VMEM_EINVAL;
-}
-
-static int write_file(const char *path, const char *json)
-{
-	FILE *file = fopen(path, "we");
-	bool good = file && fputs(json, file) >= 0 && fputc('\n', file) != EOF;
-
-	if (file && fclose(file) != 0)
-		good = false;
-	if (good)
-		return 0;
-	print_error("--json %s cannot be written: %s.", path, strerror(errno));
-	return -VMEM_EIO;
 }
 
 int result_write_json(struct runner *runner, enum runner_exit status, const char *path)
@@ -240,27 +204,25 @@ int result_write_json(struct runner *runner, enum runner_exit status, const char
 	cJSON_Hooks hooks = { .malloc_fn = alloc_new, .free_fn = alloc_free };
 	cJSON *root;
 	cJSON *vms;
-	char *json;
 	int error;
 
 	cJSON_InitHooks(&hooks);
-	incomplete = false;
-	root = need(cJSON_CreateObject());
+	json_begin();
+	root = json_need(cJSON_CreateObject());
 	number(root, "exit_status", (uint64_t)status);
-	need(cJSON_AddNumberToObject(root, "run_seconds",
-				     (double)(runner_now_ns() - runner->start_ns) / 1e9));
+	json_number(root, "run_seconds", (double)(runner_now_ns() - runner->start_ns) / 1e9);
 	add_options(root, runner);
-	vms = need(cJSON_AddArrayToObject(root, "vms"));
+	vms = json_need(cJSON_AddArrayToObject(root, "vms"));
 	for (uint32_t i = 0; i < runner->options->vms; i++)
 		add_vm(vms, &runner->vms[i]);
 	add_manager(root, runner);
-	json = incomplete ? NULL : cJSON_Print(root);
+	error = json_file_write(path, root);
 	cJSON_Delete(root);
-	if (!json) {
+	if (error == ENOMEM) {
 		print_error("Out of memory for --json %s: it was not written.", path);
 		return -VMEM_ENOMEM;
 	}
-	error = write_file(path, json);
-	cJSON_free(json);
-	return error;
+	if (error)
+		print_error("--json %s cannot be written: %s.", path, strerror(error));
+	return error ? -VMEM_EIO : 0;
 }

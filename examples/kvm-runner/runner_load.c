@@ -16,9 +16,9 @@
 #include "runner_print.h"
 #include "runner_result.h"
 #include "runner_signals.h"
-#include "runner_units.h"
+#include "common/units.h"
 #include "runner_vcpu.h"
-#include "split_random.h"
+#include "common/split_random.h"
 
 #define CHUNK_PAGES 256u
 #define TICK_NS UINT64_C(100000000)

@@ -6,7 +6,7 @@
 
 #include "payload_blob.h"
 #include "runner_zipf.h"
-#include "split_random.h"
+#include "common/split_random.h"
 
 #define LARGE_PAGE (UINT64_C(2) << 20)
 #define ENTRIES 512u

@@ -22,7 +22,7 @@ typedef struct vmem_jemalloc vmem_jemalloc;
 #include "runner_result.h"
 #include "runner_signals.h"
 #include "runner_table.h"
-#include "runner_units.h"
+#include "common/units.h"
 #include "runner_vcpu.h"
 
 #define TICK_NS UINT64_C(100000000)

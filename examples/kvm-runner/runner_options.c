@@ -8,7 +8,7 @@
 
 #include <vmem/region.h>
 
-#include "runner_units.h"
+#include "common/units.h"
 
 const char *const runner_workload_names[GUEST_WORKLOADS] = {
 	[GUEST_SCAN] = "scan",       [GUEST_ZIPF] = "zipf",         [GUEST_CHURN] = "churn",

@@ -9,7 +9,7 @@
 #include "runner_alloc.h"
 #include "runner_print.h"
 #include "runner_sample.h"
-#include "runner_units.h"
+#include "common/units.h"
 #include "runner_vcpu.h"
 
 typedef unsigned long long ull;

@@ -11,18 +11,19 @@
 #include "runner_alloc.h"
 #include "runner_print.h"
 #include "runner_sample.h"
-#include "runner_units.h"
+#include "common/units.h"
 #include "runner_vcpu.h"
 
 #define SECOND UINT64_C(1000000000)
 #define TEXT_BYTES 16384u
-#define ROW "%6s %-8s %9s %9s %9s %9s %7s %8s %8s %8s %10s %s\n"
+#define ROW "%6s %-8s %9s %9s %9s %9s %7s %6s %8s %8s %8s %10s %s\n"
 #define OTHER_LINES 3u /* header, total, the library's own */
 
 /* What rates are made of. */
 struct before {
 	uint64_t faults;
 	uint64_t accesses;
+	uint64_t cpu_ns;
 };
 
 struct table {
@@ -43,6 +44,7 @@ struct row {
 	uint64_t stored;
 	uint64_t logical;
 	uint64_t physical;
+	double cpu; /* of the store, in percent of one processor */
 	double faults;
 	double accesses;
 	uint64_t p50_ns; /* of the total: the worst of the VMs */
@@ -99,12 +101,13 @@ static const char *state_of(const struct vm *vm, const struct vm_progress *progr
 
 static void add_row(struct table *table, const struct row *r)
 {
-	char ratio[16] = "-";
+	char ratio[16] = "-", cpu[16];
 
 	if (r->physical)
 		snprintf(ratio, sizeof(ratio), "%.2f", sample_ratio(r->logical, r->physical));
+	snprintf(cpu, sizeof(cpu), "%.1f%%", r->cpu);
 	add(table, ROW, r->name, r->workload, UNITS_BYTES(r->size), UNITS_BYTES(r->resident),
-	    UNITS_BYTES(r->staged), UNITS_BYTES(r->stored), ratio, UNITS_COUNT(r->faults),
+	    UNITS_BYTES(r->staged), UNITS_BYTES(r->stored), ratio, cpu, UNITS_COUNT(r->faults),
 	    UNITS_TIME(r->p50_ns), UNITS_TIME(r->p99_ns), UNITS_COUNT(r->accesses), r->state);
 }
 
@@ -121,20 +124,30 @@ static void sum_up(struct row *total, const struct row *r)
 	total->stored += r->stored;
 	total->logical += r->logical;
 	total->physical += r->physical;
+	total->cpu += r->cpu;
 	total->faults += r->faults;
 	total->accesses += r->accesses;
 	total->p50_ns = larger(total->p50_ns, r->p50_ns);
 	total->p99_ns = larger(total->p99_ns, r->p99_ns);
 }
 
+/* Since the last look. A VM's part of its group's gets less when others have saved more. */
+static double cpu_percent(uint64_t before_ns, uint64_t now_ns, double seconds)
+{
+	return now_ns > before_ns ? 100 * (double)(now_ns - before_ns) / SECOND / seconds : 0;
+}
+
 static void add_vm(struct table *table, struct vm *vm, double seconds, struct row *total)
 {
 	struct before *before = &table->before[vm->index];
 	struct sample sample;
+	uint64_t cpu_ns;
 	char name[16];
 	struct row row;
 
 	sample_vm(vm, &sample);
+	cpu_ns = sample.account.cpu_save_ns + sample.account.cpu_load_ns +
+		 sample.account.cpu_work_ns;
 	snprintf(name, sizeof(name), "%u", vm->index);
 	row = (struct row){
 		.name = name,
@@ -146,12 +159,13 @@ static void add_vm(struct table *table, struct vm *vm, double seconds, struct ro
 		.stored = sample.stored_bytes,
 		.logical = sample.account.logical_bytes,
 		.physical = sample.account.physical_bytes,
+		.cpu = cpu_percent(before->cpu_ns, cpu_ns, seconds),
 		.faults = (double)(sample.region.faults - before->faults) / seconds,
 		.accesses = (double)(sample.progress.accesses - before->accesses) / seconds,
 		.p50_ns = sample.region.fault_p50_ns,
 		.p99_ns = sample.region.fault_p99_ns,
 	};
-	*before = (struct before){ sample.region.faults, sample.progress.accesses };
+	*before = (struct before){ sample.region.faults, sample.progress.accesses, cpu_ns };
 	add_row(table, &row);
 	sum_up(total, &row);
 }
@@ -181,7 +195,7 @@ static void show(struct table *table, uint64_t now_ns)
 	snprintf(since, sizeof(since), "%.0f s",
 		 (double)(now_ns - table->runner->start_ns) / SECOND);
 	table->length = 0;
-	add(table, ROW, since, "workload", "size", "resident", "staged", "stored", "ratio",
+	add(table, ROW, since, "workload", "size", "resident", "staged", "stored", "ratio", "cpu",
 	    "faults/s", "p50", "p99", "accesses/s", "state");
 	for (uint32_t i = 0; i < table->runner->options->vms; i++) {
 		size_t before = table->length;

@@ -7,7 +7,7 @@
 
 #include "runner_low.h"
 #include "runner_print.h"
-#include "runner_units.h"
+#include "common/units.h"
 
 const char *const vm_end_names[END_WRONG + 1] = {
 	[END_RUNS] = "runs",     [END_DONE] = "right",        [END_STOPPED] = "stopped",

@@ -47,8 +47,12 @@ struct vmem_codec {
 	int (*decode)(void *context, void *page, const void *src, size_t bytes,
 		      const void *reference);
 
-	/** Ends a context that context_init has prepared. NULL: nothing to do. */
+	/** Ends a context that context_init or decoder_init has prepared. NULL: nothing to do. */
 	void (*context_end)(void *context);
+
+	/** As context_init, for a context that is only decoded with: where encoding takes more memory. NULL: as
+	 *  context_init. A pool encodes with its first codec in every context, with others in one. */
+	int (*decoder_init)(void *context);
 };
 
 /** The built-in codecs. @threads any @since 1.0 */
@@ -70,10 +74,11 @@ VMEM_API const struct vmem_codec *vmem_codec_lz4hc(void);
  *  @since 1.0 */
 VMEM_API const struct vmem_codec *vmem_codec_zstd(int level);
 
-/** A page against a reference page like it, by Zstandard. Encode and decode need the same reference;
- *  with none, and with one that begins with the bytes 37 a4 30 ec, encode gives 0. Contexts as with
- *  vmem_codec_zstd(). Not in libvmem-core.a.
- *  @param level  1..6; decoding is the same for all
+/** A page against a reference page like it: by LZ4 where that takes at most half of the capacity, and loads three
+ *  times as fast; else by Zstandard. Encode and decode need the same reference; with none, and where LZ4
+ *  needs more than the capacity, encode gives 0, so that a capacity a sixth below what LZ4 makes of the page
+ *  alone leaves out what is not worth the time. Contexts as with vmem_codec_zstd(). Not in libvmem-core.a.
+ *  @param level  of Zstandard, 1..6; decoding is the same for all
  *  @return NULL: no such level
  *  @threads any
  *  @since 1.0 */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /** @file vmem/env.h
- *  What an object needs of its surroundings besides memory: locks, a pause, a log.
+ *  What an object needs of its surroundings besides memory: locks, a pause, a log, a clock.
  *  Given in options and copied from there; what its context points to must outlive every object made
  *  with it. */
 #ifndef VMEM_ENV_H
@@ -10,8 +10,9 @@ VMEM_BEGIN_DECLS
 
 /** What a log record is about; the numbers a and b are explained beside each code. */
 enum vmem_log_code {
-	VMEM_LOG_CORRUPT_OBJECT =
-		1, /**< an object is damaged; of a store, a: ref, b: VM; of a pool, a: handle, b: stream */
+	/** an object is damaged; of a pool, a: handle, b: stream; of a store, a: ref, b: VM, or, where VMs of
+	 *  a group share it, a: handle, b: UINT64_MAX */
+	VMEM_LOG_CORRUPT_OBJECT = 1,
 	VMEM_LOG_BUDGET_EXCEEDED = 2 /**< nothing more fits; a: bytes used, b: budget in bytes */
 };
 
@@ -32,6 +33,10 @@ struct vmem_env {
 
 	/** One record. Not called on a path that serves a fault. May be NULL. */
 	void (*log)(void *context, enum vmem_log_code code, uint64_t a, uint64_t b);
+
+	/** CPU time of the calling thread so far, for accounts; also called where a fault is served.
+	 *  NULL: CLOCK_THREAD_CPUTIME_ID (freestanding: none, such times stay 0). */
+	uint64_t (*cpu_time_ns)(void *context);
 };
 
 VMEM_END_DECLS

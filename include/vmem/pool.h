@@ -38,8 +38,8 @@ struct vmem_pool_opts {
 	/** for pages; raw and fill are always there. NULL: LZ4 (freestanding: none) */
 	const struct vmem_codec *const *codecs;
 	uint32_t codec_count; /**< 0..13 */
-	/** saves that encode at once, 1..64, 0: 8; more wait in turn. Loads that decode with a context
-	 *  share theirs and have one more, of 64 one for themselves */
+	/** saves that encode at once, 1..64, 0: 8; more wait in turn. Loads that decode with a context,
+	 *  or a delta, share theirs and have one more, of 64 one for themselves */
 	uint32_t parallel;
 	uint32_t cpu;              /**< VMEM_CPU_* that may be used */
 	uint32_t reserve_segments; /**< kept ready so that a save need not allocate, 0: 2 */

@@ -62,13 +62,17 @@ enum vmem_store_sharing {
 	                                what others of it have stored, by how much memory it takes */
 };
 
+/** No cap of a VM: it may take all of the budget. What is over a cap is refused: this is for who has no other
+ *  place, such as a swap device, for such pages. */
+#define VMEM_STORE_NO_CAP UINT32_MAX
+
 /** Options of a VM. Fields are only ever added at the end. */
 struct vmem_store_vm_opts {
 	size_t size;       /**< sizeof(*this) as the caller compiled it */
 	uint64_t flags;    /**< 0 */
-	uint64_t vm_bytes; /**< guest memory of the VM, for its cap; 0: it cannot have one */
+	uint64_t vm_bytes; /**< guest memory of the VM, for its cap; 0: not told */
 	/** most bytes of its objects in the pool (physical_bytes of its account), in percent of
-	 *  vm_bytes, 1..100. 0: no cap, the VM may take all of the budget. Pages that are being
+	 *  vm_bytes: 1..100, or VMEM_STORE_NO_CAP. 0: 10, without vm_bytes no cap. Pages that are being
 	 *  saved when it is reached may go past it */
 	uint32_t cap_percent;
 	uint32_t sharing;  /**< enum vmem_store_sharing */
@@ -103,6 +107,13 @@ struct vmem_store_account {
 	/** of pages: those that use an object which another page uses too, but for one of each. In a
 	 *  group pages and bytes are divided among its VMs by the number of their pages */
 	uint64_t pages_equal;
+	/* CPU time since the start, of pages that are not in their reference. Saves and loads are timed
+	 * one in 64, and that counted 64 times. */
+	uint64_t cpu_save_ns;
+	uint64_t cpu_load_ns; /**< peeks too */
+	/** of vmem_store_work(): of a VM what it has spent on its pages, of a group's divided as pages
+	 *  are; in total all of it */
+	uint64_t cpu_work_ns;
 };
 
 /** One page of a batch. Begin with all zeros: an item whose reserved words are not 0 gets -VMEM_EINVAL. */
@@ -157,9 +168,10 @@ VMEM_API void vmem_store_free(vmem_store *store);
 VMEM_API int vmem_store_add_vm(vmem_store *store, const struct vmem_store_vm_opts *opts,
 			       uint32_t *ret_vm) VMEM_NODISCARD;
 
-/** Change the cap of a VM, 1..100 percent of its memory, 0: none. What is over it stays; while it is
- *  reached, saves into the pool get -VMEM_ENOSPC.
- *  @return 0, -VMEM_ENOENT, -VMEM_EINVAL (over 100, or the VM was added without vm_bytes)
+/** Change the cap of a VM: 0..100 percent of its memory, or VMEM_STORE_NO_CAP. What is over it stays, see
+ *  vmem_store_oldest(). While it is reached, and so with 0 always, saves get -VMEM_ENOSPC, but for those that
+ *  take nothing more: of pages of one repeated 32-bit word, and of pages equal to a stored one.
+ *  @return 0, -VMEM_ENOENT, -VMEM_EINVAL (over 100, or not 0 and the VM was added without vm_bytes)
  *  @threads any
  *  @since 1.0 */
 VMEM_API int vmem_store_set_cap(vmem_store *store, uint32_t vm, uint32_t cap_percent);
@@ -191,7 +203,7 @@ VMEM_API int vmem_store_save(vmem_store *store, uint32_t vm, uint64_t key, const
  *          (corrupt: what is in @p page is unspecified), -VMEM_EIO (the device), -VMEM_ENOENT (no such
  *          ref or vm), -VMEM_EAGAIN (it takes time, and @p ret_token is NULL or 256 loads in progress
  *          and events wait for vmem_store_poll()), -VMEM_EINVAL (page)
- *  @threads any; not together with the drop of the same ref
+ *  @threads any; not together with the drop of the same page
  *  @since 1.0 */
 VMEM_API int vmem_store_load(vmem_store *store, uint32_t vm, uint64_t key, vmem_store_ref ref,
 			     void *page, vmem_store_token *ret_token) VMEM_NODISCARD;
@@ -199,13 +211,31 @@ VMEM_API int vmem_store_load(vmem_store *store, uint32_t vm, uint64_t key, vmem_
 /** Read a page as vmem_store_load() does, without counting as a use of it: it does not move
  *  between tiers, is not marked young, and offers nothing. For snapshots and migration.
  *  @return as vmem_store_load()
- *  @threads any; not together with the drop of the same ref
+ *  @threads any; not together with the drop of the same page
  *  @since 1.0 */
 VMEM_API int vmem_store_peek(vmem_store *store, uint32_t vm, uint64_t key, vmem_store_ref ref,
 			     void *page, vmem_store_token *ret_token) VMEM_NODISCARD;
 
+/** The pages of a VM that have been in the pool for longest: what is to leave first when the VM is over its
+ *  cap, or the budget is used up. Who has another place for pages peeks, writes and drops them. Oldest are
+ *  those of the segments that were begun first, in the order in which they lie there; what compaction has
+ *  moved or what was encoded anew counts as old as its neighbours now, in a VM with few segments as new.
+ *
+ *  Equal pages have one ref, and are told once: their object leaves with the last of them. Looks at some
+ *  thousand objects at the most, in a group at those of others too, so that few refs or none may come
+ *  although there are more. Those that are being saved may be missing; while compaction runs, or other calls
+ *  for the VM, a ref may come twice, or not any more be one when it is used.
+ *  @param cursor  0 to begin with the oldest; set to where to go on, to 0 after the youngest. A value that
+ *                 leads nowhere any more begins anew
+ *  @return how many were written to @p refs, 0..capacity; 0 with *@p cursor 0 too if there is no such VM
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API uint32_t vmem_store_oldest(vmem_store *store, uint32_t vm, uint64_t *cursor,
+				    vmem_store_ref *refs, uint32_t capacity);
+
 /** Forget a page.
- *  @return 0, -VMEM_ENOENT (no such ref or vm), -VMEM_EBUSY (a load of it is in progress; it stays)
+ *  @return 0, -VMEM_ENOENT (no such ref or vm), -VMEM_EBUSY (a load of it is in progress, and no other page of
+ *          the VM has the ref; it stays)
  *  @threads any
  *  @since 1.0 */
 VMEM_API int vmem_store_drop(vmem_store *store, uint32_t vm, vmem_store_ref ref);
@@ -233,8 +263,9 @@ VMEM_API uint32_t vmem_store_drop_batch(vmem_store *store, uint32_t vm,
 VMEM_API uint32_t vmem_store_poll(vmem_store *store, struct vmem_store_event *events,
 				  uint32_t capacity);
 
-/** The background part: pages that have stayed are encoded anew, compaction, refilling of reserves. It ends
- *  early when a save or a load has come meanwhile, and then has more to do.
+/** The background part: pages that have stayed are encoded anew, compaction, refilling of reserves; and where
+ *  many pages have gone, tables give memory back. It ends early when a save or a load has come meanwhile,
+ *  and then has more to do.
  *  @param budget_ns  about how long it may take by the caller's clock; work is cut into pieces of about 50 us
  *  @param now_ns  the caller's clock, monotonic
  *  @return 1 if there is more to do now, else 0

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Locks through the caller's environment: see lock.h. */
+/* The caller's environment, and locks through it: see lock.h. */
 #include "base/lock.h"
 #include "base/opts.h"
 
@@ -9,6 +9,7 @@ static const struct vmem_env default_env = { .size = sizeof(default_env) };
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <time.h>
 
 static void *mutex_new(void *context)
 {
@@ -47,6 +48,15 @@ static void yield_processor(void *context)
 	sched_yield();
 }
 
+static uint64_t thread_time(void *context)
+{
+	struct timespec t = { 0 };
+
+	(void)context;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
 static const struct vmem_env default_env = {
 	.size = sizeof(default_env),
 	.lock_new = mutex_new,
@@ -54,6 +64,7 @@ static const struct vmem_env default_env = {
 	.lock = mutex_lock,
 	.unlock = mutex_unlock,
 	.relax = yield_processor,
+	.cpu_time_ns = thread_time,
 };
 #endif
 
@@ -69,6 +80,8 @@ int vmemi_env_take(struct vmem_env *ret, const struct vmem_env *given)
 
 	if (!err && ret->lock_new && (!ret->lock_free || !ret->lock || !ret->unlock))
 		err = -VMEM_EINVAL;
+	if (!err && !ret->cpu_time_ns)
+		ret->cpu_time_ns = default_env.cpu_time_ns;
 	return err;
 }
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Locks and pauses through the caller's environment. */
+/* Locks, pauses and the rest of the caller's environment. */
 #ifndef VMEMI_LOCK_H
 #define VMEMI_LOCK_H
 #include <vmem/env.h>
 
-/* pthread mutexes, or no locks in the freestanding build. */
+/* pthread mutexes and the thread's clock, or nothing in the freestanding build. */
 const struct vmem_env *vmemi_env_default(void);
 
 /* Copies the caller's environment, or the default for NULL. 0, -VMEM_EINVAL (incomplete), -VMEM_E2BIG. */
@@ -54,6 +54,12 @@ static inline void vmemi_log(const struct vmem_env *env, enum vmem_log_code code
 {
 	if (env->log)
 		env->log(env->context, code, a, b);
+}
+
+/* CPU time of this thread, 0 without a clock. */
+static inline uint64_t vmemi_cpu_ns(const struct vmem_env *env)
+{
+	return env->cpu_time_ns ? env->cpu_time_ns(env->context) : 0;
 }
 
 #endif

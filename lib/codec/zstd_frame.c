@@ -84,13 +84,24 @@ static int warm_up(struct vmemi_zstd *z)
 	return 0;
 }
 
+int vmemi_zstd_init_decoder(void *context)
+{
+	struct vmemi_zstd *z = context;
+
+	z->decoder = ZSTD_createDCtx();
+	return z->decoder ? 0 : -VMEM_ENOMEM;
+}
+
 static int init(struct vmemi_zstd *z, int level)
 {
-	int err;
+	int err = vmemi_zstd_init_decoder(z);
 
+	if (err)
+		return err;
 	z->encoder = ZSTD_createCCtx();
-	z->decoder = ZSTD_createDCtx();
-	err = !z->encoder || !z->decoder || set_up(z, level) ? -VMEM_ENOMEM : warm_up(z);
+	err = !z->encoder || !LZ4_initStream(&z->table, sizeof(z->table)) || set_up(z, level)
+		      ? -VMEM_ENOMEM
+		      : warm_up(z);
 	if (err)
 		vmemi_zstd_end(z);
 	return err;

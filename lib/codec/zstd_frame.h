@@ -13,6 +13,7 @@
  * A page that zstd would not keep as one compressed block does not compress. */
 #ifndef VMEMI_ZSTD_FRAME_H
 #define VMEMI_ZSTD_FRAME_H
+#include <lz4.h>
 #include <zstd.h>
 #include <vmem/codec.h>
 
@@ -24,15 +25,19 @@ struct vmemi_zstd {
 	ZSTD_CCtx *encoder;
 	ZSTD_DCtx *decoder;
 	unsigned char frame[VMEMI_ZSTD_HEADERS + ZSTD_COMPRESSBOUND(VMEM_PAGE_SIZE)];
+	/* For deltas alone; here, so that one context serves both codecs. */
+	LZ4_stream_t table;
+	char probe[VMEM_PAGE_SIZE];
 };
 
-/* context_init, by level, and context_end of both codecs. */
+/* context_init, by level, decoder_init and context_end of both codecs. */
 int vmemi_zstd_init_1(void *context);
 int vmemi_zstd_init_2(void *context);
 int vmemi_zstd_init_3(void *context);
 int vmemi_zstd_init_4(void *context);
 int vmemi_zstd_init_5(void *context);
 int vmemi_zstd_init_6(void *context);
+int vmemi_zstd_init_decoder(void *context);
 void vmemi_zstd_end(void *context);
 
 /* Encodes with the encoder as it is set up, and copies the content of the block.

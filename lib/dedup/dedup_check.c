@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* For tests: walks a table at rest and says what is wrong in it. Takes no lock. */
+#include "base/check.h"
 #include "dedup/dedup_internal.h"
-
-#define REQUIRE(condition)                 \
-	do {                               \
-		if (!(condition))          \
-			return #condition; \
-	} while (0)
 
 /* What a stripe's entries add up to. */
 struct sums {
@@ -29,11 +24,11 @@ static const char *check_entry(const struct vmemi_dedup_group *group, uint32_t a
 {
 	uint32_t line = at / VMEMI_DEDUP_LINE_ENTRIES;
 
-	REQUIRE(at % VMEMI_DEDUP_LINE_ENTRIES == 0 || group->entries[at - 1]);
-	REQUIRE(vmemi_dedup_entry_id(group->entries[at]));
+	VMEMI_REQUIRE(at % VMEMI_DEDUP_LINE_ENTRIES == 0 || group->entries[at - 1]);
+	VMEMI_REQUIRE(vmemi_dedup_entry_id(group->entries[at]));
 	for (uint32_t n = vmemi_dedup_home(mix, group->lines); n != line;
 	     n = vmemi_dedup_line_after(n, group->lines))
-		REQUIRE(group->entries[(n + 1) * VMEMI_DEDUP_LINE_ENTRIES - 1]);
+		VMEMI_REQUIRE(group->entries[(n + 1) * VMEMI_DEDUP_LINE_ENTRIES - 1]);
 	return NULL;
 }
 
@@ -55,18 +50,19 @@ static const char *check_group(const struct vmem_dedup *d, struct vmemi_dedup_wh
 		wrong = check_entry(&group, i, mix);
 		if (wrong)
 			return wrong;
-		REQUIRE((mix & ((1u << w.level) - 1)) == w.number);
+		VMEMI_REQUIRE((mix & ((1u << w.level) - 1)) == w.number);
 		if (count == VMEMI_DEDUP_COUNT_SPILLED) {
 			const struct vmemi_dedup_spilled *spilled =
 				vmemi_dedup_spill_count(&s->spill, mix, vmemi_dedup_entry_id(e));
 
-			REQUIRE(spilled && spilled->count >= VMEMI_DEDUP_COUNT_SPILLED);
+			VMEMI_REQUIRE(spilled && spilled->count >= VMEMI_DEDUP_COUNT_SPILLED);
 			count = spilled->count;
 			sums->counts++;
 		}
 		add_entry(sums, count);
 	}
-	REQUIRE(!room || !vmemi_dedup_spill_of_group(&s->spill, w.number, 1u << w.level, NULL));
+	VMEMI_REQUIRE(!room ||
+		      !vmemi_dedup_spill_of_group(&s->spill, w.number, 1u << w.level, NULL));
 	return NULL;
 }
 
@@ -75,7 +71,7 @@ static const char *check_spill(const struct vmem_dedup *d, uint32_t number, stru
 	const struct vmemi_dedup_spill *spill = &d->stripe[number].spill;
 	uint32_t used = 0;
 
-	REQUIRE(!(spill->capacity & (spill->capacity - 1)));
+	VMEMI_REQUIRE(!(spill->capacity & (spill->capacity - 1)));
 	for (uint32_t i = 0; i < spill->capacity; i++) {
 		struct vmemi_dedup_spilled *e = &spill->entries[i], *seen = NULL;
 		struct vmemi_dedup_where w;
@@ -83,11 +79,11 @@ static const char *check_spill(const struct vmem_dedup *d, uint32_t number, stru
 		if (!e->kind)
 			continue;
 		used++;
-		REQUIRE(e->id && e->mix % VMEMI_DEDUP_STRIPES == number);
+		VMEMI_REQUIRE(e->id && e->mix % VMEMI_DEDUP_STRIPES == number);
 		do
 			seen = vmemi_dedup_spill_next(spill, e->mix, e->kind, seen);
 		while (seen && seen != e);
-		REQUIRE(seen);
+		VMEMI_REQUIRE(seen);
 		if (e->kind != VMEMI_DEDUP_WHOLE)
 			continue;
 		w = vmemi_dedup_where(atomic_load(&d->geometry), e->mix);
@@ -95,13 +91,13 @@ static const char *check_spill(const struct vmem_dedup *d, uint32_t number, stru
 		do
 			seen = vmemi_dedup_spill_of_group(spill, w.number, 1u << w.level, seen);
 		while (seen && seen != e);
-		REQUIRE(seen);
+		VMEMI_REQUIRE(seen);
 		sums->whole++;
 		add_entry(sums, e->count);
 	}
-	REQUIRE(used == spill->used && sums->whole == spill->whole);
-	REQUIRE(used == sums->whole + sums->counts);
-	REQUIRE(used <= vmemi_dedup_spill_holds(spill->capacity));
+	VMEMI_REQUIRE(used == spill->used && sums->whole == spill->whole);
+	VMEMI_REQUIRE(used == sums->whole + sums->counts);
+	VMEMI_REQUIRE(used <= vmemi_dedup_spill_holds(spill->capacity));
 	return NULL;
 }
 
@@ -123,7 +119,7 @@ static const char *check_chunks(const struct vmem_dedup *d, uint32_t level, uint
 			used |= real.level == level && real.lines == lines &&
 				real.number == first + i;
 		}
-		REQUIRE(used == (vmemi_dedup_chunk_at(d, w) && *vmemi_dedup_chunk_at(d, w)));
+		VMEMI_REQUIRE(used == (vmemi_dedup_chunk_at(d, w) && *vmemi_dedup_chunk_at(d, w)));
 	}
 	return NULL;
 }
@@ -154,11 +150,11 @@ const char *vmemi_dedup_check(struct vmem_dedup *d)
 			wrong = check_spill(d, n, &sums);
 		if (wrong)
 			return wrong;
-		REQUIRE(s->hints == sums.hints && s->shared == sums.shared);
-		REQUIRE(s->references == sums.references);
+		VMEMI_REQUIRE(s->hints == sums.hints && s->shared == sums.shared);
+		VMEMI_REQUIRE(s->references == sums.references);
 		entries += sums.hints + sums.shared;
 	}
-	REQUIRE(wrong || atomic_load(&d->entries) == entries);
-	REQUIRE(wrong || !atomic_load(&d->resizing));
+	VMEMI_REQUIRE(wrong || atomic_load(&d->entries) == entries);
+	VMEMI_REQUIRE(wrong || !atomic_load(&d->resizing));
 	return wrong;
 }

@@ -9,12 +9,13 @@
 
 #define DEFAULT_PARALLEL 8u
 #define DEFAULT_RESERVE 2u
-#define UNTIDY_FRACTION 12u
+#define UNTIDY_FRACTION 14u
 #define MAX_CONTEXT_BYTES (UINT32_C(1) << 30)
 
 /* --- Making --- */
 
-static int add_codec(struct vmem_pool *p, const struct vmem_codec *given)
+/* @given: the first of its table, or another. */
+static int add_codec(struct vmem_pool *p, const struct vmem_codec *given, bool first)
 {
 	struct vmem_codec codec;
 	int err = vmemi_callbacks_take(&codec, sizeof(codec),
@@ -32,10 +33,13 @@ static int add_codec(struct vmem_pool *p, const struct vmem_codec *given)
 		if (other && codec.context_init && other->context_init == codec.context_init &&
 		    other->context_bytes == codec.context_bytes) {
 			p->context_at[codec.id] = p->context_at[id];
+			p->decoders |= (p->decoders >> id & 1) << codec.id;
 			codec.context_init = NULL; /* and end: one does it for both */
 			codec.context_end = NULL;
 		}
 	}
+	if (codec.decoder_init && !first && !p->context_at[codec.id])
+		p->decoders |= UINT32_C(1) << codec.id;
 	p->codec_copy[codec.id] = codec;
 	p->codec[codec.id] = &p->codec_copy[codec.id];
 	if (p->context_at[codec.id])
@@ -53,7 +57,7 @@ static int add_codecs(struct vmem_pool *p, const struct vmem_pool_opts *opts)
 	int err;
 
 	p->slot_bytes = VMEMI_SLOT_PAGES * VMEM_PAGE_SIZE;
-	if (add_codec(p, vmem_codec_raw()) || add_codec(p, vmem_codec_fill()))
+	if (add_codec(p, vmem_codec_raw(), false) || add_codec(p, vmem_codec_fill(), false))
 		return -VMEM_EINVAL;
 	p->first_codec = p->codec[VMEM_CODEC_RAW];
 	if (!codecs && count)
@@ -67,7 +71,7 @@ static int add_codecs(struct vmem_pool *p, const struct vmem_pool_opts *opts)
 	}
 #endif
 	for (uint32_t i = 0; i < count; i++) {
-		err = i > VMEM_CODEC_MAX ? -VMEM_EINVAL : add_codec(p, codecs[i]);
+		err = i > VMEM_CODEC_MAX ? -VMEM_EINVAL : add_codec(p, codecs[i], !i);
 		if (err)
 			return err;
 	}
@@ -92,6 +96,7 @@ static int take_opts(struct vmem_pool *p, const struct vmem_pool_opts *opts)
 		return err;
 	p->hash = vmemi_hash_choose(opts->cpu);
 	p->slot_count = opts->parallel ? opts->parallel : DEFAULT_PARALLEL;
+	p->looked = UINT32_MAX;
 	p->reserve_target = opts->reserve_segments ? opts->reserve_segments : DEFAULT_RESERVE;
 	p->budget_bytes = opts->budget_bytes;
 	return 0;
@@ -227,6 +232,8 @@ int vmem_pool_stream_new(vmem_pool *p, uint32_t *ret_stream)
 		vmemi_lock(&s->lock);
 		s->exists = true;
 		s->sequence = s->compactions = s->moved_bytes = 0;
+		s->dropped = 0;
+		s->at_rest = false;
 		atomic_store_explicit(&s->corrupt, 0, memory_order_relaxed);
 		vmemi_unlock(&s->lock);
 		*ret_stream = s->id;

@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* For tests: walks a pool at rest and says what is wrong in it. Takes no lock. */
+#include "base/check.h"
 #include "pool/pool_internal.h"
-
-#define REQUIRE(condition)                 \
-	do {                               \
-		if (!(condition))          \
-			return #condition; \
-	} while (0)
 
 /* What a walk over a segment's headers adds up to. */
 struct sums {
@@ -25,7 +20,7 @@ static const char *check_objects(const struct vmem_pool *p, uint32_t number, str
 	while (at < seg->used) {
 		struct vmemi_found found = vmemi_object_at(p, number, at);
 
-		REQUIRE(found.grains);
+		VMEMI_REQUIRE(found.grains);
 		if (found.handle) {
 			live += found.grains;
 			sums->objects++;
@@ -33,8 +28,8 @@ static const char *check_objects(const struct vmem_pool *p, uint32_t number, str
 		}
 		at += found.grains;
 	}
-	REQUIRE(at == seg->used);
-	REQUIRE(live == seg->live);
+	VMEMI_REQUIRE(at == seg->used);
+	VMEMI_REQUIRE(live == seg->live);
 	sums->grains += live;
 	return NULL;
 }
@@ -57,34 +52,34 @@ static const char *check_segment(const struct vmem_pool *p, const struct vmemi_s
 	bool open = s->open[VMEMI_HEAD_NEW] == number || s->open[VMEMI_HEAD_MOVED] == number;
 	uint32_t end = open ? seg->used : VMEMI_SEGMENT_GRAINS;
 
-	REQUIRE(atomic_load(&seg->pins) == 0);
-	REQUIRE(seg->memory);
-	REQUIRE(atomic_load(&seg->stream) == s->id);
-	REQUIRE(seg->state == (open ? VMEMI_SEGMENT_OPEN : VMEMI_SEGMENT_SEALED));
-	REQUIRE(seg->used <= VMEMI_SEGMENT_GRAINS);
-	REQUIRE(seg->live && seg->live <= seg->used);
-	REQUIRE(seg->lost == end - seg->live);
-	REQUIRE(!seg->class || seg->class == seg->lost / VMEMI_CLASS_GRAINS);
-	REQUIRE(seg->class || open || seg->lost < VMEMI_CLASS_GRAINS);
-	REQUIRE(!seg->class || in_class_list(p, s, number));
-	REQUIRE(seg->sequence <= s->sequence);
+	VMEMI_REQUIRE(atomic_load(&seg->pins) == 0);
+	VMEMI_REQUIRE(seg->memory);
+	VMEMI_REQUIRE(atomic_load(&seg->stream) == s->id);
+	VMEMI_REQUIRE(seg->state == (open ? VMEMI_SEGMENT_OPEN : VMEMI_SEGMENT_SEALED));
+	VMEMI_REQUIRE(seg->used <= VMEMI_SEGMENT_GRAINS);
+	VMEMI_REQUIRE(seg->live && seg->live <= seg->used);
+	VMEMI_REQUIRE(seg->lost == end - seg->live);
+	VMEMI_REQUIRE(!seg->class || seg->class == seg->lost / VMEMI_CLASS_GRAINS);
+	VMEMI_REQUIRE(seg->class || open || seg->lost < VMEMI_CLASS_GRAINS);
+	VMEMI_REQUIRE(!seg->class || in_class_list(p, s, number));
+	VMEMI_REQUIRE(seg->sequence <= s->sequence);
 	return NULL;
 }
 
 static const char *check_classes(const struct vmem_pool *p, const struct vmemi_stream *s,
 				 uint32_t listed)
 {
-	REQUIRE(!s->class_first[0]);
+	VMEMI_REQUIRE(!s->class_first[0]);
 	for (uint32_t class = 0; class < VMEMI_CLASSES; class ++) {
-		REQUIRE((s->classes >> class & 1) == (s->class_first[class] != 0));
+		VMEMI_REQUIRE((s->classes >> class & 1) == (s->class_first[class] != 0));
 		for (uint32_t n = s->class_first[class]; n;
 		     n = vmemi_segment_at(p, n)->class_next) {
-			REQUIRE(listed);
+			VMEMI_REQUIRE(listed);
 			listed--;
-			REQUIRE(vmemi_segment_at(p, n)->class == class);
+			VMEMI_REQUIRE(vmemi_segment_at(p, n)->class == class);
 		}
 	}
-	REQUIRE(!listed);
+	VMEMI_REQUIRE(!listed);
 	return NULL;
 }
 
@@ -94,13 +89,13 @@ static const char *check_rank(const struct vmem_pool *p, const struct vmemi_stre
 	uint32_t id = p->rank_first[s->rank];
 
 	/* Too high until work() looks, never too low. */
-	REQUIRE(s->rank >= (vmemi_stream_untidy(s) ? worst : 0));
+	VMEMI_REQUIRE(s->rank >= (vmemi_stream_untidy(s) ? worst : 0));
 	if (!s->rank)
 		return NULL;
 	while (id && id != s->id + 1)
 		id = vmemi_stream_at(p, id - 1)->rank_next;
-	REQUIRE(id);
-	REQUIRE(p->ranks >> s->rank & 1);
+	VMEMI_REQUIRE(id);
+	VMEMI_REQUIRE(p->ranks >> s->rank & 1);
 	return NULL;
 }
 
@@ -120,8 +115,8 @@ static const char *check_stream(const struct vmem_pool *p, const struct vmemi_st
 			wrong = check_objects(p, n, &own);
 		if (wrong)
 			return wrong;
-		REQUIRE(seg->older == older);
-		REQUIRE(seg->sequence >= sequence);
+		VMEMI_REQUIRE(seg->older == older);
+		VMEMI_REQUIRE(seg->sequence >= sequence);
 		sequence = seg->sequence;
 		older = n;
 		used += seg->used;
@@ -130,16 +125,16 @@ static const char *check_stream(const struct vmem_pool *p, const struct vmemi_st
 		open += seg->state == VMEMI_SEGMENT_OPEN;
 		own.segments++;
 	}
-	REQUIRE(s->youngest == older);
-	REQUIRE(open ==
-		(uint32_t)(s->open[VMEMI_HEAD_NEW] != 0) + (s->open[VMEMI_HEAD_MOVED] != 0));
-	REQUIRE(s->exists || !own.segments);
-	REQUIRE(s->segments == own.segments);
-	REQUIRE(s->objects == own.objects);
-	REQUIRE(s->payload_bytes == own.payload_bytes);
-	REQUIRE(s->live == own.grains);
-	REQUIRE(s->used == used);
-	REQUIRE(s->lost == lost);
+	VMEMI_REQUIRE(s->youngest == older);
+	VMEMI_REQUIRE(open ==
+		      (uint32_t)(s->open[VMEMI_HEAD_NEW] != 0) + (s->open[VMEMI_HEAD_MOVED] != 0));
+	VMEMI_REQUIRE(s->exists || !own.segments);
+	VMEMI_REQUIRE(s->segments == own.segments);
+	VMEMI_REQUIRE(s->objects == own.objects);
+	VMEMI_REQUIRE(s->payload_bytes == own.payload_bytes);
+	VMEMI_REQUIRE(s->live == own.grains);
+	VMEMI_REQUIRE(s->used == used);
+	VMEMI_REQUIRE(s->lost == lost);
 	sums->objects += own.objects;
 	sums->segments += own.segments;
 	sums->lost += lost;
@@ -152,12 +147,12 @@ static const char *check_ranks(const struct vmem_pool *p)
 	for (uint32_t rank = 0; rank < VMEMI_CLASSES; rank++) {
 		uint32_t previous = 0;
 
-		REQUIRE((p->ranks >> rank & 1) == (p->rank_first[rank] != 0));
+		VMEMI_REQUIRE((p->ranks >> rank & 1) == (p->rank_first[rank] != 0));
 		for (uint32_t id = p->rank_first[rank]; id;) {
 			const struct vmemi_stream *s = vmemi_stream_at(p, id - 1);
 
-			REQUIRE(s->rank == rank && rank);
-			REQUIRE(s->rank_previous == previous);
+			VMEMI_REQUIRE(s->rank == rank && rank);
+			VMEMI_REQUIRE(s->rank_previous == previous);
 			previous = id;
 			id = s->rank_next;
 		}
@@ -176,12 +171,12 @@ static const char *check_index(const struct vmem_pool *p, uint64_t objects)
 	for (; handle; unused++) {
 		uint64_t entry = atomic_load(vmemi_index_at(p, handle));
 
-		REQUIRE(unused < end);
-		REQUIRE(entry >> 62 == VMEMI_ENTRY_FREE);
+		VMEMI_REQUIRE(unused < end);
+		VMEMI_REQUIRE(entry >> 62 == VMEMI_ENTRY_FREE);
 		handle = (uint32_t)entry;
 	}
-	REQUIRE(live == objects);
-	REQUIRE(live + unused + (end != 0) == end);
+	VMEMI_REQUIRE(live == objects);
+	VMEMI_REQUIRE(live + unused + (end != 0) == end);
 	return NULL;
 }
 
@@ -200,13 +195,13 @@ static const char *check_memory(const struct vmem_pool *p, uint64_t segments)
 	uint64_t draining = list_length(p, p->draining_first, VMEMI_SEGMENT_DRAINING);
 	uint64_t without = list_length(p, p->number_first, VMEMI_SEGMENT_NONE);
 
-	REQUIRE(p->reserve_count == list_length(p, p->reserve_first, VMEMI_SEGMENT_SPARE));
-	REQUIRE(p->in_use == segments + draining);
-	REQUIRE(p->in_use + p->reserve_count + without == p->number_count);
+	VMEMI_REQUIRE(p->reserve_count == list_length(p, p->reserve_first, VMEMI_SEGMENT_SPARE));
+	VMEMI_REQUIRE(p->in_use == segments + draining);
+	VMEMI_REQUIRE(p->in_use + p->reserve_count + without == p->number_count);
 	for (uint32_t n = 1; n <= p->number_count; n++) {
 		const struct vmemi_segment *seg = vmemi_segment_at(p, n);
 
-		REQUIRE((seg->memory != NULL) == (seg->state != VMEMI_SEGMENT_NONE));
+		VMEMI_REQUIRE((seg->memory != NULL) == (seg->state != VMEMI_SEGMENT_NONE));
 	}
 	return NULL;
 }
@@ -218,13 +213,13 @@ const char *vmemi_pool_check(struct vmem_pool *p)
 
 	for (uint32_t id = 0; !wrong && id < atomic_load(&p->stream_count); id++)
 		wrong = check_stream(p, vmemi_stream_at(p, id), &sums);
-	REQUIRE(wrong || atomic_load(&p->lost) == sums.lost);
+	VMEMI_REQUIRE(wrong || atomic_load(&p->lost) == sums.lost);
 	if (!wrong)
 		wrong = check_ranks(p);
 	if (!wrong)
 		wrong = check_index(p, sums.objects);
 	if (!wrong)
 		wrong = check_memory(p, sums.segments);
-	REQUIRE(atomic_load(&p->idle_slots) == ~UINT64_C(0) >> (64 - p->slot_count));
+	VMEMI_REQUIRE(atomic_load(&p->idle_slots) == ~UINT64_C(0) >> (64 - p->slot_count));
 	return wrong;
 }

@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "pool/pool_internal.h"
 
+#define LOOK_STREAMS 64u /* a call */
 #define BATCH_BYTES 32768u
 
 /* Where objects are taken from. A reader's pin is held. */
@@ -125,8 +126,8 @@ static uint32_t gather(struct vmem_pool *p, const struct source *src, uint32_t m
 
 /* --- Moving --- */
 
-/* The headers of the copies are written anew, but for the checksum: one that was damaged is whole
- * again, and the checksum decides whether the object is. */
+/* The headers of the copies are written anew, but for the checksum and the check of a reference: one that was
+ * damaged is whole again, and these decide whether the object is. */
 static void copy_batch(const struct vmemi_batch *b, uint32_t first, const struct source *src,
 		       const struct vmemi_place *place)
 {
@@ -143,7 +144,8 @@ static void copy_batch(const struct vmemi_batch *b, uint32_t first, const struct
 		header.handle = b->handle[i];
 		header.bytes = (uint16_t)vmemi_entry_bytes(b->entry[i]);
 		header.codec = (uint8_t)vmemi_entry_codec(b->entry[i]);
-		header.flags = 0;
+		if (header.codec != VMEM_CODEC_DELTA)
+			header.reference_check = 0;
 		memcpy(to, &header, sizeof(header));
 		to += bytes;
 	}
@@ -306,6 +308,30 @@ static void log_notes(struct vmem_pool *p)
 	vmemi_log(&p->env, VMEM_LOG_BUDGET_EXCEEDED, used, budget);
 }
 
+void vmemi_pool_look(vmem_pool *p)
+{
+	vmemi_lock(&p->work);
+	p->looked = 0;
+	vmemi_unlock(&p->work);
+}
+
+/* Looks at the next streams. Work locked. */
+static void look(struct vmem_pool *p)
+{
+	for (uint32_t n = 0; n < LOOK_STREAMS; n++) {
+		struct vmemi_stream *s = vmemi_stream_at(p, p->looked);
+
+		if (!s) {
+			p->looked = UINT32_MAX; /* until the next call */
+			return;
+		}
+		vmemi_lock(&s->lock);
+		vmemi_stream_look(p, s);
+		vmemi_unlock(&s->lock);
+		p->looked++;
+	}
+}
+
 int vmem_pool_work(vmem_pool *p, uint64_t max_bytes)
 {
 	uint64_t moved = 0;
@@ -316,6 +342,8 @@ int vmem_pool_work(vmem_pool *p, uint64_t max_bytes)
 	for (bool first = true; more && moved < max_bytes; first = false) {
 		vmemi_lock(&p->work);
 		p->pass += first;
+		if (first)
+			look(p);
 		more = compact_step(p, max_bytes - moved, &moved);
 		vmemi_unlock(&p->work);
 		log_notes(p);

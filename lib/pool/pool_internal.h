@@ -32,108 +32,8 @@
 #include "base/lock.h"
 #include "pool/pool_object.h"
 #include "pool/pool_of.h"
+#include "pool/pool_stream.h"
 #include "pool/pool_table.h"
-
-/* --- Segments (pool_segment.c) --- */
-#define VMEMI_SEGMENT_BITS 24u
-#define VMEMI_SEGMENT_CHUNK_SHIFT 5u
-#define VMEMI_PIN_WRITER (UINT64_C(1) << 32) /* in pins: one that fills in reserved room */
-
-enum vmemi_segment_state {
-	VMEMI_SEGMENT_NONE,     /* has no memory; in the list of numbers */
-	VMEMI_SEGMENT_SPARE,    /* has memory and no objects; in the reserve, or in hand */
-	VMEMI_SEGMENT_OPEN,     /* of a stream, being appended to */
-	VMEMI_SEGMENT_SEALED,   /* of a stream, full */
-	VMEMI_SEGMENT_DRAINING, /* has no objects, and waits for its pins to go */
-};
-
-/* Segments are named by number, 0 is none. The first cache line is what loads use. */
-struct vmemi_segment {
-	/* atomic; readers, and VMEMI_PIN_WRITER for each writer */
-	_Alignas(64) _Atomic uint64_t pins;
-	unsigned char *memory;   /* pool, while there are no objects; else constant */
-	_Atomic uint32_t stream; /* atomic; the stream's lock for writing */
-
-	_Alignas(64) uint8_t state; /* OPEN, SEALED: stream; else pool */
-	uint8_t class;              /* stream; of lost, see vmemi_stream_settle() */
-	uint32_t used;              /* stream; grains appended */
-	uint32_t live;              /* stream; grains of live objects */
-	uint32_t lost;              /* stream; grains that compaction would win */
-	uint32_t scanned;           /* work; below this grain, compaction has moved everything */
-	uint32_t older, younger;    /* stream */
-	uint32_t class_previous, class_next; /* stream; in the list of its class, if not 0 */
-	uint32_t next;                       /* pool; in the list of its state */
-	uint64_t sequence;                   /* stream; age, not decreasing from older to younger */
-};
-
-enum vmemi_segment_purpose {
-	VMEMI_FOR_SAVE, /* one of the budget is held back for compaction; from the reserve only */
-	VMEMI_FOR_COMPACTION,  /* may use it; from the allocator too */
-	VMEMI_FOR_REPLACEMENT, /* may not; from the allocator too */
-};
-
-/* A budget of this many segments or more has one held back, so that compaction can always begin. */
-#define VMEMI_HOLD_BACK_FROM 8u
-
-/* --- Streams (pool_stream.c) --- */
-#define VMEMI_STREAM_BITS 16u
-#define VMEMI_STREAMS 65535u
-#define VMEMI_STREAM_CHUNK_SHIFT 3u
-
-/* Segments are in classes by what compaction would win: the tail and dead objects of a sealed one, the
- * dead objects of an open one. A class is slightly wider than the longest tail, so that class 0, which
- * compaction leaves alone, is all that a segment without dead objects can be in. */
-#define VMEMI_CLASS_GRAINS 1040u
-#define VMEMI_CLASSES 64u
-_Static_assert(VMEMI_CLASS_GRAINS *VMEMI_GRAIN_BYTES > VMEMI_OBJECT_MAX_BYTES,
-	       "class 0 too narrow");
-_Static_assert(VMEMI_SEGMENT_GRAINS / VMEMI_CLASS_GRAINS < VMEMI_CLASSES, "too few classes");
-
-enum vmemi_head {
-	VMEMI_HEAD_NEW, /* takes saves */
-	VMEMI_HEAD_MOVED, /* takes what compaction moves: objects that live long, apart from new ones */
-	VMEMI_HEADS
-};
-
-struct vmemi_stream {
-	_Alignas(64) struct vmemi_lock lock; /* guards all that follows but rank and the atomic */
-	uint32_t id;
-	bool exists;
-	uint32_t open[VMEMI_HEADS];
-	uint32_t oldest, youngest; /* segments */
-	uint32_t segments;
-	uint64_t sequence; /* of the youngest segment */
-	uint64_t objects;
-	uint64_t payload_bytes;
-	uint64_t used, live, lost; /* grains, sums over the segments */
-	uint64_t compactions;
-	uint64_t moved_bytes;
-	_Atomic uint64_t corrupt; /* atomic */
-	uint64_t classes;         /* bit c: class_first[c] is not 0 */
-	uint32_t class_first[VMEMI_CLASSES];
-
-	uint32_t next_free; /* work; id + 1, of streams that do not exist */
-	uint64_t passed;    /* work; the pool's pass in which compaction could do nothing here */
-	uint32_t rank; /* written under stream and pool, read under either; 0: nothing to compact */
-	uint32_t rank_previous, rank_next; /* pool; stream ids + 1 */
-};
-
-/* Room for objects. */
-struct vmemi_request {
-	const uint16_t *grains; /* of each object, in order */
-	uint32_t count;
-	uint32_t before;        /* the segment that they are moved from; 0: they are new */
-	bool replaces;          /* not moved, but encoded anew: compaction goes first */
-	uint32_t payload_bytes; /* of new objects */
-};
-
-/* Room for the first @count of them, in a row. A writer's pin is held on the segment. */
-struct vmemi_place {
-	struct vmemi_segment *segment;
-	uint32_t number;
-	uint32_t grain;
-	uint32_t count;
-};
 
 #define VMEMI_BATCH_OBJECTS 64u
 #define VMEMI_CORRUPT_NOTES 8u
@@ -161,6 +61,7 @@ struct vmem_pool {
 	uint32_t slot_count;
 	uint32_t contexts_made; /* of VMEM_CODEC_MAX a slot, one after the other */
 	uint64_t encode_slots;  /* a bit each: those that are not kept for decoding */
+	uint32_t decoders;      /* a bit for each codec whose contexts only decode, but in slot 0 */
 	uint32_t reserve_target;
 
 	struct vmemi_counting_allocator tables;
@@ -199,6 +100,7 @@ struct vmem_pool {
 	struct vmemi_lock work;
 	uint32_t stream_free; /* id + 1 of a stream that was dropped */
 	uint64_t pass;        /* grows whenever streams that were passed by are worth another try */
+	uint32_t looked;      /* streams from here on are to be looked at: vmemi_pool_look() */
 	struct vmemi_batch batch;
 };
 
@@ -246,7 +148,7 @@ struct vmemi_found {
 	uint64_t entry;  /* of the handle */
 };
 
-/* The reference that the delta of a live entry begins with, 0 for another codec. Its stream locked. */
+/* The reference of a delta, which is held or its stream locked; 0: no delta, or its handle is damaged. */
 uint32_t vmemi_object_reference(const struct vmem_pool *p, uint64_t entry);
 
 /* No writer may be in the segment. */
@@ -290,6 +192,10 @@ void vmemi_stream_detach(struct vmem_pool *p, struct vmemi_stream *s, uint32_t n
 void vmemi_stream_seal(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number);
 /* Whether more is lost than should be. Stream locked. */
 bool vmemi_stream_untidy(const struct vmemi_stream *s);
+/* The owner has dropped an object. Stream locked. */
+void vmemi_stream_dropped(struct vmemi_stream *s);
+/* Whether it has been at rest since the last call. Stream locked. */
+void vmemi_stream_look(struct vmem_pool *p, struct vmemi_stream *s);
 /* Ranks the stream by its worst segment. With @lower, down as well; otherwise only up, so that a stream
  * does not change its rank with every object. Stream locked. */
 void vmemi_stream_rank(struct vmem_pool *p, struct vmemi_stream *s, bool lower);

@@ -75,7 +75,8 @@ static const unsigned char *payload_of(const struct vmemi_held *h, uint32_t *ret
 
 	memcpy(&header, object, sizeof(header));
 	if (header.handle != h->handle || header.bytes != vmemi_entry_bytes(h->entry) ||
-	    header.codec != vmemi_entry_codec(h->entry) || header.flags)
+	    header.codec != vmemi_entry_codec(h->entry) ||
+	    (header.reference_check && header.codec != VMEM_CODEC_DELTA))
 		return NULL;
 	*ret_checksum = header.checksum;
 	return object + sizeof(header);
@@ -102,61 +103,59 @@ static int decode(struct vmem_pool *p, const struct vmemi_held *h, uint32_t slot
 
 /* The page that a delta was made against. 0, -VMEM_EBADMSG. */
 static int read_reference(struct vmem_pool *p, const struct vmemi_held *delta, uint32_t slot,
-			  vmem_pool_handle handle)
+			  uint32_t *ret_damaged)
 {
 	uint32_t stream = atomic_load_explicit(&delta->segment->stream, memory_order_relaxed);
+	uint32_t reference = vmemi_object_reference(p, delta->entry), codec;
+	int err = -VMEM_EBADMSG;
 	struct vmemi_held h;
-	uint32_t codec;
-	int err;
 
-	if (!hold(p, stream, handle, &h))
-		return -VMEM_EBADMSG;
+	if (!reference || !hold(p, stream, reference, &h))
+		return err;
 	codec = vmemi_entry_codec(h.entry);
-	err = codec && codec != VMEM_CODEC_DELTA
-		      ? decode(p, &h, slot, vmemi_slot_reference(p, slot))
-		      : -VMEM_EBADMSG;
-	return release(p, &h, err);
+	if (codec && codec != VMEM_CODEC_DELTA) {
+		err = decode(p, &h, slot, vmemi_slot_reference(p, slot));
+		if (err)
+			*ret_damaged = reference;
+	}
+	vmemi_pool_let_go(p, &h);
+	return err;
 }
 
 /* 0, -VMEM_EBADMSG. */
-static int decode_delta(struct vmem_pool *p, const struct vmemi_held *h, uint32_t slot, void *page)
+static int decode_delta(struct vmem_pool *p, const struct vmemi_held *h, uint32_t slot, void *page,
+			uint32_t *ret_damaged)
 {
 	const struct vmem_codec *codec = p->codec[VMEM_CODEC_DELTA];
-	uint32_t bytes = vmemi_entry_bytes(h->entry), reference, checksum;
+	const uint32_t before = sizeof(uint32_t); /* the payload: the reference's handle */
+	uint32_t checksum;
 	const unsigned char *payload = payload_of(h, &checksum);
 
-	if (!payload || bytes <= sizeof(reference))
-		return -VMEM_EBADMSG;
-	memcpy(&reference, payload, sizeof(reference));
-	if (read_reference(p, h, slot, reference) ||
+	if (!payload || read_reference(p, h, slot, ret_damaged) ||
 	    codec->decode(needs_slot(codec) ? vmemi_slot_context(p, slot, codec) : NULL, page,
-			  payload + sizeof(reference), bytes - sizeof(reference),
+			  payload + before, vmemi_entry_bytes(h->entry) - before,
 			  vmemi_slot_reference(p, slot)) ||
 	    vmemi_pool_checksum(p, page) != checksum)
 		return -VMEM_EBADMSG;
 	return 0;
 }
 
-static int decode_in_slot(struct vmem_pool *p, const struct vmemi_held *h, uint32_t slot,
-			  void *page)
-{
-	if (!vmemi_entry_codec(h->entry))
-		return -VMEM_ENOENT;
-	return vmemi_entry_codec(h->entry) == VMEM_CODEC_DELTA ? decode_delta(p, h, slot, page)
-							       : decode(p, h, slot, page);
-}
-
-/* @slot: the caller's, or NO_SLOT. 0, -VMEM_EBADMSG, -VMEM_ENOENT (bytes, not a page). */
-static int read_page(struct vmem_pool *p, const struct vmemi_held *h, uint32_t slot, void *page)
+/* @slot: the caller's, or NO_SLOT. 0, -VMEM_EBADMSG, -VMEM_ENOENT (bytes, not a page).
+ * @ret_damaged: the handle of what is, if something is. */
+static int read_page(struct vmem_pool *p, const struct vmemi_held *h, uint32_t slot, void *page,
+		     uint32_t *ret_damaged)
 {
 	uint32_t codec = vmemi_entry_codec(h->entry);
-	bool take = slot == NO_SLOT && codec &&
-		    (codec == VMEM_CODEC_DELTA || needs_slot(p->codec[codec]));
-	int err;
+	bool is_delta = codec == VMEM_CODEC_DELTA;
+	bool take = slot == NO_SLOT && codec && (is_delta || needs_slot(p->codec[codec]));
+	int err = -VMEM_ENOENT;
 
+	*ret_damaged = h->handle;
 	if (take)
 		slot = vmemi_slot_take(p, VMEMI_SLOT_ANY);
-	err = decode_in_slot(p, h, slot, page);
+	if (codec)
+		err = is_delta ? decode_delta(p, h, slot, page, ret_damaged)
+			       : decode(p, h, slot, page);
 	if (take)
 		vmemi_slot_give(p, slot);
 	return err;
@@ -172,12 +171,15 @@ static int load_page(vmem_pool *p, uint32_t stream, vmem_pool_handle handle, uin
 		     void *page)
 {
 	struct vmemi_held h;
+	uint32_t damaged;
 	int err;
 
 	while (hold(p, stream, handle, &h)) {
-		err = read_page(p, &h, slot, page);
-		if (err != -VMEM_EBADMSG || !was_replaced(p, &h))
+		err = read_page(p, &h, slot, page, &damaged);
+		if (err != -VMEM_EBADMSG || !was_replaced(p, &h)) {
+			h.handle = damaged; /* the one that is told of, once */
 			return release(p, &h, err);
+		}
 		vmemi_pool_let_go(p, &h);
 	}
 	return -VMEM_ENOENT;
@@ -273,8 +275,8 @@ int vmemi_pool_checksum_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handl
 
 bool vmemi_pool_is_whole(vmem_pool *p, const struct vmemi_held *h)
 {
-	uint32_t slot = vmemi_slot_take(p, VMEMI_SLOT_ANY);
-	int err = read_page(p, h, slot, vmemi_slot_result(p, slot));
+	uint32_t slot = vmemi_slot_take(p, VMEMI_SLOT_ANY), damaged;
+	int err = read_page(p, h, slot, vmemi_slot_result(p, slot), &damaged);
 
 	vmemi_slot_give(p, slot);
 	return !err;
@@ -282,7 +284,9 @@ bool vmemi_pool_is_whole(vmem_pool *p, const struct vmemi_held *h)
 
 int vmemi_pool_read(vmem_pool *p, const struct vmemi_held *h, void *page)
 {
-	return read_page(p, h, NO_SLOT, page);
+	uint32_t damaged;
+
+	return read_page(p, h, NO_SLOT, page, &damaged);
 }
 
 uint32_t vmemi_pool_next(const vmem_pool *p, uint32_t first, uint32_t max, uint32_t *ret_next,

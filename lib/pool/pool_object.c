@@ -37,16 +37,17 @@ static struct vmemi_stream *lock_owner(struct vmem_pool *p, uint32_t stream,
 
 uint32_t vmemi_object_reference(const struct vmem_pool *p, uint64_t entry)
 {
-	uint32_t reference = 0;
+	const unsigned char *object = vmemi_segment_at(p, vmemi_entry_segment(entry))->memory +
+				      vmemi_entry_grain(entry) * VMEMI_GRAIN_BYTES;
+	struct vmemi_object_header header;
+	uint32_t reference;
 
-	if (vmemi_entry_codec(entry) == VMEM_CODEC_DELTA &&
-	    vmemi_entry_bytes(entry) > sizeof(reference))
-		memcpy(&reference,
-		       vmemi_segment_at(p, vmemi_entry_segment(entry))->memory +
-			       vmemi_entry_grain(entry) * VMEMI_GRAIN_BYTES +
-			       sizeof(struct vmemi_object_header),
-		       sizeof(reference));
-	return reference;
+	if (vmemi_entry_codec(entry) != VMEM_CODEC_DELTA ||
+	    vmemi_entry_bytes(entry) <= sizeof(reference))
+		return 0;
+	memcpy(&header, object, sizeof(header));
+	memcpy(&reference, object + sizeof(header), sizeof(reference));
+	return vmemi_reference_check(reference) == header.reference_check ? reference : 0;
 }
 
 int vmemi_pool_drop_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
@@ -67,6 +68,7 @@ int vmemi_pool_drop_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 	atomic_store(vmemi_index_at(p, (uint32_t)handle), VMEMI_ENTRY_TAKEN);
 	s->objects--;
 	s->payload_bytes -= bytes;
+	vmemi_stream_dropped(s);
 	empty = vmemi_stream_remove(p, s, segment, vmemi_object_grains(bytes));
 	vmemi_unlock(&s->lock);
 	vmemi_handle_free(p, (uint32_t)handle);

@@ -16,11 +16,15 @@
 bool vmemi_pool_has_codec(const vmem_pool *pool, uint32_t codec);
 
 /* Whether compaction goes before other work: a save has found no room since vmem_pool_work() was called last,
- * or a twelfth of all segments' bytes is lost. Any thread. */
+ * or a fourteenth of all segments' bytes is lost. Any thread. */
 bool vmemi_pool_is_untidy(vmem_pool *pool);
 
 /* Refills and trims what saves take from without asking the allocator, as vmem_pool_work() does. */
 void vmemi_pool_maintain(vmem_pool *pool);
+
+/* For the next calls of vmem_pool_work(): streams that had hardly any drops since this was called last are at rest,
+ * and compaction goes on in them until nearly nothing is lost. Never called: none is. Any thread. */
+void vmemi_pool_look(vmem_pool *pool);
 
 /* All handles are smaller. */
 uint32_t vmemi_pool_handles_end(const vmem_pool *pool);
@@ -46,7 +50,7 @@ int vmemi_pool_checksum_of(vmem_pool *pool, uint32_t stream, vmem_pool_handle ha
 /* What was dropped. */
 struct vmemi_dropped {
 	uint32_t codec;
-	vmem_pool_handle reference; /* of a delta; else 0 */
+	vmem_pool_handle reference; /* of a delta; else, or if it is damaged, 0 */
 };
 
 /* As vmem_pool_drop(). -VMEM_ENOENT too if the object is not in @stream: of several drops of one object

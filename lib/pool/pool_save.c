@@ -61,7 +61,7 @@ static int append(struct vmem_pool *p, struct vmemi_stream *s, const struct save
 static bool encode(struct vmem_pool *p, const struct vmem_codec *codec, struct save *o)
 {
 	size_t capacity = o->max_bytes < VMEM_PAGE_SIZE ? o->max_bytes : VMEM_PAGE_SIZE - 1, bytes;
-	uint32_t slot = vmemi_slot_take(p, p->encode_slots);
+	uint32_t slot = vmemi_slot_take(p, vmemi_slots_to_encode(p, codec));
 
 	bytes = codec->encode(vmemi_slot_context(p, slot, codec), vmemi_slot_result(p, slot),
 			      capacity, o->page, NULL);
@@ -91,7 +91,8 @@ static int encode_page(struct vmem_pool *p, struct save *o)
 		o->codec = VMEM_CODEC_FILL;
 		return 0;
 	}
-	if (codec->id != VMEM_CODEC_FILL && codec->id != VMEM_CODEC_RAW && encode(p, codec, o))
+	if (codec->id != VMEM_CODEC_FILL && codec->id != VMEM_CODEC_RAW &&
+	    codec->id != VMEM_CODEC_DELTA && encode(p, codec, o))
 		return 0;
 	if (o->max_bytes < VMEM_PAGE_SIZE)
 		return -VMEM_EFBIG;
@@ -195,7 +196,7 @@ uint32_t vmemi_pool_encode(vmem_pool *p, uint32_t codec_id, const void *page, co
 
 	if (!codec || !capacity || capacity > VMEM_PAGE_SIZE)
 		return 0;
-	slot = vmemi_slot_take(p, p->encode_slots);
+	slot = vmemi_slot_take(p, vmemi_slots_to_encode(p, codec));
 	bytes = codec->encode(vmemi_slot_context(p, slot, codec), dst, capacity, page, reference);
 	vmemi_slot_give(p, slot);
 	return bytes > capacity ? 0 : (uint32_t)bytes;
@@ -224,6 +225,7 @@ static void write_replacement(unsigned char *to, const struct vmemi_held *held, 
 	       sizeof(header));
 	header.bytes = (uint16_t)bytes;
 	header.codec = (uint8_t)e->codec;
+	header.reference_check = e->reference ? vmemi_reference_check(e->reference) : 0;
 	memcpy(to, &header, sizeof(header));
 	to += sizeof(header);
 	memcpy(to + (bytes - 1) / VMEMI_GRAIN_BYTES * VMEMI_GRAIN_BYTES, &zero, sizeof(zero));

@@ -2,26 +2,17 @@
 /* Slots: see pool_slot.h. */
 #include "pool/pool_slot.h"
 
-/* Whether one slot is not for encoding: a save that waits, for its page or the allocator, shall not keep
- * a load waiting. */
-static bool keeps_a_slot(const struct vmem_pool *p)
-{
-	for (uint32_t id = 1; id <= VMEM_CODEC_MAX; id++)
-		if (p->codec[id] && p->codec[id]->context_bytes &&
-		    !(p->codec[id]->flags & VMEM_CODEC_DECODE_WITHOUT_CONTEXT))
-			return true;
-	return false;
-}
-
 /* Makes the contexts of a slot, and counts them: those of the slots are made one after the other. */
 static int make_contexts(struct vmem_pool *p, uint32_t slot)
 {
 	for (uint32_t id = 1; id <= VMEM_CODEC_MAX; id++) {
 		const struct vmem_codec *codec = p->codec[id];
+		bool decodes = slot && p->decoders >> id & 1;
 		int err = 0;
 
 		if (codec && codec->context_init)
-			err = codec->context_init(vmemi_slot_context(p, slot, codec));
+			err = (decodes ? codec->decoder_init
+				       : codec->context_init)(vmemi_slot_context(p, slot, codec));
 		if (err)
 			return err;
 		p->contexts_made++;
@@ -29,14 +20,15 @@ static int make_contexts(struct vmem_pool *p, uint32_t slot)
 	return 0;
 }
 
+/* One slot is not for encoding: a save that waits, for its page or the allocator, shall not keep a load
+ * waiting. Codecs without contexts need it too, for the reference of a delta. */
 int vmemi_slots_make(struct vmem_pool *p)
 {
-	uint32_t kept = keeps_a_slot(p);
 	int err = 0;
 
 	if (p->slot_count < VMEMI_SLOTS_MAX)
-		p->slot_count += kept;
-	p->encode_slots = ~UINT64_C(0) >> (64 - p->slot_count + kept);
+		p->slot_count++;
+	p->encode_slots = ~UINT64_C(0) >> (64 - p->slot_count + 1);
 	p->slots =
 		vmemi_zalloc(&p->tables.allocator, p->slot_count * p->slot_bytes, VMEMI_SLOT_ALIGN);
 	if (!p->slots)

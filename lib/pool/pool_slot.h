@@ -8,8 +8,15 @@
 #define VMEMI_SLOTS_MAX 64u
 #define VMEMI_SLOT_ALIGN 64u
 
-/* For decoding any slot will do; for encoding those that are not kept for decoding. */
+/* For decoding any slot will do; for encoding those that are not kept for decoding, or the first, if only
+ * that one has what the codec needs. */
 #define VMEMI_SLOT_ANY UINT64_MAX
+
+static inline uint64_t vmemi_slots_to_encode(const struct vmem_pool *p,
+					     const struct vmem_codec *codec)
+{
+	return p->decoders >> codec->id & 1 ? 1 : p->encode_slots;
+}
 
 uint32_t vmemi_slot_take(struct vmem_pool *p, uint64_t usable);
 void vmemi_slot_give(struct vmem_pool *p, uint32_t slot);

@@ -10,6 +10,11 @@
  * without dead objects may lose in tails, compaction always reaches it. */
 #define TIDY_FRACTION 56u
 
+/* In a stream at rest at 1/256. While objects come and go that would cost the more moves the less it wins, so
+ * rest is measured by what it costs: a number of drops, whatever the size of the stream. */
+#define REST_FRACTION 256u
+#define REST_DROPS 16u
+
 /* Below this class an open segment is let be: it may still fill up. */
 #define OPEN_CLASS_MIN 8u
 
@@ -72,7 +77,15 @@ static uint32_t worst_class(const struct vmemi_stream *s)
 
 static bool is_more_lost(const struct vmemi_stream *s)
 {
-	return s->lost * TIDY_FRACTION > s->live;
+	return s->lost * (s->at_rest ? REST_FRACTION : TIDY_FRACTION) > s->live;
+}
+
+void vmemi_stream_dropped(struct vmemi_stream *s)
+{
+	if (s->dropped > REST_DROPS)
+		s->at_rest = false;
+	else
+		s->dropped++;
 }
 
 bool vmemi_stream_untidy(const struct vmemi_stream *s)
@@ -115,6 +128,13 @@ void vmemi_stream_rank(struct vmem_pool *p, struct vmemi_stream *s, bool lower)
 	if (rank)
 		rank_link(p, s);
 	vmemi_unlock(&p->lock);
+}
+
+void vmemi_stream_look(struct vmem_pool *p, struct vmemi_stream *s)
+{
+	s->at_rest = s->dropped <= REST_DROPS;
+	s->dropped = 0;
+	vmemi_stream_rank(p, s, true);
 }
 
 /* --- Segments of a stream --- */

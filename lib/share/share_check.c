@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* For tests: walks a scanner at rest and says what is wrong in it. Takes no lock. */
+#include "base/check.h"
 #include "share/share_internal.h"
-
-#define REQUIRE(condition)                 \
-	do {                               \
-		if (!(condition))          \
-			return #condition; \
-	} while (0)
 
 static const char *check_range(const struct vmem_share *s, const struct vmemi_share_range *r,
 			       uint64_t *merged)
@@ -16,10 +11,10 @@ static const char *check_range(const struct vmem_share *s, const struct vmemi_sh
 
 	for (uint64_t i = 0; i < r->pages; i++)
 		counts[vmemi_share_kind_of(atomic_load(&r->state[i]))]++;
-	REQUIRE(counts[VMEMI_SHARE_HINTED] == r->hinted);
-	REQUIRE(counts[VMEMI_SHARE_MERGED] == atomic_load(&r->merged));
+	VMEMI_REQUIRE(counts[VMEMI_SHARE_HINTED] == r->hinted);
+	VMEMI_REQUIRE(counts[VMEMI_SHARE_MERGED] == atomic_load(&r->merged));
 	for (uint64_t n = 0; n <= last >> VMEMI_SHARE_BLOCK_SHIFT; n++)
-		REQUIRE(s->blocks[r->block + n] == r);
+		VMEMI_REQUIRE(s->blocks[r->block + n] == r);
 	*merged += counts[VMEMI_SHARE_MERGED];
 	return NULL;
 }
@@ -45,8 +40,8 @@ static const char *check_hints(struct vmem_share *s)
 	} while (number);
 	for (uint32_t n = 0; n < s->range_count; n++)
 		hinted += s->ranges[n]->hinted;
-	REQUIRE(!all || good >= hinted); /* two hints of a page may have the same 16 bits */
-	REQUIRE(orphans <= s->orphans);
+	VMEMI_REQUIRE(!all || good >= hinted); /* two hints of a page may have the same 16 bits */
+	VMEMI_REQUIRE(orphans <= s->orphans);
 	return NULL;
 }
 
@@ -56,12 +51,12 @@ const char *vmemi_share_check(struct vmem_share *s)
 	uint64_t merged = 0, pages = 0, end = 0;
 
 	for (uint32_t n = 0; !wrong && n < s->range_count; n++) {
-		REQUIRE(!n || s->ranges[n]->first >= end);
+		VMEMI_REQUIRE(!n || s->ranges[n]->first >= end);
 		end = s->ranges[n]->first + s->ranges[n]->pages;
 		pages += s->ranges[n]->pages;
 		wrong = check_range(s, s->ranges[n], &merged);
 	}
-	REQUIRE(wrong || pages == s->pages);
-	REQUIRE(wrong || merged == atomic_load(&s->merged));
+	VMEMI_REQUIRE(wrong || pages == s->pages);
+	VMEMI_REQUIRE(wrong || merged == atomic_load(&s->merged));
 	return wrong ? wrong : check_hints(s);
 }

@@ -11,15 +11,26 @@
 #include "pool/pool_of.h"
 
 #define CHUNK_BYTES (VMEMI_VM_CHUNK * sizeof(struct vmemi_vm))
-#define NO_CAP UINT64_MAX
+#define DEFAULT_CAP_PERCENT 10u
 
-/* @percent 0: none. 0, -VMEM_EINVAL. */
+/* 0, -VMEM_EINVAL. */
 static int cap_bytes(uint64_t vm_bytes, uint32_t percent, uint64_t *ret_bytes)
 {
-	if (percent > 100 || (percent && !vm_bytes))
+	if (percent == VMEM_STORE_NO_CAP)
+		*ret_bytes = UINT64_MAX;
+	else if (percent > 100 || (percent && !vm_bytes))
 		return -VMEM_EINVAL;
-	*ret_bytes = percent ? vm_bytes / 100 * percent + vm_bytes % 100 * percent / 100 : NO_CAP;
+	else
+		*ret_bytes = vm_bytes / 100 * percent + vm_bytes % 100 * percent / 100;
 	return 0;
+}
+
+/* As cap_bytes(). */
+static int first_cap(const struct vmem_store_vm_opts *o, uint64_t *ret_bytes)
+{
+	uint32_t usual = o->vm_bytes ? DEFAULT_CAP_PERCENT : VMEM_STORE_NO_CAP;
+
+	return cap_bytes(o->vm_bytes, o->cap_percent ? o->cap_percent : usual, ret_bytes);
 }
 
 /* The block of a number, whose VM is not live; makes its chunk if need be. 0, -VMEM_ENOMEM. */
@@ -50,6 +61,8 @@ static void add_counters(struct vmem_store_account *sum, const struct vmemi_vm *
 	sum->loads += vmemi_counter(&vm->loads);
 	sum->rejects += vmemi_counter(&vm->rejects);
 	sum->corrupt += vmemi_counter(&vm->corrupt);
+	sum->cpu_save_ns += vmemi_counter(&vm->saving.ns);
+	sum->cpu_load_ns += vmemi_counter(&vm->loading.ns);
 }
 
 /* @whole * @part / @of, without more than 64 bits; @part and @of are numbers of pages. */
@@ -103,6 +116,9 @@ static void add_pages(struct vmem_store_account *sum, const struct vmemi_vm *vm,
 	sum->pages += same + in_pool;
 	sum->logical_bytes += (same + in_pool) * VMEM_PAGE_SIZE;
 	sum->physical_bytes += part_of(live_bytes(d), before, in_pool, pages);
+	sum->cpu_work_ns += d->is_group
+				    ? part_of(vmemi_counter(&d->work_ns), before, in_pool, pages)
+				    : vmemi_counter(&d->work_ns);
 }
 
 uint64_t vmemi_vm_physical_bytes(const struct vmemi_vm *vm)
@@ -146,6 +162,19 @@ static int join(vmem_store *store, uint64_t group, struct vmemi_domain **ret_dom
 	return rc;
 }
 
+/* One of them stands for the group. VMs locked. */
+static void loosen_group(vmem_store *store, const struct vmemi_domain *d)
+{
+	for (uint32_t i = 0; i < store->vm_high; i++) {
+		struct vmemi_vm *vm = vmemi_store_vm(store, i);
+
+		if (vm && vm->domain == d) {
+			vmemi_store_loosen(store, vm);
+			return;
+		}
+	}
+}
+
 /* Frees the group with its last VM. */
 static void leave(vmem_store *store, struct vmemi_domain *d)
 {
@@ -158,6 +187,8 @@ static void leave(vmem_store *store, struct vmemi_domain *d)
 		at = &(*at)->next;
 	if (last)
 		*at = d->next;
+	else
+		loosen_group(store, d);
 	vmemi_unlock(&store->vm_lock);
 	if (!last)
 		return;
@@ -259,7 +290,7 @@ int vmem_store_add_vm(vmem_store *store, const struct vmem_store_vm_opts *opts, 
 	if (!rc)
 		rc = check_opts(&o);
 	if (!rc)
-		rc = cap_bytes(o.vm_bytes, o.cap_percent, &cap);
+		rc = first_cap(&o, &cap);
 	if (!rc)
 		rc = vmem_pool_stream_new(store->pool, &number);
 	if (rc)
@@ -311,8 +342,9 @@ static int retire(vmem_store *store, struct vmemi_vm *vm)
 
 static void clear_counters(struct vmemi_vm *vm)
 {
-	_Atomic uint64_t *const counters[] = { &vm->same,  &vm->in_pool, &vm->saves,
-					       &vm->loads, &vm->rejects, &vm->corrupt };
+	_Atomic uint64_t *const counters[] = { &vm->same,      &vm->in_pool,   &vm->saves,
+					       &vm->loads,     &vm->rejects,   &vm->corrupt,
+					       &vm->saving.ns, &vm->loading.ns };
 
 	for (size_t i = 0; i < sizeof(counters) / sizeof(*counters); i++)
 		atomic_store_explicit(counters[i], 0, memory_order_relaxed);
@@ -399,6 +431,7 @@ int vmem_store_total_account(vmem_store *store, struct vmem_store_account *accou
 	}
 	vmemi_unlock(&store->vm_lock);
 	a.physical_bytes = stats.live_bytes;
+	a.cpu_work_ns = vmemi_counter(&store->work_ns);
 	a.metadata_bytes += stats.metadata_bytes + stats.index_bytes;
 	a.segment_bytes = stats.segment_bytes;
 	return vmemi_opts_give(account, &a, sizeof(a));

@@ -12,15 +12,13 @@
 #define DEFAULT_AFTER_MS 2000u
 #define PIECE_PAGES 2u      /* encoded anew in a piece */
 #define PIECE_HANDLES 8192u /* looked at */
+#define TIMED_HANDLES 8u    /* the time of one in so many is taken */
 #define WORTH_SHIFT 5u      /* a new form must be a 32nd smaller */
 #define NS_PER_SECOND 1000000000u
 
-/* When a delta is taken, in 256ths, chosen with pages of real guests (docs/performance.md): at once, of the
- * bytes that the page takes now; of those that it would take alone; the same for a reference that was only
- * the latest page, not named by its features. */
-#define TAKE_AT_ONCE 128u
-#define TAKE_NAMED 251u
-#define TAKE_LATEST 238u
+/* A delta is made if it fits into this part of what the page takes now, in 256ths. Both are LZ4 when that is
+ * looked at; chosen with pages of real guests (docs/performance.md). */
+#define DELTA_MOST 213u
 /* What it costs that a reference gets a form that is quick to decode, as a part of its bytes. */
 #define QUICK_COST_SHIFT 5u
 
@@ -33,13 +31,6 @@ struct work {
 	struct vmemi_held held;
 	struct vmemi_described is;
 	struct vmem_similar_sketch sketch;
-	bool has_features;
-};
-
-/* What a reference makes of it. */
-struct delta {
-	struct vmemi_encoded form;
-	uint32_t cost; /* bytes, with what it costs that the reference is one */
 };
 
 static unsigned char *page_at(const vmem_store *store, unsigned n)
@@ -104,18 +95,28 @@ static uint32_t take_reference(vmem_store *store, const struct work *w, uint32_t
 	return good ? is.bytes : 0;
 }
 
-/* A delta against @handle that costs at most @most bytes. False: there is none. */
-static bool try_reference(vmem_store *store, const struct work *w, uint32_t handle, uint32_t most,
-			  struct delta *ret)
+/* A page that has features in common. 0: none. */
+static uint32_t named_reference(vmem_store *store, struct work *w)
 {
+	uint32_t ids[VMEM_SIMILAR_CANDIDATES];
+
+	if (!w->domain->similar)
+		return 0;
+	vmem_similar_sketch(page_at(store, PAGE), &w->sketch);
+	return vmem_similar_find(w->domain->similar, &w->sketch, ids) ? ids[0] : 0;
+}
+
+/* A delta, with a use of its reference. False: there is none that is worth it. */
+static bool encode_delta(vmem_store *store, struct work *w, struct vmemi_encoded *best)
+{
+	uint32_t handle = named_reference(store, w), most = w->is.bytes * DELTA_MOST >> 8;
 	uint32_t reference_bytes, codec, bytes = 0, extra = sizeof(uint32_t);
 
 	if (!handle)
 		return false;
 	reference_bytes = take_reference(store, w, handle, &codec);
 	if (!reference_bytes) {
-		if (w->has_features)
-			vmem_similar_forget(w->domain->similar, &w->sketch, handle);
+		vmem_similar_forget(w->domain->similar, &w->sketch, handle);
 		return false;
 	}
 	if (codec == VMEM_CODEC_ZSTD)
@@ -128,20 +129,8 @@ static bool try_reference(vmem_store *store, const struct work *w, uint32_t hand
 		vmemi_domain_unuse(w->domain, handle);
 		return false;
 	}
-	ret->cost = bytes + extra;
-	ret->form =
-		(struct vmemi_encoded){ VMEM_CODEC_DELTA, bytes, page_at(store, DELTA), handle };
+	*best = (struct vmemi_encoded){ VMEM_CODEC_DELTA, bytes, page_at(store, DELTA), handle };
 	return true;
-}
-
-/* A page that has features in common. 0: none. */
-static uint32_t named_reference(vmem_store *store, struct work *w)
-{
-	uint32_t ids[VMEM_SIMILAR_CANDIDATES];
-
-	vmem_similar_sketch(page_at(store, PAGE), &w->sketch);
-	w->has_features = true;
-	return vmem_similar_find(w->domain->similar, &w->sketch, ids) ? ids[0] : 0;
 }
 
 static uint32_t encode_quickly(vmem_store *store, const unsigned char *page, unsigned char *to)
@@ -200,30 +189,6 @@ static void encode_alone(vmem_store *store, const struct work *w, struct vmemi_e
 		*best = (struct vmemi_encoded){ VMEM_CODEC_ZSTD, bytes, page_at(store, PLAIN), 0 };
 }
 
-/* The best form of the page that is found with not too much work; a delta with a use of its reference.
- * Without a payload it is the one that it has. */
-static void encode(vmem_store *store, struct work *w, struct vmemi_encoded *best)
-{
-	uint32_t named = w->domain->similar ? named_reference(store, w) : 0;
-	uint32_t latest = w->domain->latest;
-	struct delta delta;
-	bool found = try_reference(store, w, named, w->is.bytes * TAKE_NAMED >> 8, &delta);
-
-	if (found && delta.cost <= w->is.bytes * TAKE_AT_ONCE >> 8) {
-		*best = delta.form;
-		return;
-	}
-	encode_alone(store, w, best);
-	if (found && delta.cost > best->bytes * TAKE_NAMED >> 8) {
-		vmemi_domain_unuse(w->domain, named);
-		found = false;
-	}
-	if (!found && latest != named)
-		found = try_reference(store, w, latest, best->bytes * TAKE_LATEST >> 8, &delta);
-	if (found)
-		*best = delta.form;
-}
-
 /* Puts the form in place. 0: the object is settled; or as vmemi_pool_replace(). */
 static int replace(vmem_store *store, struct work *w, const struct vmemi_encoded *best)
 {
@@ -254,7 +219,8 @@ static int encode_anew(vmem_store *store, struct work *w)
 	if (w->is.codec == VMEM_CODEC_FILL || w->is.codec == VMEM_CODEC_DELTA ||
 	    vmemi_pool_read(store->pool, &w->held, page_at(store, PAGE)))
 		return 0; /* nothing is to be won, or nothing can be */
-	encode(store, w, &best);
+	if (!encode_delta(store, w, &best))
+		encode_alone(store, w, &best);
 	return replace(store, w, &best);
 }
 
@@ -276,6 +242,8 @@ static struct vmemi_domain *domain_of(vmem_store *store, uint32_t stream)
 /* 0, -VMEM_EAGAIN (in another pass), -VMEM_ENOSPC, -VMEM_ENOMEM. */
 static int work_on(vmem_store *store, uint32_t handle)
 {
+	bool timed = !(handle % TIMED_HANDLES); /* asking the clock is not free */
+	uint64_t begun = timed ? vmemi_store_cpu_ns(store) : 0;
 	struct work w;
 	int err = 0;
 
@@ -285,8 +253,13 @@ static int work_on(vmem_store *store, uint32_t handle)
 		if (w.domain)
 			err = vmemi_pool_is_sealed(store->pool, &w.held) ? encode_anew(store, &w)
 									 : -VMEM_EAGAIN;
-		if (w.domain && !err)
+		if (w.domain && !err) {
 			vmemi_pool_mark(store->pool, handle, VMEMI_MARK_SETTLED);
+			if (timed)
+				vmemi_domain_charge_work(w.domain,
+							 (vmemi_store_cpu_ns(store) - begun) *
+								 TIMED_HANDLES);
+		}
 		vmemi_pool_let_go(store->pool, &w.held);
 	}
 	vmemi_unlock(&store->cold.lock);
@@ -296,8 +269,10 @@ static int work_on(vmem_store *store, uint32_t handle)
 /* --- Passes --- */
 
 /* Whether a pass is under way or begins now. */
-static bool in_pass(struct vmemi_cold *c, uint64_t now_ns)
+static bool in_pass(vmem_store *store, uint64_t now_ns)
 {
+	struct vmemi_cold *c = &store->cold;
+
 	if (c->hand)
 		return true;
 	if (c->started && now_ns - c->pass_ns < c->after_ns)
@@ -305,6 +280,7 @@ static bool in_pass(struct vmemi_cold *c, uint64_t now_ns)
 	c->started = true;
 	c->pass_ns = now_ns;
 	c->hand = 1;
+	vmemi_pool_look(store->pool);
 	return true;
 }
 
@@ -327,7 +303,7 @@ enum vmemi_cold_result vmemi_cold_work(vmem_store *store, uint64_t now_ns)
 	bool full = false;
 	enum vmemi_mark mark;
 
-	if (!c->enabled || !in_pass(c, now_ns) || !is_allowed(c, now_ns))
+	if (!c->enabled || !in_pass(store, now_ns) || !is_allowed(c, now_ns))
 		return VMEMI_COLD_DONE;
 	atomic_store_explicit(&c->interrupted, 0, memory_order_relaxed);
 	atomic_store_explicit(&c->working, 1, memory_order_relaxed);

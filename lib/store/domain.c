@@ -115,8 +115,12 @@ void vmemi_domain_learn(struct vmemi_domain *d, const struct vmem_similar_sketch
 	struct vmem_similar_stats stats = { .size = sizeof(stats) };
 
 	if (sketch) {
-		vmem_similar_add(d->similar, sketch, handle);
-		d->latest = handle;
+		struct vmem_similar_sketch kept = *sketch;
+
+		/* In one VM too few deltas are found to pay for a second entry of each page. */
+		if (!d->is_group)
+			kept.feature[1] = 0;
+		vmem_similar_add(d->similar, &kept, handle);
 	}
 	vmem_similar_get_stats(d->similar, &stats);
 	atomic_store_explicit(&d->similar_bytes, stats.bytes, memory_order_relaxed);

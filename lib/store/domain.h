@@ -33,7 +33,6 @@ struct vmemi_domain {
 	vmem_dedup *dedup; /* NULL: each page has an object of its own */
 
 	vmem_similar *similar; /* cold.lock; objects that may be references; NULL: no deltas */
-	uint32_t latest;       /* cold.lock; the latest of them */
 
 	uint32_t vms;              /* vm_lock of the store */
 	struct vmemi_domain *next; /* vm_lock; of groups */
@@ -41,7 +40,14 @@ struct vmemi_domain {
 	_Alignas(64) _Atomic uint64_t objects[VMEMI_FORMS]; /* atomic */
 	_Atomic uint64_t pages;                             /* atomic; that use them */
 	_Atomic uint64_t similar_bytes;                     /* atomic; of the index */
+	_Atomic uint64_t work_ns; /* atomic; CPU time of background work on its objects */
 };
+
+/* CPU time of background work, two times of vmemi_store_cpu_ns() apart. Any thread. */
+static inline void vmemi_domain_charge_work(struct vmemi_domain *d, uint64_t ns)
+{
+	atomic_fetch_add_explicit(&d->work_ns, ns, memory_order_relaxed);
+}
 
 /* A domain with a stream of its own, or with @stream for one VM (@group NULL).
  * 0, -VMEM_ENOMEM, -VMEM_ENOSPC. */

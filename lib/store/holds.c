@@ -107,6 +107,19 @@ int vmemi_holds_drop(struct vmemi_holds *h, uint32_t handle)
 	return err;
 }
 
+int vmemi_holds_drop_spare(struct vmemi_holds *h, uint32_t handle)
+{
+	uint32_t left;
+	int err;
+
+	vmemi_lock(&h->lock);
+	err = vmem_dedup_drop(h->more, DOMAIN, hash_of(handle), handle, &left);
+	if (err && vmemi_holds_has(h, handle))
+		err = -VMEM_EBUSY;
+	vmemi_unlock(&h->lock);
+	return err;
+}
+
 bool vmemi_holds_has(const struct vmemi_holds *h, uint32_t handle)
 {
 	_Atomic uint64_t *word = word_of(h, handle);

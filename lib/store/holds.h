@@ -25,6 +25,8 @@ void vmemi_holds_destroy(struct vmemi_holds *h);
 int vmemi_holds_add(struct vmemi_holds *h, uint32_t handle);
 /* One less. 0, -VMEM_ENOENT. Any thread. */
 int vmemi_holds_drop(struct vmemi_holds *h, uint32_t handle);
+/* One less of several. 0, -VMEM_EBUSY (it is the only one), -VMEM_ENOENT. Any thread. */
+int vmemi_holds_drop_spare(struct vmemi_holds *h, uint32_t handle);
 /* Takes no lock. Any thread. */
 bool vmemi_holds_has(const struct vmemi_holds *h, uint32_t handle);
 

@@ -15,7 +15,9 @@
 #define PIECE_BYTES 65536u
 #define TIDY_NS (4 * PIECE_NS) /* with less time than this, it is for compaction */
 
-#define DEFAULT_LEVEL 5 /* of zstd: see docs/performance.md */
+#define LOOSE_PAGES 1024u /* a VM that has dropped so many may have memory to give back */
+
+#define DEFAULT_LEVEL 4 /* of zstd: see docs/performance.md */
 
 /* LZ4 when a page arrives, the others for pages that have stayed. */
 static void use_default_codecs(struct vmem_pool_opts *p, const struct vmem_codec *table[3])
@@ -73,7 +75,8 @@ int vmem_store_new(vmem_store **ret_store, const struct vmem_store_opts *opts)
 		return -VMEM_ENOMEM;
 	store->allocator = allocator;
 	store->env = env;
-	vmemi_store_pool_env(&store->pool_env, &store->env);
+	vmemi_store_pool_env(store);
+	vmemi_cpu_init(&store->clock, &store->env);
 	store->cpu = o.cpu;
 	store->seed = o.seed;
 	store->max_object_bytes = o.max_object_bytes ? o.max_object_bytes : VMEM_PAGE_SIZE;
@@ -145,11 +148,13 @@ static int object_for(struct vmemi_vm *vm, uint32_t codec, const void *page, uin
 static int save_in_pool(vmem_store *store, struct vmemi_vm *vm, uint32_t codec, const void *page,
 			vmem_store_ref *ret_ref)
 {
+	uint64_t begun = vmemi_cpu_begin(&vm->saving, &store->clock);
 	uint32_t handle;
 	int rc;
 
 	vmemi_cold_interrupt(&store->cold);
 	rc = object_for(vm, codec, page, &handle);
+	vmemi_cpu_end(&vm->saving, &store->clock, begun);
 	if (rc) {
 		vmemi_count(&vm->rejects, 1);
 		return rc;
@@ -183,13 +188,6 @@ static void count_load(struct vmemi_vm *vm, const struct vmemi_load *load, int r
 		vmemi_count(&vm->loads, 1);
 }
 
-/* Whether a ref of the VM leads to a page of it. Its objects may be there for others of its group, or for
- * deltas alone. */
-static bool is_own(const struct vmemi_vm *vm, vmem_store_ref ref)
-{
-	return !vm->domain->dedup || vmemi_holds_has(&vm->holds, vmemi_ref_payload(ref));
-}
-
 static int begin_load(vmem_store *store, const struct vmemi_store_tier *tier,
 		      const struct vmemi_load *load, vmem_store_token *ret_token)
 {
@@ -207,6 +205,19 @@ static int begin_load(vmem_store *store, const struct vmemi_store_tier *tier,
 	return -VMEM_EINPROGRESS;
 }
 
+/* Puts the page in place. As vmem_pool_load_page(). */
+static int read_page(vmem_store *store, struct vmemi_vm *vm, const struct vmemi_load *load)
+{
+	uint64_t begun = vmemi_cpu_begin(&vm->loading, &store->clock);
+	int rc = -VMEM_ENOENT;
+
+	if (vmemi_vm_owns(vm, vmemi_ref_payload(load->ref)))
+		rc = vmemi_pool_load_of(store->pool, vm->domain->stream,
+					vmemi_ref_payload(load->ref), load->page);
+	vmemi_cpu_end(&vm->loading, &store->clock, begun);
+	return rc;
+}
+
 static int load_from_pool(vmem_store *store, struct vmemi_vm *vm, const struct vmemi_load *load,
 			  vmem_store_token *ret_token)
 {
@@ -217,9 +228,7 @@ static int load_from_pool(vmem_store *store, struct vmemi_vm *vm, const struct v
 	if (tier && tier->slow(tier->context, load->key, load->ref))
 		return begin_load(store, tier, load, ret_token);
 	vmemi_cold_interrupt(&store->cold);
-	rc = is_own(vm, load->ref) ? vmemi_pool_load_of(store->pool, vm->domain->stream,
-							vmemi_ref_payload(load->ref), load->page)
-				   : -VMEM_ENOENT;
+	rc = read_page(store, vm, load);
 	count_load(vm, load, rc);
 	return rc;
 }
@@ -243,20 +252,29 @@ static int load_page(vmem_store *store, struct vmemi_vm *vm, const struct vmemi_
 	}
 }
 
+/* What it needed in tables may be given back: not worth a look for each page. */
+static void count_drop(vmem_store *store, struct vmemi_vm *vm)
+{
+	uint64_t before = atomic_fetch_sub_explicit(&vm->in_pool, 1, memory_order_relaxed);
+
+	if (before % LOOSE_PAGES == 1)
+		vmemi_store_loosen(store, vm);
+}
+
 static int drop_from_pool(vmem_store *store, struct vmemi_vm *vm, vmem_store_ref ref)
 {
 	uint32_t handle = vmemi_ref_payload(ref);
-	int rc = 0;
+	bool loading = vmemi_inflight_busy(&store->inflight, vm->number, ref);
+	int rc = loading ? -VMEM_EBUSY : 0;
 
-	/* The handle may be another page's as soon as it is dropped. */
-	if (vmemi_inflight_busy(&store->inflight, vm->number, ref))
-		return -VMEM_EBUSY;
+	/* A load keeps one page of the ref: with the last one, the handle may be another page's. */
 	if (vm->domain->dedup)
-		rc = vmemi_holds_drop(&vm->holds, handle);
+		rc = loading ? vmemi_holds_drop_spare(&vm->holds, handle)
+			     : vmemi_holds_drop(&vm->holds, handle);
 	if (!rc)
 		rc = vmemi_domain_drop(vm->domain, handle);
 	if (!rc)
-		vmemi_count(&vm->in_pool, -1);
+		count_drop(store, vm);
 	return rc;
 }
 
@@ -420,23 +438,27 @@ uint32_t vmem_store_poll(vmem_store *store, struct vmem_store_event *events, uin
  * what compaction has just moved lies in an open segment, where it stays as it is for another pass. */
 int vmem_store_work(vmem_store *store, uint64_t budget_ns, uint64_t now_ns)
 {
+	uint64_t begun = vmemi_store_cpu_ns(store), pieces = budget_ns / PIECE_NS;
 	enum vmemi_cold_result cold = VMEMI_COLD_MORE;
-	uint64_t pieces = budget_ns / PIECE_NS;
-	int more;
+	bool more, loose = false;
 
 	vmemi_pool_maintain(store->pool);
 	do {
 		bool tidy = budget_ns < TIDY_NS || vmemi_pool_is_untidy(store->pool);
 
-		more = 0;
+		more = false;
 		if (!tidy)
 			cold = vmemi_cold_work(store, now_ns);
 		if (tidy || cold == VMEMI_COLD_DONE)
 			more = vmem_pool_work(store->pool, PIECE_BYTES);
 		if (tidy && !more)
 			cold = vmemi_cold_work(store, now_ns);
-	} while ((more || cold == VMEMI_COLD_MORE) && pieces-- > 1);
-	return more || cold != VMEMI_COLD_DONE;
+		if (!more && cold == VMEMI_COLD_DONE)
+			loose = vmemi_store_shrink(store);
+	} while ((more || loose || cold == VMEMI_COLD_MORE) && pieces-- > 1);
+	atomic_fetch_add_explicit(&store->work_ns, vmemi_store_cpu_ns(store) - begun,
+				  memory_order_relaxed);
+	return more || loose || cold != VMEMI_COLD_DONE;
 }
 
 void vmem_store_set_budget(vmem_store *store, uint64_t budget_bytes)
@@ -449,19 +471,15 @@ int vmemi_store_finish_load(vmem_store *store, vmem_store_token token, int resul
 	struct vmemi_load load;
 	int rc = vmemi_inflight_claim(&store->inflight, token, &load);
 	struct vmemi_vm *vm;
-	uint32_t handle;
 
 	if (rc)
 		return rc;
 	/* The VM is there: it is not dropped while a load is in progress. */
 	vm = vmemi_store_vm(store, load.vm);
-	handle = vmemi_ref_payload(load.ref);
 	if (!result)
-		result = is_own(vm, load.ref) ? vmemi_pool_load_of(store->pool, vm->domain->stream,
-								   handle, load.page)
-					      : -VMEM_ENOENT;
+		result = read_page(store, vm, &load);
 	else if (result == -VMEM_EBADMSG)
-		vmemi_pool_corrupt_of(store->pool, vm->domain->stream, handle);
+		vmemi_pool_corrupt_of(store->pool, vm->domain->stream, vmemi_ref_payload(load.ref));
 	count_load(vm, &load, result);
 	vmemi_inflight_end(&store->inflight, token, result);
 	return 0;

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/lock.h"
 #include "store/cold.h"
+#include "store/cpu_time.h"
 #include "store/domain.h"
 #include "store/holds.h"
 #include "store/inflight.h"
@@ -33,6 +34,9 @@ struct vmemi_vm {
 	_Atomic uint64_t loads;             /* atomic; since the start */
 	_Atomic uint64_t rejects;           /* atomic; since the start */
 	_Atomic uint64_t corrupt;           /* atomic; since the start */
+	struct vmemi_cpu_time saving;       /* of pages in the pool */
+	struct vmemi_cpu_time loading;      /* of pages in the pool */
+	_Atomic bool loose;                 /* atomic; see shrink.c */
 };
 
 /* A tier in which a load may take time: a device. */
@@ -51,6 +55,7 @@ struct vmem_store {
 	struct vmem_allocator allocator; /* the caller's */
 	struct vmem_env env;             /* the caller's */
 	struct vmem_env pool_env;        /* as the pool sees it: store_log.c */
+	struct vmemi_cpu_clock clock;
 	vmem_pool *pool;
 	uint32_t max_object_bytes;
 	uint32_t cpu;                                /* VMEM_CPU_* */
@@ -66,6 +71,11 @@ struct vmem_store {
 
 	struct vmemi_inflight inflight; /* has its own lock */
 	struct vmemi_cold cold;         /* has its own lock */
+
+	_Atomic bool loose;       /* atomic; a VM is */
+	bool shrinking;           /* vmem_store_work(), which is serial; a pass is under way */
+	uint32_t shrink_hand;     /* the same; where it is, a VM */
+	_Atomic uint64_t work_ns; /* atomic; CPU time of vmem_store_work() */
 };
 
 /* The VM, or NULL. */
@@ -94,15 +104,33 @@ static inline void vmemi_count(_Atomic uint64_t *counter, int by)
 	atomic_fetch_add_explicit(counter, (uint64_t)(int64_t)by, memory_order_relaxed);
 }
 
+/* CPU time of this thread so far, 0 without a clock: for vmemi_domain_charge_work(). Any thread. */
+static inline uint64_t vmemi_store_cpu_ns(const vmem_store *store)
+{
+	return vmemi_cpu_ns(&store->env);
+}
+
+/* Whether an object of its domain is a page of the VM: it may be there for others of its group, or for deltas
+ * alone. */
+static inline bool vmemi_vm_owns(const struct vmemi_vm *vm, uint32_t handle)
+{
+	return !vm->domain->dedup || vmemi_holds_has(&vm->holds, handle);
+}
+
 /* Bytes of objects in the pool that are charged to the VM: those of its domain, or its part of them by the
  * number of pages. Any thread. */
 uint64_t vmemi_vm_physical_bytes(const struct vmemi_vm *vm);
 
+/* shrink.c: a VM has dropped pages, so that tables may be larger than they need be. Any thread. */
+void vmemi_store_loosen(vmem_store *store, struct vmemi_vm *vm);
+/* Makes such tables smaller, a piece of about 50 us. True: there is more to do. */
+bool vmemi_store_shrink(vmem_store *store);
+
 /* account.c: the table of VMs. Free is called with no VM in use. */
 void vmemi_store_vms_free(vmem_store *store);
 
-/* store_log.c: @given, but that log records of the pool come in the store's terms. @given must stay. */
-void vmemi_store_pool_env(struct vmem_env *ret, struct vmem_env *given);
+/* store_log.c: makes store->pool_env of store->env. */
+void vmemi_store_pool_env(vmem_store *store);
 
 /* For tiers: the bytes of the page can be loaded now (@result 0), or cannot (negative). Puts the page in
  * place and queues the event. 0, -VMEM_ENOENT (no such load, or finished already). */

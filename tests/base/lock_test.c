@@ -137,6 +137,46 @@ Test(env, newer_is_refused_only_if_it_uses_what_is_new)
 	cr_assert_eq(vmemi_env_take(&e, &newer.known), -VMEM_E2BIG);
 }
 
+static uint64_t seen_cpu_time(void *context)
+{
+	return (uint64_t)((struct seen *)context)->locked;
+}
+
+Test(env, clock_is_the_callers_or_the_threads)
+{
+	struct vmem_env e;
+	uint64_t first;
+	struct seen s;
+
+	seen_init(&s);
+	s.locked = 5;
+	s.env.cpu_time_ns = seen_cpu_time;
+	cr_assert_eq(vmemi_env_take(&e, &s.env), 0);
+	cr_assert_eq(vmemi_cpu_ns(&e), 5);
+	s.env.cpu_time_ns = NULL;
+	cr_assert_eq(vmemi_env_take(&e, &s.env), 0);
+	cr_assert_eq(e.log, s.env.log);
+	first = vmemi_cpu_ns(&e);
+	cr_assert_gt(first, 0);
+	while (vmemi_cpu_ns(&e) == first) /* it goes on as the thread runs */
+		;
+	e.cpu_time_ns = NULL;
+	cr_assert_eq(vmemi_cpu_ns(&e), 0);
+}
+
+Test(env, of_the_first_version_gets_the_clock)
+{
+	struct vmem_env e;
+	struct seen s;
+
+	seen_init(&s);
+	s.env.size = offsetof(struct vmem_env, cpu_time_ns);
+	s.env.cpu_time_ns = seen_cpu_time; /* is not there */
+	cr_assert_eq(vmemi_env_take(&e, &s.env), 0);
+	cr_assert_eq(e.cpu_time_ns, vmemi_env_default()->cpu_time_ns);
+	cr_assert_eq(e.size, sizeof(e));
+}
+
 Test(lock, goes_to_the_environment)
 {
 	struct vmemi_lock l;

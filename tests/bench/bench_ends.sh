@@ -1,10 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# A bench that is killed leaves the machine as it was: swap, page-cluster, zswap, zram and cgroups.
-# Needs root, zram and memory cgroups. bench_ends.sh BENCH_HELD BENCH_STORE
+# A bench that is killed leaves the machine as it was: swap, page-cluster, zswap, zram, KSM and cgroups.
+# Needs root, zram and memory cgroups. bench_ends.sh BENCH_HELD BENCH_STORE BENCH_SCAN
 set -eu
 held=$1
 store=$2
+scan=$3
+ksm=/sys/kernel/mm/ksm
 lock=/tmp/vmem-bench.lock # of the harness: held until the last process of a bench has ended
 scratch=$(mktemp -d)
 out=$scratch/out.txt
@@ -35,6 +37,8 @@ machine() {
 		/sys/fs/cgroup/cgroup.subtree_control; do
 		[ ! -e "$file" ] || echo "$file $(cat "$file")"
 	done
+	# Settings are what can be written.
+	[ ! -d $ksm ] || find $ksm \( -type f -perm -u+w -o -name pages_shared \) -exec grep -H . {} + | sort
 	find /sys/fs/cgroup -maxdepth 2 -name 'vmem-bench-*'
 }
 
@@ -42,8 +46,12 @@ swap_is_on() {
 	grep -q '^/dev/zram0 ' /proc/swaps
 }
 
+ksm_runs() {
+	[ "$(cat $ksm/run)" -eq 1 ]
+}
+
 says_held() {
-	grep -qx held "$out"
+	grep -qx "all is held" "$out"
 }
 
 # ends NUMBER:SIGNAL CONDITION PROGRAM...: once the condition holds, it is killed.
@@ -88,4 +96,11 @@ done
 for signal in 3:QUIT 9:KILL 15:TERM; do
 	ends $signal swap_is_on "$store" --quick
 done
+if [ ! -d $ksm ] || ksm_runs; then
+	echo 'left out, a scan that is killed: there is no KSM, or somebody else uses it'
+else
+	for signal in 9:KILL 15:TERM; do
+		ends $signal ksm_runs "$scan" --quick
+	done
+fi
 echo "left as it was found"

@@ -2,39 +2,22 @@
 /* Each allocation, and each lock that is made, fails once in turn until none fails any more: every call
  * works or changes nothing, and nothing leaks. */
 #include "dedup/dedup_tools.h"
+#include "support/fail_locks.h"
 
 enum { ENTRIES = 3000, HOT = 300, SAME = 60, STRIPES = 16 };
 
 static struct vmemt_fail_alloc heap;
-static long locks_live, locks_made, lock_fails_at, calls_refused;
-
-static void *lock_new(void *context)
-{
-	(void)context;
-	if (locks_made++ == lock_fails_at)
-		return NULL;
-	locks_live++;
-	return vmemi_env_default()->lock_new(NULL);
-}
-
-static void lock_free(void *context, void *lock)
-{
-	(void)context;
-	locks_live--;
-	vmemi_env_default()->lock_free(NULL, lock);
-}
+static struct vmemt_fail_locks locks;
+static long calls_refused;
 
 static vmem_dedup *open_table(void)
 {
 	struct vmem_dedup_opts opts = tools_opts();
-	struct vmem_env env = *vmemi_env_default();
 	vmem_dedup *d = NULL;
 	int err;
 
-	env.lock_new = lock_new;
-	env.lock_free = lock_free;
 	opts.allocator = &heap.allocator;
-	opts.env = &env;
+	opts.env = &locks.env;
 	err = vmem_dedup_new(&d, &opts);
 	cr_assert(err == 0 || err == -VMEM_ENOMEM);
 	cr_assert_eq(err == 0, d != NULL);
@@ -125,14 +108,14 @@ static void run(long fail_at, long lock_fail_at)
 
 	vmemt_fail_alloc_init(&heap);
 	heap.fail_after = fail_at;
-	locks_made = locks_live = 0;
-	lock_fails_at = lock_fail_at;
+	vmemt_fail_locks_init(&locks);
+	locks.fail_after = lock_fail_at;
 	d = open_table();
 	if (d)
 		scenario(d);
 	vmem_dedup_free(d);
 	cr_assert_eq(heap.live_bytes, 0);
-	cr_assert_eq(locks_live, 0);
+	cr_assert_eq(locks.live, 0);
 }
 
 Test(dedup_fault, every_allocation)
@@ -151,7 +134,7 @@ Test(dedup_fault, every_lock)
 	long n = 0;
 
 	do
-		run(-1, n);
-	while (locks_made > n++);
+		run(-1, n++);
+	while (locks.failed);
 	cr_assert_eq(n, STRIPES + 1);
 }

@@ -36,7 +36,11 @@ has total stored_bytes 0
 has total metadata_bytes 0
 has total safe_ratio 2 # 1 / (0.4 + 0.1)
 
-# A sample follows from its seed.
+# A sample follows from its seed; the processor's time does not.
+same_sample() {
+	grep -v '_ns"' "$scratch/first.json" >"$scratch/first"
+	grep -v '_ns"' "$json" | cmp -s - "$scratch/first"
+}
 make large.img 6 random:20000
 run 0 "$estimate" --quiet --sample 10 --seed 7 --json "$json" "$scratch/large.img"
 says 'sample of 10 %, seed 7'
@@ -44,9 +48,9 @@ pages=$(awk '$1 == "\"pages\":" { print $2 + 0; exit }' "$json")
 { [ "$pages" -gt 1800 ] && [ "$pages" -lt 2200 ]; } || fail "$pages pages are not 10 % of 20000"
 cp "$json" "$scratch/first.json"
 run 0 "$estimate" --quiet --sample 10 --seed 7 --json "$json" "$scratch/large.img"
-cmp -s "$json" "$scratch/first.json" || fail "the same seed gives another sample"
+same_sample || fail "the same seed gives another sample"
 run 0 "$estimate" --quiet --sample 10 --seed 8 --json "$json" "$scratch/large.img"
-! cmp -s "$json" "$scratch/first.json" || fail "another seed gives the same sample"
+! same_sample || fail "another seed gives the same sample"
 
 # Twice 128 MiB that are stored in about half of it: it needs not much more, though all of it moves.
 make half.img 7 letters:32768

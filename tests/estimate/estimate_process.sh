@@ -9,9 +9,9 @@ make a.img 1 zero:100 word:30 letters:200 equal:7 random:300 alike:50 lines:150
 make a.img 2 random:200
 run 0 "$estimate" --quiet --json "$scratch/image.json" "$scratch/a.img"
 
-# What it says of pages and bytes, without the names.
+# What it says of pages and bytes, without the names and the processor's time.
 numbers() {
-	grep -v -e '"name"' -e '"kind"' -e '"memory_pages"' -e '"untouched_pages"' "$1"
+	grep -v -e '"name"' -e '"kind"' -e '"memory_pages"' -e '"untouched_pages"' -e '_ns"' "$1"
 }
 
 same_as_image() {

@@ -2,41 +2,22 @@
 /* Each allocation, and each lock that is made, fails once in turn until none fails any more: every call
  * works or changes nothing, what is stored stays readable, and nothing leaks. */
 #include "pool/pool_tools.h"
+#include "support/fail_locks.h"
 
 enum { SMALL = 9000 /* more than a chunk of the index */, PAGES = 200 };
 
 static vmem_pool_handle small[SMALL], pages[PAGES];
-static long locks_live, locks_made, lock_fails_at;
-
-static void *lock_new(void *context)
-{
-	(void)context;
-	if (locks_made++ == lock_fails_at)
-		return NULL;
-	locks_live++;
-	return vmemi_env_default()->lock_new(NULL);
-}
-
-static void lock_free(void *context, void *lock)
-{
-	(void)context;
-	locks_live--;
-	vmemi_env_default()->lock_free(NULL, lock);
-}
+static struct vmemt_fail_locks locks;
 
 static vmem_pool *open_pool(void)
 {
-	static struct vmem_env env;
 	struct vmem_pool_opts opts = { .size = sizeof(opts),
 				       .allocator = &heap.allocator,
 				       .segments = &heap.allocator,
-				       .env = &env };
+				       .env = &locks.env };
 	vmem_pool *pool = NULL;
 	int err;
 
-	env = *vmemi_env_default();
-	env.lock_new = lock_new;
-	env.lock_free = lock_free;
 	err = vmem_pool_new(&pool, &opts);
 	cr_assert(err == 0 || err == -VMEM_ENOMEM);
 	cr_assert_eq(err == 0, pool != NULL);
@@ -92,14 +73,14 @@ static void run(long fail_at, long lock_fail_at)
 
 	vmemt_fail_alloc_init(&heap);
 	heap.fail_after = fail_at;
-	locks_made = locks_live = 0;
-	lock_fails_at = lock_fail_at;
+	vmemt_fail_locks_init(&locks);
+	locks.fail_after = lock_fail_at;
 	pool = open_pool();
 	if (pool)
 		scenario(pool);
 	vmem_pool_free(pool);
 	cr_assert_eq(heap.live_bytes, 0);
-	cr_assert_eq(locks_live, 0);
+	cr_assert_eq(locks.live, 0);
 }
 
 Test(pool_fault, every_allocation)
@@ -117,8 +98,8 @@ Test(pool_fault, every_lock)
 	long n = 0;
 
 	do
-		run(-1, n);
-	while (locks_made > n++);
+		run(-1, n++);
+	while (locks.failed);
 	cr_assert_eq(n, 5); /* the pool's two, one for each stream; the last run had none to fail */
 }
 

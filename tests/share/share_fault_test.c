@@ -2,24 +2,9 @@
 /* Each allocation fails once in turn until none fails any more, and each lock: a call works or changes
  * nothing, nothing leaks, and what was not joined for want of memory is joined later. */
 #include "share/share_tools.h"
+#include "support/fail_locks.h"
 
-static long locks_live, locks_made, lock_fails_at;
-
-static void *lock_new(void *context)
-{
-	(void)context;
-	if (locks_made++ == lock_fails_at)
-		return NULL;
-	locks_live++;
-	return vmemi_env_default()->lock_new(NULL);
-}
-
-static void lock_free(void *context, void *lock)
-{
-	(void)context;
-	locks_live--;
-	vmemi_env_default()->lock_free(NULL, lock);
-}
+static struct vmemt_fail_locks locks;
 
 /* Tries again once: only one allocation fails. */
 static void add_range_twice(uint64_t first, uint64_t pages)
@@ -53,17 +38,14 @@ static void scenario(void)
 
 static void run(long fail_at, long lock_fail_at)
 {
-	struct vmem_env env = *vmemi_env_default();
 	struct vmem_share_opts opts = host_opts();
 	int err;
 
 	host_reset();
 	host.heap.fail_after = fail_at;
-	locks_made = locks_live = 0;
-	lock_fails_at = lock_fail_at;
-	env.lock_new = lock_new;
-	env.lock_free = lock_free;
-	opts.env = &env;
+	vmemt_fail_locks_init(&locks);
+	locks.fail_after = lock_fail_at;
+	opts.env = &locks.env;
 	opts.page = NULL;
 	opts.read = host_read; /* with buffers */
 	err = vmem_share_new(&host.share, &opts);
@@ -73,7 +55,7 @@ static void run(long fail_at, long lock_fail_at)
 		scenario();
 	vmem_share_free(host.share);
 	cr_assert_eq(host.heap.live_bytes, 0);
-	cr_assert_eq(locks_live, 0);
+	cr_assert_eq(locks.live, 0);
 }
 
 Test(share_fault, every_allocation)
@@ -91,7 +73,7 @@ Test(share_fault, every_lock)
 	long n = 0;
 
 	do
-		run(-1, n);
-	while (locks_made > n++);
+		run(-1, n++);
+	while (locks.failed);
 	cr_assert_gt(n, 1);
 }

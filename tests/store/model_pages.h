@@ -11,7 +11,7 @@
 static inline void make_page(struct vmemt_page *page, enum vmemt_page_kind kind, uint64_t seed)
 {
 	vmemt_page_make(page, kind, seed / EDITS);
-	for (uint64_t i = 0; kind == VMEMT_PAGE_TEXT && i < seed % EDITS * 8; i++)
+	for (uint64_t i = 0; kind == VMEMT_PAGE_TEXT && i < seed % EDITS * 2; i++)
 		page->bytes[i * 61 + 5] ^= (unsigned char)(seed % EDITS);
 }
 

@@ -6,7 +6,7 @@
 #include "support/fail_alloc.h"
 #include "support/pages.h"
 
-enum { PAGES = 600, EDITS = 12 };
+enum { PAGES = 600, EDITS = 5 };
 #define PASS_NS UINT64_C(10000000)
 
 static vmem_store *store;
@@ -59,7 +59,7 @@ static void make(struct vmemt_page *page, uint64_t seed, unsigned version)
 	for (unsigned i = 0; i < VMEM_PAGE_SIZE; i++)
 		page->bytes[i] = i < VMEM_PAGE_SIZE / 2 ? 'a' + page->bytes[i] % 16 : 0;
 	for (unsigned i = 0; version && i < EDITS; i++)
-		page->bytes[i * 331 % VMEM_PAGE_SIZE] ^= (unsigned char)version;
+		page->bytes[(i * 331 + 100) % VMEM_PAGE_SIZE] ^= (unsigned char)version;
 }
 
 static vmem_store_ref save(uint32_t vm, uint64_t seed, unsigned version)

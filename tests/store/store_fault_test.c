@@ -2,53 +2,12 @@
 /* Each allocation, and the making of each lock, fails once in turn: no call does half of its work,
  * nothing leaks, and what is stored can be loaded. */
 #include <criterion/criterion.h>
-#include <pthread.h>
 #include "store/store_internal.h"
 #include "support/pages.h"
 #include "support/fail_alloc.h"
+#include "support/fail_locks.h"
 
 enum { VMS = VMEMI_VM_CHUNK + 2, PAGES = 400 };
-
-/* Locks, of which the n-th cannot be made. */
-struct fail_locks {
-	long fail_after; /* -1: none */
-	long calls, live;
-};
-
-static void *lock_new(void *context)
-{
-	struct fail_locks *f = context;
-	pthread_mutex_t *m;
-
-	if (f->calls++ == f->fail_after)
-		return NULL;
-	m = malloc(sizeof(*m));
-	cr_assert_not_null(m);
-	pthread_mutex_init(m, NULL);
-	f->live++;
-	return m;
-}
-
-static void lock_free(void *context, void *lock)
-{
-	struct fail_locks *f = context;
-
-	f->live--;
-	pthread_mutex_destroy(lock);
-	free(lock);
-}
-
-static void lock(void *context, void *lock)
-{
-	(void)context;
-	pthread_mutex_lock(lock);
-}
-
-static void unlock(void *context, void *lock)
-{
-	(void)context;
-	pthread_mutex_unlock(lock);
-}
 
 static void add_vm(vmem_store *store, uint32_t *vm)
 {
@@ -154,23 +113,20 @@ Test(store_fault, allocations)
 Test(store_fault, locks)
 {
 	for (long n = 0;; n++) {
-		struct fail_locks locks = { .fail_after = n };
-		struct vmem_env env = { .size = sizeof(env),
-					.context = &locks,
-					.lock_new = lock_new,
-					.lock_free = lock_free,
-					.lock = lock,
-					.unlock = unlock };
-		struct vmem_store_opts opts = { .size = sizeof(opts), .env = &env };
+		struct vmemt_fail_locks locks;
+		struct vmem_store_opts opts = { .size = sizeof(opts), .env = &locks.env };
 		vmem_store *store = NULL;
-		int rc = vmem_store_new(&store, &opts);
+		int rc;
 
+		vmemt_fail_locks_init(&locks);
+		locks.fail_after = n;
+		rc = vmem_store_new(&store, &opts);
 		cr_assert(!rc || (rc == -VMEM_ENOMEM && !store));
 		if (!rc)
 			exercise(store);
 		vmem_store_free(store);
 		cr_assert_eq(locks.live, 0);
-		if (locks.calls <= n)
+		if (!locks.failed)
 			break;
 		cr_assert(rc || n >= 2, "the store has two locks of its own");
 	}

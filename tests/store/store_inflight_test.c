@@ -207,6 +207,49 @@ Test(inflight, what_is_being_loaded_stays)
 	cr_assert_eq(vmem_store_poll(store, event, 1), 1);
 }
 
+/* Equal pages have one ref: that one of them is being loaded keeps none of the others. */
+Test(inflight, equal_pages_are_dropped_beside_a_load)
+{
+	vmem_store_ref ref = save(VMEMT_PAGE_TEXT, 1);
+
+	for (int pages = 1; pages < 4; pages++)
+		cr_assert_eq(save(VMEMT_PAGE_TEXT, 1), ref);
+	begin(1, ref, page);
+	for (int others = 3; others-- > 0;) {
+		cr_assert_eq(vmem_store_drop(store, vm, ref), 0);
+		cr_assert_eq(account().pages, 1 + (uint64_t)others);
+	}
+	cr_assert_eq(vmem_store_drop(store, vm, ref), -VMEM_EBUSY);
+	cr_assert_eq(save(VMEMT_PAGE_TEXT, 1), ref);
+	begin(2, ref, page + 1);
+	cr_assert_eq(vmem_store_drop(store, vm, ref), 0);
+	cr_assert_eq(vmemt_slow_tier_finish(&tier, 0, 0), 0);
+	cr_assert_eq(vmem_store_drop(store, vm, ref), -VMEM_EBUSY);
+	cr_assert_eq(vmemt_slow_tier_finish(&tier, 0, 0), 0);
+	cr_assert(vmemt_page_is(page, VMEMT_PAGE_TEXT, 1));
+	cr_assert(vmemt_page_is(page + 1, VMEMT_PAGE_TEXT, 1));
+	cr_assert_eq(vmem_store_drop(store, vm, ref), 0);
+	cr_assert_eq(vmem_store_drop(store, vm, ref), -VMEM_ENOENT);
+	cr_assert_eq(account().pages, 0);
+	cr_assert_eq(vmem_store_poll(store, event, 9), 2);
+}
+
+/* A VM that shares nothing has an object for each page. */
+Test(inflight, a_page_alone_stays_beside_its_equal)
+{
+	struct vmem_store_vm_opts opts = { .size = sizeof(opts), .sharing = VMEM_STORE_SHARE_NONE };
+	vmem_store_ref loading, other;
+
+	cr_assert_eq(vmem_store_add_vm(store, &opts, &vm), 0);
+	loading = save(VMEMT_PAGE_TEXT, 1);
+	other = save(VMEMT_PAGE_TEXT, 1);
+	begin(1, loading, page);
+	cr_assert_eq(vmem_store_drop(store, vm, loading), -VMEM_EBUSY);
+	cr_assert_eq(vmem_store_drop(store, vm, other), 0);
+	cr_assert_eq(vmemt_slow_tier_finish(&tier, 0, 0), 0);
+	cr_assert_eq(vmem_store_drop(store, vm, loading), 0);
+}
+
 Test(inflight, dropped_vm_takes_its_events_along)
 {
 	vmem_store_ref ref;

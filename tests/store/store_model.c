@@ -5,7 +5,6 @@
 #include <assert.h>
 
 #define BATCH 16u
-
 #define GROUPS 2u
 
 static int in_reference(enum vmemt_page_kind kind)
@@ -36,8 +35,9 @@ static struct vmem_store_account total_of(struct vmemt_store_model *m)
 static void add_vm(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 {
 	struct vmem_store_vm_opts opts = { .size = sizeof(opts),
-					   .vm_bytes = 400 * VMEM_PAGE_SIZE,
-					   .cap_percent = arg % 4 ? 0 : (uint32_t)(arg >> 8) % 101,
+					   .vm_bytes = VMEMT_MODEL_VM_BYTES,
+					   .cap_percent = arg % 4 ? VMEM_STORE_NO_CAP
+								  : (uint32_t)(arg >> 8) % 101,
 					   .sharing = (uint32_t)(arg >> 16) % 3 };
 	int rc;
 
@@ -50,17 +50,25 @@ static void add_vm(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 	m->vm[v].domain = opts.sharing == VMEM_STORE_SHARE_NONE ? 0
 			  : opts.group                          ? (uint32_t)opts.group
 								: 1 + GROUPS + v;
-	m->vm[v].cap_bytes = opts.cap_percent ? 4 * VMEM_PAGE_SIZE * opts.cap_percent : UINT64_MAX;
+	m->vm[v].cap_bytes = vmemt_model_cap(opts.cap_percent ? opts.cap_percent : 10);
 }
 
 static void set_cap(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 {
-	uint32_t percent = (uint32_t)arg % 103;
+	uint32_t percent = (uint32_t)arg % 104 == 103 ? VMEM_STORE_NO_CAP : (uint32_t)arg % 104;
 	int rc = vmem_store_set_cap(m->store, m->vm[v].number, percent);
 
-	assert(rc == (percent > 100 ? -VMEM_EINVAL : 0));
+	assert(rc == (percent > 100 && percent != VMEM_STORE_NO_CAP ? -VMEM_EINVAL : 0));
 	if (!rc)
-		m->vm[v].cap_bytes = percent ? 4 * VMEM_PAGE_SIZE * percent : UINT64_MAX;
+		m->vm[v].cap_bytes = vmemt_model_cap(percent);
+}
+
+/* What is being loaded of page @from is that of page @to. */
+static void hand_over_loads(struct vmemt_store_model *m, uint32_t from, uint32_t to)
+{
+	for (uint32_t i = 0; i < VMEMI_INFLIGHT_ENTRIES; i++)
+		if (m->load[i].page == from)
+			m->load[i].page = to;
 }
 
 static void forget_page(struct vmemt_store_model *m, uint32_t p)
@@ -72,9 +80,7 @@ static void forget_page(struct vmemt_store_model *m, uint32_t p)
 			(struct vmemt_model_gone){ m->page[p].ref, m->page[p].vm };
 	m->vm[m->page[p].vm].pages[m->page[p].kind]--;
 	m->page[p] = *last;
-	for (uint32_t i = 0; i < VMEMI_INFLIGHT_ENTRIES; i++)
-		if (m->load[i].page == m->count)
-			m->load[i].page = p;
+	hand_over_loads(m, m->count, p);
 }
 
 static void forget_events(struct vmemt_store_model *m, uint32_t v)
@@ -115,9 +121,7 @@ static void drop_vm(struct vmemt_store_model *m, uint32_t v)
 	memset(vm, 0, sizeof(*vm));
 }
 
-/* Saves */
-
-/* Whether a page of the same content is stored in the domain. */
+/* Saves: whether a page of the same content is stored in the domain. */
 static int is_stored(const struct vmemt_store_model *m, uint32_t v,
 		     const struct vmemt_model_page *page)
 {
@@ -329,35 +333,43 @@ static void poll(struct vmemt_store_model *m, uint32_t capacity)
 
 /* Drops */
 
-/* Pages of one VM and equal content have equal refs: how many have that of @page, and whether one of them
- * is being loaded. */
-static uint32_t pages_of_ref(const struct vmemt_store_model *m, const struct vmemt_model_page *page,
-			     int *ret_loading)
-{
-	uint32_t n = 0;
+/* Pages of one VM and equal content have equal refs. */
+struct equals {
+	uint32_t pages, other; /* how many, and one but that which was asked for */
+	int loading;           /* whether one of them is being loaded */
+};
 
-	*ret_loading = 0;
+static struct equals equals_of(const struct vmemt_store_model *m,
+			       const struct vmemt_model_page *page)
+{
+	struct equals e = { 0 };
+
 	for (uint32_t p = 0; p < m->count; p++)
 		if (m->page[p].ref == page->ref) {
 			assert(m->page[p].vm == page->vm);
-			n++;
-			*ret_loading |= m->page[p].loading != 0;
+			e.pages++;
+			e.loading |= m->page[p].loading != 0;
+			e.other = &m->page[p] == page ? e.other : p;
 		}
-	return n;
+	return e;
 }
 
 static void drop(struct vmemt_store_model *m, uint32_t p)
 {
 	struct vmemt_model_page *page = &m->page[p];
-	uint32_t number = m->vm[page->vm].number, n;
-	int loading, rc;
+	struct equals e = equals_of(m, page);
+	uint32_t number = m->vm[page->vm].number;
+	int rc = vmem_store_drop(m->store, number, page->ref);
 
-	n = pages_of_ref(m, page, &loading);
-	rc = vmem_store_drop(m->store, number, page->ref);
-	assert(rc == (loading ? -VMEM_EBUSY : 0));
+	assert(rc == (e.loading && e.pages == 1 ? -VMEM_EBUSY : 0));
 	if (rc)
 		return;
-	if (n == 1 && !in_reference(page->kind))
+	m->dropped_beside += (uint64_t)e.loading;
+	if (page->loading) { /* that keeps another page of the ref */
+		hand_over_loads(m, p, e.other);
+		m->page[e.other].loading += page->loading;
+	}
+	if (e.pages == 1 && !in_reference(page->kind))
 		assert(vmem_store_drop(m->store, number, page->ref) == -VMEM_ENOENT);
 	forget_page(m, p);
 }
@@ -369,11 +381,7 @@ static void drop_batch(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 	uint32_t n = 0, done;
 
 	for (uint32_t p = (uint32_t)arg % (m->count + 1); p < m->count && n < BATCH; p++) {
-		int loading = 0;
-
-		if (m->page[p].vm == v)
-			pages_of_ref(m, &m->page[p], &loading);
-		if (m->page[p].vm != v || loading)
+		if (m->page[p].vm != v || equals_of(m, &m->page[p]).loading)
 			continue;
 		at[n] = p;
 		item[n++].ref = m->page[p].ref;
@@ -415,8 +423,6 @@ static void use_wrong_ref(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 	int rc, slow = !page;
 
 	if (page && page->vm != v) {
-		int loading;
-
 		ref = page->ref; /* another VM's */
 		if (!in_reference(page->kind) && arg >> 33 & 1) {
 			/* Or as if it were one's own. */
@@ -425,7 +431,7 @@ static void use_wrong_ref(struct vmemt_store_model *m, uint32_t v, uint64_t arg)
 								vmemi_ref_payload(page->ref)),
 							.vm = v };
 
-			ref = pages_of_ref(m, &own, &loading) ? ref : own.ref;
+			ref = equals_of(m, &own).pages ? ref : own.ref;
 			slow = ref == own.ref;
 		}
 	} else if (page)

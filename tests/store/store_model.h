@@ -28,6 +28,13 @@ struct vmemt_model_vm {
 	uint64_t saves, loads, rejects, corrupt;
 };
 
+#define VMEMT_MODEL_VM_BYTES (400 * (uint64_t)VMEM_PAGE_SIZE)
+
+static inline uint64_t vmemt_model_cap(uint32_t percent)
+{
+	return percent == VMEM_STORE_NO_CAP ? UINT64_MAX : VMEMT_MODEL_VM_BYTES / 100 * percent;
+}
+
 /* A ref into the pool whose page was dropped. */
 struct vmemt_model_gone {
 	vmem_store_ref ref; /* 0: none */
@@ -56,8 +63,8 @@ struct vmemt_store_model {
 	struct vmemt_model_gone gone[VMEMT_MODEL_GONE]; /* the last ones */
 	uint64_t gone_count;
 	/* how often: no room, loads that took time, refs in gone[] with a handle that another VM has
-	 * now, pages that were there already */
-	uint64_t refused, slow, reused, equal;
+	 * now, pages that were there already, those dropped while an equal one was being loaded */
+	uint64_t refused, slow, reused, equal, dropped_beside;
 	uint64_t deltas_seen;                                        /* after background work */
 	uint64_t gone_saves, gone_loads, gone_rejects, gone_corrupt; /* of dropped VMs */
 	struct vmemt_model_load load[VMEMI_INFLIGHT_ENTRIES];

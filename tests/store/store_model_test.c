@@ -33,6 +33,7 @@ static void run(const char *name, const struct vmem_store_opts *opts, int steps)
 	cr_assert_gt(model.slow, 0);
 	cr_assert_gt(model.reused, 0);
 	cr_assert_gt(model.equal, 0);
+	cr_assert(model.dropped_beside || model.equal < 100, "few VMs share");
 	vmemt_store_model_destroy(&model);
 }
 

@@ -21,12 +21,12 @@ static _Atomic int loaders_left = WORKERS + 1; /* atomic; workers and the tenant
 
 /* What has happened. Atomic, all of them. */
 static _Atomic uint64_t refused, slow_loads, errors_given, errors_seen, tenants, compactions,
-	logged, equal, deltas;
+	logged, equal, deltas, oldest;
 
 static int all_happened(void)
 {
 	return refused && slow_loads && errors_seen && tenants && compactions && logged && equal &&
-	       deltas;
+	       deltas && oldest;
 }
 
 /* A load that its thread waits for; its address is the key. */
@@ -171,6 +171,19 @@ static void *finisher(void *arg)
 	return NULL;
 }
 
+/* While others save and drop them: only that the refs are the VM's can be said. */
+static void look_at_oldest(uint32_t vm)
+{
+	static uint64_t cursor; /* of this thread; also another VM's */
+	vmem_store_ref refs[128];
+	uint32_t n = vmem_store_oldest(store, vm, &cursor, refs, 128);
+
+	assert(n <= 128);
+	for (uint32_t i = 0; i < n; i++)
+		assert(vmemi_ref_tier(refs[i]) == VMEMI_REF_POOL && vmemi_ref_vm(refs[i]) == vm);
+	oldest += n;
+}
+
 static void *background(void *arg)
 {
 	uint64_t rng = first_seed + 2000;
@@ -182,6 +195,7 @@ static void *background(void *arg)
 		int rc;
 
 		vmem_store_work(store, 100000, now);
+		look_at_oldest(vms[now / 100000 % VMS]);
 		rc = vmem_store_total_account(store, &a);
 		assert(!rc);
 		assert(a.pages < 1u << 20 &&
@@ -284,7 +298,9 @@ static void keep_log(void *context, enum vmem_log_code code, uint64_t a, uint64_
 
 int main(int argc, char **argv)
 {
-	struct vmem_store_vm_opts opts = { .size = sizeof(opts), .vm_bytes = 8 << 20 };
+	struct vmem_store_vm_opts opts = { .size = sizeof(opts),
+					   .vm_bytes = 8 << 20,
+					   .cap_percent = VMEM_STORE_NO_CAP };
 	struct vmem_env env = *vmemi_env_default();
 	const struct vmem_codec *codecs[] = { vmem_codec_lz4(), vmem_codec_zstd(1),
 					      vmem_codec_delta(1) };

@@ -205,7 +205,7 @@ Test(store, cap_stops_saves_but_not_same_pages)
 	vmemt_page_make(&page, VMEMT_PAGE_NOISE, n + 1);
 	cr_assert_eq(vmem_store_save(store, vm, n, &page, &ref), -VMEM_ENOSPC);
 	cr_assert_eq(ref, first, "a failed save set the ref");
-	cr_assert_eq(vmem_store_set_cap(store, vm, 0), 0);
+	cr_assert_eq(vmem_store_set_cap(store, vm, VMEM_STORE_NO_CAP), 0);
 	cr_assert_eq(vmem_store_save(store, vm, n, &page, &ref), 0);
 }
 
@@ -228,7 +228,9 @@ Test(store, caps_that_mean_nothing)
 	cr_assert_eq(vmem_store_add_vm(store, &opts, &number), 0);
 	cr_assert_eq(vmem_store_set_cap(store, number, 101), -VMEM_EINVAL);
 	cr_assert_eq(vmem_store_set_cap(store, number, 1), 0);
+	cr_assert_eq(vmem_store_set_cap(store, number, VMEM_STORE_NO_CAP - 1), -VMEM_EINVAL);
 	cr_assert_eq(vmem_store_set_cap(store, vm, 1), -VMEM_EINVAL, "the VM has no size");
+	cr_assert_eq(vmem_store_set_cap(store, vm, VMEM_STORE_NO_CAP), 0);
 	cr_assert_eq(vmem_store_set_cap(store, 65535, 1), -VMEM_ENOENT);
 	vm = number;
 	save(VMEMT_PAGE_NOISE, 1);

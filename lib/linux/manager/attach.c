@@ -196,10 +196,13 @@ static void unmap(struct vmem_region *r)
 	atomic_fetch_sub(&host->frames.staging_pages, (int64_t)vmemi_region_copies(r));
 }
 
+/* Without a cap: there is no swap device yet that would take what is over it, and what the store refuses stays
+ * in the budget whole. */
 static int add_vm(struct vmem_region *r)
 {
 	struct vmem_store_vm_opts vm = { .size = sizeof(vm),
 					 .vm_bytes = r->opts.bytes,
+					 .cap_percent = VMEM_STORE_NO_CAP,
 					 .sharing = r->opts.sharing,
 					 .group = r->opts.sharing_group };
 

@@ -121,6 +121,7 @@ void vmemi_region_note_clean(struct vmem_region *r, int32_t written, int32_t dro
 
 void vmemi_region_drop_ref(struct vmem_region *r, uint64_t word)
 {
+	/* The page is not being loaded: others with the same ref may be, and do not keep it. */
 	if (vmemi_page_ref(word))
 		vmem_store_drop(r->host->store, r->vm, vmemi_page_ref(word));
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Numbers with units, from and to people. */
-#ifndef RUNNER_UNITS_H
-#define RUNNER_UNITS_H
+#ifndef UNITS_H
+#define UNITS_H
 #include <stdint.h>
 
 /* A buffer for one number with its unit: write UNITS_BYTES(n) or UNITS_TIME(ns) as an argument. */
@@ -12,7 +12,7 @@ struct units_text {
 /* "256M", "2G", "65536", "1.5G" in bytes. Returns 0, or -1 when it is not a size. */
 int units_parse_bytes(const char *text, uint64_t *ret_bytes);
 
-/* A whole number from least to most. Returns 0, or -1. */
+/* A whole number from least to most, decimal or 0x... Returns 0, or -1. */
 int units_parse_number(const char *text, uint64_t least, uint64_t most, uint64_t *ret_number);
 
 /* A decimal number from least to most. Returns 0, or -1. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Numbers with units. No state; any thread. */
-#include "runner_units.h"
+#include "common/units.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 int units_parse_decimal(const char *text, double least, double most, double *ret_number)
 {
@@ -33,7 +34,7 @@ int units_parse_number(const char *text, uint64_t least, uint64_t most, uint64_t
 	if (!isdigit((unsigned char)text[0]))
 		return -1;
 	errno = 0;
-	number = strtoull(text, &end, 0);
+	number = strtoull(text, &end, strncasecmp(text, "0x", 2) == 0 ? 16 : 10);
 	if (errno || *end || number < least || number > most)
 		return -1;
 	*ret_number = number;

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Segments, the streams that own them, and how room in them is asked for. pool_internal.h says how their locks
+ * nest and how loads stay apart from those that free a segment. */
+#ifndef VMEMI_POOL_STREAM_H
+#define VMEMI_POOL_STREAM_H
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <vmem/pool.h>
+#include "base/lock.h"
+#include "pool/pool_object.h"
+
+/* --- Segments (pool_segment.c) --- */
+#define VMEMI_SEGMENT_BITS 24u
+#define VMEMI_SEGMENT_CHUNK_SHIFT 5u
+#define VMEMI_PIN_WRITER (UINT64_C(1) << 32) /* in pins: one that fills in reserved room */
+
+enum vmemi_segment_state {
+	VMEMI_SEGMENT_NONE,     /* has no memory; in the list of numbers */
+	VMEMI_SEGMENT_SPARE,    /* has memory and no objects; in the reserve, or in hand */
+	VMEMI_SEGMENT_OPEN,     /* of a stream, being appended to */
+	VMEMI_SEGMENT_SEALED,   /* of a stream, full */
+	VMEMI_SEGMENT_DRAINING, /* has no objects, and waits for its pins to go */
+};
+
+/* Segments are named by number, 0 is none. The first cache line is what loads use. */
+struct vmemi_segment {
+	/* atomic; readers, and VMEMI_PIN_WRITER for each writer */
+	_Alignas(64) _Atomic uint64_t pins;
+	unsigned char *memory;   /* pool, while there are no objects; else constant */
+	_Atomic uint32_t stream; /* atomic; the stream's lock for writing */
+
+	_Alignas(64) uint8_t state; /* OPEN, SEALED: stream; else pool */
+	uint8_t class;              /* stream; of lost, see vmemi_stream_settle() */
+	uint32_t used;              /* stream; grains appended */
+	uint32_t live;              /* stream; grains of live objects */
+	uint32_t lost;              /* stream; grains that compaction would win */
+	uint32_t scanned;           /* work; below this grain, compaction has moved everything */
+	uint32_t older, younger;    /* stream */
+	uint32_t class_previous, class_next; /* stream; in the list of its class, if not 0 */
+	uint32_t next;                       /* pool; in the list of its state */
+	uint64_t sequence;                   /* stream; age, not decreasing from older to younger */
+};
+
+enum vmemi_segment_purpose {
+	VMEMI_FOR_SAVE, /* one of the budget is held back for compaction; from the reserve only */
+	VMEMI_FOR_COMPACTION,  /* may use it; from the allocator too */
+	VMEMI_FOR_REPLACEMENT, /* may not; from the allocator too */
+};
+
+/* A budget of this many segments or more has one held back, so that compaction can always begin. */
+#define VMEMI_HOLD_BACK_FROM 8u
+
+/* --- Streams (pool_stream.c) --- */
+#define VMEMI_STREAM_BITS 16u
+#define VMEMI_STREAMS 65535u
+#define VMEMI_STREAM_CHUNK_SHIFT 3u
+
+/* Segments are in classes by what compaction would win: the tail and dead objects of a sealed one, the
+ * dead objects of an open one. A class is slightly wider than the longest tail, so that class 0, which
+ * compaction leaves alone, is all that a segment without dead objects can be in. */
+#define VMEMI_CLASS_GRAINS 1040u
+#define VMEMI_CLASSES 64u
+_Static_assert(VMEMI_CLASS_GRAINS *VMEMI_GRAIN_BYTES > VMEMI_OBJECT_MAX_BYTES,
+	       "class 0 too narrow");
+_Static_assert(VMEMI_SEGMENT_GRAINS / VMEMI_CLASS_GRAINS < VMEMI_CLASSES, "too few classes");
+
+enum vmemi_head {
+	VMEMI_HEAD_NEW, /* takes saves */
+	VMEMI_HEAD_MOVED, /* takes what compaction moves: objects that live long, apart from new ones */
+	VMEMI_HEADS
+};
+
+struct vmemi_stream {
+	_Alignas(64) struct vmemi_lock lock; /* guards all that follows but rank and the atomic */
+	uint32_t id;
+	bool exists;
+	uint32_t open[VMEMI_HEADS];
+	uint32_t oldest, youngest; /* segments */
+	uint32_t segments;
+	uint64_t sequence; /* of the youngest segment */
+	uint64_t objects;
+	uint64_t payload_bytes;
+	uint64_t used, live, lost; /* grains, sums over the segments */
+	uint64_t compactions;
+	uint64_t moved_bytes;
+	uint32_t dropped;         /* objects, since vmemi_pool_look(); no more than are too many */
+	bool at_rest;             /* there were few: compaction goes on to less lost */
+	_Atomic uint64_t corrupt; /* atomic */
+	uint64_t classes;         /* bit c: class_first[c] is not 0 */
+	uint32_t class_first[VMEMI_CLASSES];
+
+	uint32_t next_free; /* work; id + 1, of streams that do not exist */
+	uint64_t passed;    /* work; the pool's pass in which compaction could do nothing here */
+	uint32_t rank; /* written under stream and pool, read under either; 0: nothing to compact */
+	uint32_t rank_previous, rank_next; /* pool; stream ids + 1 */
+};
+
+/* Room for objects. */
+struct vmemi_request {
+	const uint16_t *grains; /* of each object, in order */
+	uint32_t count;
+	uint32_t before;        /* the segment that they are moved from; 0: they are new */
+	bool replaces;          /* not moved, but encoded anew: compaction goes first */
+	uint32_t payload_bytes; /* of new objects */
+};
+
+/* Room for the first @count of them, in a row. A writer's pin is held on the segment. */
+struct vmemi_place {
+	struct vmemi_segment *segment;
+	uint32_t number;
+	uint32_t grain;
+	uint32_t count;
+};
+
+#endif
