@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* bench-store: what it costs to save a page and to load it again, for each class of pages.
  *        bench_store_all.c: all pages of all guests in order, and what background work makes of them
+ *        bench_store_vms.c: whole VMs
  * ours   vmem_store_save, vmem_store_load
  * peer   page-out to and swap-in from zram-lz4, which also unmaps and maps the page
  * limit  saving: what reads and compresses the page; loading: the bare decoder and a memcpy of the page */

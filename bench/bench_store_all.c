@@ -463,5 +463,7 @@ int store_compare_all(struct bench *bench, size_t count, const char *zram_reason
 	if (result == 0)
 		result = compare_loading(bench, &all, vmem_codec_delta(1), "delta", zram_reason);
 	guest_store_free(&all.store);
+	if (result == 0)
+		result = store_compare_vms(bench, &all.guests, all.refs, all.paged, zram_reason);
 	return result;
 }

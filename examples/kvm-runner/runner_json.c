@@ -44,6 +44,8 @@ static void add_options(cJSON *root, const struct runner *runner)
 	json_text(object, "backend", runner->backend == BACKEND_KVM ? "kvm" : "thread");
 	json_text(object, "fault_way", o->fault_way == VMEM_FAULT_SIGBUS ? "sigbus" : "thread");
 	json_text(object, "sharing", o->sharing == VMEM_STORE_SHARE_GROUP ? "group" : "vm");
+	json_text(object, "recompress", o->as_saved ? "off" : "on");
+	number(object, "recompress_per_second", o->recompress_per_second);
 	json_text(object, "allocator", o->jemalloc ? "jemalloc" : "libc");
 	for (uint32_t i = 0; i < o->image_count; i++)
 		json_append(images, cJSON_CreateString(o->images[i]));

@@ -183,10 +183,12 @@ static int make_manager(struct session *s)
 {
 	struct vmem_manager_opts opts = {
 		.size = sizeof(opts),
+		.flags = s->options.as_saved ? VMEM_MANAGER_AS_SAVED : 0,
 		.allocator = choose_allocator(s),
 		.budget_bytes = s->options.budget_bytes,
 		.on_event = on_event,
 		.context = &s->runner,
+		.cold_pages_per_second = s->options.recompress_per_second,
 	};
 	int error = opts.allocator ? vmem_manager_new(&s->runner.manager, &opts) : -VMEM_ENOMEM;
 

@@ -22,6 +22,7 @@ enum option_key {
 	KEY_VCPUS,
 	KEY_ATTACH,
 	KEY_SHARING,
+	KEY_RECOMPRESS,
 	KEY_IMAGE,
 	KEY_WORKLOAD,
 	KEY_SKEW,
@@ -52,6 +53,10 @@ static const struct argp_option option_table[] = {
 	{ "sharing", KEY_SHARING, "vm|group", 0,
 	  "whose stored pages may be kept once, or as differences from each other: those of one VM, or of all "
 	  "of them (default vm)",
+	  1 },
+	{ "recompress", KEY_RECOMPRESS, "PAGES/S|off", 0,
+	  "how many stored pages a second are made smaller when they have stayed for a while; off: none "
+	  "(default no limit)",
 	  1 },
 	{ NULL, 0, NULL, 0, "What they do:", 2 },
 	{ "image", KEY_IMAGE, "FILE", 0,
@@ -157,6 +162,16 @@ static bool second_of(struct argp_state *state, const char *name, const char *te
 	return is_second;
 }
 
+static void parse_recompress(struct argp_state *state, struct runner_options *o, const char *text)
+{
+	uint64_t number = 0;
+
+	o->as_saved = strcmp(text, "off") == 0;
+	if (!o->as_saved && units_parse_number(text, 1, UINT32_MAX, &number) != 0)
+		argp_error(state, "--recompress %s: give a number of pages a second, or off", text);
+	o->recompress_per_second = (uint32_t)number;
+}
+
 static void parse_injection(struct argp_state *state, struct runner_options *o, const char *text)
 {
 	static const char fail[] = "fail-alloc=";
@@ -219,6 +234,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	case KEY_JSON: o->json = text; break;
 	case KEY_QUIET: o->quiet = true; break;
 	case KEY_WORKLOAD: parse_workloads(state, o, text); break;
+	case KEY_RECOMPRESS: parse_recompress(state, o, text); break;
 	case KEY_INJECT: parse_injection(state, o, text); break;
 	case KEY_ALLOCATOR:
 		o->jemalloc = second_of(state, "allocator", text, "libc", "jemalloc");

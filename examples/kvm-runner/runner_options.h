@@ -42,8 +42,10 @@ struct runner_options {
 	uint32_t write_percent;
 	double skew;
 	enum runner_backend backend;
-	uint32_t fault_way; /* enum vmem_fault_way */
-	uint32_t sharing;   /* enum vmem_store_sharing */
+	uint32_t fault_way;             /* enum vmem_fault_way */
+	uint32_t sharing;               /* enum vmem_store_sharing */
+	bool as_saved;                  /* stored pages are never encoded anew */
+	uint32_t recompress_per_second; /* most that are; 0: no limit */
 	bool jemalloc;
 	bool quiet;
 	const char *json; /* NULL: none */

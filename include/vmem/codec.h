@@ -53,6 +53,10 @@ struct vmem_codec {
 	/** As context_init, for a context that is only decoded with: where encoding takes more memory. NULL: as
 	 *  context_init. A pool encodes with its first codec in every context, with others in one. */
 	int (*decoder_init)(void *context);
+
+	/** Bytes that a prepared context has taken besides its context_bytes, such as from libc; for accounts. It
+	 *  is asked once, when the context is made. NULL: none. */
+	size_t (*taken_bytes)(const void *context);
 };
 
 /** The built-in codecs. @threads any @since 1.0 */

@@ -32,8 +32,8 @@ enum vmem_manager_event {
 
 /** Options. Fields are only ever added at the end. */
 struct vmem_manager_opts {
-	size_t size;                            /**< sizeof(*this) as the caller compiled it */
-	uint64_t flags;                         /**< 0; an unknown bit is -VMEM_EINVAL */
+	size_t size;    /**< sizeof(*this) as the caller compiled it */
+	uint64_t flags; /**< VMEM_MANAGER_*; an unknown bit is -VMEM_EINVAL */
 	const struct vmem_allocator *allocator; /**< for metadata; NULL: libc */
 	/** physical bytes of all regions with all that the library adds, at least 4 MiB; 0: no
 	 *  limit */
@@ -52,7 +52,15 @@ struct vmem_manager_opts {
 	 *  not say "not in a callback": raise the budget, discard, read metrics. May be NULL. */
 	void (*on_event)(void *context, enum vmem_manager_event event, uint64_t a, uint64_t b);
 	void *context; /**< for on_event */
+
+	/** a page that has stayed stored for so long is encoded anew, smaller, by who reclaims; see
+	 *  struct vmem_store_opts. 0: 2000 */
+	uint32_t cold_after_ms;
+	uint32_t cold_pages_per_second; /**< most that are encoded anew; 0: no limit but the time */
 };
+
+/** Flags of a manager. */
+#define VMEM_MANAGER_AS_SAVED (UINT64_C(1) << 0) /**< stored pages are never encoded anew */
 
 /** All counters since the start, and gauges of now. */
 struct vmem_manager_metrics {

@@ -25,8 +25,9 @@ struct vmem_share_limits {
 	size_t size;               /**< sizeof(*this) as the caller compiled it */
 	uint64_t pages_per_second; /**< visited at the most; 0: no limit */
 	uint64_t pass_ns;          /**< a pass takes at least so long; 0: no limit */
-	uint32_t cpu_percent;      /**< of one processor, 1..100; 0: 100 */
-	uint32_t page_ns; /**< what a visit costs, by which budgets are reckoned; 0: 1000 */
+	uint32_t cpu_percent; /**< of one processor, 1..100, as env's cpu_time_ns says; 0: 100 */
+	/** what a visit costs: budgets are reckoned by it, and cpu_percent where there is no such clock; 0: 1000 */
+	uint32_t page_ns;
 };
 
 /** Options. Fields are only ever added at the end. Callbacks get the caller's keys of pages and ids of

@@ -12,7 +12,7 @@
  *  sharing domain.
  *
  *  Memory: 64 bytes for 10 features, 4 to 8 of them used; 1.2 KiB when empty. Grows and shrinks a few
- *  lines a call. */
+ *  lines a call; vmem_similar_work() shrinks it when no calls come. */
 #ifndef VMEM_SIMILAR_H
 #define VMEM_SIMILAR_H
 #include <vmem/allocator.h>
@@ -20,6 +20,7 @@
 VMEM_BEGIN_DECLS
 
 #define VMEM_SIMILAR_FEATURES 8u   /**< of a sketch */
+#define VMEM_SIMILAR_KEPT 4u       /**< features of a page that the index keeps, the first ones */
 #define VMEM_SIMILAR_CANDIDATES 4u /**< that a find gives at the most */
 
 typedef struct vmem_similar vmem_similar; /* opaque */
@@ -27,7 +28,7 @@ typedef struct vmem_similar vmem_similar; /* opaque */
 /** What a page looks like. Means something to the process that made it, not beyond. */
 struct vmem_similar_sketch {
 	uint32_t feature
-		[VMEM_SIMILAR_FEATURES]; /**< the two of the least hashes first; 0 at the end: none */
+		[VMEM_SIMILAR_FEATURES]; /**< by their hashes, the least first; 0 at the end: none */
 };
 
 /** Options. Fields are only ever added at the end. */
@@ -89,7 +90,21 @@ VMEM_API void vmem_similar_add(vmem_similar *similar, const struct vmem_similar_
 VMEM_API void vmem_similar_forget(vmem_similar *similar, const struct vmem_similar_sketch *sketch,
 				  uint32_t id);
 
-/** Change the limit of the table; a larger table shrinks by a few lines with each add and forget.
+/** Give memory back after entries have gone, or with a lower limit.
+ *  @param max_lines  so many lines are merged at the most
+ *  @return 1 if there is more to do now, else 0; never fails
+ *  @threads serial
+ *  @since 1.0 */
+VMEM_API int vmem_similar_work(vmem_similar *similar, uint32_t max_lines);
+
+/** Change the limit of the table to what so many pages need, in place of one in bytes: for who does not forget
+ *  the pages that go. It is lowered only to what a quarter more of them need.
+ *  @threads serial
+ *  @since 1.0 */
+VMEM_API void vmem_similar_set_pages(vmem_similar *similar, uint64_t pages);
+
+/** Change the limit of the table; a larger table shrinks by a few lines with each add, forget and
+ *  vmem_similar_work().
  *  @threads serial
  *  @since 1.0 */
 VMEM_API void vmem_similar_set_limit(vmem_similar *similar, uint64_t max_bytes);

@@ -7,8 +7,9 @@
  *
  *  A reference (ref) has at most 56 bits and is never 0, so that it fits beside the state of a page
  *  in one word. One that was dropped is refused, unless a later save of the same VM has returned it
- *  again; those of other VMs are always refused. The time of a load does not tell
- *  what VMs of other sharing domains have stored. */
+ *  again; those of other VMs are always refused. But pages that live in their reference are only counted, all
+ *  of a VM together: such a reference loads although it was dropped, and can be dropped as often as the VM has
+ *  such pages. The time of a load does not tell what VMs of other sharing domains have stored. */
 #ifndef VMEM_STORE_H
 #define VMEM_STORE_H
 #include <vmem/allocator.h>
@@ -34,11 +35,12 @@ struct vmem_store_opts {
 	/** page codecs: the first is used on arrival, zstd and delta for pages that have stayed, if they
 	 *  are there; NULL: LZ4, zstd and delta (freestanding: none) */
 	const struct vmem_codec *const *codecs;
-	uint32_t codec_count;      /**< 0..13 */
-	uint32_t parallel;         /**< calls that encode or decode at once, 1..64, 0: 8 */
-	uint32_t cpu;              /**< VMEM_CPU_* that may be used */
-	uint32_t max_object_bytes; /**< a page that encodes to more is refused with -VMEM_EFBIG;
-	                                             0 or 4096: kept raw */
+	uint32_t codec_count; /**< 0..13 */
+	uint32_t parallel;    /**< calls that encode or decode at once, 1..64, 0: 8 */
+	uint32_t cpu;         /**< VMEM_CPU_* that may be used */
+	/** a page that encodes to more is refused with -VMEM_EFBIG; 0 or 4096: kept raw. 2048 is the rule of
+	 *  VMware's ESXi, which keeps only what compresses 2:1 */
+	uint32_t max_object_bytes;
 	/** any number, best a random one, with which the tables of equal pages are made: a guest that does
 	 *  not know it cannot choose pages that crowd one place of them */
 	uint32_t seed;
@@ -80,8 +82,14 @@ struct vmem_store_vm_opts {
 	uint64_t reserved; /**< 0 */
 };
 
-/** What became of stored pages: of one VM, or of all. Metadata is not told by VM: an entry costs the same
- *  for each page in the pool, and nothing for one that its reference holds. */
+/** What became of stored pages: of one VM, or of all. How many times less they take is
+ *
+ *      logical_bytes / physical_bytes                        of a VM, its objects alone
+ *      logical_bytes / (segment_bytes + metadata_bytes)      in total, with all that the store takes
+ *
+ *  Metadata is not told by VM: an entry costs the same for each page in the pool, and nothing for one that its
+ *  reference holds. So a VM's part of it is nearly metadata_bytes of the total, times pages - pages_same of
+ *  the VM, by pages - pages_same of the total. */
 struct vmem_store_account {
 	size_t size;    /**< sizeof(*this) as the caller compiled it; set before the call */
 	uint64_t pages; /**< stored now */

@@ -101,7 +101,7 @@ static int delta_decode(void *context, void *page, const void *src, size_t bytes
 		.size = sizeof(struct vmem_codec), .name = "delta", .id = VMEM_CODEC_DELTA,    \
 		.context_bytes = sizeof(struct vmemi_zstd), .context_init = (init),            \
 		.encode = delta_encode, .decode = delta_decode, .context_end = vmemi_zstd_end, \
-		.decoder_init = vmemi_zstd_init_decoder,                                       \
+		.decoder_init = vmemi_zstd_init_decoder, .taken_bytes = vmemi_zstd_taken,      \
 	}
 
 static const struct vmem_codec levels[] = {

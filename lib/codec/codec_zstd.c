@@ -29,7 +29,7 @@ static int zstd_decode(void *context, void *page, const void *src, size_t bytes,
 		.size = sizeof(struct vmem_codec), .name = "zstd", .id = VMEM_CODEC_ZSTD,    \
 		.context_bytes = sizeof(struct vmemi_zstd), .context_init = (init),          \
 		.encode = zstd_encode, .decode = zstd_decode, .context_end = vmemi_zstd_end, \
-		.decoder_init = vmemi_zstd_init_decoder,                                     \
+		.decoder_init = vmemi_zstd_init_decoder, .taken_bytes = vmemi_zstd_taken,    \
 	}
 
 static const struct vmem_codec levels[] = {

@@ -146,3 +146,10 @@ void vmemi_zstd_end(void *context)
 	z->encoder = NULL;
 	z->decoder = NULL;
 }
+
+size_t vmemi_zstd_taken(const void *context)
+{
+	const struct vmemi_zstd *z = context;
+
+	return ZSTD_sizeof_CCtx(z->encoder) + ZSTD_sizeof_DCtx(z->decoder);
+}

@@ -30,7 +30,7 @@ struct vmemi_zstd {
 	char probe[VMEM_PAGE_SIZE];
 };
 
-/* context_init, by level, decoder_init and context_end of both codecs. */
+/* context_init, by level, decoder_init, context_end and taken_bytes of both codecs. */
 int vmemi_zstd_init_1(void *context);
 int vmemi_zstd_init_2(void *context);
 int vmemi_zstd_init_3(void *context);
@@ -39,6 +39,7 @@ int vmemi_zstd_init_5(void *context);
 int vmemi_zstd_init_6(void *context);
 int vmemi_zstd_init_decoder(void *context);
 void vmemi_zstd_end(void *context);
+size_t vmemi_zstd_taken(const void *context);
 
 /* Encodes with the encoder as it is set up, and copies the content of the block.
  * Its bytes, or 0: more than @capacity, or not one compressed block. */

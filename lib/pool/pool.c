@@ -34,8 +34,9 @@ static int add_codec(struct vmem_pool *p, const struct vmem_codec *given, bool f
 		    other->context_bytes == codec.context_bytes) {
 			p->context_at[codec.id] = p->context_at[id];
 			p->decoders |= (p->decoders >> id & 1) << codec.id;
-			codec.context_init = NULL; /* and end: one does it for both */
+			codec.context_init = NULL; /* nor the others: one does it for both */
 			codec.context_end = NULL;
+			codec.taken_bytes = NULL;
 		}
 	}
 	if (codec.decoder_init && !first && !p->context_at[codec.id])
@@ -389,7 +390,7 @@ int vmem_pool_get_stats(vmem_pool *p, struct vmem_pool_stats *ret_stats)
 	stats.segment_bytes = (p->in_use + p->reserve_count) * VMEM_POOL_SEGMENT_BYTES;
 	vmemi_unlock(&p->lock);
 	stats.index_bytes = atomic_load_explicit(&p->index.bytes, memory_order_relaxed);
-	stats.metadata_bytes = sizeof(*p) - stats.index_bytes +
+	stats.metadata_bytes = sizeof(*p) - stats.index_bytes + p->taken_bytes +
 			       atomic_load_explicit(&p->tables.bytes, memory_order_relaxed);
 	stats.compactions = atomic_load_explicit(&p->compactions, memory_order_relaxed);
 	stats.moved_bytes = atomic_load_explicit(&p->moved_bytes, memory_order_relaxed);

@@ -60,6 +60,7 @@ struct vmem_pool {
 	size_t slot_bytes;
 	uint32_t slot_count;
 	uint32_t contexts_made; /* of VMEM_CODEC_MAX a slot, one after the other */
+	uint64_t taken_bytes;   /* by them, besides what is in the slots */
 	uint64_t encode_slots;  /* a bit each: those that are not kept for decoding */
 	uint32_t decoders;      /* a bit for each codec whose contexts only decode, but in slot 0 */
 	uint32_t reserve_target;

@@ -167,27 +167,32 @@ static bool was_replaced(const struct vmem_pool *p, const struct vmemi_held *h)
 	return vmemi_entry_codec(h->entry) == VMEM_CODEC_DELTA && !vmemi_pool_is_current(p, h);
 }
 
-static int load_page(vmem_pool *p, uint32_t stream, vmem_pool_handle handle, uint32_t slot,
-		     void *page)
+/* As read_page(), of an object that is held from then on: @h without a segment: there is none. With
+ * -VMEM_EBADMSG @h has the handle of what is damaged. */
+static int hold_and_read(vmem_pool *p, uint32_t stream, vmem_pool_handle handle, uint32_t slot,
+			 void *page, struct vmemi_held *h)
 {
-	struct vmemi_held h;
 	uint32_t damaged;
 	int err;
 
-	while (hold(p, stream, handle, &h)) {
-		err = read_page(p, &h, slot, page, &damaged);
-		if (err != -VMEM_EBADMSG || !was_replaced(p, &h)) {
-			h.handle = damaged; /* the one that is told of, once */
-			return release(p, &h, err);
+	while (hold(p, stream, handle, h)) {
+		err = read_page(p, h, slot, page, &damaged);
+		if (err != -VMEM_EBADMSG || !was_replaced(p, h)) {
+			h->handle = damaged;
+			return err;
 		}
-		vmemi_pool_let_go(p, &h);
+		vmemi_pool_let_go(p, h);
 	}
+	h->segment = NULL;
 	return -VMEM_ENOENT;
 }
 
 int vmemi_pool_load_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle, void *page)
 {
-	return load_page(p, stream, handle, NO_SLOT, page);
+	struct vmemi_held h;
+	int err = hold_and_read(p, stream, handle, NO_SLOT, page, &h);
+
+	return h.segment ? release(p, &h, err) : err;
 }
 
 int vmem_pool_load_page(vmem_pool *p, vmem_pool_handle handle, void *page)
@@ -199,9 +204,12 @@ int vmemi_pool_equal(vmem_pool *p, uint32_t stream, vmem_pool_handle handle, con
 {
 	uint32_t slot = vmemi_slot_take(p, p->encode_slots);
 	unsigned char *found = vmemi_slot_result(p, slot);
-	int err = load_page(p, stream, handle, slot, found);
+	struct vmemi_held h;
+	int err = hold_and_read(p, stream, handle, slot, found, &h);
 	int equal = !err && !memcmp(found, page, VMEM_PAGE_SIZE);
 
+	if (h.segment)
+		vmemi_pool_let_go(p, &h);
 	vmemi_slot_give(p, slot);
 	return err ? err : equal;
 }

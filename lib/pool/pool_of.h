@@ -39,7 +39,8 @@ int vmemi_pool_save_of(vmem_pool *pool, uint32_t stream, uint32_t *codec, const 
 /* As vmem_pool_load_page(). -VMEM_ENOENT too if the object is not in @stream. Any thread. */
 int vmemi_pool_load_of(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle, void *page);
 
-/* 1 if an object has the bytes of @page, 0 if not; -VMEM_ENOENT, -VMEM_EBADMSG. Any thread. */
+/* 1 if an object has the bytes of @page, 0 if not; -VMEM_ENOENT, -VMEM_EBADMSG, which is for who loads it to
+ * count and note. Any thread. */
 int vmemi_pool_equal(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle, const void *page);
 
 /* The checksum of an object's page, as it was when it was saved. 0, -VMEM_ENOENT, -VMEM_EBADMSG (the header

@@ -15,6 +15,8 @@ static int make_contexts(struct vmem_pool *p, uint32_t slot)
 				       : codec->context_init)(vmemi_slot_context(p, slot, codec));
 		if (err)
 			return err;
+		if (codec && codec->taken_bytes)
+			p->taken_bytes += codec->taken_bytes(vmemi_slot_context(p, slot, codec));
 		p->contexts_made++;
 	}
 	return 0;

@@ -235,11 +235,21 @@ static uint64_t visits_allowed(const struct vmem_share *s, uint64_t budget_ns)
 	return most < VMEMI_SHARE_BATCH ? VMEMI_SHARE_BATCH : most;
 }
 
+/* What a call took that began at @begun, by the thread's clock or, without one, a guess. */
+static uint64_t cost_of(const struct vmem_share *s, uint64_t begun, uint64_t visits,
+			uint64_t passed)
+{
+	uint64_t page_ns = s->limits.page_ns;
+
+	if (s->env.cpu_time_ns)
+		return vmemi_cpu_ns(&s->env) - begun;
+	return visits * page_ns + (passed - visits) * page_ns / SKIPPED_PER_VISIT;
+}
+
 /* After so much work, when the next may begin. */
-static void set_pace(struct vmem_share *s, uint64_t now_ns, uint64_t visits, uint64_t passed)
+static void set_pace(struct vmem_share *s, uint64_t now_ns, uint64_t visits, uint64_t cost)
 {
 	const struct vmem_share_limits *l = &s->limits;
-	uint64_t cost = visits * l->page_ns + (passed - visits) * l->page_ns / SKIPPED_PER_VISIT;
 	uint64_t next = now_ns, limit;
 
 	if (l->pages_per_second)
@@ -277,7 +287,7 @@ static void end_pass(struct vmem_share *s, uint64_t now_ns)
 uint64_t vmem_share_scan(vmem_share *s, uint64_t now_ns, uint64_t budget_ns, uint64_t *ret_next_ns)
 {
 	uint64_t left = visits_allowed(s, budget_ns), skips_left = left * SKIPPED_PER_VISIT;
-	uint64_t visits = 0, passed = 0, batches = 0;
+	uint64_t visits = 0, passed = 0, batches = 0, begun = vmemi_cpu_ns(&s->env);
 
 	if (s->range_count && now_ns >= s->not_before_ns) {
 		if (!s->in_pass)
@@ -297,7 +307,7 @@ uint64_t vmem_share_scan(vmem_share *s, uint64_t now_ns, uint64_t budget_ns, uin
 		}
 		if (!s->in_pass)
 			end_pass(s, now_ns);
-		set_pace(s, now_ns, visits, passed);
+		set_pace(s, now_ns, visits, cost_of(s, begun, visits, passed));
 	}
 	if (ret_next_ns)
 		*ret_next_ns = s->range_count ? s->not_before_ns : UINT64_MAX;

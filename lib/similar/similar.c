@@ -5,8 +5,7 @@
 #include "base/mem.h"
 #include "base/opts.h"
 
-/* Features that are kept of a page. More find a little more, and cost as much as that saves. */
-#define KEPT 2u
+#define STEPS 8u /* lines split or merged an add or forget */
 
 /* The candidates of one find, by votes. */
 struct poll {
@@ -111,10 +110,10 @@ static void add_feature(struct vmem_similar *s, uint32_t feature, uint32_t id)
 
 void vmem_similar_add(vmem_similar *s, const struct vmem_similar_sketch *sketch, uint32_t id)
 {
-	prefetch(s, sketch, KEPT);
-	for (uint32_t i = 0; i < KEPT && sketch->feature[i]; i++)
+	prefetch(s, sketch, VMEM_SIMILAR_KEPT);
+	for (uint32_t i = 0; i < VMEM_SIMILAR_KEPT && sketch->feature[i]; i++)
 		add_feature(s, sketch->feature[i], id);
-	vmemi_similar_table_adapt(s);
+	vmemi_similar_table_adapt(s, STEPS);
 }
 
 void vmem_similar_forget(vmem_similar *s, const struct vmem_similar_sketch *sketch, uint32_t id)
@@ -131,7 +130,17 @@ void vmem_similar_forget(vmem_similar *s, const struct vmem_similar_sketch *sket
 			}
 		}
 	}
-	vmemi_similar_table_adapt(s);
+	vmemi_similar_table_adapt(s, STEPS);
+}
+
+int vmem_similar_work(vmem_similar *s, uint32_t max_lines)
+{
+	return vmemi_similar_table_adapt(s, max_lines);
+}
+
+void vmem_similar_set_pages(vmem_similar *s, uint64_t pages)
+{
+	vmemi_similar_table_fit(s, pages * VMEM_SIMILAR_KEPT);
 }
 
 void vmem_similar_set_limit(vmem_similar *s, uint64_t max_bytes)

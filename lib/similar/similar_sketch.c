@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The features of a page. Of each eighth the block with the least hash is taken: two of them that have the
- * share s of their blocks in common have the same one with probability s, and a block that has moved to
- * another place is the same block still. Blocks of one repeated word, which nearly all pages have, say
+/* The features of a page: least hashes (Broder, SEQUENCES 1997) of its windows of 64 bytes.
+ *
+ * Windows begin at words that are anchors: a sixteenth of all words are, chosen by what they are, not by where
+ * they stand. So what has moved by a number of words has the same windows still. Hashes fall into 8 classes by
+ * their low bits, and of each class the least is taken: two pages that have the share s of their windows in
+ * common have the same one with probability s. Windows of one repeated word, which nearly all pages have, say
  * nothing. Pure functions.
  *
- * The hash is made of whole products of words, as in wyhash: two multiplications for 32 bytes. It only has
- * to spread; a guest that makes blocks collide gets bad candidates for its own pages. */
+ * The hash is made of whole products of words, as in wyhash: four multiplications for 64 bytes. It only has
+ * to spread; a guest that makes windows collide gets bad candidates for its own pages. */
 #include <vmem/similar.h>
+#include <stdbool.h>
 #include "base/mem.h"
 
-#define BLOCK_BYTES 32u
-#define PART_BYTES (VMEM_PAGE_SIZE / VMEM_SIMILAR_FEATURES)
+#define WORDS (VMEM_PAGE_SIZE / sizeof(uint64_t))
+#define WINDOW_WORDS 8u
+#define WINDOWS (WORDS - WINDOW_WORDS + 1)
+#define ANCHOR_BITS 4u
 #define NO_HASH UINT64_MAX
 
 static uint64_t product(uint64_t a, uint64_t b)
@@ -21,36 +27,68 @@ static uint64_t product(uint64_t a, uint64_t b)
 	return (uint64_t)p ^ (uint64_t)(p >> 64);
 }
 
-static uint64_t word_at(const unsigned char *block, size_t n)
+static uint64_t word_at(const unsigned char *page, size_t n)
 {
 	uint64_t word;
 
-	memcpy(&word, block + n * sizeof(word), sizeof(word));
+	memcpy(&word, page + n * sizeof(word), sizeof(word));
 	return word;
 }
 
-/* NO_HASH: a block of one word repeated. */
-static uint64_t block_hash(const unsigned char *block)
+/* Zeros and ones, of which there are many in a row, are none. */
+static bool is_anchor(uint64_t word)
 {
-	uint64_t a = word_at(block, 0), b = word_at(block, 1), c = word_at(block, 2),
-		 d = word_at(block, 3);
-	uint64_t hash =
-		product(a ^ UINT64_C(0x9e3779b97f4a7c15), b ^ UINT64_C(0xd6e8feb86659fd93)) ^
-		product(c ^ UINT64_C(0xa0761d6478bd642f), d ^ UINT64_C(0xe7037ed1a0b428db));
-
-	return (a ^ b) | (a ^ c) | (a ^ d) ? hash : NO_HASH;
+	return (word ^ UINT64_C(0x589965cc75374cc3)) * UINT64_C(0x9e3779b97f4a7c15) >>
+		       (64 - ANCHOR_BITS) ==
+	       0;
 }
 
-static uint64_t least_hash(const unsigned char *part)
+/* NO_HASH: a window of one word repeated. */
+static uint64_t window_hash(const unsigned char *page, size_t first)
 {
-	uint64_t least = NO_HASH;
+	uint64_t w[WINDOW_WORDS], differ = 0;
 
-	for (size_t at = 0; at < PART_BYTES; at += BLOCK_BYTES) {
-		uint64_t hash = block_hash(part + at);
-
-		least = hash < least ? hash : least;
+	for (size_t i = 0; i < WINDOW_WORDS; i++) {
+		w[i] = word_at(page, first + i);
+		differ |= w[i] ^ w[0];
 	}
-	return least;
+	if (!differ)
+		return NO_HASH;
+	return product(w[0] ^ UINT64_C(0x9e3779b97f4a7c15), w[1] ^ UINT64_C(0xd6e8feb86659fd93)) ^
+	       product(w[2] ^ UINT64_C(0xa0761d6478bd642f), w[3] ^ UINT64_C(0xe7037ed1a0b428db)) ^
+	       product(w[4] ^ UINT64_C(0x8ebc6af09c88c6e3), w[5] ^ UINT64_C(0x589965cc75374cc3)) ^
+	       product(w[6] ^ UINT64_C(0x1d8e4e27c47d124f), w[7] ^ UINT64_C(0xeb44accab455d165));
+}
+
+/* The least hash of each class. */
+static void least_hashes(const unsigned char *page, uint64_t least[VMEM_SIMILAR_FEATURES])
+{
+	uint16_t anchor[WINDOWS];
+	uint32_t anchors = 0;
+
+	for (uint32_t i = 0; i < WINDOWS; i++) { /* without a branch that nobody can foretell */
+		anchor[anchors] = (uint16_t)i;
+		anchors += is_anchor(word_at(page, i));
+	}
+	for (uint32_t i = 0; i < VMEM_SIMILAR_FEATURES; i++)
+		least[i] = NO_HASH;
+	for (uint32_t i = 0; i < anchors; i++) {
+		uint64_t hash = window_hash(page, anchor[i]);
+		uint64_t *of_class = &least[hash % VMEM_SIMILAR_FEATURES];
+
+		*of_class = hash < *of_class ? hash : *of_class;
+	}
+}
+
+static void sort(uint64_t hash[VMEM_SIMILAR_FEATURES])
+{
+	for (uint32_t end = VMEM_SIMILAR_FEATURES - 1; end; end--)
+		for (uint32_t i = 0; i < end; i++) {
+			uint64_t a = hash[i], b = hash[i + 1];
+
+			hash[i] = a < b ? a : b;
+			hash[i + 1] = a < b ? b : a;
+		}
 }
 
 /* The least of many begins with zeros: spreads what is left. */
@@ -61,25 +99,12 @@ static uint32_t feature_of(uint64_t hash)
 	return hash == NO_HASH ? 0 : feature ? feature : 1;
 }
 
-/* Sorts as far as somebody looks, and without a branch that nobody can foretell. */
 void vmem_similar_sketch(const void *page, struct vmem_similar_sketch *ret_sketch)
 {
-	uint64_t hash[VMEM_SIMILAR_FEATURES], first = NO_HASH, second = NO_HASH;
-	uint32_t feature[VMEM_SIMILAR_FEATURES + 2] = { 0 }, used = 2;
+	uint64_t least[VMEM_SIMILAR_FEATURES];
 
-	for (uint32_t i = 0; i < VMEM_SIMILAR_FEATURES; i++) {
-		hash[i] = least_hash((const unsigned char *)page + i * PART_BYTES);
-		first = hash[i] < first ? hash[i] : first;
-	}
+	least_hashes(page, least);
+	sort(least);
 	for (uint32_t i = 0; i < VMEM_SIMILAR_FEATURES; i++)
-		second = hash[i] < second && hash[i] != first ? hash[i] : second;
-	feature[0] = feature_of(first);
-	feature[1] = feature_of(second);
-	for (uint32_t i = 0; i < VMEM_SIMILAR_FEATURES; i++) {
-		feature[used] = feature_of(hash[i]);
-		used += hash[i] != first && hash[i] != second && hash[i] != NO_HASH;
-	}
-	for (; used < VMEM_SIMILAR_FEATURES; used++)
-		feature[used] = 0;
-	memcpy(ret_sketch->feature, feature, sizeof(ret_sketch->feature));
+		ret_sketch->feature[i] = feature_of(least[i]);
 }

@@ -3,9 +3,8 @@
 #include "similar/similar_table.h"
 #include "base/mem.h"
 
-#define FULL_ENTRIES 8u  /* a line on average: above, twice the lines */
+#define FULL_ENTRIES 9u  /* a line on average: above, twice the lines */
 #define EMPTY_ENTRIES 2u /* below, half of them. Apart, so that no add and forget go to and fro */
-#define STEPS 8u         /* lines split or merged a call */
 #define FIRST_CHUNK_ROOM 4u
 
 static uint32_t level_of(uint32_t lines)
@@ -197,14 +196,26 @@ static void choose_lines(struct vmem_similar *s)
 		s->want_lines = VMEMI_SIMILAR_LEAST_LINES;
 }
 
-void vmemi_similar_table_adapt(struct vmem_similar *s)
+void vmemi_similar_table_fit(struct vmem_similar *s, uint64_t entries)
 {
-	choose_lines(s);
-	for (uint32_t step = 0; step < STEPS && s->lines != s->want_lines; step++)
+	uint32_t lines = s->max_lines;
+
+	while (lines > VMEMI_SIMILAR_LEAST_LINES &&
+	       (uint64_t)FULL_ENTRIES * (lines / 2) >= entries + entries / 4)
+		lines /= 2;
+	while (lines < VMEMI_SIMILAR_MOST_LINES && (uint64_t)FULL_ENTRIES * lines < entries)
+		lines *= 2;
+	s->max_lines = lines;
+}
+
+bool vmemi_similar_table_adapt(struct vmem_similar *s, uint32_t steps)
+{
+	for (choose_lines(s); steps && s->lines != s->want_lines; steps--, choose_lines(s))
 		if (s->lines > s->want_lines)
 			merge_one(s);
 		else if (!split_one(s))
-			return;
+			return false;
+	return s->lines > s->want_lines;
 }
 
 int vmemi_similar_table_init(struct vmem_similar *s)

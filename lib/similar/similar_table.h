@@ -15,6 +15,7 @@
  * Guard: the caller's, all calls on one table are serial. */
 #ifndef VMEMI_SIMILAR_TABLE_H
 #define VMEMI_SIMILAR_TABLE_H
+#include <stdbool.h>
 #include <vmem/similar.h>
 #include "base/alloc.h"
 
@@ -59,8 +60,11 @@ struct vmemi_similar_place vmemi_similar_place_of(const struct vmem_similar *s, 
 int vmemi_similar_table_init(struct vmem_similar *s);
 void vmemi_similar_table_free(struct vmem_similar *s);
 
-/* A few steps towards as many lines as the entries want. */
-void vmemi_similar_table_adapt(struct vmem_similar *s);
+/* At most @steps lines towards as many as the entries want. True: there are more than that still. */
+bool vmemi_similar_table_adapt(struct vmem_similar *s, uint32_t steps);
+
+/* The limit for as many entries. */
+void vmemi_similar_table_fit(struct vmem_similar *s, uint64_t entries);
 
 void vmemi_similar_line_remove(struct vmemi_similar_line *line, uint32_t at);
 

@@ -86,9 +86,10 @@ static uint64_t live_bytes(const struct vmemi_domain *d)
 	return stats.live_bytes;
 }
 
-/* Adds what is stored now. @before: pages in the pool of VMs of the same group that come before it. All is
- * read while it changes; the sums of one account are right all the same. */
-static void add_pages(struct vmem_store_account *sum, const struct vmemi_vm *vm, uint64_t before)
+/* Adds what is stored now. @before: pages in the pool of VMs of the same group that come before it. Returns
+ * those of this VM. All is read while it changes; the sums of one account are right all the same. */
+static uint64_t add_pages(struct vmem_store_account *sum, const struct vmemi_vm *vm,
+			  uint64_t before)
 {
 	const struct vmemi_domain *d = vm->domain;
 	uint64_t same = vmemi_counter(&vm->same), in_pool = vmemi_counter(&vm->in_pool);
@@ -115,10 +116,13 @@ static void add_pages(struct vmem_store_account *sum, const struct vmemi_vm *vm,
 				 form[VMEMI_FORM_DELTA] + form[VMEMI_FORM_OTHER];
 	sum->pages += same + in_pool;
 	sum->logical_bytes += (same + in_pool) * VMEM_PAGE_SIZE;
-	sum->physical_bytes += part_of(live_bytes(d), before, in_pool, pages);
+	/* A VM alone has all of its domain, with what is damaged and nobody's page any more. */
+	sum->physical_bytes +=
+		d->is_group ? part_of(live_bytes(d), before, in_pool, pages) : live_bytes(d);
 	sum->cpu_work_ns += d->is_group
 				    ? part_of(vmemi_counter(&d->work_ns), before, in_pool, pages)
 				    : vmemi_counter(&d->work_ns);
+	return in_pool;
 }
 
 uint64_t vmemi_vm_physical_bytes(const struct vmemi_vm *vm)
@@ -192,9 +196,10 @@ static void leave(vmem_store *store, struct vmemi_domain *d)
 	vmemi_unlock(&store->vm_lock);
 	if (!last)
 		return;
-	vmemi_lock(&store->cold.lock); /* as in leave_domain() */
-	vmemi_domain_free(d);
+	/* Background work does not find it any more: once it has let go, it is in no object of it. */
+	vmemi_lock(&store->cold.lock);
 	vmemi_unlock(&store->cold.lock);
+	vmemi_domain_free(d);
 }
 
 /* Gives a VM, whose number is that of a stream, its domain. */
@@ -232,9 +237,10 @@ static void leave_domain(vmem_store *store, struct vmemi_vm *vm)
 	struct vmemi_domain *d = vm->domain;
 	uint32_t number = vm->number;
 
-	vmemi_lock(&store->cold.lock); /* background work is in no object of it then */
+	/* Beside background work, as other drops: the group is there for as long as the VM is in it. */
 	if (d->is_group)
 		drop_uses(vm, vmemi_pool_handles_end(store->pool));
+	vmemi_lock(&store->cold.lock); /* background work is in no object of it then */
 	vmemi_holds_destroy(&vm->holds);
 	vm->domain = NULL;
 	vmemi_unlock(&store->cold.lock);
@@ -393,7 +399,7 @@ int vmem_store_vm_account(vmem_store *store, uint32_t vm_number, struct vmem_sto
 		return -VMEM_ENOENT;
 	vmemi_lock(&store->vm_lock);
 	add_counters(&a, vm);
-	add_pages(&a, vm, pages_before(store, vm));
+	(void)add_pages(&a, vm, pages_before(store, vm));
 	vmemi_unlock(&store->vm_lock);
 	return vmemi_opts_give(account, &a, sizeof(a));
 }
@@ -420,6 +426,8 @@ int vmem_store_total_account(vmem_store *store, struct vmem_store_account *accou
 	vmemi_lock(&store->vm_lock);
 	a = store->gone;
 	add_own(store, &a);
+	for (struct vmemi_domain *d = store->groups; d; d = d->next)
+		d->summed = 0;
 	for (uint32_t i = 0; i < store->vm_high; i++) {
 		struct vmemi_vm *vm = vmemi_store_vm(store, i);
 
@@ -427,7 +435,10 @@ int vmem_store_total_account(vmem_store *store, struct vmem_store_account *accou
 			continue;
 		a.metadata_bytes += vm_metadata(vm);
 		add_counters(&a, vm);
-		add_pages(&a, vm, pages_before(store, vm));
+		if (vm->domain->is_group)
+			vm->domain->summed += add_pages(&a, vm, vm->domain->summed);
+		else
+			(void)add_pages(&a, vm, 0);
 	}
 	vmemi_unlock(&store->vm_lock);
 	a.physical_bytes = stats.live_bytes;

@@ -10,7 +10,7 @@
 #include "pool/pool_of.h"
 
 #define DEFAULT_AFTER_MS 2000u
-#define PIECE_PAGES 2u      /* encoded anew in a piece */
+#define PIECE_PAGES 1u      /* encoded anew in a piece */
 #define PIECE_HANDLES 8192u /* looked at */
 #define TIMED_HANDLES 8u    /* the time of one in so many is taken */
 #define WORTH_SHIFT 5u      /* a new form must be a 32nd smaller */
@@ -19,7 +19,9 @@
 /* A delta is made if it fits into this part of what the page takes now, in 256ths. Both are LZ4 when that is
  * looked at; chosen with pages of real guests (docs/performance.md). */
 #define DELTA_MOST 213u
-/* What it costs that a reference gets a form that is quick to decode, as a part of its bytes. */
+/* A reference with so many uses, by its own page and by deltas, gets a form that is quick to decode; and what
+ * that costs each delta, as a part of its bytes. */
+#define QUICK_USES 3u
 #define QUICK_COST_SHIFT 5u
 
 /* What c->pages is for. */
@@ -116,7 +118,7 @@ static bool encode_delta(vmem_store *store, struct work *w, struct vmemi_encoded
 		return false;
 	reference_bytes = take_reference(store, w, handle, &codec);
 	if (!reference_bytes) {
-		vmem_similar_forget(w->domain->similar, &w->sketch, handle);
+		vmemi_domain_unlearn(w->domain, &w->sketch, handle);
 		return false;
 	}
 	if (codec == VMEM_CODEC_ZSTD)
@@ -156,7 +158,7 @@ static int put_in_place(vmem_store *store, struct vmemi_domain *d, const struct 
 	return err;
 }
 
-/* A reference is read for each of its deltas: it goes back to what is quick to decode. */
+/* A reference is read for each of its deltas: one of several goes back to what is quick to decode. */
 static void make_quick(vmem_store *store, const struct work *w, uint32_t handle)
 {
 	struct vmemi_encoded e = { .codec = VMEM_CODEC_LZ4, .payload = page_at(store, PLAIN) };
@@ -166,6 +168,7 @@ static void make_quick(vmem_store *store, const struct work *w, uint32_t handle)
 	if (!vmemi_pool_hold(store->pool, w->is.stream, handle, &held, &is))
 		return;
 	if (is.codec == VMEM_CODEC_ZSTD &&
+	    vmemi_domain_uses(w->domain, handle, is.checksum) >= QUICK_USES &&
 	    !vmemi_pool_read(store->pool, &held, page_at(store, REFERENCE)))
 		e.bytes = encode_quickly(store, page_at(store, REFERENCE), page_at(store, PLAIN));
 	if (e.bytes)

@@ -109,19 +109,20 @@ static int make_table(struct vmemi_domain *d)
 	return vmem_dedup_new(&d->dedup, &opts);
 }
 
-void vmemi_domain_learn(struct vmemi_domain *d, const struct vmem_similar_sketch *sketch,
-			uint32_t handle)
+/* Objects that are there and may be references. What the index knows of others cannot be looked for when they
+ * go: it has no more room than these need, and they crowd that out. */
+static void limit_index(struct vmemi_domain *d)
+{
+	vmem_similar_set_pages(d->similar, vmemi_counter(&d->objects[VMEMI_FORM_RAW]) +
+						   vmemi_counter(&d->objects[VMEMI_FORM_LZ4]) +
+						   vmemi_counter(&d->objects[VMEMI_FORM_ZSTD]) +
+						   vmemi_counter(&d->objects[VMEMI_FORM_OTHER]));
+}
+
+static void count_index(struct vmemi_domain *d)
 {
 	struct vmem_similar_stats stats = { .size = sizeof(stats) };
 
-	if (sketch) {
-		struct vmem_similar_sketch kept = *sketch;
-
-		/* In one VM too few deltas are found to pay for a second entry of each page. */
-		if (!d->is_group)
-			kept.feature[1] = 0;
-		vmem_similar_add(d->similar, &kept, handle);
-	}
 	vmem_similar_get_stats(d->similar, &stats);
 	atomic_store_explicit(&d->similar_bytes, stats.bytes, memory_order_relaxed);
 }
@@ -133,9 +134,38 @@ static int make_index(struct vmemi_domain *d)
 
 	int err = vmem_similar_new(&d->similar, &opts);
 
-	if (!err)
-		vmemi_domain_learn(d, NULL, 0);
-	return err;
+	if (err)
+		return err;
+	limit_index(d);
+	count_index(d);
+	return 0;
+}
+
+void vmemi_domain_learn(struct vmemi_domain *d, const struct vmem_similar_sketch *sketch,
+			uint32_t handle)
+{
+	limit_index(d);
+	vmem_similar_add(d->similar, sketch, handle);
+	count_index(d);
+}
+
+void vmemi_domain_unlearn(struct vmemi_domain *d, const struct vmem_similar_sketch *sketch,
+			  uint32_t handle)
+{
+	vmem_similar_forget(d->similar, sketch, handle);
+	count_index(d);
+}
+
+bool vmemi_domain_shrink(struct vmemi_domain *d, uint32_t lines)
+{
+	bool more = vmem_dedup_work(d->dedup, lines);
+
+	if (more || !d->similar)
+		return more;
+	limit_index(d);
+	more = vmem_similar_work(d->similar, lines);
+	count_index(d);
+	return more;
 }
 
 int vmemi_domain_new(struct vmemi_domain **ret_domain, vmem_store *store, const uint64_t *group,
@@ -222,6 +252,11 @@ int vmemi_domain_drop(struct vmemi_domain *d, uint32_t handle)
 int vmemi_domain_use(struct vmemi_domain *d, uint32_t handle, uint32_t checksum)
 {
 	return d->dedup ? vmem_dedup_take(d->dedup, DOMAIN, checksum, handle) : -VMEM_ENOTSUP;
+}
+
+uint32_t vmemi_domain_uses(struct vmemi_domain *d, uint32_t handle, uint32_t checksum)
+{
+	return d->dedup ? vmem_dedup_references(d->dedup, DOMAIN, checksum, handle) : 0;
 }
 
 void vmemi_domain_unuse(struct vmemi_domain *d, uint32_t handle)

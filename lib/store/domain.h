@@ -36,6 +36,7 @@ struct vmemi_domain {
 
 	uint32_t vms;              /* vm_lock of the store */
 	struct vmemi_domain *next; /* vm_lock; of groups */
+	uint64_t summed;           /* vm_lock; while VMs are summed up: pages of those before */
 
 	_Alignas(64) _Atomic uint64_t objects[VMEMI_FORMS]; /* atomic */
 	_Atomic uint64_t pages;                             /* atomic; that use them */
@@ -67,12 +68,21 @@ int vmemi_domain_drop(struct vmemi_domain *d, uint32_t handle);
 
 /* For deltas: one use more of an object that is to be a reference. 0, or negative: it cannot be one. */
 int vmemi_domain_use(struct vmemi_domain *d, uint32_t handle, uint32_t checksum);
+/* Uses of an object, by pages and deltas. Any thread. */
+uint32_t vmemi_domain_uses(struct vmemi_domain *d, uint32_t handle, uint32_t checksum);
 /* And one less. */
 void vmemi_domain_unuse(struct vmemi_domain *d, uint32_t handle);
 
-/* An object that may be a reference, with its sketch (NULL: none). Cold locked. */
+/* An object that may be a reference, with its sketch. Cold locked. */
 void vmemi_domain_learn(struct vmemi_domain *d, const struct vmem_similar_sketch *sketch,
 			uint32_t handle);
+/* One that was named for a page with this sketch, and may not. Cold locked. */
+void vmemi_domain_unlearn(struct vmemi_domain *d, const struct vmem_similar_sketch *sketch,
+			  uint32_t handle);
+
+/* Gives memory of the tables of a domain that shares back when objects have gone, at most about @lines cache
+ * lines. True: there is more. Cold locked. */
+bool vmemi_domain_shrink(struct vmemi_domain *d, uint32_t lines);
 
 /* Bytes of memory beside the pool's. */
 uint64_t vmemi_domain_bytes(struct vmemi_domain *d);

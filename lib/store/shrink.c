@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Tables by content grow with the pages that come. Here they shrink when pages have gone: a VM that has
+/* Tables grow with the pages that come. Here they shrink when pages have gone: a VM that has
  * dropped many is marked, and a pass over all VMs, while there is nothing better to do, looks at those
  * that are.
  *
@@ -27,7 +27,7 @@ static bool shrink_vm(vmem_store *store, struct vmemi_vm *vm)
 		&store->cold.lock); /* neither the VM's tables nor its domain go away meanwhile */
 	if (atomic_load(&vm->live) && vm->domain->dedup)
 		more = vmem_dedup_work(vm->holds.more, PIECE_LINES) ||
-		       vmem_dedup_work(vm->domain->dedup, PIECE_LINES);
+		       vmemi_domain_shrink(vm->domain, PIECE_LINES);
 	vmemi_unlock(&store->cold.lock);
 	return more;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A context takes all its memory when it is initialised: between that and its end nothing of zstd or lz4
- * calls malloc(), which is counted here, and the end gives all back. */
+ * calls malloc(), which is counted here, and the end gives all back. taken_bytes() is what was taken. */
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,32 +25,45 @@ void *__libc_calloc(size_t count, size_t bytes);
 void *__libc_realloc(void *memory, size_t bytes);
 void __libc_free(void *memory);
 
-static long calls, live;
+/* malloc_usable_size() is what was asked for, rounded up: at most by a page, where it is mapped. */
+#define ROUNDED_BY 4096
+
+static long calls, live, live_bytes;
+
+static void *count(void *memory)
+{
+	calls++;
+	live += !!memory;
+	live_bytes += (long)malloc_usable_size(memory);
+	return memory;
+}
 
 void *malloc(size_t bytes)
 {
-	calls++;
-	live++;
-	return __libc_malloc(bytes);
+	return count(__libc_malloc(bytes));
 }
 
-void *calloc(size_t count, size_t bytes)
+void *calloc(size_t elements, size_t bytes)
 {
-	calls++;
-	live++;
-	return __libc_calloc(count, bytes);
+	return count(__libc_calloc(elements, bytes));
 }
 
 void *realloc(void *memory, size_t bytes)
 {
-	calls++;
-	live += !memory;
-	return __libc_realloc(memory, bytes);
+	long before = (long)malloc_usable_size(memory);
+	void *now = __libc_realloc(memory, bytes);
+
+	if (now) {
+		live -= !!memory;
+		live_bytes -= before;
+	}
+	return count(now);
 }
 
 void free(void *memory)
 {
 	live -= !!memory;
+	live_bytes -= (long)malloc_usable_size(memory);
 	__libc_free(memory);
 }
 
@@ -78,9 +92,34 @@ static int use(const struct vmem_codec *codec)
 	return encodings < 100;
 }
 
+/* Whether it tells what it has taken since there were so many @blocks and @bytes. */
+static int tells(const struct vmem_codec *codec, long blocks, long bytes)
+{
+	long taken = codec->taken_bytes ? (long)codec->taken_bytes(context) : 0;
+
+	return taken <= live_bytes - bytes &&
+	       live_bytes - bytes <= taken + ROUNDED_BY * (live - blocks);
+}
+
+static int check_decoder(const struct vmem_codec *codec)
+{
+	long blocks = live, bytes = live_bytes, wrong;
+
+	memset(context, 0, sizeof(context));
+	if (!codec->decoder_init)
+		return 0;
+	wrong = codec->decoder_init(context) != 0;
+	wrong += live == blocks || !tells(codec, blocks, bytes);
+	codec->context_end(context);
+	wrong += live != blocks;
+	if (wrong)
+		printf("%s: a decoder does not tell what it takes, or give it back\n", codec->name);
+	return wrong != 0;
+}
+
 static int check(const struct vmem_codec *codec)
 {
-	long before = live, after_init, wrong;
+	long before = live, bytes = live_bytes, after_init, told, wrong;
 
 	memset(context, 0, sizeof(context));
 	if (codec->context_bytes > sizeof(context) ||
@@ -89,13 +128,15 @@ static int check(const struct vmem_codec *codec)
 	after_init = calls;
 	wrong = use(codec);
 	wrong += calls != after_init;
+	told = tells(codec, before, bytes);
+	wrong += !told;
 	if (codec->context_end)
 		codec->context_end(context);
 	wrong += live != before;
 	if (wrong)
-		printf("%s: %ld calls while in use, %ld not given back\n", codec->name,
-		       calls - after_init, live - before);
-	return wrong != 0;
+		printf("%s: %ld calls while in use, %ld not given back, what it takes %s\n",
+		       codec->name, calls - after_init, live - before, told ? "told" : "not told");
+	return wrong != 0 || check_decoder(codec);
 }
 
 int main(void)

@@ -8,17 +8,7 @@
 #include "dedup/dedup_internal.h"
 #include "support/fail_alloc.h"
 #include "support/rng.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define VMEMT_SLOW 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define VMEMT_SLOW 1
-#endif
-#endif
-#ifndef VMEMT_SLOW
-#define VMEMT_SLOW 0
-#endif
+#include "support/slow.h"
 
 enum { IDS = 1 << 20 };
 

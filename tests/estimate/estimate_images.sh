@@ -65,3 +65,24 @@ if command -v gnuplot >/dev/null; then
 else
 	echo 'left out, --plot: there is no gnuplot'
 fi
+
+# On a terminal a bar says how far each step is, and is gone before the table comes; elsewhere there is none.
+return_key=$(printf '\r')
+! grep -q "$return_key" "$out" || fail "there is a bar without a terminal"
+if command -v script >/dev/null; then
+	# shellcheck disable=SC2016 # for the inner shell
+	bar='"$ESTIMATE" $QUIET "$IMAGE" "$IMAGE"'
+	export ESTIMATE="$estimate" IMAGE="$scratch/large.img"
+	run 0 env QUIET= script -qec "$bar" "$scratch/terminal.txt"
+	tr '\r' '\n' <"$scratch/terminal.txt" >"$out"
+	says '^\[#* *\] *[0-9]* % .*reading'
+	says '^\[#* *\] *[0-9]* % .*sharing'
+	says '^all, sharing '
+	# Each is wiped out before the next line is said.
+	awk '/^\[/ { bar = 1; next } bar { bar = 0; left += /[^ ]/ } END { exit left > 0 }' "$out" ||
+		fail "a bar was left"
+	run 0 env QUIET=--quiet script -qec "$bar" "$scratch/terminal.txt"
+	! grep -qF '[#' "$scratch/terminal.txt" || fail "there is a bar with --quiet"
+else
+	echo 'left out, the bar on a terminal: there is no script(1)'
+fi

@@ -110,6 +110,10 @@ library=$(find "$tmp/moved" -name libvmem.so)
 needs "$library" liblz4 libzstd
 jemalloc=$(find "$tmp/moved" -name libvmem-jemalloc.so)
 [ -z "$jemalloc" ] || needs "$jemalloc" libjemalloc libstdc++
+if grep -q '^VMEM_EXAMPLES:BOOL=ON' "$build/CMakeCache.txt"; then
+	must 'vmem-estimate' env LD_LIBRARY_PATH="$(dirname "$library")" "$tmp/moved/bin/vmem-estimate" --help
+	! readelf -dW "$tmp/moved/bin/vmem-estimate" | grep -E 'RPATH|RUNPATH' || die 'vmem-estimate: RPATH'
+fi
 readelf -dW "$library" | grep -q 'SONAME.*\[libvmem\.so\.1\]' || die 'soname is not libvmem.so.1'
 must 'building opener.c' "$CC" "$here/consumer/opener.c" -o "$tmp/program" -ldl
 must 'dlopen' "$tmp/program" "$library"

@@ -399,3 +399,49 @@ Test(pool_codecs, a_codec_that_overstates)
 	expect_page(pool, handle, VMEMT_PAGE_TEXT, 1);
 	pool_close(pool);
 }
+
+/* --- What contexts take elsewhere --- */
+
+static uint64_t taken_by(const struct vmem_codec *codec, int (*init)(void *))
+{
+	static _Alignas(64) unsigned char context[1 << 16];
+	uint64_t taken;
+
+	memset(context, 0, sizeof(context));
+	cr_assert_leq(codec->context_bytes, sizeof(context));
+	cr_assert_eq(init(context), 0);
+	taken = codec->taken_bytes(context);
+	codec->context_end(context);
+	return taken;
+}
+
+/* Of codecs that are not the first, one context encodes and the others only decode; zstd and delta share
+ * them. As the first, it encodes in all. */
+Test(pool_codecs, metadata_has_what_contexts_take)
+{
+	const struct vmem_codec *lz4 = vmem_codec_lz4(), *zstd = vmem_codec_zstd(1);
+	const struct vmem_codec *delta = vmem_codec_delta(1);
+	const struct vmem_codec *const tables[][3] = { { lz4, zstd, delta }, { zstd, delta, lz4 } };
+	uint64_t full = taken_by(zstd, zstd->context_init);
+	uint64_t decoder = taken_by(zstd, zstd->decoder_init);
+
+	cr_assert(decoder > 0 && full > decoder);
+	for (int zstd_first = 0; zstd_first < 2; zstd_first++) {
+		struct vmem_pool_stats stats = { .size = sizeof(stats) };
+		struct vmemt_fail_alloc own_heap;
+		struct vmem_pool_opts opts = { .size = sizeof(opts),
+					       .allocator = &own_heap.allocator,
+					       .codecs = tables[zstd_first],
+					       .codec_count = 3,
+					       .parallel = 4 };
+		vmem_pool *pool;
+
+		vmemt_fail_alloc_init(&own_heap);
+		cr_assert_eq(vmem_pool_new(&pool, &opts), 0);
+		cr_assert_eq(vmem_pool_get_stats(pool, &stats), 0);
+		cr_assert_eq(stats.metadata_bytes + stats.index_bytes -
+				     (uint64_t)own_heap.live_bytes,
+			     full + 4 * (zstd_first ? full : decoder));
+		vmem_pool_free(pool);
+	}
+}

@@ -29,6 +29,22 @@ run 0 "$@" --vms 2 --budget 90% --seconds 1 --image "$scratch/random.img" --imag
 says 'right: 2 of 2'
 says 'random.img: 100.0 % other pages'
 
+# What is stored, and stays, is encoded anew, so fast as was said or not at all.
+recompressed() {
+	begun=$(date +%s)
+	run 0 "$@" --vms 2 --budget 60% --seconds 4 --workload idle --json "$scratch/run.json"
+	elapsed=$(($(date +%s) - begun + 2))
+	recompressed=$(awk '$1 == "\"manager\":" { total = 1 }
+		total && ($1 == "\"pages_zstd\":" || $1 == "\"pages_delta\":") { sum += $2 }
+		END { print sum + 0 }' "$scratch/run.json")
+}
+recompressed "$@"
+[ "$recompressed" -gt $((20 * elapsed)) ] || fail "no more than $recompressed pages were recompressed"
+recompressed "$@" --recompress 20
+[ "$recompressed" -le $((20 * elapsed)) ] || fail "$recompressed pages were recompressed in $elapsed s"
+recompressed "$@" --recompress off
+[ "$recompressed" -eq 0 ] || fail "$recompressed pages were recompressed"
+
 # The check can fail.
 run 1 "$@" --vms 2 --budget 70% --seconds 2 --inject drop-page
 frame=$(sed -n 's/^Injected: frame \(0x[0-9a-f]*\) .*/\1/p' "$out")

@@ -5,7 +5,7 @@
 . "$(dirname "$0")/runner_lib.sh"
 
 run 0 "$runner" --help
-for option in vms mem budget image workload seconds vcpus backend json seed skew; do
+for option in vms mem budget recompress image workload seconds vcpus backend json seed skew; do
 	says "--$option="
 done
 
@@ -26,6 +26,8 @@ refused '1% to 1000%' --budget 0%
 refused 'there is scan, zipf' --workload chess
 refused 'a number from 0 to 4' --skew -1
 refused 'there is kvm and thread' --backend xen
+refused 'pages a second, or off' --recompress 0
+refused 'pages a second, or off' --recompress on
 refused 'needs --backend thread' --fault-way sigbus
 refused 'not an option' surprise
 refused 'unrecognized option' --surprise

@@ -5,9 +5,30 @@
 #define SECOND UINT64_C(1000000000)
 #define MS UINT64_C(1000000)
 
+static uint64_t cpu_ns;  /* of the scanning thread, so far */
+static uint64_t page_ns; /* what reading a page adds to it */
+
+static uint64_t own_cpu_time(void *context)
+{
+	(void)context;
+	return cpu_ns;
+}
+
+static void read_slowly(uint64_t key)
+{
+	(void)key;
+	cpu_ns += page_ns;
+}
+
 static void open_host(void)
 {
-	host_open();
+	const struct vmem_env env = { .size = sizeof(env), .cpu_time_ns = own_cpu_time };
+	struct vmem_share_opts opts = host_opts();
+
+	opts.env = &env;
+	host_open_with(opts);
+	host.on_page = read_slowly;
+	cpu_ns = page_ns = 0;
 	for (uint64_t key = 0; key < PAGES;
 	     key++) /* nothing to merge: each is visited in each pass */
 		write_page(key, 1 + key);
@@ -77,31 +98,43 @@ Test(share_pace, share_of_a_processor)
 {
 	uint64_t now = 5 * SECOND, start = now, visits;
 
+	/* By the clock, not by what a page was said to take. */
+	page_ns = 5000;
 	set_limits((struct vmem_share_limits){ .cpu_percent = 10, .page_ns = 2000 });
 	visits = scan_until(&now, now + 10 * SECOND, MS);
+	cr_assert_eq(visits * 5000, cpu_ns);
+	cr_assert_eq(cpu_ns * 10, now - start);
+	/* Unless there is none, as without an operating system. */
+	host.share->env.cpu_time_ns = NULL;
+	start = now;
+	visits = scan_until(&now, now + 10 * SECOND, MS);
 	cr_assert_eq(visits * 2000 * 10, now - start);
-	/* The budget bounds a call. */
-	cr_assert_eq(vmem_share_scan(host.share, now, 100 * 2000, NULL), 100);
-	cr_assert_eq(vmem_share_scan(host.share, now + SECOND, 0, NULL), VMEMI_SHARE_BATCH);
+}
+
+Test(share_pace, budget_of_a_call)
+{
+	set_limits((struct vmem_share_limits){ .page_ns = 2000 });
+	cr_assert_eq(vmem_share_scan(host.share, 0, 100 * 2000, NULL), 100);
+	cr_assert_eq(vmem_share_scan(host.share, 0, 0, NULL), VMEMI_SHARE_BATCH);
 }
 
 /* The slowest of them counts. */
 Test(share_pace, limits_together)
 {
-	struct vmem_share_limits limits = {
-		.pages_per_second = 1000, .pass_ns = SECOND, .cpu_percent = 50, .page_ns = 1000
-	};
+	struct vmem_share_limits limits = { .pages_per_second = 1000,
+					    .pass_ns = SECOND,
+					    .cpu_percent = 50 };
 	uint64_t now = SECOND, start = now;
 	uint64_t visits;
 
 	set_limits(limits);
 	visits = scan_until(&now, now + 50 * SECOND, UINT64_MAX);
 	cr_assert_eq(visits * SECOND, (now - start) * 1000);
-	limits.page_ns = 5 * 1000 * 1000;
+	page_ns = 5 * MS;
 	set_limits(limits);
 	start = now;
 	visits = scan_until(&now, now + 50 * SECOND, UINT64_MAX);
-	cr_assert_eq(visits * limits.page_ns * 2, now - start);
+	cr_assert_eq(visits * page_ns * 2, now - start);
 }
 
 /* Pages that are merged, skipped or absent cost little, but not nothing: a call over them is bounded. */

@@ -48,8 +48,8 @@ Test(similar, empty)
 	done(s);
 }
 
-/* Two features of a page are kept, and looked for in any place. Candidates are those that share both, then
- * those that share one, by its place; each once; of those with the same feature, the latest. */
+/* Four features of a page are kept, and looked for in any place. Candidates are those that share most, then
+ * by the place of the first of them; each once; of those with the same feature, the latest. */
 Test(similar, best_first)
 {
 	vmem_similar *s = vmemt_similar_new(&memory, 0);
@@ -57,7 +57,7 @@ Test(similar, best_first)
 	uint32_t ids[VMEM_SIMILAR_CANDIDATES];
 
 	vmem_similar_add(s, &page, 10);
-	cr_assert_eq(vmemt_similar_stats(s).entries, 2);
+	cr_assert_eq(vmemt_similar_stats(s).entries, VMEM_SIMILAR_KEPT);
 	cr_assert_eq(vmem_similar_find(s, &page, ids), 1);
 	cr_assert_eq(ids[0], 10);
 	cr_assert_eq(vmem_similar_find(s, &other, ids), 0);
@@ -86,13 +86,13 @@ Test(similar, best_first)
 	vmem_similar_add(s, &page, 40);
 	cr_assert_eq(vmem_similar_find(s, &page, ids), 4);
 	cr_assert_eq(ids[0], 40);
-	cr_assert_eq(ids[1], 20);
+	cr_assert_eq(ids[1], 22);
 
-	/* Only the two first are kept. */
+	/* Only the first are kept. */
 	other = vmemt_sketch(200);
 	vmem_similar_add(s, &other, 50);
-	other.feature[0] = other.feature[2];
-	other.feature[1] = other.feature[3];
+	for (uint32_t i = 0; i < VMEM_SIMILAR_KEPT; i++)
+		other.feature[i] = other.feature[VMEM_SIMILAR_KEPT + i];
 	cr_assert_eq(vmem_similar_find(s, &other, ids), 0);
 	done(s);
 }
@@ -107,9 +107,9 @@ Test(similar, forget)
 	like.feature[5] = page.feature[1];
 	vmem_similar_add(s, &page, 10);
 	vmem_similar_forget(s, &like, 11);
-	cr_assert_eq(vmemt_similar_stats(s).entries, 2);
+	cr_assert_eq(vmemt_similar_stats(s).entries, VMEM_SIMILAR_KEPT);
 	vmem_similar_forget(s, &like, 10);
-	cr_assert_eq(vmemt_similar_stats(s).entries, 1);
+	cr_assert_eq(vmemt_similar_stats(s).entries, VMEM_SIMILAR_KEPT - 1);
 	cr_assert_eq(vmem_similar_find(s, &like, ids), 0);
 	cr_assert_eq(vmem_similar_find(s, &page, ids), 1);
 	vmem_similar_forget(s, &page, 10);
@@ -138,11 +138,11 @@ Test(similar, grows_and_shrinks)
 		if (n % 5000 == 0)
 			cr_assert_eq(vmemi_similar_check(s), 0);
 		if (s->lines == s->want_lines && s->entries > 1000)
-			cr_assert(s->entries <= 8u * s->lines + 2);
+			cr_assert(s->entries <= 9u * s->lines + VMEM_SIMILAR_KEPT);
 		if (vmemt_similar_stats(s).bytes > most)
 			most = vmemt_similar_stats(s).bytes;
 	}
-	cr_assert_gt(most, PAGES * 2 / 10 * 64);
+	cr_assert_gt(most, PAGES * VMEM_SIMILAR_KEPT / 10 * 64);
 	cr_assert_eq(vmemt_similar_stats(s).entries, 0);
 	cr_assert_leq(vmemt_similar_stats(s).bytes, small + 64);
 	done(s);
@@ -189,5 +189,80 @@ Test(similar, limit)
 		vmem_similar_add(s, &sketch, n);
 	}
 	cr_assert_gt(s->lines, 256);
+	done(s);
+}
+
+static void add_pages(vmem_similar *s, uint32_t first, uint32_t count)
+{
+	struct vmem_similar_sketch sketch;
+
+	for (uint32_t n = first; n < first + count; n++) {
+		sketch = vmemt_sketch(n);
+		vmem_similar_add(s, &sketch, n);
+	}
+}
+
+/* With and without a limit in pages, at all sizes up to @pages. */
+Test(similar, limit_in_pages_lets_as_many_in)
+{
+	enum { PAGES = 20000 };
+	struct vmemt_fail_alloc other_memory;
+	vmem_similar *s = vmemt_similar_new(&memory, 0);
+	vmem_similar *other = vmemt_similar_new(&other_memory, 0);
+
+	for (uint32_t n = 0; n < PAGES; n++) {
+		vmem_similar_set_pages(s, n + 1);
+		add_pages(s, n, 1);
+		add_pages(other, n, 1);
+		cr_assert_eq(s->lines, other->lines);
+	}
+	cr_assert_eq(vmemt_similar_stats(s).entries, vmemt_similar_stats(other).entries);
+	vmem_similar_free(other);
+	cr_assert_eq(other_memory.live_bytes, 0);
+	done(s);
+}
+
+Test(similar, limit_in_pages_bounds_what_comes_and_goes)
+{
+	enum { PAGES = 5000 };
+	vmem_similar *s = vmemt_similar_new(&memory, 0);
+	uint64_t bytes;
+
+	vmem_similar_set_pages(s, 0);
+	vmem_similar_set_pages(s, PAGES);
+	add_pages(s, 0, PAGES);
+	bytes = vmemt_similar_stats(s).bytes;
+	add_pages(s, PAGES, 10 * PAGES);
+	cr_assert_leq(vmemt_similar_stats(s).bytes, 2 * bytes);
+	/* To and fro by a sixth, at any size: what was cut down is not soon too little. */
+	for (uint32_t pages = PAGES; pages > PAGES / 2; pages -= 100) {
+		uint32_t lines;
+
+		vmem_similar_set_pages(s, pages - pages / 6);
+		lines = s->max_lines;
+		vmem_similar_set_pages(s, pages);
+		cr_assert_eq(s->max_lines, lines);
+	}
+	done(s);
+}
+
+Test(similar, work_gives_memory_back)
+{
+	vmem_similar *s = vmemt_similar_new(&memory, 0);
+	uint32_t pieces = 0;
+
+	add_pages(s, 0, 20000);
+	cr_assert_not(vmem_similar_work(s, 32), "nothing is too many");
+	vmem_similar_set_pages(s, 0);
+	do {
+		uint32_t lines = s->lines;
+
+		vmem_similar_work(s, 32);
+		cr_assert_geq(s->lines + 32, lines);
+		cr_assert_lt(++pieces, 10000);
+	} while (s->lines > 16);
+	cr_assert_not(vmem_similar_work(s, 32));
+	cr_assert_leq(vmemt_similar_stats(s).bytes, 2048);
+	cr_assert_eq(vmemi_similar_check(s), 0);
 	done(s);
 }

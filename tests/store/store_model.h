@@ -53,7 +53,8 @@ struct vmemt_store_model {
 	vmem_store *store;
 	struct vmemt_slow_tier tier;
 	uint32_t max_object_bytes;
-	int deltas;             /* the store may make them */
+	int deltas;           /* the store may make them */
+	uint32_t hidden_bits; /* of 32, of each page's hash, so that they collide. Set after init */
 	uint64_t budget_bytes;  /* 0: none; else saves may find no room */
 	uint64_t segment_bytes; /* after the last step */
 	uint64_t clock, key;
@@ -65,7 +66,8 @@ struct vmemt_store_model {
 	/* how often: no room, loads that took time, refs in gone[] with a handle that another VM has
 	 * now, pages that were there already, those dropped while an equal one was being loaded */
 	uint64_t refused, slow, reused, equal, dropped_beside;
-	uint64_t deltas_seen;                                        /* after background work */
+	uint64_t deltas_seen; /* after background work */
+	uint64_t collisions;  /* compares that found a difference, of all VMs at once, at most */
 	uint64_t gone_saves, gone_loads, gone_rejects, gone_corrupt; /* of dropped VMs */
 	struct vmemt_model_load load[VMEMI_INFLIGHT_ENTRIES];
 	uint32_t events;                        /* in order[], oldest first */
@@ -81,6 +83,10 @@ void vmemt_store_model_destroy(struct vmemt_store_model *m);
 
 /* One operation: all of @op and @arg may be anything. */
 void vmemt_store_model_step(struct vmemt_store_model *m, uint32_t op, uint64_t arg);
+
+/* What the store says, of a VM or of all. */
+struct vmem_store_account vmemt_model_account(const struct vmemt_store_model *m, uint32_t v);
+struct vmem_store_account vmemt_model_total(const struct vmemt_store_model *m);
 
 /* Compares all accounts, and has the store check itself. */
 void vmemt_store_model_check(struct vmemt_store_model *m);

@@ -2,6 +2,7 @@
 /* Random operations on a store and on a naive model of it. */
 #include <criterion/criterion.h>
 #include "store/store_model.h"
+#include "support/slow.h"
 
 static struct vmemt_store_model model;
 
@@ -14,12 +15,14 @@ static uint32_t random_op(int step, uint64_t *state)
 	return drops && step / 10000 % 2 == 0 && vmemt_rand(state) % 8 ? 10 : op;
 }
 
-static void run(const char *name, const struct vmem_store_opts *opts, int steps)
+static void run_with(const char *name, const struct vmem_store_opts *opts, int steps,
+		     uint32_t hash_bits)
 {
 	struct vmem_pool_stats stats = { .size = sizeof(stats) };
 	uint64_t state = vmemt_seed(name);
 
 	vmemt_store_model_init(&model, opts);
+	model.hidden_bits = 32 - hash_bits;
 	for (int i = 0; i < steps; i++) {
 		uint32_t op = random_op(i, &state);
 
@@ -35,6 +38,12 @@ static void run(const char *name, const struct vmem_store_opts *opts, int steps)
 	cr_assert_gt(model.equal, 0);
 	cr_assert(model.dropped_beside || model.equal < 100, "few VMs share");
 	vmemt_store_model_destroy(&model);
+	cr_assert(hash_bits == 32 || model.collisions);
+}
+
+static void run(const char *name, const struct vmem_store_opts *opts, int steps)
+{
+	run_with(name, opts, steps, 32);
 }
 
 Test(store_model, defaults)
@@ -57,8 +66,25 @@ Test(store_model, no_locks)
 	run("store_model.no_locks", &opts, 50000);
 }
 
+/* Most pages have the hash of others in their domain: only their bytes tell them apart. */
+Test(store_model, some_hashes_collide)
+{
+	run_with("store_model.some_hashes_collide", NULL, 100000, 5);
+}
+
+Test(store_model, most_hashes_collide)
+{
+	run_with("store_model.most_hashes_collide", NULL, 50000, 2);
+}
+
+/* The table has no room for all of them: there are objects that it does not know. */
+Test(store_model, all_hashes_collide)
+{
+	run_with("store_model.all_hashes_collide", NULL, 50000, 0);
+}
+
 /* Objects change their form all the time. */
-Test(store_model, encoded_anew)
+static void run_anew(const char *name, int steps, uint32_t hash_bits)
 {
 	const struct vmem_codec *codecs[] = { vmem_codec_lz4(), vmem_codec_zstd(1),
 					      vmem_codec_delta(1) };
@@ -68,6 +94,16 @@ Test(store_model, encoded_anew)
 					.parallel = 2,
 					.cold_after_ms = 1 };
 
-	run("store_model.encoded_anew", &opts, 200000);
-	cr_assert_gt(model.deltas_seen, 0);
+	run_with(name, &opts, steps, hash_bits);
+	cr_assert_gt(model.deltas_seen, 500);
+}
+
+Test(store_model, encoded_anew)
+{
+	run_anew("store_model.encoded_anew", VMEMT_SLOW ? 200000 : 3000000, 32);
+}
+
+Test(store_model, encoded_anew_with_colliding_hashes)
+{
+	run_anew("store_model.encoded_anew_with_colliding_hashes", 100000, 2);
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Memory of tables comes back when the pages have gone. */
+/* Memory of tables comes back when the pages have gone, and is not more for pages that come and go. */
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include "store/store_internal.h"
 #include "support/pages.h"
 
 enum { PAGES = 100000, CONTENTS = 60000 };
+enum { SETTLED_PAGES = 7000, TURNS = 10 };
+#define PASS_NS UINT64_C(3000000000)
 
 static vmem_store *store;
 static vmem_store_ref *ref;
@@ -149,4 +151,119 @@ Test(store_shrink, is_looked_for_only_if_there_may_be_some)
 	cr_assert_not(atomic_load(&store->loose));
 	cr_assert_not(atomic_load(&vmemi_store_vm(store, vm)->loose));
 	cr_assert_not(vmemi_store_shrink(store));
+}
+
+/* --- The index of similar pages --- */
+
+/* Pages @first.. of which none is like another. */
+static void save_unlike(uint32_t vm, enum vmemt_page_kind kind, uint64_t first)
+{
+	struct vmemt_page page;
+
+	for (uint64_t i = 0; i < SETTLED_PAGES; i++) {
+		if (first) /* in the place of others */
+			cr_assert_eq(vmem_store_drop(store, vm, ref[i]), 0);
+		vmemt_page_make(&page, kind, first + i);
+		cr_assert_eq(vmem_store_save(store, vm, i, &page, &ref[i]), 0);
+	}
+}
+
+/* All that passes of recompression do. */
+static void settle(void)
+{
+	static uint64_t now_ns;
+	uint32_t pieces = 0;
+
+	for (uint32_t pass = 0; pass < 4; pass++) {
+		now_ns += PASS_NS;
+		while (vmem_store_work(store, 1000000, now_ns))
+			pieces++;
+	}
+	cr_assert_lt(pieces, 1000000);
+}
+
+static struct vmem_similar_stats index_of(uint32_t vm)
+{
+	struct vmem_similar_stats stats = { .size = sizeof(stats) };
+
+	cr_assert_eq(vmem_similar_get_stats(vmemi_store_vm(store, vm)->domain->similar, &stats), 0);
+	return stats;
+}
+
+static void assert_turnovers_take_no_more(bool in_group)
+{
+	uint64_t fresh, index_bytes;
+	uint32_t vm = add_vm(in_group);
+
+	save_unlike(vm, VMEMT_PAGE_TEXT, 0);
+	settle();
+	fresh = metadata();
+	index_bytes = index_of(vm).bytes;
+	for (uint64_t turn = 1; turn <= TURNS; turn++) {
+		save_unlike(vm, VMEMT_PAGE_TEXT, turn * SETTLED_PAGES);
+		settle();
+	}
+	cr_assert_leq(metadata(), fresh + fresh / 5);
+	cr_assert_leq(index_of(vm).bytes, 2 * index_bytes, "it grows in powers of two");
+	for (uint32_t i = 0; i < SETTLED_PAGES; i++)
+		cr_assert_eq(vmem_store_drop(store, vm, ref[i]), 0);
+	settle();
+	cr_assert_leq(index_of(vm).bytes, 2048);
+	cr_assert_eq(vmemi_counter(&vmemi_store_vm(store, vm)->domain->similar_bytes),
+		     index_of(vm).bytes);
+}
+
+Test(store_shrink, index_of_a_vm_whose_pages_come_and_go)
+{
+	assert_turnovers_take_no_more(false);
+}
+
+Test(store_shrink, index_of_a_group_whose_pages_come_and_go)
+{
+	assert_turnovers_take_no_more(true);
+}
+
+/* It is as large as one without a limit. */
+Test(store_shrink, index_has_room_for_all_pages_that_are_there)
+{
+	uint32_t vm = add_vm(false);
+	struct vmem_similar_sketch sketch;
+	struct vmem_similar_stats unlimited = { .size = sizeof(unlimited) };
+	struct vmemt_page page;
+	vmem_similar *similar;
+
+	cr_assert_eq(vmem_similar_new(&similar, NULL), 0);
+	save_unlike(vm, VMEMT_PAGE_NOISE, 0);
+	settle();
+	for (uint64_t i = 0; i < SETTLED_PAGES; i++) {
+		vmemt_page_make(&page, VMEMT_PAGE_NOISE, i);
+		vmem_similar_sketch(&page, &sketch);
+		vmem_similar_add(similar, &sketch, (uint32_t)i);
+	}
+	cr_assert_eq(vmem_similar_get_stats(similar, &unlimited), 0);
+	cr_assert_eq(index_of(vm).bytes, unlimited.bytes);
+	cr_assert_geq(index_of(vm).entries, unlimited.entries * 9 / 10);
+	vmem_similar_free(similar);
+}
+
+Test(store_shrink, index_is_counted_when_pages_are_forgotten)
+{
+	struct vmemi_domain *d = vmemi_store_vm(store, add_vm(false))->domain;
+	struct vmem_similar_sketch sketch = { { 0 } };
+	struct vmem_similar_stats full, empty;
+
+	save_unlike(d->stream, VMEMT_PAGE_TEXT, 0);
+	for (uint32_t i = 1; i <= SETTLED_PAGES; i++) {
+		sketch.feature[0] = i;
+		vmemi_domain_learn(d, &sketch, i);
+	}
+	full = index_of(d->stream);
+	cr_assert_eq(vmemi_counter(&d->similar_bytes), full.bytes);
+	for (uint32_t i = 1; i <= SETTLED_PAGES; i++) {
+		sketch.feature[0] = i;
+		vmemi_domain_unlearn(d, &sketch, i);
+	}
+	empty = index_of(d->stream);
+	cr_assert_lt(empty.bytes, full.bytes / 2);
+	cr_assert_eq(vmemi_counter(&d->similar_bytes), empty.bytes);
 }

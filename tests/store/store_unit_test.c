@@ -558,10 +558,13 @@ Test(store_opts, works_without_locks)
 
 Test(store_opts, metadata_is_what_the_allocator_gave)
 {
+	const struct vmem_codec *lz4 = vmem_codec_lz4(); /* all in its context */
 	struct vmemt_fail_alloc tables, segments;
 	struct vmem_store_opts opts = { .size = sizeof(opts),
 					.allocator = &tables.allocator,
-					.segments = &segments.allocator };
+					.segments = &segments.allocator,
+					.codecs = &lz4,
+					.codec_count = 1 };
 	struct vmem_store_account a;
 
 	vmemt_fail_alloc_init(&tables);

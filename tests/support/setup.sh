@@ -23,7 +23,7 @@ vmem_packages() {
 		echo cc=gcc libc6-dev make=make cmake=cmake pkg-config=pkg-config
 		echo liblz4-dev libzstd-dev libxxhash-dev libjemalloc-dev
 		;;
-	tests) echo c++=g++ libcriterion-dev readelf=binutils abidiff=abigail-tools ;;
+	tests) echo c++=g++ libcriterion-dev readelf=binutils abidiff=abigail-tools gnuplot=gnuplot-nox ;;
 	examples) echo libcjson-dev libncurses-dev ;;
 	bench) echo libcjson-dev ;;
 	images)

@@ -22,7 +22,7 @@ static int take_opts(struct vmem_manager_opts *o, const struct vmem_manager_opts
 
 	if (error)
 		return error;
-	if (o->flags || o->max_object_bytes > VMEM_PAGE_SIZE ||
+	if (o->flags & ~VMEM_MANAGER_AS_SAVED || o->max_object_bytes > VMEM_PAGE_SIZE ||
 	    (o->budget_bytes && o->budget_bytes < BUDGET_MIN))
 		return -VMEM_EINVAL;
 	if (!o->max_object_bytes)
@@ -154,22 +154,40 @@ static void destroy(struct vmem_manager *m)
 	vmemi_free(&inner, m, sizeof(*m), _Alignof(struct vmem_manager));
 }
 
-/* Pages encoded at once. Contexts of zstd come from libc, for each of them and one for decoding. */
-#define STORE_PARALLEL 4
-#define ZSTD_BYTES (200u << 10)
+#define STORE_PARALLEL 4 /* pages encoded at once */
 
-static int make_parts(struct vmem_manager *m)
+static int make_store(struct vmem_manager *m)
 {
 	struct vmemi_host *host = &m->host;
+	struct vmem_store_account account = { .size = sizeof(account) };
+	uint64_t before = atomic_load(&host->metadata.bytes), from_us;
 	struct vmem_store_opts store = {
 		.size = sizeof(store),
+		.flags = m->opts.flags & VMEM_MANAGER_AS_SAVED ? VMEM_STORE_AS_SAVED : 0,
 		.allocator = &host->metadata.allocator,
 		.segments = &host->segments,
 		.cpu = vmem_cpu_detect(),
 		.max_object_bytes = m->opts.max_object_bytes,
 		.parallel = STORE_PARALLEL,
 		.seed = (uint32_t)(host->k->clock_ns() ^ (uintptr_t)m >> 12),
+		.cold_after_ms = m->opts.cold_after_ms,
+		.cold_pages_per_second = m->opts.cold_pages_per_second,
 	};
+	int error = vmem_store_new(&host->store, &store);
+
+	if (!error)
+		error = vmem_store_total_account(host->store, &account);
+	if (error)
+		return error;
+	/* What it has not got from us, codecs have taken from libc, once and for all. */
+	from_us = atomic_load(&host->metadata.bytes) - before;
+	atomic_fetch_add(&host->frames.other_bytes, account.metadata_bytes - from_us);
+	return 0;
+}
+
+static int make_parts(struct vmem_manager *m)
+{
+	struct vmemi_host *host = &m->host;
 	int error = vmemi_lock_init(&m->attach_lock, host->env);
 
 	if (!error)
@@ -185,8 +203,7 @@ static int make_parts(struct vmem_manager *m)
 	if (error)
 		return error;
 	set_marks(m, m->opts.budget_bytes);
-	atomic_fetch_add(&host->frames.other_bytes, (STORE_PARALLEL + 1) * ZSTD_BYTES);
-	return vmem_store_new(&host->store, &store);
+	return make_store(m);
 }
 
 int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manager_opts *opts,
