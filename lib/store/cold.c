@@ -52,17 +52,9 @@ int vmemi_cold_init(vmem_store *store, const struct vmem_store_opts *o)
 	c->pages_per_second = o->cold_pages_per_second;
 	if (err || !c->enabled)
 		return err;
-#ifndef VMEMI_CORE
-	c->quick = vmem_codec_lz4hc();
-#endif
-	if (!c->deltas || !vmemi_pool_has_codec(store->pool, VMEM_CODEC_LZ4))
-		c->quick = NULL;
-	c->bytes = COLD_PAGES * VMEM_PAGE_SIZE + (c->quick ? c->quick->context_bytes : 0);
+	c->bytes = COLD_PAGES * VMEM_PAGE_SIZE;
 	c->pages = vmemi_zalloc(&store->allocator, c->bytes, 64);
-	if (!c->pages)
-		return -VMEM_ENOMEM;
-	c->quick_context = c->pages + COLD_PAGES * VMEM_PAGE_SIZE;
-	return c->quick && c->quick->context_init ? c->quick->context_init(c->quick_context) : 0;
+	return c->pages ? 0 : -VMEM_ENOMEM;
 }
 
 void vmemi_cold_destroy(vmem_store *store)
@@ -135,16 +127,6 @@ static bool encode_delta(vmem_store *store, struct work *w, struct vmemi_encoded
 	return true;
 }
 
-static uint32_t encode_quickly(vmem_store *store, const unsigned char *page, unsigned char *to)
-{
-	const struct vmemi_cold *c = &store->cold;
-
-	if (!c->quick)
-		return vmemi_pool_encode(store->pool, VMEM_CODEC_LZ4, page, NULL, to,
-					 VMEM_PAGE_SIZE - 1);
-	return (uint32_t)c->quick->encode(c->quick_context, to, VMEM_PAGE_SIZE - 1, page, NULL);
-}
-
 /* Replaces an object, and counts it: the new form first, as it may be dropped at once. */
 static int put_in_place(vmem_store *store, struct vmemi_domain *d, const struct vmemi_held *held,
 			uint32_t codec, const struct vmemi_encoded *e)
@@ -170,7 +152,8 @@ static void make_quick(vmem_store *store, const struct work *w, uint32_t handle)
 	if (is.codec == VMEM_CODEC_ZSTD &&
 	    vmemi_domain_uses(w->domain, handle, is.checksum) >= QUICK_USES &&
 	    !vmemi_pool_read(store->pool, &held, page_at(store, REFERENCE)))
-		e.bytes = encode_quickly(store, page_at(store, REFERENCE), page_at(store, PLAIN));
+		e.bytes = vmemi_pool_encode(store->pool, VMEM_CODEC_LZ4, page_at(store, REFERENCE),
+					    NULL, page_at(store, PLAIN), VMEM_PAGE_SIZE - 1);
 	if (e.bytes)
 		(void)put_in_place(store, w->domain, &held, is.codec, &e);
 	vmemi_pool_let_go(store->pool, &held);

@@ -25,11 +25,9 @@ struct vmemi_cold {
 	/* vmem_store_work(), which is serial. */
 	uint32_t hand; /* next handle, 0: between two passes */
 	bool started;
-	uint64_t pass_ns;               /* when the pass began, or the last one */
-	uint64_t spent_ns, spent;       /* pages since then, for the limit */
-	unsigned char *pages;           /* COLD_PAGES of them: see cold.c */
-	const struct vmem_codec *quick; /* encodes what LZ4 decodes, better; NULL: LZ4 does it */
-	void *quick_context;
+	uint64_t pass_ns;         /* when the pass began, or the last one */
+	uint64_t spent_ns, spent; /* pages since then, for the limit */
+	unsigned char *pages;     /* COLD_PAGES of them: see cold.c */
 };
 
 enum vmemi_cold_result {

@@ -17,7 +17,7 @@
 
 #define LOOSE_PAGES 1024u /* a VM that has dropped so many may have memory to give back */
 
-#define DEFAULT_LEVEL 3 /* of zstd: see docs/performance.md */
+#define DEFAULT_LEVEL 2 /* of zstd: see docs/performance.md */
 
 /* LZ4 when a page arrives, the others for pages that have stayed. */
 static void use_default_codecs(struct vmem_pool_opts *p, const struct vmem_codec *table[3])
