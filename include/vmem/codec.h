@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /** @file vmem/codec.h
  *  A page in, bytes out, and back. Codecs are tables of functions, so that a hypervisor without
- *  libc brings its own; the hosted library has LZ4, Zstandard, and deltas by Zstandard. */
+ *  libc brings its own; the hosted library has LZ4, Zstandard, and deltas by both. */
 #ifndef VMEM_CODEC_H
 #define VMEM_CODEC_H
 #include <vmem/common.h>
@@ -23,7 +23,8 @@ enum vmem_codec_id {
  *  page takes. */
 #define VMEM_CODEC_DECODE_WITHOUT_CONTEXT (UINT32_C(1) << 0)
 
-/** A codec. Copied when an object is made with it; fields are only ever added at the end. Functions are
+/** A codec. Copied when an object is made with it; fields are only ever added at the end. Codecs of one table
+ *  with the same context_bytes and functions for contexts share one context. Functions are
  *  called from any thread, each thread with a context of its own, and must not allocate, block, or keep a
  *  pointer to what they were given. */
 struct vmem_codec {
@@ -51,7 +52,7 @@ struct vmem_codec {
 	void (*context_end)(void *context);
 
 	/** As context_init, for a context that is only decoded with: where encoding takes more memory. NULL: as
-	 *  context_init. A pool encodes with its first codec in every context, with others in one. */
+	 *  context_init; only together with that. A pool encodes with its first codec in every context, with others in one. */
 	int (*decoder_init)(void *context);
 
 	/** Bytes that a prepared context has taken besides its context_bytes, such as from libc; for accounts. It

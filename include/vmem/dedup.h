@@ -145,13 +145,6 @@ VMEM_API int vmem_dedup_add(vmem_dedup *dedup, uint32_t domain, uint32_t hash,
 VMEM_API int vmem_dedup_take(vmem_dedup *dedup, uint32_t domain, uint32_t hash,
 			     uint32_t id) VMEM_NODISCARD;
 
-/** How many references there are to a shared object now.
- *  @return 0: there is no such object
- *  @threads any
- *  @since 1.0 */
-VMEM_API uint32_t vmem_dedup_references(vmem_dedup *dedup, uint32_t domain, uint32_t hash,
-					uint32_t id);
-
 /** Drop a reference. Allocates nothing. With the last one the entry is gone: who gets 0 frees the
  *  object, and no find has it or will have it.
  *  @param[out] ret_left  references left; one may be that of a find which is still comparing

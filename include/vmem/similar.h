@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /** @file vmem/similar.h
  *  Which earlier pages are like this one, to make a delta against. A page is sketched as up to eight
- *  features: of each eighth of it the least hash of the 32-byte blocks (after Broder, "On the resemblance
- *  and containment of documents", 1997). Pages that share a feature have a block in common, wherever it is
- *  among the multiples of 32 bytes. Of a page that is added the two least features are kept; a page that
- *  looks for others does it by all of its own.
+ *  features: least hashes of its windows of 64 bytes, in eight classes by their hash (after Broder, "On the
+ *  resemblance and containment of documents", 1997). Windows begin at one of 16 words, chosen by what it is:
+ *  pages that share a feature have 64 bytes in common, wherever they stand among the multiples of 8. Of a page
+ *  that is added the four least features are kept; a page that looks for others does it by all of its own.
  *
  *  The index is a hint. It keeps the latest page of a feature, drops what is crowded out, and may name
  *  pages that have nothing in common with this one, are gone, or are other pages by now. The caller
  *  checks that a candidate is there, and takes it only if the delta is worth it. One index serves one
  *  sharing domain.
  *
- *  Memory: 64 bytes for 10 features, 4 to 8 of them used; 1.2 KiB when empty. Grows and shrinks a few
- *  lines a call; vmem_similar_work() shrinks it when no calls come. */
+ *  Memory: 64 bytes for 10 features, 4 to 9 of them used; 1.2 KiB when empty. Grows and shrinks a few
+ *  lines a call; vmem_similar_work() does it when no calls come. */
 #ifndef VMEM_SIMILAR_H
 #define VMEM_SIMILAR_H
 #include <vmem/allocator.h>
@@ -59,14 +59,14 @@ VMEM_API int vmem_similar_new(vmem_similar **ret_similar,
 /** Free it. NULL is fine. @threads exclusive @since 1.0 */
 VMEM_API void vmem_similar_free(vmem_similar *similar);
 
-/** Sketch a page. Blocks of one repeated 64-bit word do not count: a page of nothing else has no
+/** Sketch a page. Windows of one repeated 64-bit word do not count: a page of nothing else has no
  *  feature.
  *  @param page  4096 bytes
  *  @threads any
  *  @since 1.0 */
 VMEM_API void vmem_similar_sketch(const void *page, struct vmem_similar_sketch *ret_sketch);
 
-/** Name pages that may be like the sketched one: those that share two features first, else by the least.
+/** Name pages that may be like the sketched one: those that share most features first, then by the least.
  *  @param[out] ret_ids  as many as are returned, all different
  *  @return 0..VMEM_SIMILAR_CANDIDATES
  *  @threads serial
@@ -90,8 +90,8 @@ VMEM_API void vmem_similar_add(vmem_similar *similar, const struct vmem_similar_
 VMEM_API void vmem_similar_forget(vmem_similar *similar, const struct vmem_similar_sketch *sketch,
 				  uint32_t id);
 
-/** Give memory back after entries have gone, or with a lower limit.
- *  @param max_lines  so many lines are merged at the most
+/** Give memory back after entries have gone, or with a lower limit; or grow as far as adds have not yet.
+ *  @param max_lines  so many lines are merged or split at the most
  *  @return 1 if there is more to do now, else 0; never fails
  *  @threads serial
  *  @since 1.0 */

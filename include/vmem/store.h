@@ -61,7 +61,8 @@ enum vmem_store_sharing {
 	VMEM_STORE_SHARE_NONE = 1, /**< none */
 	VMEM_STORE_SHARE_GROUP =
 		2 /**< equal pages of all VMs that name the same group: they may find out
-	                                what others of it have stored, by how much memory it takes */
+	                                what others of it have stored, by how much memory it takes and
+	                                                by the time of saves and loads */
 };
 
 /** No cap of a VM: it may take all of the budget. What is over a cap is refused: this is for who has no other
@@ -119,7 +120,7 @@ struct vmem_store_account {
 	 * one in 64, and that counted 64 times. */
 	uint64_t cpu_save_ns;
 	uint64_t cpu_load_ns; /**< peeks too */
-	/** of vmem_store_work(): of a VM what it has spent on its pages, of a group's divided as pages
+	/** of vmem_store_work(): of a VM what encoding its pages anew has taken, of a group's divided as pages
 	 *  are; in total all of it */
 	uint64_t cpu_work_ns;
 };
@@ -272,8 +273,9 @@ VMEM_API uint32_t vmem_store_poll(vmem_store *store, struct vmem_store_event *ev
 				  uint32_t capacity);
 
 /** The background part: pages that have stayed are encoded anew, compaction, refilling of reserves; and where
- *  many pages have gone, tables give memory back. It ends early when a save or a load has come meanwhile,
- *  and then has more to do.
+ *  many pages have gone, tables give memory back. Encoding anew ends early when a save or
+ *  a load has come meanwhile, and then there is more to do; a page that comes back without either, as one of
+ *  zeros does, does not end it.
  *  @param budget_ns  about how long it may take by the caller's clock; work is cut into pieces of about 50 us
  *  @param now_ns  the caller's clock, monotonic
  *  @return 1 if there is more to do now, else 0

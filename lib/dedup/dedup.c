@@ -200,18 +200,6 @@ int vmem_dedup_take(vmem_dedup *d, uint32_t domain, uint32_t hash, uint32_t id)
 	return err;
 }
 
-uint32_t vmem_dedup_references(vmem_dedup *d, uint32_t domain, uint32_t hash, uint32_t id)
-{
-	struct vmemi_dedup_at at = vmemi_dedup_lock(d, vmemi_dedup_mix(d, domain, hash));
-	struct vmemi_dedup_slot slot;
-	uint32_t count = 0;
-
-	if (vmemi_dedup_slot_find(&at, id, false, &slot))
-		count = vmemi_dedup_slot_count(&at, slot);
-	vmemi_dedup_unlock(&at);
-	return count;
-}
-
 int vmemi_dedup_drop(struct vmem_dedup *d, uint32_t mix, uint32_t id, uint32_t *ret_left)
 {
 	struct vmemi_dedup_at at = vmemi_dedup_lock(d, mix);

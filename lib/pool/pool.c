@@ -14,6 +14,13 @@
 
 /* --- Making --- */
 
+static bool have_one_context(const struct vmem_codec *a, const struct vmem_codec *b)
+{
+	return a->context_init == b->context_init && a->context_end == b->context_end &&
+	       a->decoder_init == b->decoder_init && a->taken_bytes == b->taken_bytes &&
+	       a->context_bytes == b->context_bytes;
+}
+
 /* @given: the first of its table, or another. */
 static int add_codec(struct vmem_pool *p, const struct vmem_codec *given, bool first)
 {
@@ -25,13 +32,13 @@ static int add_codec(struct vmem_pool *p, const struct vmem_codec *given, bool f
 		return err;
 	if (!codec.id || codec.id > VMEM_CODEC_MAX ||
 	    codec.flags & ~VMEM_CODEC_DECODE_WITHOUT_CONTEXT || !codec.encode || !codec.decode ||
-	    codec.context_bytes > MAX_CONTEXT_BYTES || p->codec[codec.id])
+	    codec.context_bytes > MAX_CONTEXT_BYTES || p->codec[codec.id] ||
+	    (codec.decoder_init && !codec.context_init))
 		return -VMEM_EINVAL;
 	for (uint32_t id = 1; id <= VMEM_CODEC_MAX; id++) {
 		const struct vmem_codec *other = p->codec[id];
 
-		if (other && codec.context_init && other->context_init == codec.context_init &&
-		    other->context_bytes == codec.context_bytes) {
+		if (other && codec.context_init && have_one_context(other, &codec)) {
 			p->context_at[codec.id] = p->context_at[id];
 			p->decoders |= (p->decoders >> id & 1) << codec.id;
 			codec.context_init = NULL; /* nor the others: one does it for both */

@@ -64,6 +64,7 @@ struct vmem_pool {
 	uint64_t encode_slots;  /* a bit each: those that are not kept for decoding */
 	uint32_t decoders;      /* a bit for each codec whose contexts only decode, but in slot 0 */
 	uint32_t reserve_target;
+	bool replaces; /* objects are encoded anew */
 
 	struct vmemi_counting_allocator tables;
 	struct vmemi_table index;      /* of _Atomic uint64_t */

@@ -260,6 +260,7 @@ bool vmemi_pool_hold(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 	d.stream = atomic_load_explicit(&ret_held->segment->stream, memory_order_relaxed);
 	d.codec = vmemi_entry_codec(ret_held->entry);
 	d.bytes = vmemi_entry_bytes(ret_held->entry);
+	d.mark = (enum vmemi_mark)vmemi_entry_mark(ret_held->entry);
 	if (!d.codec || !payload_of(ret_held, &d.checksum)) {
 		vmemi_pool_let_go(p, ret_held);
 		return false;
@@ -306,7 +307,7 @@ uint32_t vmemi_pool_next(const vmem_pool *p, uint32_t first, uint32_t max, uint3
 		uint64_t entry =
 			atomic_load_explicit(vmemi_index_at(p, handle), memory_order_relaxed);
 
-		if (vmemi_entry_is_live(entry) && vmemi_entry_mark(entry) != VMEMI_MARK_SETTLED &&
+		if (vmemi_entry_is_live(entry) && vmemi_entry_mark(entry) < VMEMI_MARK_SETTLED &&
 		    vmemi_entry_codec(entry)) {
 			*ret_next = handle + 1;
 			*ret_mark = (enum vmemi_mark)vmemi_entry_mark(entry);

@@ -19,6 +19,9 @@ bool vmemi_pool_has_codec(const vmem_pool *pool, uint32_t codec);
  * or a fourteenth of all segments' bytes is lost. Any thread. */
 bool vmemi_pool_is_untidy(vmem_pool *pool);
 
+/* Objects will be encoded anew: saves leave room of the budget for that. Before the first save. */
+void vmemi_pool_will_replace(vmem_pool *pool);
+
 /* Refills and trims what saves take from without asking the allocator, as vmem_pool_work() does. */
 void vmemi_pool_maintain(vmem_pool *pool);
 
@@ -71,12 +74,22 @@ struct vmemi_held {
 	uint64_t entry;
 };
 
+/* --- Walking over all handles, for who looks at one object after the other, in passes --- */
+
+enum vmemi_mark {
+	VMEMI_MARK_NEW,       /* saved since the last pass */
+	VMEMI_MARK_SEEN,      /* there was one before */
+	VMEMI_MARK_SETTLED,   /* its encoding is final */
+	VMEMI_MARK_REFERENCE, /* so it is, and a delta was made against it */
+};
+
 /* What is said of it. */
 struct vmemi_described {
 	uint32_t stream;
 	uint32_t codec;
 	uint32_t bytes;    /* encoded */
 	uint32_t checksum; /* of the page */
+	enum vmemi_mark mark;
 };
 
 /* False: there is no such object of a page, or its header is damaged. Any thread. */
@@ -110,14 +123,6 @@ struct vmemi_encoded {
  * -VMEM_ENOMEM, -VMEM_EINVAL (too long). */
 int vmemi_pool_replace(vmem_pool *pool, const struct vmemi_held *held,
 		       const struct vmemi_encoded *encoded);
-
-/* --- Walking over all handles, for who looks at one object after the other, in passes --- */
-
-enum vmemi_mark {
-	VMEMI_MARK_NEW,     /* saved since the last pass */
-	VMEMI_MARK_SEEN,    /* there was one before */
-	VMEMI_MARK_SETTLED, /* its encoding is final */
-};
 
 /* The next handle from @first on that is live and not settled; 0: none. At most @max are looked at;
  * @ret_next: where to go on, 0 at the end of all. Any thread. */

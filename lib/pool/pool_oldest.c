@@ -21,15 +21,16 @@ static struct vmemi_segment *segment_of(const struct walk *w)
 	return vmemi_segment_at(w->pool, w->number);
 }
 
-/* At the object that the cursor names, or at the oldest. Stream locked. */
+/* At the object that the cursor names, or, if it lies elsewhere by now, at the oldest: what is between is not to
+ * be left out. Stream locked. */
 static void begin_at(struct walk *w, uint64_t cursor)
 {
-	uint64_t entry = vmemi_entry_of(w->pool, cursor);
+	uint64_t entry = vmemi_entry_of(w->pool, (uint32_t)cursor);
 
 	w->number = w->stream->oldest;
 	w->at = 0;
 	/* Under the lock of the stream that it is in, an object stays. */
-	if (vmemi_entry_is_live(entry) &&
+	if (vmemi_entry_is_live(entry) && vmemi_entry_segment(entry) == cursor >> 32 &&
 	    vmemi_segment_is_of(vmemi_segment_at(w->pool, vmemi_entry_segment(entry)),
 				w->stream->id)) {
 		w->number = vmemi_entry_segment(entry);
@@ -110,24 +111,25 @@ static uint32_t next(struct walk *w, uint32_t *looks)
 	return 0;
 }
 
-uint32_t vmemi_pool_oldest(vmem_pool *p, uint32_t stream, uint64_t *cursor, uint32_t *handles,
-			   uint32_t capacity, uint32_t *looks)
+uint32_t vmemi_pool_oldest(vmem_pool *p, struct vmemi_oldest *o, uint32_t *handles,
+			   uint32_t capacity)
 {
-	struct walk w = { .pool = p, .stream = vmemi_stream_at(p, stream) };
-	uint64_t from = *cursor;
+	struct walk w = { .pool = p, .stream = vmemi_stream_at(p, o->stream) };
+	uint64_t from = o->cursor;
 	uint32_t count = 0;
 
-	*cursor = 0;
+	o->cursor = 0;
 	while (w.stream && enter(&w, from)) {
 		uint32_t handle;
 
-		while ((handle = next(&w, looks)) != 0) {
-			if (count == capacity || !*looks) {
-				*cursor = handle;
+		while ((handle = next(&w, &o->looks)) != 0) {
+			if (count == capacity || !o->looks) {
+				o->cursor = (uint64_t)w.number << 32 | handle;
 				unpin(&w);
 				return count;
 			}
-			handles[count++] = handle;
+			if (o->is_wanted(o->context, handle))
+				handles[count++] = handle;
 		}
 	}
 	return count;

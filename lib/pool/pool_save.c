@@ -187,6 +187,11 @@ int vmem_pool_save_bytes(vmem_pool *p, uint32_t stream, const void *data, uint32
 
 /* --- Encoding anew --- */
 
+void vmemi_pool_will_replace(vmem_pool *p)
+{
+	p->replaces = true;
+}
+
 uint32_t vmemi_pool_encode(vmem_pool *p, uint32_t codec_id, const void *page, const void *reference,
 			   void *dst, uint32_t capacity)
 {

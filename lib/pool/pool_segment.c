@@ -19,7 +19,11 @@ static uint64_t most_in_use(const struct vmem_pool *p, enum vmemi_segment_purpos
 {
 	uint64_t most = budget_segments(p);
 
-	return most >= VMEMI_HOLD_BACK_FROM && purpose != VMEMI_FOR_COMPACTION ? most - 1 : most;
+	if (most < VMEMI_HOLD_BACK_FROM)
+		return most;
+	if (purpose == VMEMI_FOR_SAVE)
+		return most - 1 - p->replaces;
+	return most - (purpose == VMEMI_FOR_REPLACEMENT);
 }
 
 static void push(struct vmem_pool *p, uint32_t *list, uint32_t number)

@@ -52,12 +52,18 @@ void vmemi_slots_free(struct vmem_pool *p)
 	vmemi_free(&p->tables.allocator, p->slots, p->slot_count * p->slot_bytes, VMEMI_SLOT_ALIGN);
 }
 
+/* The first slot is left to those that need it. */
+static uint64_t highest(uint64_t slots)
+{
+	return slots ? UINT64_C(1) << (63 - __builtin_clzll(slots)) : 0;
+}
+
 uint32_t vmemi_slot_take(struct vmem_pool *p, uint64_t usable)
 {
 	uint64_t idle = atomic_load_explicit(&p->idle_slots, memory_order_relaxed);
 
 	for (;;) {
-		uint64_t one = idle & usable & -(idle & usable);
+		uint64_t one = highest(idle & usable);
 
 		if (!one) {
 			vmemi_relax(&p->env);

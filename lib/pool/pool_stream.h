@@ -42,12 +42,13 @@ struct vmemi_segment {
 };
 
 enum vmemi_segment_purpose {
-	VMEMI_FOR_SAVE, /* one of the budget is held back for compaction; from the reserve only */
-	VMEMI_FOR_COMPACTION,  /* may use it; from the allocator too */
-	VMEMI_FOR_REPLACEMENT, /* may not; from the allocator too */
+	VMEMI_FOR_SAVE, /* leaves one of the budget to each of the others; from the reserve only */
+	VMEMI_FOR_COMPACTION,  /* may use all of it; from the allocator too */
+	VMEMI_FOR_REPLACEMENT, /* leaves one to compaction; from the allocator too */
 };
 
-/* A budget of this many segments or more has one held back, so that compaction can always begin. */
+/* A budget of this many segments or more has one held back, so that compaction can always begin, and, where
+ * objects are encoded anew, one for that, which makes room too. */
 #define VMEMI_HOLD_BACK_FROM 8u
 
 /* --- Streams (pool_stream.c) --- */

@@ -12,16 +12,15 @@
 #define DEFAULT_AFTER_MS 2000u
 #define PIECE_PAGES 1u      /* encoded anew in a piece */
 #define PIECE_HANDLES 8192u /* looked at */
-#define TIMED_HANDLES 8u    /* the time of one in so many is taken */
+#define TIMED_BITS 3u       /* the time of one in 8 pages is taken */
 #define WORTH_SHIFT 5u      /* a new form must be a 32nd smaller */
 #define NS_PER_SECOND 1000000000u
 
 /* A delta is made if it fits into this part of what the page takes now, in 256ths. Both are LZ4 when that is
  * looked at; chosen with pages of real guests (docs/performance.md). */
 #define DELTA_MOST 213u
-/* A reference with so many uses, by its own page and by deltas, gets a form that is quick to decode; and what
- * that costs each delta, as a part of its bytes. */
-#define QUICK_USES 3u
+/* What it costs each delta that a reference of several gets a form that is quick to decode, as a part of the
+ * reference's bytes. */
 #define QUICK_COST_SHIFT 5u
 
 /* What c->pages is for. */
@@ -33,6 +32,7 @@ struct work {
 	struct vmemi_held held;
 	struct vmemi_described is;
 	struct vmem_similar_sketch sketch;
+	bool is_first; /* delta against its reference */
 };
 
 static unsigned char *page_at(const vmem_store *store, unsigned n)
@@ -52,6 +52,7 @@ int vmemi_cold_init(vmem_store *store, const struct vmem_store_opts *o)
 	c->pages_per_second = o->cold_pages_per_second;
 	if (err || !c->enabled)
 		return err;
+	vmemi_pool_will_replace(store->pool);
 	c->bytes = COLD_PAGES * VMEM_PAGE_SIZE;
 	c->pages = vmemi_zalloc(&store->allocator, c->bytes, 64);
 	return c->pages ? 0 : -VMEM_ENOMEM;
@@ -65,28 +66,28 @@ void vmemi_cold_destroy(vmem_store *store)
 
 /* --- Deltas --- */
 
-/* Reads a candidate and uses it, so that it stays. Its bytes, 0: it is gone, or is a delta itself. */
-static uint32_t take_reference(vmem_store *store, const struct work *w, uint32_t handle,
-			       uint32_t *ret_codec)
+/* Reads a candidate and uses it, so that it stays. 0, -VMEM_ENOENT: it never can be one, -VMEM_EAGAIN: not now. */
+static int take_reference(vmem_store *store, const struct work *w, uint32_t handle,
+			  struct vmemi_described *ret_is)
 {
-	struct vmemi_described is;
 	struct vmemi_held held;
-	bool good;
+	int err;
 
 	if (handle == w->held.handle ||
-	    !vmemi_pool_hold(store->pool, w->is.stream, handle, &held, &is))
-		return 0;
-	good = is.codec != VMEM_CODEC_DELTA && is.codec != VMEM_CODEC_FILL &&
-	       !vmemi_pool_read(store->pool, &held, page_at(store, REFERENCE)) &&
-	       !vmemi_domain_use(w->domain, handle, is.checksum);
+	    !vmemi_pool_hold(store->pool, w->is.stream, handle, &held, ret_is))
+		return -VMEM_ENOENT;
+	if (ret_is->codec == VMEM_CODEC_DELTA || ret_is->codec == VMEM_CODEC_FILL ||
+	    vmemi_pool_read(store->pool, &held, page_at(store, REFERENCE)))
+		err = -VMEM_ENOENT;
+	else
+		err = vmemi_domain_use(w->domain, handle, ret_is->checksum);
 	/* From the use on it stays; what was read is what stays only if it is there still. */
-	if (good && !vmemi_pool_is_current(store->pool, &held)) {
+	if (!err && !vmemi_pool_is_current(store->pool, &held)) {
 		vmemi_domain_unuse(w->domain, handle);
-		good = false;
+		err = -VMEM_EAGAIN;
 	}
 	vmemi_pool_let_go(store->pool, &held);
-	*ret_codec = is.codec;
-	return good ? is.bytes : 0;
+	return err;
 }
 
 /* A page that has features in common. 0: none. */
@@ -104,17 +105,19 @@ static uint32_t named_reference(vmem_store *store, struct work *w)
 static bool encode_delta(vmem_store *store, struct work *w, struct vmemi_encoded *best)
 {
 	uint32_t handle = named_reference(store, w), most = w->is.bytes * DELTA_MOST >> 8;
-	uint32_t reference_bytes, codec, bytes = 0, extra = sizeof(uint32_t);
+	uint32_t bytes = 0, extra = sizeof(uint32_t);
+	struct vmemi_described reference;
+	int err;
 
 	if (!handle)
 		return false;
-	reference_bytes = take_reference(store, w, handle, &codec);
-	if (!reference_bytes) {
+	err = take_reference(store, w, handle, &reference);
+	if (err == -VMEM_ENOENT)
 		vmemi_domain_unlearn(w->domain, &w->sketch, handle);
+	if (err)
 		return false;
-	}
-	if (codec == VMEM_CODEC_ZSTD)
-		extra += reference_bytes >> QUICK_COST_SHIFT;
+	if (reference.codec == VMEM_CODEC_ZSTD)
+		extra += reference.bytes >> QUICK_COST_SHIFT;
 	if (most > extra)
 		bytes = vmemi_pool_encode(store->pool, VMEM_CODEC_DELTA, page_at(store, PAGE),
 					  page_at(store, REFERENCE), page_at(store, DELTA),
@@ -123,6 +126,7 @@ static bool encode_delta(vmem_store *store, struct work *w, struct vmemi_encoded
 		vmemi_domain_unuse(w->domain, handle);
 		return false;
 	}
+	w->is_first = reference.mark != VMEMI_MARK_REFERENCE;
 	*best = (struct vmemi_encoded){ VMEM_CODEC_DELTA, bytes, page_at(store, DELTA), handle };
 	return true;
 }
@@ -150,7 +154,6 @@ static void make_quick(vmem_store *store, const struct work *w, uint32_t handle)
 	if (!vmemi_pool_hold(store->pool, w->is.stream, handle, &held, &is))
 		return;
 	if (is.codec == VMEM_CODEC_ZSTD &&
-	    vmemi_domain_uses(w->domain, handle, is.checksum) >= QUICK_USES &&
 	    !vmemi_pool_read(store->pool, &held, page_at(store, REFERENCE)))
 		e.bytes = vmemi_pool_encode(store->pool, VMEM_CODEC_LZ4, page_at(store, REFERENCE),
 					    NULL, page_at(store, PLAIN), VMEM_PAGE_SIZE - 1);
@@ -182,7 +185,7 @@ static int replace(vmem_store *store, struct work *w, const struct vmemi_encoded
 
 	/* A reference must not become a delta: its handle may be in the index since it was another's. */
 	if (best->reference)
-		vmemi_pool_mark(store->pool, best->reference, VMEMI_MARK_SETTLED);
+		vmemi_pool_mark(store->pool, best->reference, VMEMI_MARK_REFERENCE);
 	if (best->payload)
 		err = put_in_place(store, w->domain, &w->held, w->is.codec, best);
 	if (err) {
@@ -190,9 +193,9 @@ static int replace(vmem_store *store, struct work *w, const struct vmemi_encoded
 			vmemi_domain_unuse(w->domain, best->reference);
 		return err;
 	}
-	if (best->reference)
+	if (best->reference && !w->is_first)
 		make_quick(store, w, best->reference);
-	else if (w->domain->similar)
+	if (!best->reference && w->domain->similar)
 		vmemi_domain_learn(w->domain, &w->sketch, w->held.handle);
 	return 0;
 }
@@ -228,7 +231,8 @@ static struct vmemi_domain *domain_of(vmem_store *store, uint32_t stream)
 /* 0, -VMEM_EAGAIN (in another pass), -VMEM_ENOSPC, -VMEM_ENOMEM. */
 static int work_on(vmem_store *store, uint32_t handle)
 {
-	bool timed = !(handle % TIMED_HANDLES); /* asking the clock is not free */
+	/* Asking the clock is not free. Of handles in a row it must not be always those of one VM. */
+	bool timed = !(handle * UINT32_C(0x9e3779b9) >> (32 - TIMED_BITS));
 	uint64_t begun = timed ? vmemi_store_cpu_ns(store) : 0;
 	struct work w;
 	int err = 0;
@@ -242,9 +246,8 @@ static int work_on(vmem_store *store, uint32_t handle)
 		if (w.domain && !err) {
 			vmemi_pool_mark(store->pool, handle, VMEMI_MARK_SETTLED);
 			if (timed)
-				vmemi_domain_charge_work(w.domain,
-							 (vmemi_store_cpu_ns(store) - begun) *
-								 TIMED_HANDLES);
+				vmemi_domain_charge_work(w.domain, (vmemi_store_cpu_ns(store) -
+								    begun) << TIMED_BITS);
 		}
 		vmemi_pool_let_go(store->pool, &w.held);
 	}

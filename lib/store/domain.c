@@ -254,11 +254,6 @@ int vmemi_domain_use(struct vmemi_domain *d, uint32_t handle, uint32_t checksum)
 	return d->dedup ? vmem_dedup_take(d->dedup, DOMAIN, checksum, handle) : -VMEM_ENOTSUP;
 }
 
-uint32_t vmemi_domain_uses(struct vmemi_domain *d, uint32_t handle, uint32_t checksum)
-{
-	return d->dedup ? vmem_dedup_references(d->dedup, DOMAIN, checksum, handle) : 0;
-}
-
 void vmemi_domain_unuse(struct vmemi_domain *d, uint32_t handle)
 {
 	bool unused;

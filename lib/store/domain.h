@@ -68,8 +68,6 @@ int vmemi_domain_drop(struct vmemi_domain *d, uint32_t handle);
 
 /* For deltas: one use more of an object that is to be a reference. 0, or negative: it cannot be one. */
 int vmemi_domain_use(struct vmemi_domain *d, uint32_t handle, uint32_t checksum);
-/* Uses of an object, by pages and deltas. Any thread. */
-uint32_t vmemi_domain_uses(struct vmemi_domain *d, uint32_t handle, uint32_t checksum);
 /* And one less. */
 void vmemi_domain_unuse(struct vmemi_domain *d, uint32_t handle);
 

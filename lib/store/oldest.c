@@ -7,29 +7,30 @@
 #define LOOKS 4096u /* in one call: below a millisecond */
 #define BATCH 64u
 
+static bool is_own(const void *context, uint32_t handle)
+{
+	return vmemi_vm_owns(context, handle);
+}
+
 uint32_t vmem_store_oldest(vmem_store *store, uint32_t vm_number, uint64_t *cursor,
 			   vmem_store_ref *refs, uint32_t capacity)
 {
 	struct vmemi_vm *vm = vmemi_store_vm(store, vm_number);
-	uint32_t handle[BATCH], looks = LOOKS, count = 0;
+	struct vmemi_oldest walk = {
+		.looks = LOOKS, .cursor = *cursor, .is_wanted = is_own, .context = vm
+	};
+	uint32_t handle[BATCH], count = 0, found, room;
 
-	if (!vm) {
-		*cursor = 0;
+	*cursor = 0;
+	if (!vm)
 		return 0;
-	}
+	walk.stream = vm->domain->stream;
 	do {
-		uint32_t found = vmemi_pool_oldest(store->pool, vm->domain->stream, cursor, handle,
-						   BATCH, &looks);
-
-		for (uint32_t i = 0; i < found; i++) {
-			if (!vmemi_vm_owns(vm, handle[i]))
-				continue;
-			if (count == capacity) {
-				*cursor = handle[i];
-				return count;
-			}
+		room = capacity - count < BATCH ? capacity - count : BATCH;
+		found = vmemi_pool_oldest(store->pool, &walk, handle, room);
+		for (uint32_t i = 0; i < found; i++)
 			refs[count++] = vmemi_ref_make(VMEMI_REF_POOL, vm_number, handle[i]);
-		}
-	} while (*cursor && looks && count < capacity);
+	} while (walk.cursor && walk.looks && count < capacity);
+	*cursor = walk.cursor;
 	return count;
 }

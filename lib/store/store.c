@@ -440,13 +440,13 @@ int vmem_store_work(vmem_store *store, uint64_t budget_ns, uint64_t now_ns)
 {
 	uint64_t begun = vmemi_store_cpu_ns(store), pieces = budget_ns / PIECE_NS;
 	enum vmemi_cold_result cold = VMEMI_COLD_MORE;
-	bool more, loose = false;
+	bool more, loose;
 
 	vmemi_pool_maintain(store->pool);
 	do {
 		bool tidy = budget_ns < TIDY_NS || vmemi_pool_is_untidy(store->pool);
 
-		more = false;
+		more = loose = false;
 		if (!tidy)
 			cold = vmemi_cold_work(store, now_ns);
 		if (tidy || cold == VMEMI_COLD_DONE)

@@ -475,3 +475,30 @@ Test(store_cold, not_if_it_is_not_wanted)
 	work(3);
 	cr_assert_eq(account(0).pages_zstd, 0);
 }
+
+/* The budget is full of LZ4 before the first pass: there is room for what makes more of it. */
+Test(store_cold, in_a_full_budget)
+{
+	struct vmem_store_opts opts = { .size = sizeof(opts),
+					.budget_bytes = 16 * VMEM_POOL_SEGMENT_BYTES,
+					.cold_after_ms = 10 };
+	struct vmemt_page page;
+	uint64_t seed = 0;
+	uint32_t vm;
+	int err = 0;
+
+	vmem_store_free(store);
+	cr_assert_eq(vmem_store_new(&store, &opts), 0);
+	vm = add_vm(VMEM_STORE_SHARE_VM, 0);
+	while (!err) {
+		vmem_store_ref ref;
+
+		make(&page, seed++, 0);
+		err = vmem_store_save(store, vm, seed, &page, &ref);
+		cr_assert_lt(seed, 10000);
+	}
+	cr_assert_eq(err, -VMEM_ENOSPC);
+	work(4);
+	cr_assert_gt(account(vm).pages_zstd, seed / 2);
+	save_fillers(vm);
+}

@@ -241,3 +241,25 @@ Test(store_cpu_default, is_the_threads_clock)
 	cr_assert_gt(account_of(vm).cpu_save_ns, 0);
 	cr_assert_gt(account_of(vm).cpu_load_ns, 0);
 }
+
+/* Also if their pages were saved in turn. */
+Test(store_cpu, of_work_is_told_of_each_vm)
+{
+	uint32_t vms[2] = { vm, vm };
+	struct vmemt_page page;
+
+	cr_assert_eq(vmem_store_add_vm(store, NULL, &vms[1]), 0);
+	for (uint64_t i = 0; i < 2 * PAGES; i++) {
+		vmem_store_ref saved;
+
+		vmemt_page_make(&page, VMEMT_PAGE_TEXT, i);
+		cr_assert_eq(vmem_store_save(store, vms[i % 2], i, &page, &saved), 0);
+	}
+	for (uint64_t now = 1; now < 5; now++)
+		while (vmem_store_work(store, 1000000, now * UINT64_C(10000000000)))
+			;
+	cr_assert_gt(account_of(vms[0]).cpu_work_ns, 0);
+	cr_assert_gt(account_of(vms[1]).cpu_work_ns, 0);
+	cr_assert_lt(account_of(vms[0]).cpu_work_ns, 2 * account_of(vms[1]).cpu_work_ns);
+	cr_assert_lt(account_of(vms[1]).cpu_work_ns, 2 * account_of(vms[0]).cpu_work_ns);
+}

@@ -149,7 +149,7 @@ static void note_save(struct vmemt_store_model *m, const struct vmemt_model_page
 	assert(rc == expected || (expected == 1 && (!rc || rc == -VMEM_ENOSPC)) ||
 	       (!rc && expected == -VMEM_ENOSPC && vm->domain && (m->deltas || m->hidden_bits)));
 	if (rc && expected == 1) { /* but for one that may be held back, all segments are taken */
-		assert(vmemt_model_total(m).segment_bytes + 2 * VMEM_POOL_SEGMENT_BYTES >
+		assert(vmemt_model_total(m).segment_bytes + 3 * VMEM_POOL_SEGMENT_BYTES >
 		       m->budget_bytes);
 		m->refused++;
 	}

@@ -216,6 +216,40 @@ Test(store_oldest, in_a_group_each_vm_has_its_own)
 	cr_assert_eq(all_of(first, found, PAGES, 100), PAGES);
 }
 
+/* What is encoded anew between two calls is younger then; what is older than that is told all the same. */
+Test(store_oldest, goes_on_when_its_place_has_moved)
+{
+	const struct vmem_store_opts opts = { .size = sizeof(opts), .cold_after_ms = 1 };
+	vmem_store_ref found[64];
+	bool told[PAGES] = { false };
+	uint64_t cursor = 0, now = 1;
+	uint32_t calls = 0, n;
+
+	vmem_store_free(store);
+	cr_assert_eq(vmem_store_new(&store, &opts), 0);
+	cr_assert_eq(vmem_store_add_vm(store, NULL, &vm), 0);
+	for (uint32_t i = 0; i < PAGES; i++) {
+		struct vmemt_page page;
+
+		vmemt_page_make(&page, VMEMT_PAGE_NOISE, i);
+		memset(page.bytes + VMEM_PAGE_SIZE / 2, 0, VMEM_PAGE_SIZE / 2);
+		for (uint32_t k = 0; k < VMEM_PAGE_SIZE / 2; k++)
+			page.bytes[k] = 'a' + page.bytes[k] % 16;
+		cr_assert_eq(vmem_store_save(store, vm, i, &page, &ref[i]), 0);
+	}
+	do {
+		n = vmem_store_oldest(store, vm, &cursor, found, 64);
+		for (uint32_t k = 0; k < n; k++)
+			for (uint32_t i = 0; i < PAGES; i++)
+				told[i] |= ref[i] == found[k];
+		for (uint32_t k = 0; k < 10; k++)
+			(void)vmem_store_work(store, 200000, now += 3000000);
+	} while (cursor && ++calls < PAGES);
+	cr_assert_gt(calls, 5);
+	for (uint32_t i = 0; i < PAGES; i++)
+		cr_assert(told[i], "%u", i);
+}
+
 Test(store_oldest, looks_at_so_many_at_once)
 {
 	enum { OTHERS = 9000 };
