@@ -16,5 +16,8 @@
 #include <vmem/share.h>
 #include <vmem/similar.h>
 #include <vmem/store.h>
+#include <vmem/threshold.h>
+#include <vmem/trace.h>
+#include <vmem/track.h>
 
 #endif

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A store without libc: linked with libvmem-core.a and nothing else. Brings its own entry point, the
- * four mem functions, an allocator and a codec, and moves pages through a store and a pool.
+/* A store, a pool and a tracker without libc: linked with libvmem-core.a and nothing else. Brings its own
+ * entry point, the four mem functions, an allocator and a codec, and moves pages through store and pool.
  * Exit status 0, or 1 after the line of the check that failed. */
 #include <vmem/pool.h>
 #include <vmem/store.h>
+#include <vmem/track.h>
 
 #define PAGES 2000u
 #define HEAP_BYTES (48u << 20)
@@ -248,12 +249,39 @@ static void test_pool(void)
 	CHECK(heap_live == 0);
 }
 
+/* Old pages are found, in registers that a hypervisor may use. */
+static void test_track(void)
+{
+	struct vmem_track_opts opts = { .size = sizeof(opts), .pages = PAGES, .cpu = CPU_NONE };
+	struct vmem_track_want want = { .size = sizeof(want), .pages = 64, .min_age = 2 };
+	struct vmem_track_cursor cursor = { 0 };
+	struct vmem_track_run run;
+	vmem_track *track = NULL;
+	uint64_t accessed = ~(UINT64_C(1) << 7);
+	size_t count;
+
+	CHECK(vmem_track_new(&track, &opts) == -VMEM_EINVAL);
+	opts.allocator = &allocator;
+	CHECK(vmem_track_new(&track, &opts) == 0);
+	CHECK(vmem_track_mark(track, 64, 64, VMEM_TRACK_ABSENT, 0) == 0);
+	for (unsigned n = 0; n < 300; n++) {
+		vmem_track_period(track);
+		CHECK(vmem_track_feed_bitmap(track, 64, 64, &accessed, NULL) == 0);
+	}
+	CHECK(vmem_track_working_set(track, 1) == 63);
+	CHECK(vmem_track_victims(track, &want, &cursor, &run, 1, &count) == 0);
+	CHECK(count == 1 && run.first == 71 && run.count == 1);
+	vmem_track_free(track);
+	CHECK(heap_live == 0);
+}
+
 _Noreturn void start(void)
 {
 	CHECK(vmem_version() >> 16 == VMEM_VERSION_MAJOR);
 	CHECK(vmem_cpu_detect() == 0); /* only the caller knows */
 	test_store();
 	test_pool();
+	test_track();
 	for (;;)
 		kernel(EXIT, 0, 0, 0);
 }
