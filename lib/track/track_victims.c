@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The search for victims. It goes down in steps: the histogram of ages says down to which age there are
  * about as many pages as are wanted. Where that was not enough, because they are in no whole runs, the next
- * step has four times as many, and so on, to the threshold. Each step is two passes over all words, in a circle from where the last pass ended: for clean pages, then for the others.
- * A step leaves out what earlier steps have named. See track_internal.h. */
+ * step has four times as many, and so on, to the threshold. Each step is two passes over all words, in a
+ * circle from where the last pass ended: for clean pages, then for the others. A step leaves out what
+ * earlier steps have named. See track_internal.h. */
 #include "track/track_internal.h"
 #include "base/opts.h"
 
