@@ -89,6 +89,10 @@ static unsigned claim_absent(struct vmem_region *r, uint64_t page, uint64_t end)
 			vmemi_frames_untake(f, 1);
 			break;
 		}
+		if (vmemi_page_state(old) != VMEM_PAGE_ABSENT) { /* touched, and taken, meanwhile */
+			vmemi_region_end(r, page + n, VMEMI_PAGE_RETURN, old);
+			break;
+		}
 		n++;
 	}
 	return n;

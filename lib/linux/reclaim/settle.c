@@ -20,8 +20,8 @@ static void put_back(struct vmem_region *r, uint64_t page)
 		vmemi_frames_untake(&r->host->frames, 1);
 		return;
 	}
-	if (vmemi_page_state(old) != VMEM_PAGE_STAGED)
-		error = -VMEM_EAGAIN; /* somebody was faster */
+	if (vmemi_page_state(old) != VMEM_PAGE_STAGED || (old & VMEMI_PAGE_READING))
+		error = -VMEM_EAGAIN; /* somebody was faster, or is at it */
 	else if (r->can_move)
 		error = vmemi_uffd_move(r->uffd, dst, src, VMEM_PAGE_SIZE, &done);
 	else
