@@ -15,6 +15,7 @@
 #include <vmem/region.h>
 #include <vmem/share.h>
 #include <vmem/similar.h>
+#include <vmem/snapshot.h>
 #include <vmem/store.h>
 #include <vmem/threshold.h>
 #include <vmem/trace.h>

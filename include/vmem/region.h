@@ -198,7 +198,8 @@ VMEM_API int vmem_region_discard(vmem_region *region, uint64_t gpa, uint64_t byt
 /** Take resident pages out into staging now, whatever their age. Pinned pages stay.
  *  @param gpa,bytes  rounded inwards to pages
  *  @param[out] ret_pages  how many went; may be NULL
- *  @return 0, -VMEM_ERANGE, -VMEM_ENOTSUP (this kernel cannot without VMEM_REGION_DMA_PINNED)
+ *  @return 0, -VMEM_ERANGE, -VMEM_ENOTSUP (this kernel cannot without VMEM_REGION_DMA_PINNED), -VMEM_EBUSY
+ *          (vmem_region_quiesce())
  *  @threads any, but not in a callback
  *  @since 1.0 */
 VMEM_API int vmem_region_stage(vmem_region *region, uint64_t gpa, uint64_t bytes,
@@ -206,7 +207,7 @@ VMEM_API int vmem_region_stage(vmem_region *region, uint64_t gpa, uint64_t bytes
 
 /** vmem_region_stage() for single pages, each named by the guest physical address of its first byte, in
  *  ascending order: one batch, whichever way is cheaper.
- *  @return 0, -VMEM_ERANGE, -VMEM_EINVAL (unaligned or not ascending; nothing was done), -VMEM_ENOTSUP
+ *  @return 0, -VMEM_ERANGE, -VMEM_EINVAL (unaligned or not ascending; nothing was done), -VMEM_ENOTSUP, -VMEM_EBUSY
  *  @threads any, but not in a callback
  *  @since 1.0 */
 VMEM_API int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, uint32_t count,
@@ -214,7 +215,7 @@ VMEM_API int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, 
 
 /** Save staged pages into the store now.
  *  @param[out] ret_pages  how many went; may be NULL
- *  @return 0, -VMEM_ERANGE, -VMEM_ENOSPC (budget), -VMEM_ENOMEM
+ *  @return 0, -VMEM_ERANGE, -VMEM_ENOSPC (budget), -VMEM_ENOMEM, -VMEM_EBUSY
  *  @threads any, but not in a callback
  *  @since 1.0 */
 VMEM_API int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes,

@@ -151,8 +151,15 @@ bool vmemi_around_some(struct vmemi_around *a)
 	uint64_t at = a->first + offset - (behind ? a->pages : 0);
 	uint64_t end = behind ? a->page : a->first + a->pages;
 
+	bool more = false;
+
 	if (end - at > PIECE)
 		end = at + PIECE;
 	a->done += end - at;
-	return bring_range(a, at, end) && a->done < a->pages;
+	/* First counted, then looked: quiesce does it the other way round. */
+	atomic_fetch_add(&a->region->bringing, 1);
+	if (!vmemi_region_is_quiet(a->region))
+		more = bring_range(a, at, end) && a->done < a->pages;
+	atomic_fetch_sub(&a->region->bringing, 1);
+	return more;
 }

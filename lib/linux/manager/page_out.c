@@ -9,6 +9,16 @@ static struct vmemi_reclaim *reclaim_of(vmem_region *region)
 	return ((struct vmem_manager *)region->host)->reclaim;
 }
 
+/* Enters reclaim for the region. -VMEM_EBUSY: it is to be left alone. */
+static int enter(struct vmemi_reclaim *rc, const struct vmem_region *region)
+{
+	vmemi_reclaim_enter(rc);
+	if (!vmemi_region_is_quiet(region))
+		return 0;
+	vmemi_reclaim_leave(rc);
+	return -VMEM_EBUSY;
+}
+
 int vmem_region_stage(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_pages)
 {
 	struct vmemi_reclaim *rc = reclaim_of(region);
@@ -22,7 +32,9 @@ int vmem_region_stage(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 	for (uint64_t done = 0; done < count; done += PIECE) {
 		uint64_t n = count - done < PIECE ? count - done : PIECE;
 
-		vmemi_reclaim_enter(rc);
+		error = enter(rc, region);
+		if (error)
+			break;
 		/* A page whose copy is still there cannot leave. */
 		vmemi_tidy(rc, region, first + done, n);
 		taken += vmemi_take_range(rc, region, first + done, n, UINT8_MAX);
@@ -30,7 +42,7 @@ int vmem_region_stage(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 	}
 	if (ret_pages)
 		*ret_pages = taken;
-	return 0;
+	return error;
 }
 
 int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, uint32_t count,
@@ -38,6 +50,7 @@ int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, uint32_t 
 {
 	struct vmemi_reclaim *rc = reclaim_of(region);
 	uint64_t page, n, taken = 0;
+	int error;
 
 	if (!region->can_move && !region->can_scatter)
 		return -VMEM_ENOTSUP;
@@ -47,7 +60,9 @@ int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, uint32_t 
 		if (vmemi_region_span(region, gpas[i], VMEM_PAGE_SIZE, false, &page, &n))
 			return -VMEM_ERANGE;
 	}
-	vmemi_reclaim_enter(rc);
+	error = enter(rc, region);
+	if (error)
+		return error;
 	if (count) {
 		vmemi_region_span(region, gpas[0], gpas[count - 1] - gpas[0] + VMEM_PAGE_SIZE,
 				  false, &page, &n);
@@ -78,7 +93,9 @@ int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 	for (uint64_t done = 0; done < count && !error; done += PIECE) {
 		uint64_t n = count - done < PIECE ? count - done : PIECE;
 
-		vmemi_reclaim_enter(rc);
+		error = enter(rc, region);
+		if (error)
+			break;
 		error = vmemi_settle_range(rc, region, first + done, n, &saved);
 		vmemi_reclaim_leave(rc);
 		total += saved;

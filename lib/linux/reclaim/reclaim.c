@@ -70,7 +70,7 @@ static struct totals sum(const struct vmemi_host *host)
 	for (uint32_t i = 0; i < slots; i++) {
 		struct vmem_region *r = atomic_load(&host->regions[i]);
 
-		if (!r)
+		if (!r || vmemi_region_is_quiet(r))
 			continue;
 		t.resident += in_place(r);
 		t.staged += vmemi_region_count(r, VMEM_PAGE_STAGED);
@@ -94,7 +94,7 @@ static uint64_t take(struct vmemi_reclaim *rc, uint64_t want)
 	for (uint32_t i = 0; i < slots; i++) {
 		struct vmem_region *r = atomic_load(&rc->host->regions[i]);
 
-		if (r && in_place(r))
+		if (r && !vmemi_region_is_quiet(r) && in_place(r))
 			taken += vmemi_clock_take(rc, r, share(want, in_place(r), t.resident),
 						  max_heat);
 	}
@@ -111,7 +111,7 @@ static struct vmemi_settled settle(struct vmemi_reclaim *rc, uint64_t want)
 		struct vmem_region *r = atomic_load(&rc->host->regions[i]);
 		struct vmemi_settled one;
 
-		if (!r)
+		if (!r || vmemi_region_is_quiet(r))
 			continue;
 		one = vmemi_settle(r,
 				   share(want, vmemi_region_count(r, VMEM_PAGE_STAGED), t.staged));

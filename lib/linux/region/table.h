@@ -60,6 +60,9 @@ struct vmem_region {
 	/* atomic; detach brings everything back, whatever the budget says */
 	_Atomic uint32_t restoring;
 	struct vmemi_lock pin_lock; /* pins */
+	/* atomic; not 0: nobody changes states but by faults and on request, see snapshot/quiesce.c */
+	_Atomic uint32_t quiet;
+	_Atomic uint32_t bringing; /* atomic; who brings neighbours now */
 
 	struct vmemi_region_counts counts[VMEMI_STRIPES];
 	/* atomic; a wide range is write-protected: what arrives now must not be clean */
@@ -91,6 +94,12 @@ void vmemi_region_end(struct vmem_region *r, uint64_t page, enum vmemi_page_even
 static inline uint64_t vmemi_region_word(const struct vmem_region *r, uint64_t page)
 {
 	return atomic_load(&r->words[page]);
+}
+
+/* Whether the region is to be left alone: nothing is taken, saved or brought ahead of need. */
+static inline bool vmemi_region_is_quiet(const struct vmem_region *r)
+{
+	return atomic_load(&r->quiet) != 0;
 }
 
 static inline unsigned char *vmemi_region_page(const struct vmem_region *r, uint64_t page)
