@@ -341,6 +341,11 @@ void vmemt_check(vmem_manager *m, vmem_region *r)
 	if (wrong)
 		fprintf(stderr, "%llu pages or counters are wrong\n", (unsigned long long)wrong);
 	assert(!wrong);
+	wrong = vmemi_ages_check(r);
+	if (wrong)
+		fprintf(stderr, "the tracker is wrong about %llu pages\n",
+			(unsigned long long)wrong);
+	assert(!wrong);
 	if (running)
 		assert(!vmem_manager_thread_start(m));
 }

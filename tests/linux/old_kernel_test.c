@@ -125,7 +125,8 @@ static void budget(bool can_take)
 		assert(!vmemt_touch_step(&cpu, VMEMT_READ, base + k * PAGE, &got, PAGE, m));
 		assert(vmemt_page_is(&got, kind_of(k), k));
 	}
-	assert(!can_take || vmemt_metrics(r).rejected >= 300);
+	/* Not all of it: what is missed comes back before it is saved. */
+	assert(!can_take || vmemt_metrics(r).rejected >= 200);
 	vmemt_cpu_stop(&cpu);
 	vmemt_end(m, r);
 }

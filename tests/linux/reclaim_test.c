@@ -243,8 +243,11 @@ static struct vmem_region_metrics take_every(uint64_t step, bool others_are_hot,
 		vmemt_make(&p, i, 1);
 		assert(!vmem_region_write(region, i * PAGE, &p, PAGE));
 	}
+	vmemi_ages_harvest(region);
 	for (uint64_t i = 0; i < 4096; i++)
-		region->heat[i] = others_are_hot && i % step;
+		if (others_are_hot && i % step)
+			assert(!vmem_track_mark(region->ages.track, i, 1, VMEMI_AGES_NEW,
+						VMEMI_AGES_PROVEN));
 	for (uint64_t i = 0; i < 64; i++)
 		gpas[i] = i * step * PAGE;
 	assert(!vmem_region_stage_pages(region, gpas, 64, &pages) && pages == 64);

@@ -122,8 +122,6 @@ static int write_present(struct vmem_region *r, uint64_t page, const void *data)
 	if (error)
 		return error;
 	memcpy(vmemi_region_page(r, page), data, VMEM_PAGE_SIZE);
-	atomic_store_explicit(&r->heat[page], 0,
-			      memory_order_relaxed); /* what held for the old bytes */
 	return vmem_region_unpin(r, vmemi_region_gpa(r, page), VMEM_PAGE_SIZE);
 }
 

@@ -8,16 +8,12 @@
 #define WAIT_NS 10000000
 #define GIVE_UP_NS 1000000000
 
-static void heat_up(struct vmem_region *r, uint64_t page, enum vmem_page_state from)
+/* Somebody waits for this page: the one sample of accesses that costs nothing. Said before the change
+ * of state that comes of it: see ages.h. */
+static void note_access(struct vmem_region *r, const struct vmemi_fault *f)
 {
-	unsigned heat = atomic_load_explicit(&r->heat[page], memory_order_relaxed);
-
-	if (heat >= VMEMI_HEAT_MAX)
-		return;
-	heat += from == VMEM_PAGE_STAGED || from == VMEM_PAGE_STORING ? VMEMI_HEAT_TOUCHED : 1;
-	atomic_store_explicit(&r->heat[page],
-			      (uint8_t)(heat < VMEMI_HEAT_MAX ? heat : VMEMI_HEAT_MAX),
-			      memory_order_relaxed);
+	if (f->demand)
+		vmemi_page_set_add(&r->ages.accessed, f->page);
 }
 
 static void count_arrival(struct vmem_region *r, struct vmemi_fault *f, enum vmem_page_state from)
@@ -28,7 +24,6 @@ static void count_arrival(struct vmem_region *r, struct vmemi_fault *f, enum vme
 		vmemi_tally(&c->prefetched, 1);
 		return;
 	}
-	heat_up(r, f->page, from);
 	if (from == VMEM_PAGE_ABSENT)
 		vmemi_tally(&c->faults_zero, 1);
 	else if (from == VMEM_PAGE_STORED)
@@ -104,6 +99,7 @@ static enum vmemi_served install(struct vmem_region *r, struct vmemi_fault *f, u
 	}
 	if (error)
 		return failed(r, f, old, error);
+	note_access(r, f);
 	vmemi_region_end(r, f->page, clean ? VMEMI_PAGE_ARRIVE_CLEAN : VMEMI_PAGE_ARRIVE, 0);
 	count_arrival(r, f, vmemi_page_state(old));
 	return VMEMI_SERVED;
@@ -148,6 +144,7 @@ static enum vmemi_served move_back(struct vmem_region *r, struct vmemi_fault *f,
 		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
 		return VMEMI_NO_FRAME;
 	}
+	note_access(r, f);
 	vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE_MOVED, 0);
 	count_arrival(r, f, VMEM_PAGE_STAGED);
 	return VMEMI_SERVED;
@@ -211,6 +208,7 @@ static enum vmemi_served unprotect(struct vmem_region *r, struct vmemi_fault *f)
 		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
 		return VMEMI_PUT_OFF;
 	}
+	note_access(r, f);
 	vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE, 0);
 	if (old & VMEMI_PAGE_LEAVING)
 		vmemi_tally(&r->counters.taken_undone, 1);

@@ -56,9 +56,9 @@ static void free_tables(struct vmem_region *r)
 
 	vmemi_lock_destroy(&r->pin_lock);
 	vmemi_free(a, r->words, r->pages * sizeof(uint64_t), 64);
-	vmemi_free(a, (void *)r->heat, r->pages, 64);
 	vmemi_free(a, r->pins, r->pages * sizeof(uint16_t), 64);
 	vmemi_page_set_destroy(&r->waste, a);
+	vmemi_ages_destroy(&r->ages, a);
 	vmemi_free(a, r->wanted, bitmap, 64);
 	vmemi_free(a, r, sizeof(*r), 64);
 }
@@ -77,11 +77,10 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	r->pages = o->bytes / VMEM_PAGE_SIZE;
 	bitmap = (size_t)(r->pages + 63) / 64 * sizeof(uint64_t);
 	r->words = vmemi_zalloc(a, r->pages * sizeof(uint64_t), 64);
-	r->heat = vmemi_zalloc(a, r->pages, 64);
 	r->pins = vmemi_zalloc(a, r->pages * sizeof(uint16_t), 64);
 	r->wanted = vmemi_zalloc(a, bitmap, 64);
-	if (!r->words || !r->heat || !r->pins || !r->wanted ||
-	    vmemi_page_set_init(&r->waste, a, r->pages) ||
+	if (!r->words || !r->pins || !r->wanted || vmemi_page_set_init(&r->waste, a, r->pages) ||
+	    vmemi_ages_init(&r->ages, a, r->pages, m->host.k->clock_ns()) ||
 	    vmemi_lock_init(&r->pin_lock, m->host.env)) {
 		free_tables(r);
 		return NULL;
@@ -136,6 +135,7 @@ static int count_present(struct vmem_region *r)
 			if (!(entries[i] >> 62))
 				continue;
 			atomic_store(&r->words[page], vmemi_page_word(VMEM_PAGE_RESIDENT, 0, 0));
+			vmemi_page_set_add(&r->ages.moved, page);
 			present++;
 		}
 	}

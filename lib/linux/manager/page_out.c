@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Taking pages out on request, past the clock: for VMMs that know better, for tests and benches. */
+/* Taking pages out on request, past the ages: for VMMs that know better, for tests and benches. */
 #include "linux/manager/manager.h"
 
 #define PIECE 8192 /* pages between two chances for the reclaim loop */
@@ -37,7 +37,7 @@ int vmem_region_stage(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 			break;
 		/* A page whose copy is still there cannot leave. */
 		vmemi_tidy(rc, region, first + done, n);
-		taken += vmemi_take_range(rc, region, first + done, n, UINT8_MAX);
+		taken += vmemi_take_range(rc, region, first + done, n);
 		vmemi_reclaim_leave(rc);
 	}
 	if (ret_pages)
@@ -74,7 +74,7 @@ int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, uint32_t 
 		vmemi_region_span(region, gpas[i], VMEM_PAGE_SIZE, false, &page, &n);
 		while (i + run < count && gpas[i + run] == gpas[i] + run * VMEM_PAGE_SIZE)
 			run++;
-		taken += vmemi_take_offer(rc, region, page, run, UINT8_MAX);
+		taken += vmemi_take_offer(rc, region, page, run);
 		i += run;
 	}
 	taken += vmemi_take_flush(rc, region);

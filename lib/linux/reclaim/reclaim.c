@@ -88,15 +88,15 @@ static uint64_t take(struct vmemi_reclaim *rc, uint64_t want)
 {
 	struct totals t = sum(rc->host);
 	uint32_t slots = atomic_load(&rc->host->region_slots);
-	unsigned max_heat = rc->idle_sweeps >= SWEEPS_BEFORE_HOT ? VMEMI_HEAT_MAX : 0;
+	bool emergency = rc->idle_sweeps >= SWEEPS_BEFORE_HOT;
 	uint64_t taken = 0;
 
 	for (uint32_t i = 0; i < slots; i++) {
 		struct vmem_region *r = atomic_load(&rc->host->regions[i]);
 
 		if (r && !vmemi_region_is_quiet(r) && in_place(r))
-			taken += vmemi_clock_take(rc, r, share(want, in_place(r), t.resident),
-						  max_heat);
+			taken += vmemi_take_cold(rc, r, share(want, in_place(r), t.resident),
+						 emergency);
 	}
 	return taken;
 }
@@ -137,6 +137,20 @@ static uint64_t tidy(struct vmemi_reclaim *rc)
 	return freed;
 }
 
+/* Time goes on for all regions, whether they give pages or not. */
+static void tick(struct vmemi_reclaim *rc)
+{
+	uint32_t slots = atomic_load(&rc->host->region_slots);
+	uint64_t now = rc->host->k->clock_ns();
+
+	for (uint32_t i = 0; i < slots; i++) {
+		struct vmem_region *r = atomic_load(&rc->host->regions[i]);
+
+		if (r)
+			vmemi_ages_tick(r, now);
+	}
+}
+
 /* How many staged pages to save now: what the missing bytes ask for, at about 2:1, but never so many
  * that staging runs empty: a page that passes through it at once has no second chance. */
 static uint64_t settle_share(const struct vmemi_host *host, uint64_t target, uint64_t staged)
@@ -174,6 +188,7 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 	struct vmemi_host *host = rc->host;
 	uint64_t progress = tidy(rc), handled = progress, limit = rc->staging_pages;
 
+	tick(rc);
 	while (vmemi_frames_free(&host->frames) < target && handled < max_pages) {
 		uint64_t staged = sum(host).staged, dropped = rc->dropped, taken = 0, gained;
 		struct vmemi_settled settled = { 0 };
@@ -198,7 +213,7 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 			rc->idle_sweeps = 0;
 			continue;
 		}
-		/* A sweep that found only hot pages has cooled them: the next may find some. */
+		/* A sweep that found only young pages has aged them: the next may find some. */
 		if (++rc->idle_sweeps > SWEEPS_BEFORE_HOT)
 			break;
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Taking cold pages out, in the order of a page's way:
  *
- *   resident --clock--> victims --take--> staging --settle--> store
+ *   resident --ages--> victims --take--> staging --settle--> store
  *
  * Each step works on one region, in batches, under the lock of reclaim, which serving a fault never
  * takes. */
@@ -12,9 +12,10 @@
 
 /* Pages that are discarded together: who touches one of them meanwhile waits for all. */
 #define VMEMI_SCATTER_BATCH 128
-#define VMEMI_BATCH 512         /* pages handled between two looks at the budget */
-#define VMEMI_RUN_MAX 64        /* pages of one UFFDIO_MOVE: others wait that long */
-#define VMEMI_RUN_MIN 16        /* from here on a run is moved, to begin with */
+#define VMEMI_BATCH 512  /* pages handled between two looks at the budget */
+#define VMEMI_RUN_MAX 64 /* pages of one UFFDIO_MOVE: others wait that long */
+#define VMEMI_RUN_MIN 16 /* from here on a run is moved, to begin with */
+#define VMEMI_SEARCH_RUNS 64
 #define VMEMI_SCATTER_SPAN 8192 /* pages over which one write-protection reaches: 32 MiB */
 
 /* What each way of taking pages out cost of late; adapts vmemi_cost_run_min(). Guard: the caller's,
@@ -67,18 +68,17 @@ unsigned vmemi_take_run(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_
 unsigned vmemi_take_scattered(struct vmemi_reclaim *rc, struct vmem_region *r);
 /* Drops rc->clean, whose refs are valid. */
 unsigned vmemi_take_clean(struct vmemi_reclaim *rc, struct vmem_region *r);
-/* Takes the pages of [first, first + count) that can go; not those with more heat
- * than @max_heat. */
+/* Takes the pages of [first, first + count) that can go, whatever their ages. */
 unsigned vmemi_take_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
-			  uint64_t count, unsigned max_heat);
+			  uint64_t count);
 /* The same in pieces: puts pages on their ways, which may leave some in rc ... */
 unsigned vmemi_take_offer(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
-			  uint64_t count, unsigned max_heat);
+			  uint64_t count);
 /* ... and takes those. */
 unsigned vmemi_take_flush(struct vmemi_reclaim *rc, struct vmem_region *r);
-/* Turns the clock hand until @want pages were taken or it has gone round once. */
-unsigned vmemi_clock_take(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t want,
-			  unsigned max_heat);
+/* Takes about @want of the coldest pages; in an emergency also those of this period. */
+uint64_t vmemi_take_cold(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t want,
+			 bool emergency);
 
 /* Saves staged pages into the store, oldest first, until @want were looked at. */
 struct vmemi_settled {

@@ -30,8 +30,8 @@ static void put_back(struct vmem_region *r, uint64_t page)
 		vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
 		return;
 	}
-	atomic_store_explicit(&r->heat[page], VMEMI_HEAT_STUCK, memory_order_relaxed);
 	vmemi_region_end(r, page, r->can_move ? VMEMI_PAGE_ARRIVE_MOVED : VMEMI_PAGE_ARRIVE, 0);
+	vmemi_page_set_add(&r->ages.stuck, page);
 }
 
 /* Saves one page if it is staged. 0 (also when it was not), -VMEM_ENOSPC, -VMEM_ENOMEM. */
@@ -79,7 +79,7 @@ struct vmemi_settled vmemi_settle(struct vmem_region *r, uint64_t want)
 
 	if (want > piece_of(r))
 		want = piece_of(r);
-	/* The hand follows the clock's, which stages in the same order: so the oldest come first. */
+	/* The hand follows the search for victims, in a circle too: so the oldest come first, more or less. */
 	for (uint64_t seen = 0; seen < r->pages && result.saved + result.refused < want; seen++) {
 		if (seen % 64 == 0 && !vmemi_region_count(r, VMEM_PAGE_STAGED))
 			break;

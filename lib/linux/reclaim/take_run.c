@@ -4,15 +4,19 @@
 
 static void keep_in_place(struct vmem_region *r, uint64_t page, int error)
 {
+	bool stuck = false;
+
 	if (error == -VMEM_ENOENT) { /* nothing was there */
 		vmemi_region_end(r, page, VMEMI_PAGE_TAKE_HOLE, 0);
 		return;
 	}
 	if (error != -VMEM_EAGAIN && error != -VMEM_ENOMEM) { /* those pass */
-		atomic_store_explicit(&r->heat[page], VMEMI_HEAT_STUCK, memory_order_relaxed);
 		vmemi_tally(&r->counters.unmovable, 1);
+		stuck = true;
 	}
 	vmemi_region_end(r, page, VMEMI_PAGE_TAKE_UNDO, 0);
+	if (stuck)
+		vmemi_page_set_add(&r->ages.stuck, page);
 }
 
 /* Moves pages that have been taken (staged, leaving), one call where nothing is in the way. */

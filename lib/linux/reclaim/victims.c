@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Which pages go, and which way each. A clock hand goes round a region: a page that came back by a
- * fault has heat, loses one unit at each pass, and goes when it has none (Corbato's clock, with a
- * count instead of a bit). Neighbouring victims leave together as a run; others are collected. */
+/* Which pages go, and which way each. The tracker names the oldest (ages.h says of which class);
+ * neighbours among them leave together as a run, others are collected. */
 #include "linux/reclaim/reclaim.h"
+
+/* Of what is wanted, this part comes from the class that is spared, to see whether that is still right. */
+#define PROBE_PART 32
+/* Searches for one class, where much of what they name cannot go. */
+#define SEARCHES 4
 
 enum fate { STAYS, GOES, GOES_CLEAN };
 
-static enum fate fate_of(struct vmem_region *r, uint64_t page, unsigned max_heat)
+static enum fate fate_of(struct vmem_region *r, uint64_t page)
 {
 	uint64_t word = vmemi_region_word(r, page);
-	unsigned heat = atomic_load_explicit(&r->heat[page], memory_order_relaxed);
 
-	if (heat > max_heat)
-		return STAYS;
 	if (vmemi_page_state(word) == VMEM_PAGE_RESIDENT && !vmemi_page_ref(word) &&
 	    !(word & VMEMI_PAGE_FLAGS))
 		return GOES;
@@ -31,7 +32,7 @@ static uint64_t hot_between(struct vmemi_reclaim *rc, struct vmem_region *r)
 		enum vmem_page_state state = vmemi_page_state(vmemi_region_word(r, page));
 
 		n += (state == VMEM_PAGE_RESIDENT || state == VMEM_PAGE_CLEAN) &&
-		     atomic_load_explicit(&r->heat[page], memory_order_relaxed);
+		     vmemi_ages_is_hot(&r->ages, page);
 	}
 	return n;
 }
@@ -83,12 +84,12 @@ static unsigned dispatch(struct vmemi_reclaim *rc, struct vmem_region *r, uint64
 }
 
 unsigned vmemi_take_offer(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
-			  uint64_t count, unsigned max_heat)
+			  uint64_t count)
 {
 	unsigned run = 0, run_min = vmemi_cost_run_min(&rc->cost), taken = 0;
 
 	for (uint64_t page = first; page < first + count; page++) {
-		enum fate fate = fate_of(r, page, max_heat);
+		enum fate fate = fate_of(r, page);
 
 		if (run && (fate != GOES || page % VMEMI_RUN_MAX == 0)) {
 			taken += dispatch(rc, r, page, run, run_min);
@@ -111,49 +112,74 @@ unsigned vmemi_take_flush(struct vmemi_reclaim *rc, struct vmem_region *r)
 }
 
 unsigned vmemi_take_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
-			  uint64_t count, unsigned max_heat)
+			  uint64_t count)
 {
-	unsigned taken = vmemi_take_offer(rc, r, first, count, max_heat);
+	unsigned taken = vmemi_take_offer(rc, r, first, count);
 
 	return taken + vmemi_take_flush(rc, r);
 }
 
-/* What does not compress, or could not be moved, will not so soon: it cools in every 16th pass only. */
-#define STUCK_COOLS_EVERY 16
-
-static void cool(struct vmem_region *r, uint64_t first, uint64_t count)
+/* What a search has found, until enough is on its way. */
+struct catch
 {
-	unsigned most = r->passes % STUCK_COOLS_EVERY ? VMEMI_HEAT_MAX : UINT8_MAX;
+	uint64_t want, taken;
+	uint64_t end; /* of the last run offered */
+};
 
-	for (uint64_t page = first; page < first + count; page++) {
-		uint8_t heat = atomic_load_explicit(&r->heat[page], memory_order_relaxed);
+static uint64_t caught(const struct vmemi_reclaim *rc, const struct catch *c)
+{
+	return c->taken + rc->scattered_count + rc->clean_count;
+}
 
-		/* A touch between the two is lost: it counts for one pass. */
-		if (heat && heat <= most)
-			atomic_store_explicit(&r->heat[page], (uint8_t)(heat - 1),
-					      memory_order_relaxed);
+static void offer_runs(struct vmemi_reclaim *rc, struct vmem_region *r, struct catch *c,
+		       const struct vmem_track_run *runs, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (runs[i].first < c->end) /* batches are ascending */
+			c->taken += vmemi_take_flush(rc, r);
+		c->taken += vmemi_take_offer(rc, r, runs[i].first, runs[i].count);
+		c->end = runs[i].first + runs[i].count;
 	}
 }
 
-unsigned vmemi_clock_take(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t want,
-			  unsigned max_heat)
+/* Takes the oldest pages of a class. Some that are named cannot go just now, so a few more are looked at
+ * than are wanted. */
+static uint64_t take_oldest(struct vmemi_reclaim *rc, struct vmem_region *r, unsigned of,
+			    uint64_t want, bool emergency)
 {
-	unsigned taken = 0;
+	struct vmem_track_run runs[VMEMI_SEARCH_RUNS];
+	struct catch c = { .want = want };
+	int more = 1;
 
-	for (uint64_t seen = 0; seen < r->pages;) {
-		uint64_t first = r->take_hand, count = VMEMI_RUN_MAX - first % VMEMI_RUN_MAX;
+	for (unsigned i = 0; i < SEARCHES && want && caught(rc, &c) < want;) {
+		size_t count = 0;
 
-		if (count > r->pages - first)
-			count = r->pages - first;
-		taken += vmemi_take_offer(rc, r, first, count, max_heat);
-		cool(r, first, count);
-		seen += count;
-		r->take_hand = first + count < r->pages ? first + count : 0;
-		r->passes += !r->take_hand;
-		if (taken + rc->scattered_count + rc->clean_count >= want)
+		more = vmemi_ages_victims(&r->ages, of, want - caught(rc, &c), emergency, runs,
+					  VMEMI_SEARCH_RUNS, &count);
+		if (more < 0 || (!more && !count))
 			break;
-		if (!r->take_hand) /* batches are ascending */
-			taken += vmemi_take_flush(rc, r);
+		offer_runs(rc, r, &c, runs, count);
+		i += !more || !count;
 	}
-	return taken + vmemi_take_flush(rc, r);
+	c.taken += vmemi_take_flush(rc, r);
+	vmemi_ages_harvest(r);
+	return c.taken;
+}
+
+uint64_t vmemi_take_cold(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t want,
+			 bool emergency)
+{
+	enum vmemi_ages_class first, second;
+	uint64_t taken;
+
+	vmemi_ages_tick(r, rc->host->k->clock_ns());
+	first = vmemi_ages_choose(&r->ages);
+	second = first == VMEMI_CLASS_NEW ? VMEMI_CLASS_PROVEN : VMEMI_CLASS_NEW;
+	taken = take_oldest(rc, r, second, want / PROBE_PART, false);
+	taken += take_oldest(rc, r, first, taken < want ? want - taken : 0, false);
+	if (taken < want / 2 + 1)
+		taken += take_oldest(rc, r, VMEMI_CLASSES, want - taken, emergency);
+	if (!taken)
+		vmemi_ages_hurry(r, rc->host->k->clock_ns());
+	return taken;
 }

@@ -24,6 +24,12 @@ void vmemi_page_set_add(struct vmemi_page_set *s, uint64_t page);
  * bits. *@group is which; 0: there are none. Any thread. */
 uint64_t vmemi_page_set_take(struct vmemi_page_set *s, uint64_t *group, uint64_t end);
 
+/* Takes all pages out of one group. Any thread. */
+static inline uint64_t vmemi_page_set_take_group(struct vmemi_page_set *s, uint64_t group)
+{
+	return atomic_exchange(&s->pages[group], 0); /* its bit above is left: no harm */
+}
+
 /* Whether it is in, and would be found. */
 bool vmemi_page_set_has(const struct vmemi_page_set *s, uint64_t page);
 

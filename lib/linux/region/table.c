@@ -42,6 +42,8 @@ static void account(struct vmem_region *r, uint64_t page, enum vmemi_page_event 
 		count_flag(&frames->staging_pages, old, new, VMEMI_PAGE_OCCUPIED);
 	}
 	count_flag(&counts->pinned, old, new, VMEMI_PAGE_PINNED);
+	if ((was != is && is != VMEM_PAGE_STORING) || (old ^ new) & VMEMI_PAGE_PINNED)
+		vmemi_page_set_add(&r->ages.moved, page);
 	if (is_waste(new) && !is_waste(old))
 		vmemi_page_set_add(&r->waste, page);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A region as the library sees it: one state word, one byte of heat and one pin count a page, in flat
- * arrays, and a staging range of the same size, in which page i of the region has place i. Staging
+/* A region as the library sees it: one state word, an age and one pin count a page, in flat arrays,
+ * and a staging range of the same size, in which page i of the region has place i. Staging
  * takes address space, and frames only where pages are.
  *
  * Who may change what:
@@ -11,15 +11,11 @@
 #ifndef VMEMI_TABLE_H
 #define VMEMI_TABLE_H
 #include "base/lock.h"
+#include "linux/region/ages.h"
 #include "linux/region/host.h"
 #include "linux/region/latency.h"
 #include "linux/region/page.h"
 #include "linux/region/page_set.h"
-
-/* Passes of the clock hand that a page is left in place. */
-#define VMEMI_HEAT_TOUCHED 2 /* a page that came back by a fault, each time */
-#define VMEMI_HEAT_MAX 8
-#define VMEMI_HEAT_STUCK 64 /* does not compress, or the kernel holds it */
 
 struct vmemi_region_counters { /* atomic, since attach */
 	_Atomic uint64_t faults_zero, faults_staged, faults_stored, faults_write, faults_redundant;
@@ -51,8 +47,8 @@ struct vmem_region {
 	bool can_scatter; /* pages may be taken by write-protect, copy and discard */
 
 	_Atomic uint64_t *words; /* [pages] */
-	_Atomic uint8_t *heat;   /* [pages] relaxed; a hint */
 	uint16_t *pins;          /* [pages] pin_lock */
+	struct vmemi_ages ages;
 	/* pages with something that nobody needs: a copy in staging, a stale ref */
 	struct vmemi_page_set waste;
 	_Atomic uint64_t *wanted;    /* bitmap: pages that the handler shall load; atomic */
@@ -74,8 +70,6 @@ struct vmem_region {
 	_Atomic int32_t clean_written;  /* atomic; how often clean pages are written, see table.c */
 	_Atomic uint32_t sigbus_faults; /* atomic */
 	_Atomic uint32_t arrivals;      /* atomic */
-	uint64_t take_hand;             /* the lock of reclaim */
-	uint64_t passes;                /* of the clock hand; the lock of reclaim */
 	uint64_t settle_hand;           /* the lock of reclaim */
 
 	struct vmemi_region_counters counters;

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Joining the tracker to a region's pages: see ages.h. All here is done by who holds the lock of reclaim. */
+#include "linux/region/table.h"
+
+/* A period ends with this part of the pages in place accessed, or with time. */
+#define PERIOD_PART 3
+#define PERIOD_NS UINT64_C(1000000000)
+/* Pages that are stuck are tried again in as many periods. */
+#define RELEASE_SLICES 1024
+/* Of so many results the older half counts half. */
+#define RETURNS_MAX 256
+/* By so many per cent of what is taken must the proven class return less, to be taken from. */
+#define MARGIN_PERCENT 5
+#define SCAN_PAGES (UINT64_C(1) << 22) /* looked at in a call: about a millisecond */
+
+#define CLASSES (VMEMI_AGES_NEW | VMEMI_AGES_PROVEN)
+#define OURS (CLASSES | VMEMI_AGES_STORED)
+
+int vmemi_ages_init(struct vmemi_ages *ages, const struct vmem_allocator *a, uint64_t pages,
+		    uint64_t now_ns)
+{
+	struct vmem_track_opts opts = {
+		.size = sizeof(opts),
+		.allocator = a,
+		.pages = pages,
+		.seed = now_ns,
+		.cpu = vmem_cpu_detect(),
+	};
+
+	ages->period_ns = now_ns;
+	if (vmemi_page_set_init(&ages->accessed, a, pages) ||
+	    vmemi_page_set_init(&ages->moved, a, pages) ||
+	    vmemi_page_set_init(&ages->stuck, a, pages))
+		return -VMEM_ENOMEM;
+	return vmem_track_new(&ages->track, &opts) ? -VMEM_ENOMEM : 0;
+}
+
+void vmemi_ages_destroy(struct vmemi_ages *ages, const struct vmem_allocator *a)
+{
+	vmem_track_free(ages->track);
+	ages->track = NULL;
+	vmemi_page_set_destroy(&ages->stuck, a);
+	vmemi_page_set_destroy(&ages->moved, a);
+	vmemi_page_set_destroy(&ages->accessed, a);
+}
+
+static uint32_t track_state(const struct vmemi_ages *ages, uint64_t page)
+{
+	uint32_t age, state = VMEM_TRACK_ABSENT;
+
+	vmem_track_page(ages->track, page, &age, &state);
+	return state;
+}
+
+/* The pages are the tracker's own: nothing can fail. */
+static void mark(struct vmemi_ages *ages, uint64_t page, uint32_t clear, uint32_t set)
+{
+	vmem_track_mark(ages->track, page, 1, clear, set);
+}
+
+static void book(struct vmemi_ages *ages, uint32_t state, bool came_back)
+{
+	struct vmemi_ages_return *ret =
+		&ages->returns[state & VMEMI_AGES_PROVEN ? VMEMI_CLASS_PROVEN : VMEMI_CLASS_NEW];
+
+	ret->ended++;
+	ret->came_back += came_back;
+	if (ret->ended >= RETURNS_MAX) {
+		ret->ended /= 2;
+		ret->came_back /= 2;
+	}
+}
+
+/* The guest used a page. */
+static void access_page(struct vmemi_ages *ages, uint64_t page)
+{
+	uint32_t state = track_state(ages, page);
+	bool from_staging = (state & VMEM_TRACK_AWAY) && !(state & VMEMI_AGES_STORED);
+
+	vmem_track_feed_list(ages->track, &page, 1, 0);
+	ages->arrivals++;
+	if (from_staging) {
+		book(ages, state, true);
+		mark(ages, page, OURS, VMEMI_AGES_PROVEN);
+	} else if (state & (VMEM_TRACK_ABSENT | VMEM_TRACK_AWAY)) {
+		mark(ages, page, OURS, VMEMI_AGES_NEW);
+	}
+}
+
+static void is_in_place(struct vmemi_ages *ages, uint64_t page, uint64_t word)
+{
+	uint32_t state = track_state(ages, page);
+	uint32_t written = vmemi_page_state(word) == VMEM_PAGE_RESIDENT ? VMEM_TRACK_WRITTEN : 0;
+	uint32_t kept = word & VMEMI_PAGE_PINNED ? VMEM_TRACK_KEPT : 0;
+
+	/* It came as a neighbour, or by the VMM: as if it came for the first time, now. */
+	if (state & VMEM_TRACK_AWAY)
+		mark(ages, page, 0, VMEM_TRACK_ABSENT);
+	mark(ages, page,
+	     VMEM_TRACK_ABSENT | VMEM_TRACK_AWAY | VMEM_TRACK_WRITTEN | VMEM_TRACK_KEPT |
+		     VMEMI_AGES_STORED,
+	     written | kept | (state & CLASSES ? 0 : VMEMI_AGES_NEW));
+}
+
+/* It was taken, perhaps before it was ever seen in place. */
+static void is_away(struct vmemi_ages *ages, uint64_t page, uint32_t state)
+{
+	if (state & VMEM_TRACK_ABSENT)
+		mark(ages, page, VMEM_TRACK_ABSENT, VMEMI_AGES_NEW);
+	vmem_track_take(ages->track, page, 1, NULL);
+	mark(ages, page, VMEM_TRACK_KEPT | VMEMI_AGES_STORED, 0);
+}
+
+static void is_stored(struct vmemi_ages *ages, uint64_t page)
+{
+	uint32_t state = track_state(ages, page);
+
+	if (state & VMEMI_AGES_STORED)
+		return;
+	if (state & VMEM_TRACK_AWAY)
+		book(ages, state, false);
+	is_away(ages, page, state);
+	mark(ages, page, OURS, VMEMI_AGES_STORED);
+}
+
+/* Brings the tracker's state of a page in line with its word. */
+static void place_page(struct vmem_region *r, uint64_t page)
+{
+	uint64_t word = vmemi_region_word(r, page);
+
+	switch (vmemi_page_state(word)) {
+	case VMEM_PAGE_RESIDENT:
+	case VMEM_PAGE_CLEAN:
+	case VMEM_PAGE_SHARED: is_in_place(&r->ages, page, word); break;
+	case VMEM_PAGE_STAGED:
+	case VMEM_PAGE_STORING: is_away(&r->ages, page, track_state(&r->ages, page)); break;
+	case VMEM_PAGE_STORED: is_stored(&r->ages, page); break;
+	case VMEM_PAGE_ARRIVING: break; /* comes here again with the end of that */
+	default: mark(&r->ages, page, UINT8_MAX, VMEM_TRACK_ABSENT);
+	}
+}
+
+/* Of a group of 64. An access is booked before the change that came of it. */
+static void harvest_group(struct vmem_region *r, uint64_t group, uint64_t moved, uint64_t accessed)
+{
+	for (uint64_t bits = moved | accessed; bits; bits &= bits - 1) {
+		unsigned bit = (unsigned)__builtin_ctzll(bits);
+
+		if (accessed >> bit & 1)
+			access_page(&r->ages, group * 64 + bit);
+		place_page(r, group * 64 + bit);
+	}
+}
+
+static void harvest_stuck(struct vmem_region *r)
+{
+	struct vmemi_ages *ages = &r->ages;
+	uint64_t bits;
+
+	for (uint64_t group = 0;
+	     (bits = vmemi_page_set_take(&ages->stuck, &group, ages->stuck.count)); group++)
+		for (; bits; bits &= bits - 1)
+			mark(ages, group * 64 + (unsigned)__builtin_ctzll(bits), 0,
+			     VMEM_TRACK_KEPT);
+}
+
+void vmemi_ages_harvest(struct vmem_region *r)
+{
+	struct vmemi_ages *ages = &r->ages;
+	uint64_t moved, accessed;
+
+	/* Who was accessed is in that set before it is in this: so it is seen in both. */
+	for (uint64_t group = 0;
+	     (moved = vmemi_page_set_take(&ages->moved, &group, ages->moved.count)); group++) {
+		accessed = vmemi_page_set_take_group(&ages->accessed, group);
+		harvest_group(r, group, moved, accessed);
+	}
+	for (uint64_t group = 0;
+	     (accessed = vmemi_page_set_take(&ages->accessed, &group, ages->accessed.count));
+	     group++)
+		harvest_group(r, group, 0, accessed);
+	harvest_stuck(r);
+}
+
+/* Some of the stuck pages may be tried again. */
+static void release_slice(struct vmem_region *r)
+{
+	struct vmemi_ages *ages = &r->ages;
+	uint64_t slice = ages->release++ % RELEASE_SLICES;
+	uint64_t size = (r->pages + RELEASE_SLICES - 1) / RELEASE_SLICES, first = slice * size;
+
+	for (uint64_t page = first; page < first + size && page < r->pages; page++)
+		if ((track_state(ages, page) & VMEM_TRACK_KEPT) &&
+		    !(vmemi_region_word(r, page) & VMEMI_PAGE_PINNED))
+			mark(ages, page, VMEM_TRACK_KEPT, 0);
+}
+
+void vmemi_ages_hurry(struct vmem_region *r, uint64_t now_ns)
+{
+	vmem_track_period(r->ages.track);
+	release_slice(r);
+	r->ages.arrivals = 0;
+	r->ages.period_ns = now_ns;
+}
+
+void vmemi_ages_tick(struct vmem_region *r, uint64_t now_ns)
+{
+	struct vmemi_ages *ages = &r->ages;
+	uint64_t in_place =
+		vmemi_region_count(r, VMEM_PAGE_RESIDENT) + vmemi_region_count(r, VMEM_PAGE_CLEAN);
+
+	vmemi_ages_harvest(r);
+	if (now_ns - ages->period_ns >= PERIOD_NS ||
+	    (ages->arrivals && ages->arrivals >= in_place / PERIOD_PART))
+		vmemi_ages_hurry(r, now_ns);
+}
+
+enum vmemi_ages_class vmemi_ages_choose(const struct vmemi_ages *ages)
+{
+	const struct vmemi_ages_return *new = &ages->returns[VMEMI_CLASS_NEW];
+	const struct vmemi_ages_return *proven = &ages->returns[VMEMI_CLASS_PROVEN];
+	uint64_t of_new = UINT64_C(100) * (new->came_back + 1) / (new->ended + 2);
+	uint64_t of_proven = UINT64_C(100) * (proven->came_back + 1) / (proven->ended + 2);
+
+	return of_proven + MARGIN_PERCENT < of_new ? VMEMI_CLASS_PROVEN : VMEMI_CLASS_NEW;
+}
+
+int vmemi_ages_victims(struct vmemi_ages *ages, unsigned of, uint64_t pages, bool emergency,
+		       struct vmem_track_run *runs, size_t max_runs, size_t *ret_runs)
+{
+	static const uint32_t others[VMEMI_CLASSES + 1] = { VMEMI_AGES_PROVEN, VMEMI_AGES_NEW, 0 };
+	const struct vmem_track_want want = {
+		.size = sizeof(want),
+		.flags = emergency ? VMEM_TRACK_EMERGENCY : 0,
+		.pages = pages,
+		.scan_pages = SCAN_PAGES,
+		.min_age = 1,
+		.skip = others[of],
+	};
+
+	return vmem_track_victims(ages->track, &want, &ages->cursor[of], runs, max_runs, ret_runs);
+}
+
+bool vmemi_ages_is_hot(const struct vmemi_ages *ages, uint64_t page)
+{
+	return (track_state(ages, page) & (VMEMI_AGES_PROVEN | VMEM_TRACK_AWAY)) ==
+	       VMEMI_AGES_PROVEN;
+}
+
+static bool agrees(uint64_t word, uint32_t state)
+{
+	switch (vmemi_page_state(word)) {
+	case VMEM_PAGE_RESIDENT:
+	case VMEM_PAGE_CLEAN:
+	case VMEM_PAGE_SHARED:
+		return !(state & (VMEM_TRACK_ABSENT | VMEM_TRACK_AWAY | VMEMI_AGES_STORED)) &&
+		       !(state & VMEMI_AGES_NEW) != !(state & VMEMI_AGES_PROVEN) &&
+		       !(state & VMEM_TRACK_WRITTEN) ==
+			       (vmemi_page_state(word) != VMEM_PAGE_RESIDENT) &&
+		       (!(word & VMEMI_PAGE_PINNED) || state & VMEM_TRACK_KEPT);
+	case VMEM_PAGE_STAGED: return (state & VMEM_TRACK_AWAY) && !(state & VMEMI_AGES_STORED);
+	case VMEM_PAGE_STORED: return (state & VMEM_TRACK_AWAY) && (state & VMEMI_AGES_STORED);
+	case VMEM_PAGE_ABSENT:
+	case VMEM_PAGE_SOURCE:
+	case VMEM_PAGE_POISONED: return state & VMEM_TRACK_ABSENT;
+	default: return true; /* on its way */
+	}
+}
+
+uint64_t vmemi_ages_check(struct vmem_region *r)
+{
+	uint64_t wrong = 0;
+
+	vmemi_ages_harvest(r);
+	for (uint64_t page = 0; page < r->pages; page++)
+		wrong += !agrees(vmemi_region_word(r, page), track_state(&r->ages, page));
+	return wrong;
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The ages of a region's pages: its tracker, and what goes on meanwhile, which waits in sets of pages that
+ * faults and savers add to without a lock, and which reclaim gives in to the tracker.
+ *
+ * Private memory has no sample of accesses but the fault on a page that was taken out. So each page in
+ * place is of one of two classes: proven, if it came back from staging, which it would not have done
+ * unless it was in use; new, if it came from elsewhere, or was taken and not missed. Of each class it is
+ * counted how many of the pages taken came back from staging. Victims are the oldest of the class of which
+ * fewer do; a few always come from the other, to see whether that changed. So what is in use is kept from a
+ * scan, and gives way when the guest turns to something else: then it is the proven ones that are not
+ * missed. (Equal return at the margin, as in ARC: Megiddo and Modha, FAST 2003; but measured at both.) */
+#ifndef VMEMI_AGES_H
+#define VMEMI_AGES_H
+#include "linux/region/page_set.h"
+#include <vmem/env.h>
+#include <vmem/track.h>
+
+struct vmem_region;
+
+/* Our bits in the tracker's states. A page in place or staged is NEW or PROVEN. */
+#define VMEMI_AGES_NEW 0x10u
+#define VMEMI_AGES_PROVEN 0x20u
+#define VMEMI_AGES_STORED 0x40u /* away, and no longer in staging */
+
+enum vmemi_ages_class { VMEMI_CLASS_NEW, VMEMI_CLASS_PROVEN, VMEMI_CLASSES };
+
+/* What became of pages of a class that were taken, of late. */
+struct vmemi_ages_return {
+	uint32_t ended; /* came back from staging, or went on into the store */
+	uint32_t came_back;
+};
+
+struct vmemi_ages {
+	/* Any thread adds, signal handlers too; reclaim empties. */
+	struct vmemi_page_set accessed; /* by the guest; added before its state changes for that */
+	struct vmemi_page_set moved;    /* the state or the pins changed */
+	struct vmemi_page_set
+		stuck; /* not to be taken for a while; added after the state changed */
+
+	/* Guard of all below: the lock of reclaim. */
+	vmem_track *track;
+	uint64_t arrivals;  /* accessed pages since the period began */
+	uint64_t period_ns; /* when it did */
+	uint64_t release;   /* which slice of the stuck pages is tried again next */
+	struct vmem_track_cursor cursor[VMEMI_CLASSES + 1]; /* by class; the last: of both */
+	struct vmemi_ages_return returns[VMEMI_CLASSES];
+};
+
+/* 0, -VMEM_ENOMEM. Destroying is fine whatever came of it. */
+int vmemi_ages_init(struct vmemi_ages *ages, const struct vmem_allocator *a, uint64_t pages,
+		    uint64_t now_ns);
+void vmemi_ages_destroy(struct vmemi_ages *ages, const struct vmem_allocator *a);
+
+/* --- The caller holds the lock of reclaim --- */
+
+/* Gives the tracker what has happened since. */
+void vmemi_ages_harvest(struct vmem_region *r);
+/* The same, and ends the period if it is over by time or by accesses. */
+void vmemi_ages_tick(struct vmem_region *r, uint64_t now_ns);
+/* Ends the period: no page was old enough. */
+void vmemi_ages_hurry(struct vmem_region *r, uint64_t now_ns);
+
+/* The class to take from. */
+enum vmemi_ages_class vmemi_ages_choose(const struct vmemi_ages *ages);
+/* Names pages to take: of a class, or of VMEMI_CLASSES (any), the oldest first. Not those of this period,
+ * unless in an emergency. As vmem_track_victims(): more than 0 if there may be more. */
+int vmemi_ages_victims(struct vmemi_ages *ages, unsigned of, uint64_t pages, bool emergency,
+		       struct vmem_track_run *runs, size_t max_runs, size_t *ret_runs);
+/* Whether the guest is likely to use a page soon. */
+bool vmemi_ages_is_hot(const struct vmemi_ages *ages, uint64_t page);
+
+/* Walks all pages: the tracker and the words agree. No call on the region may run. Returns the number of
+ * pages that are wrong. For tests. */
+uint64_t vmemi_ages_check(struct vmem_region *r);
+
+#endif
