@@ -57,6 +57,11 @@ struct vmem_manager_opts {
 	 *  struct vmem_store_opts. 0: 2000 */
 	uint32_t cold_after_ms;
 	uint32_t cold_pages_per_second; /**< most that are encoded anew; 0: no limit but the time */
+
+	/** threads that serve faults, 1..16; 0: 1. The first is always there; each of the others sleeps
+	 *  until faults come faster than those that are awake can serve them. A step of the VMM's own uses none
+	 *  of them. */
+	uint32_t fault_threads;
 };
 
 /** Flags of a manager. */
@@ -112,7 +117,7 @@ VMEM_API int vmem_manager_new(vmem_manager **ret_manager,
  *  @since 1.0 */
 VMEM_API int vmem_manager_free(vmem_manager *manager);
 
-/** Start a thread that serves faults and one that reclaims.
+/** Start the threads that serve faults (@ref vmem_manager_opts.fault_threads) and one that reclaims.
  *  @return 0, -VMEM_EBUSY (running), -VMEM_ENOMEM
  *  @threads serial
  *  @since 1.0 */

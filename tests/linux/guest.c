@@ -273,7 +273,10 @@ void vmemt_need(uint64_t features)
 
 vmem_manager *vmemt_manager(uint64_t budget)
 {
-	struct vmem_manager_opts o = { .size = sizeof(o), .budget_bytes = budget };
+	const char *threads = getenv("VMEM_TEST_FAULT_THREADS");
+	struct vmem_manager_opts o = { .size = sizeof(o),
+				       .budget_bytes = budget,
+				       .fault_threads = threads ? (uint32_t)atoi(threads) : 0 };
 	vmem_manager *m;
 
 	assert(!vmem_manager_new(&m, &o));

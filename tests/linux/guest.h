@@ -84,7 +84,8 @@ bool vmemt_mapped(const void *address);
 void vmemt_need(uint64_t features);
 void vmemt_skip(const char *why) __attribute__((noreturn));
 
-/* A manager that must come to be. @budget 0: none. */
+/* A manager that must come to be. @budget 0: none. With VMEM_TEST_FAULT_THREADS set it has so many threads
+ * that serve faults. */
 vmem_manager *vmemt_manager(uint64_t budget);
 /* A region of @pages pages at @gpa that must come to be. */
 vmem_region *vmemt_region(vmem_manager *m, uint64_t gpa, uint64_t pages, uint64_t flags);

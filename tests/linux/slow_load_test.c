@@ -231,7 +231,7 @@ static void hung(uint32_t way)
 	for (unsigned i = VMEMI_HANDLER_LOADS; i < hanging; i++)
 		read_begin(i, i, &got[i]);
 	if (way == VMEM_FAULT_THREAD)
-		VMEMT_UNTIL(atomic_load(&manager->host.put_off) == hanging);
+		VMEMT_UNTIL(vmemi_host_put_off(&manager->host) == hanging);
 	vmemt_slow_hold(0);
 	for (unsigned i = VMEMI_HANDLER_LOADS; i < hanging; i++)
 		expect_read(i, i, &got[i]);

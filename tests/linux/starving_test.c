@@ -148,10 +148,10 @@ static void busy_page_in_the_queue(void)
 	fill();
 	vmemt_touch_begin(&cpu[2], VMEMT_READ, base + STORED * PAGE, &got[2], PAGE);
 	VMEMT_UNTIL(vmem_manager_step(manager, 0, NULL) >= 0 &&
-		    atomic_load(&manager->host.put_off) == 3);
+		    vmemi_host_put_off(&manager->host) == 3);
 	vmemt_touch_begin(&cpu[3], VMEMT_READ, base + (PAGES - 1) * PAGE, &got[3], PAGE);
 	VMEMT_UNTIL(vmem_manager_step(manager, 0, NULL) >= 0 &&
-		    atomic_load(&manager->host.put_off) == 4);
+		    vmemi_host_put_off(&manager->host) == 4);
 	make_room();
 	step_until_over(&cpu[3]);
 	assert(!vmemt_touch_end(&cpu[3]) && vmemt_page_is(&got[3], VMEMT_PAGE_ZERO, 0));

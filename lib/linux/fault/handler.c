@@ -2,13 +2,15 @@
 /* The handler of faults that arrive as messages: see handler.h.
  *
  * Held faults are an array in order of arrival. Those that wait for a frame stay in turn: the first
- * that finds none keeps the others from asking, and newcomers too. */
+ * that finds none keeps the others from asking, and newcomers too, of whichever handler. Between handlers
+ * the first ones of each take their chance. */
 #include "linux/fault/handler.h"
+#include "linux/fault/loads.h"
 #include "base/mem.h"
 #include "linux/kernel/uffd_abi.h"
 
 #define BATCH 32
-#define EVENTS 32
+#define BATCH_OF_SEVERAL 4 /* what one handler reads at a time where others could take the rest */
 #define READS_PER_TURN 32
 #define STALL_POLL_MS 10
 #define LOAD_POLL_MS 1
@@ -35,16 +37,19 @@ struct held {
 
 struct vmemi_handler {
 	struct vmemi_host *host;
+	struct vmemi_handler_sign *sign;
+	uint32_t index;
 	uint64_t spin_ns;
-	_Atomic uint32_t busy, loading, starving; /* atomic; held faults by what they wait for */
-	struct vmemi_lock lock;                   /* guards all below; held while serving */
+	_Atomic uint32_t busy, loading; /* atomic; held faults by what they wait for */
+	struct vmemi_lock lock;         /* guards all below; held while serving */
 	uint32_t count;
 	uint32_t around_count;
 	struct vmemi_around around[BATCH]; /* neighbours to be brought, in between */
 	struct held held[VMEMI_HANDLER_HELD];
 };
 
-int vmemi_handler_new(struct vmemi_handler **ret_handler, struct vmemi_host *host, uint32_t spin_us)
+int vmemi_handler_new(struct vmemi_handler **ret_handler, struct vmemi_host *host, uint32_t index,
+		      uint32_t spin_us)
 {
 	struct vmemi_handler *h =
 		vmemi_zalloc(&host->metadata.allocator, sizeof(*h), _Alignof(struct vmemi_handler));
@@ -57,6 +62,9 @@ int vmemi_handler_new(struct vmemi_handler **ret_handler, struct vmemi_host *hos
 		return -VMEM_ENOMEM;
 	}
 	h->host = host;
+	h->sign = &host->handler[index];
+	h->sign->most = VMEMI_HANDLER_HELD;
+	h->index = index;
 	h->spin_ns = (uint64_t)spin_us * 1000;
 	*ret_handler = h;
 	return 0;
@@ -86,9 +94,19 @@ static void stall(struct vmemi_handler *h, struct held *e)
 	if (e->why != HELD_FRAME) {
 		vmemi_tally(&e->region->counters.stalls, 1);
 		vmemi_tally(&h->host->stalls, 1);
-		atomic_fetch_add(&h->starving, 1); /* who comes next in this turn is behind it */
+		atomic_fetch_add(&h->sign->starving, 1); /* who comes next is behind it */
 	}
 	e->why = HELD_FRAME;
+}
+
+/* Whether its bytes may have to be waited for. If that changes meanwhile it comes again. */
+static bool may_be_slow(const struct held *e)
+{
+	const uint32_t quick = 1u << VMEM_PAGE_ABSENT | 1u << VMEM_PAGE_RESIDENT |
+			       1u << VMEM_PAGE_CLEAN | 1u << VMEM_PAGE_SHARED |
+			       1u << VMEM_PAGE_STAGED | 1u << VMEM_PAGE_STORING;
+
+	return !(quick >> vmemi_page_state(vmemi_region_word(e->region, e->fault.page)) & 1);
 }
 
 /* Serves @e once; unless it is over then, e->why says what it waits for. @others_first: frames are for
@@ -98,15 +116,16 @@ static enum vmemi_served serve(struct vmemi_handler *h, struct held *e, bool oth
 	enum vmemi_served served;
 
 	e->fault.own_frame = others_first && !e->fault.force;
-	e->fault.take_slow = atomic_load(&h->loading) < VMEMI_HANDLER_LOADS;
+	e->fault.take_slow = may_be_slow(e) && vmemi_loads_reserve(h->host, VMEMI_HANDLER_LOADS);
 	served = vmemi_serve(e->region, &e->fault);
+	if (e->fault.take_slow && served != VMEMI_LOADING)
+		vmemi_loads_release(h->host);
 	switch (served) {
 	case VMEMI_SERVED: answered(h, e); break;
 	case VMEMI_POISONED: break;
 	case VMEMI_LOADING:
 		e->why = HELD_LOADING;
 		e->load_began_ns = h->host->k->clock_ns();
-		atomic_fetch_add(&h->loading, 1);
 		break;
 	case VMEMI_NO_FRAME: stall(h, e); break;
 	default:
@@ -121,21 +140,29 @@ static bool is_over(enum vmemi_served served)
 	return served == VMEMI_SERVED || served == VMEMI_POISONED;
 }
 
-/* Without room to hold a fault its access is repeated, and comes again. */
-static void send_back(struct held *e)
+/* Without room to hold a fault: if it cannot be served at once its access is repeated, and it comes again.
+ * So whoever makes so many faults wait does not keep others from being served. */
+static bool serve_or_send_back(struct vmemi_handler *h, struct held *e)
 {
+	enum vmemi_served served;
+
+	e->fault.own_frame = vmemi_host_starving(h->host) > 0 && !e->fault.force;
+	served = vmemi_serve(e->region, &e->fault);
+	if (served == VMEMI_SERVED)
+		answered(h, e);
+	if (is_over(served))
+		return true;
 	vmemi_uffd_wake(e->region->uffd, vmemi_region_page(e->region, e->fault.page),
 			VMEM_PAGE_SIZE);
+	return false;
 }
 
 /* A fault that comes in: served, or held back, or sent back. True if it was served. */
 static bool take_in(struct vmemi_handler *h, struct held *e)
 {
-	if (h->count == VMEMI_HANDLER_HELD) {
-		send_back(e);
-		return false;
-	}
-	if (is_over(serve(h, e, atomic_load(&h->starving) > 0)))
+	if (h->count >= h->sign->most)
+		return serve_or_send_back(h, e);
+	if (is_over(serve(h, e, vmemi_host_starving(h->host) > 0)))
 		return true;
 	h->held[h->count++] = *e;
 	return false;
@@ -146,7 +173,7 @@ static bool end_load(struct vmemi_handler *h, struct held *e)
 {
 	enum vmemi_served served = vmemi_serve_loaded(e->region, &e->fault, e->error);
 
-	atomic_fetch_sub(&h->loading, 1);
+	vmemi_loads_release(h->host);
 	if (!is_over(served)) { /* once more, from the beginning */
 		e->over = false;
 		e->why = HELD_BUSY;
@@ -190,14 +217,17 @@ static bool read_messages(struct vmemi_handler *h)
 {
 	const struct vmemi_uffd *u = &h->host->uffd[VMEM_FAULT_THREAD];
 	struct uffd_msg messages[BATCH];
+	size_t most = sizeof(messages[0]) * (h->host->handlers > 1 ? BATCH_OF_SEVERAL : BATCH);
 	uint64_t now;
 	ssize_t bytes;
 
 	if (u->fd < 0)
 		return false;
-	bytes = h->host->k->read(u->fd, messages, sizeof(messages));
+	bytes = h->host->k->read(u->fd, messages, most);
 	if (bytes <= 0)
 		return false;
+	if ((size_t)bytes == most) /* there may be more */
+		vmemi_host_call_handler(h->host);
 	now = h->host->k->clock_ns();
 	for (size_t i = 0; i < (size_t)bytes / sizeof(messages[0]); i++) {
 		const struct uffd_msg *m = &messages[i];
@@ -246,21 +276,16 @@ static bool read_and_bring_around(struct vmemi_handler *h)
 /* Slow loads that are over, or that took too long. */
 static void look_after_loads(struct vmemi_handler *h)
 {
-	struct vmem_store_event events[EVENTS];
-	uint32_t n = vmem_store_poll(h->host->store, events, EVENTS);
 	uint64_t now = 0;
 
-	for (uint32_t k = 0; k < n; k++)
-		for (uint32_t i = 0; i < h->count; i++)
-			if (events[k].type == VMEM_STORE_LOADED && h->held[i].why == HELD_LOADING &&
-			    h->held[i].fault.token == events[k].token) {
-				h->held[i].over = true;
-				h->held[i].error = events[k].result;
-			}
+	vmemi_loads_poll(h->host);
 	for (uint32_t i = 0; i < h->count; i++) {
 		struct held *e = &h->held[i];
 
-		if (e->why != HELD_LOADING || e->over || e->gave_up)
+		if (e->why != HELD_LOADING || e->over)
+			continue;
+		e->over = vmemi_loads_take(h->host, e->fault.token, &e->error);
+		if (e->over || e->gave_up)
 			continue;
 		if (!now)
 			now = h->host->k->clock_ns();
@@ -289,7 +314,7 @@ static void take_wanted(struct vmemi_handler *h)
 				e.fault.page = i * 64 + (uint64_t)__builtin_ctzll(bits);
 				e.fault.demand = true;
 				e.fault.force = atomic_load(&r->restoring);
-				if (h->count < VMEMI_HANDLER_HELD)
+				if (h->count < h->sign->most)
 					take_in(h, &e);
 				else /* later */
 					vmemi_serve_want(r, e.fault.page);
@@ -312,8 +337,9 @@ static void count_held(struct vmemi_handler *h)
 	for (uint32_t i = 0; i < h->count; i++)
 		n[h->held[i].why]++;
 	note(&h->busy, n[HELD_BUSY]);
-	note(&h->starving, n[HELD_FRAME]);
-	note(&h->host->put_off, h->count);
+	note(&h->loading, n[HELD_LOADING]);
+	note(&h->sign->starving, n[HELD_FRAME]);
+	note(&h->sign->put_off, h->count);
 }
 
 /* One turn. True if something was answered or came in. */
@@ -338,7 +364,7 @@ int vmemi_handler_step(struct vmemi_handler *h)
 {
 	for (unsigned i = 0; i < STEP_TURNS && turn(h); i++)
 		;
-	return atomic_load(&h->host->put_off) > 0;
+	return atomic_load(&h->sign->put_off) > 0;
 }
 
 /* Blocks until a fault, a kick, or the time to look at what is held. */
@@ -346,42 +372,48 @@ static void sleep_until_kicked(struct vmemi_handler *h)
 {
 	struct vmemi_host *host = h->host;
 	struct pollfd fds[2] = {
+		{ .fd = h->sign->fd, .events = POLLIN },
 		{ .fd = host->uffd[VMEM_FAULT_THREAD].fd, .events = POLLIN },
-		{ .fd = host->fault_fd, .events = POLLIN },
 	};
-	int timeout_ms = atomic_load(&h->loading)    ? LOAD_POLL_MS
-			 : atomic_load(&h->starving) ? STALL_POLL_MS
-						     : -1;
+	bool loading = atomic_load(&h->loading) || atomic_load(&h->busy);
+	int timeout_ms = loading                           ? LOAD_POLL_MS
+			 : atomic_load(&h->sign->starving) ? STALL_POLL_MS
+							   : -1;
 	uint64_t value;
 
 	/* Frames that were freed before put_off was set brought no kick. */
-	if (atomic_load(&h->starving) &&
+	if (atomic_load(&h->sign->starving) &&
 	    vmemi_frames_free(&host->frames) >
 		    atomic_load(&host->frames.floor_bytes) + VMEM_PAGE_SIZE)
 		return;
-	host->k->poll(fds, 2, timeout_ms);
-	if (fds[1].revents & POLLIN)
-		host->k->read(host->fault_fd, &value, sizeof(value));
+	/* Only the first waits for faults, or each would wake them all. */
+	if (h->index)
+		atomic_fetch_or(&host->idle_handlers, 1u << h->index);
+	host->k->poll(fds, h->index ? 1 : 2, timeout_ms);
+	if (h->index)
+		atomic_fetch_and(&host->idle_handlers, ~(1u << h->index));
+	if (fds[0].revents & POLLIN)
+		host->k->read(h->sign->fd, &value, sizeof(value));
 }
 
 /* Looking for the next fault instead of sleeping saves its thread a wake-up, and takes a core from the
  * guests. Whether it pays is seen only by looking (the time between two faults holds the very wake-up
  * that looking would save): after some looks in vain, one sleep in so many is put off by a look. */
-void vmemi_handler_run(struct vmemi_handler *h, _Atomic uint32_t *stop)
+void vmemi_handler_run(struct vmemi_handler *h)
 {
 	const struct vmemi_kernel *k = h->host->k;
 	uint64_t last = k->clock_ns();
 	unsigned in_vain = 0, sleeps = 0;
 	bool woken = false;
 
-	while (!atomic_load(stop)) {
-		bool look = in_vain < LOOKS_IN_VAIN || sleeps % LOOK_EVERY == 0;
+	while (!atomic_load(&h->host->stop_handlers)) {
+		bool look = !h->index && (in_vain < LOOKS_IN_VAIN || sleeps % LOOK_EVERY == 0);
 
 		if (turn(h)) {
 			last = k->clock_ns();
 			in_vain = look && !woken ? 0 : in_vain;
 			woken = false;
-		} else if (atomic_load(&h->busy) && !atomic_load(&h->loading)) {
+		} else if (atomic_load(&h->busy) && !atomic_load(&h->host->loads.under_way)) {
 			vmemi_relax(h->host->env); /* a page that is leaving: not for long */
 		} else if (woken || !look || k->clock_ns() - last >= h->spin_ns) {
 			in_vain += look && !woken;

@@ -334,7 +334,7 @@ static int restore(struct vmem_manager *m, struct vmem_region *r)
 		case VMEMI_SLOW: vmemi_serve_want(r, page); /* fall through */
 		default:
 			if (!m->running)
-				vmemi_handler_step(m->handler);
+				vmemi_manager_step_faults(m);
 			vmemi_relax(m->host.env);
 		}
 	}
@@ -351,6 +351,17 @@ static int close_memory(struct vmem_manager *m, struct vmem_region *r, bool *ret
 		return 0;
 	*ret_unmapped = !k->munmap(r->base, r->opts.bytes);
 	return *ret_unmapped ? 0 : -VMEM_EIO;
+}
+
+/* No handler has come upon the region since it was removed: what they hold of it now is all. True if some of
+ * that is slow loads. */
+static bool forget(struct vmem_manager *m, const struct vmem_region *r)
+{
+	bool loading = false;
+
+	for (uint32_t i = 0; i < m->host.handlers; i++)
+		loading |= vmemi_handler_forget(m->handlers[i], r);
+	return loading;
 }
 
 static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
@@ -374,9 +385,9 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	if (error)
 		return error;
 	/* Slow loads write into our buffers and hold refs. */
-	while (vmemi_handler_forget(m->handler, r)) {
+	while (forget(m, r)) {
 		if (!m->running)
-			vmemi_handler_step(m->handler);
+			vmemi_manager_step_faults(m);
 		vmemi_relax(m->host.env);
 	}
 	if (how == VMEM_DETACH_DISCARD && r->allocated) {

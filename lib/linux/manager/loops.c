@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Who works: two threads of the library, or the VMM's own through step and run. */
+/* Who works: threads of the library, or the VMM's own through step and run. */
 #include "linux/manager/manager.h"
 #include <signal.h>
 
@@ -103,17 +103,26 @@ bool vmemi_manager_make_room(struct vmemi_host *host)
 	return vmemi_frames_free(f) > before;
 }
 
+/* One handler is enough for who serves alone; the others may hold faults from when their threads ran. */
+bool vmemi_manager_step_faults(struct vmem_manager *m)
+{
+	bool held = vmemi_handler_step(m->handlers[0]) != 0;
+
+	for (uint32_t i = 1; i < m->host.handlers; i++)
+		if (atomic_load(&m->host.handler[i].put_off))
+			held |= vmemi_handler_step(m->handlers[i]) != 0;
+	return held;
+}
+
 bool vmemi_manager_serve_faults(struct vmemi_host *host)
 {
-	vmemi_handler_step(((struct vmem_manager *)host)->handler);
+	vmemi_manager_step_faults((struct vmem_manager *)host);
 	return false; /* what the caller waits for may need another turn */
 }
 
 static void *fault_loop(void *context)
 {
-	struct vmem_manager *m = context;
-
-	vmemi_handler_run(m->handler, &m->stop_faults);
+	vmemi_handler_run(context);
 	return NULL;
 }
 
@@ -160,12 +169,29 @@ static int start(pthread_t *thread, void *(*loop)(void *), void *context)
 	return error ? -VMEM_ENOMEM : 0;
 }
 
-static void end_thread(struct vmem_manager *m, pthread_t thread)
+static int start_fault_threads(struct vmem_manager *m)
 {
-	vmemi_host_kick_faults(&m->host);
+	atomic_store(&m->host.stop_handlers, 0);
+	for (m->started = 0; m->started < m->host.handlers; m->started++)
+		if (start(&m->fault_threads[m->started], fault_loop, m->handlers[m->started]))
+			return -VMEM_ENOMEM;
+	return 0;
+}
+
+static void end_fault_threads(struct vmem_manager *m)
+{
+	atomic_store(&m->host.stop_handlers, 1);
+	vmemi_host_kick_handlers(&m->host);
+	while (m->started)
+		pthread_join(m->fault_threads[--m->started], NULL);
+}
+
+static void end_reclaim_thread(struct vmem_manager *m)
+{
+	atomic_store(&m->stop_reclaim, 1);
 	atomic_store(&m->host.reclaim_kicked, 0);
 	vmemi_host_kick_reclaim(&m->host);
-	pthread_join(thread, NULL);
+	pthread_join(m->reclaim_thread, NULL);
 }
 
 int vmem_manager_thread_start(vmem_manager *manager)
@@ -174,13 +200,10 @@ int vmem_manager_thread_start(vmem_manager *manager)
 		return -VMEM_EINVAL;
 	if (manager->running)
 		return -VMEM_EBUSY;
-	atomic_store(&manager->stop_faults, 0);
 	atomic_store(&manager->stop_reclaim, 0);
-	if (start(&manager->fault_thread, fault_loop, manager))
-		return -VMEM_ENOMEM;
-	if (start(&manager->reclaim_thread, reclaim_loop, manager)) {
-		atomic_store(&manager->stop_faults, 1);
-		end_thread(manager, manager->fault_thread);
+	if (start_fault_threads(manager) ||
+	    start(&manager->reclaim_thread, reclaim_loop, manager)) {
+		end_fault_threads(manager);
 		return -VMEM_ENOMEM;
 	}
 	atomic_store(&manager->host.make_room, NULL);
@@ -194,10 +217,8 @@ void vmem_manager_thread_stop(vmem_manager *manager)
 	if (!manager || !manager->running)
 		return;
 	/* Reclaim first: it may be waiting for a fault. */
-	atomic_store(&manager->stop_reclaim, 1);
-	end_thread(manager, manager->reclaim_thread);
-	atomic_store(&manager->stop_faults, 1);
-	end_thread(manager, manager->fault_thread);
+	end_reclaim_thread(manager);
+	end_fault_threads(manager);
 	atomic_store(&manager->host.make_room, vmemi_manager_make_room);
 	atomic_store(&manager->host.serve_faults, vmemi_manager_serve_faults);
 	manager->running = false;
@@ -219,13 +240,14 @@ int vmem_manager_step(vmem_manager *manager, uint32_t reclaim_us, uint32_t *ret_
 	if (manager->running)
 		return -VMEM_EBUSY;
 	host = &manager->host;
-	clear(host->k, host->fault_fd);
+	for (uint32_t i = 0; i < host->handlers; i++)
+		clear(host->k, host->handler[i].fd);
 	if (reclaim_us)
 		clear(host->k, host->reclaim_fd);
-	vmemi_handler_step(manager->handler);
+	vmemi_manager_step_faults(manager);
 	held = reclaim_us &&
 	       !try_piece(manager, (uint64_t)reclaim_us * PAGES_PER_US, &more, &sleep_ms);
-	held |= vmemi_handler_step(manager->handler) != 0;
+	held |= vmemi_manager_step_faults(manager);
 	if (ret_next_ms)
 		*ret_next_ms = more ? 0 : held ? 1 : sleep_ms;
 	return more;

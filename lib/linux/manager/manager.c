@@ -23,12 +23,15 @@ static int take_opts(struct vmem_manager_opts *o, const struct vmem_manager_opts
 	if (error)
 		return error;
 	if (o->flags & ~VMEM_MANAGER_AS_SAVED || o->max_object_bytes > VMEM_PAGE_SIZE ||
-	    (o->budget_bytes && o->budget_bytes < BUDGET_MIN))
+	    (o->budget_bytes && o->budget_bytes < BUDGET_MIN) ||
+	    o->fault_threads > VMEMI_HANDLERS_MAX)
 		return -VMEM_EINVAL;
 	if (!o->max_object_bytes)
 		o->max_object_bytes = OBJECT_MAX;
 	if (!o->fault_spin_us)
 		o->fault_spin_us = 50;
+	if (!o->fault_threads)
+		o->fault_threads = 1;
 	return 0;
 }
 
@@ -114,16 +117,20 @@ static int map_buffers(struct vmemi_host *host)
 static int open_descriptors(struct vmem_manager *m)
 {
 	const struct vmemi_kernel *k = m->host.k;
-	int fds[3];
+	int fds[2 + VMEMI_HANDLERS_MAX];
 
 	m->host.reclaim_fd = k->eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	m->host.fault_fd = k->eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (m->host.reclaim_fd < 0 || m->host.fault_fd < 0)
+	if (m->host.reclaim_fd < 0)
 		return -VMEM_EIO;
 	fds[0] = m->host.uffd[VMEM_FAULT_THREAD].fd;
 	fds[1] = m->host.reclaim_fd;
-	fds[2] = m->host.fault_fd;
-	m->epoll = k->epoll(fds, 3);
+	for (uint32_t i = 0; i < m->host.handlers; i++) {
+		fds[2 + i] = k->eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		m->host.handler[i].fd = fds[2 + i];
+		if (fds[2 + i] < 0)
+			return -VMEM_EIO;
+	}
+	m->epoll = k->epoll(fds, 2 + m->host.handlers);
 	return m->epoll < 0 ? -VMEM_EIO : 0;
 }
 
@@ -140,11 +147,14 @@ static void destroy(struct vmem_manager *m)
 	const struct vmemi_kernel *k = m->host.k;
 
 	close_fd(k, m->epoll);
-	close_fd(k, m->host.fault_fd);
+	for (uint32_t i = 0; i < m->host.handlers; i++)
+		close_fd(k, m->host.handler[i].fd);
 	close_fd(k, m->host.reclaim_fd);
 	vmem_store_free(m->host.store);
-	vmemi_handler_free(m->handler);
+	for (uint32_t i = 0; i < m->host.handlers; i++)
+		vmemi_handler_free(m->handlers[i]);
 	vmemi_reclaim_free(m->reclaim);
+	vmemi_lock_destroy(&m->host.loads.lock);
 	vmemi_lock_destroy(&m->attach_lock);
 	if (m->host.zero_page)
 		k->munmap(m->host.zero_page, (size_t)(VMEMI_BUFFERS + 1) * VMEM_PAGE_SIZE);
@@ -191,6 +201,8 @@ static int make_parts(struct vmem_manager *m)
 	int error = vmemi_lock_init(&m->attach_lock, host->env);
 
 	if (!error)
+		error = vmemi_lock_init(&host->loads.lock, host->env);
+	if (!error)
 		error = open_userfaultfds(host);
 	if (!error)
 		error = map_buffers(host);
@@ -198,8 +210,8 @@ static int make_parts(struct vmem_manager *m)
 		error = open_descriptors(m);
 	if (!error)
 		error = vmemi_reclaim_new(&m->reclaim, host);
-	if (!error)
-		error = vmemi_handler_new(&m->handler, host, m->opts.fault_spin_us);
+	for (uint32_t i = 0; i < host->handlers && !error; i++)
+		error = vmemi_handler_new(&m->handlers[i], host, i, m->opts.fault_spin_us);
 	if (error)
 		return error;
 	set_marks(m, m->opts.budget_bytes);
@@ -236,7 +248,10 @@ int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manag
 	m->host.frames.metadata = &m->host.metadata;
 	atomic_store(&m->host.frames.budget_bytes, UINT64_MAX);
 	m->host.uffd[0].fd = m->host.uffd[1].fd = m->host.staging.fd = -1;
-	m->host.reclaim_fd = m->host.fault_fd = m->epoll = -1;
+	m->host.reclaim_fd = m->epoll = -1;
+	m->host.handlers = o.fault_threads;
+	for (uint32_t i = 0; i < m->host.handlers; i++)
+		m->host.handler[i].fd = -1;
 	atomic_store(&m->host.make_room, vmemi_manager_make_room);
 	atomic_store(&m->host.serve_faults, vmemi_manager_serve_faults);
 	error = make_parts(m);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The manager: one host, one handler of faults, one reclaim loop, and the threads that work them. */
+/* The manager: one host, handlers of faults, one reclaim loop, and the threads that work them. */
 #ifndef VMEMI_MANAGER_H
 #define VMEMI_MANAGER_H
 #include "linux/fault/handler.h"
@@ -10,16 +10,17 @@
 struct vmem_manager {
 	struct vmemi_host host; /* first: host and manager are one address */
 	struct vmem_manager_opts opts;
-	struct vmemi_handler *handler;
+	struct vmemi_handler *handlers[VMEMI_HANDLERS_MAX]; /* host.handlers of them */
 	struct vmemi_reclaim *reclaim;
 	struct vmemi_lock attach_lock; /* attaching and detaching; host.regions' writers */
 	int epoll;                     /* readable when vmem_manager_step() has work */
 
-	pthread_t fault_thread, reclaim_thread;
-	bool running;                               /* the serial caller's */
-	_Atomic uint32_t stop_faults, stop_reclaim; /* atomic; the threads end */
-	_Atomic uint32_t leave;                     /* atomic; vmem_manager_run() returns */
-	_Atomic uint32_t detaching;                 /* atomic; the budget is not kept meanwhile */
+	pthread_t fault_threads[VMEMI_HANDLERS_MAX], reclaim_thread;
+	uint32_t started;              /* fault threads; the serial caller's */
+	bool running;                  /* likewise */
+	_Atomic uint32_t stop_reclaim; /* atomic; the thread ends */
+	_Atomic uint32_t leave;        /* atomic; vmem_manager_run() returns */
+	_Atomic uint32_t detaching;    /* atomic; the budget is not kept meanwhile */
 	/* atomic; reclaim finds nothing since then; 0: it does */
 	_Atomic uint64_t nothing_since_ns;
 	_Atomic uint64_t reclaim_ns, reclaim_rounds, stuck; /* atomic; counters */
@@ -35,6 +36,8 @@ int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manag
 bool vmemi_manager_make_room(struct vmemi_host *host);
 /* Serves faults for who waits and finds no thread that does. */
 bool vmemi_manager_serve_faults(struct vmemi_host *host);
+/* Serves what can be served now. True if faults are held back. */
+bool vmemi_manager_step_faults(struct vmem_manager *m);
 
 /* The pool's segments: mapped memory, counted, refused above the budget. */
 void vmemi_segments_init(struct vmem_allocator *a, struct vmemi_host *host);

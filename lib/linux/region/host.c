@@ -99,7 +99,43 @@ void vmemi_host_kick_reclaim(struct vmemi_host *host)
 
 void vmemi_host_kick_faults(struct vmemi_host *host)
 {
-	kick(host, host->fault_fd);
+	kick(host, host->handler[0].fd);
+}
+
+void vmemi_host_kick_handlers(struct vmemi_host *host)
+{
+	for (uint32_t i = 0; i < host->handlers; i++)
+		kick(host, host->handler[i].fd);
+}
+
+void vmemi_host_call_handler(struct vmemi_host *host)
+{
+	uint32_t idle = atomic_load(&host->idle_handlers);
+
+	while (idle) {
+		if (!atomic_compare_exchange_weak(&host->idle_handlers, &idle, idle & (idle - 1)))
+			continue;
+		kick(host, host->handler[__builtin_ctz(idle)].fd);
+		return;
+	}
+}
+
+uint32_t vmemi_host_put_off(struct vmemi_host *host)
+{
+	uint32_t sum = 0;
+
+	for (uint32_t i = 0; i < host->handlers; i++)
+		sum += atomic_load(&host->handler[i].put_off);
+	return sum;
+}
+
+uint32_t vmemi_host_starving(struct vmemi_host *host)
+{
+	uint32_t sum = 0;
+
+	for (uint32_t i = 0; i < host->handlers; i++)
+		sum += atomic_load(&host->handler[i].starving);
+	return sum;
 }
 
 void vmemi_host_wait(struct vmemi_host *host)
@@ -113,6 +149,7 @@ void vmemi_host_wait(struct vmemi_host *host)
 void vmemi_host_freed(struct vmemi_host *host)
 {
 	vmemi_frames_wake(&host->frames);
-	if (atomic_load(&host->put_off))
-		vmemi_host_kick_faults(host);
+	for (uint32_t i = 0; i < host->handlers; i++)
+		if (atomic_load(&host->handler[i].put_off))
+			kick(host, host->handler[i].fd);
 }

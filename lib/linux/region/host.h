@@ -4,6 +4,7 @@
 #ifndef VMEMI_HOST_H
 #define VMEMI_HOST_H
 #include "base/alloc.h"
+#include "base/lock.h"
 #include "linux/kernel/uffd.h"
 #include "linux/region/frames.h"
 #include <vmem/env.h>
@@ -13,10 +14,31 @@
 #define VMEMI_REGIONS_MAX 256
 #define VMEMI_BUFFERS 64 /* page buffers for loads */
 #define VMEMI_STRIPES 8  /* of counters that many threads change */
+#define VMEMI_HANDLERS_MAX 16
 
 /* Who goes through the regions without a lock, by phase. Each in a cache line of its own. */
 struct vmemi_walkers {
 	_Alignas(64) _Atomic uint32_t count[2]; /* atomic */
+};
+
+/* Slow loads that handlers of faults have begun. The store tells of the end of each once, to whoever asks
+ * first; it is kept here for who began it. See loads.c. */
+struct vmemi_loads {
+	_Atomic uint32_t under_way; /* atomic; with those about to be begun */
+	_Atomic uint32_t count;     /* atomic; of over; written under the lock */
+	struct vmemi_lock lock;     /* guards over */
+	struct vmemi_load_end {
+		vmem_store_token token;
+		int result;
+	} over[VMEMI_BUFFERS]; /* each has a buffer still, so there are no more */
+};
+
+/* What a handler of faults shows to others. */
+struct vmemi_handler_sign {
+	_Alignas(64) int fd;       /* eventfd: it has something to do */
+	uint32_t most;             /* faults that it has room to hold back; tests lower it */
+	_Atomic uint32_t put_off;  /* atomic; faults that it holds back */
+	_Atomic uint32_t starving; /* atomic; those of them that wait for a frame */
 };
 
 struct vmemi_host {
@@ -44,11 +66,15 @@ struct vmemi_host {
 	bool (*_Atomic serve_faults)(struct vmemi_host *host);
 
 	int reclaim_fd;                  /* eventfd: reclaim has work */
-	int fault_fd;                    /* eventfd: faults that were put off may go on */
 	_Atomic uint32_t reclaim_kicked; /* atomic; reclaim_fd was written since reclaim looked */
-	_Atomic uint32_t put_off;        /* atomic; faults that the handler holds back */
 	_Atomic uint32_t stuck; /* atomic; nothing more is to be had: written by who reclaims */
 	_Atomic uint64_t stalls, stall_ns; /* atomic; counters */
+
+	uint32_t handlers;              /* of faults; the first one reads whatever happens */
+	_Atomic uint32_t idle_handlers; /* atomic; bit set: it sleeps until it is called */
+	_Atomic uint32_t stop_handlers; /* atomic; their threads end */
+	struct vmemi_handler_sign handler[VMEMI_HANDLERS_MAX];
+	struct vmemi_loads loads;
 
 	/* What each fault changes, apart from what it only reads. */
 	struct vmemi_walkers walkers[VMEMI_STRIPES];
@@ -68,9 +94,17 @@ void vmemi_host_remove(struct vmemi_host *host, uint32_t slot);
 unsigned char *vmemi_host_buffer(struct vmemi_host *host);
 void vmemi_host_buffer_return(struct vmemi_host *host, unsigned char *buffer);
 
-/* Tells the reclaim loop, and the handler of faults. Async-signal-safe. */
+/* Tells the reclaim loop, the first handler of faults, all of them. Async-signal-safe. */
 void vmemi_host_kick_reclaim(struct vmemi_host *host);
 void vmemi_host_kick_faults(struct vmemi_host *host);
+void vmemi_host_kick_handlers(struct vmemi_host *host);
+
+/* Wakes a handler of faults that sleeps, if one does: there is more than the caller can do. */
+void vmemi_host_call_handler(struct vmemi_host *host);
+
+/* Faults that handlers hold back, and those of them that wait for a frame. */
+uint32_t vmemi_host_put_off(struct vmemi_host *host);
+uint32_t vmemi_host_starving(struct vmemi_host *host);
 
 /* One turn of waiting for another thread, by a caller that may serve faults itself. */
 void vmemi_host_wait(struct vmemi_host *host);
