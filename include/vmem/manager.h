@@ -62,6 +62,9 @@ struct vmem_manager_opts {
 	 *  until faults come faster than those that are awake can serve them. A step of the VMM's own uses none
 	 *  of them. */
 	uint32_t fault_threads;
+	/** threads that save staged pages into the store while others reclaim, 1..16; 0: half as many as there
+	 *  are processors that the caller may use, 1..4 */
+	uint32_t save_threads;
 };
 
 /** Flags of a manager. */
@@ -88,6 +91,8 @@ struct vmem_manager_metrics {
 	uint64_t scattered_ns_per_page;
 	/** VMEM_KERNEL_* that this kernel has and this process may use */
 	uint64_t kernel_features;
+	uint64_t save_ns;      /**< CPU time of the threads that save */
+	uint64_t save_threads; /**< as many as there are, or would be */
 };
 
 #define VMEM_KERNEL_MOVE (UINT64_C(1) << 0)   /**< UFFDIO_MOVE, Linux 6.8 */
@@ -117,7 +122,8 @@ VMEM_API int vmem_manager_new(vmem_manager **ret_manager,
  *  @since 1.0 */
 VMEM_API int vmem_manager_free(vmem_manager *manager);
 
-/** Start the threads that serve faults (@ref vmem_manager_opts.fault_threads) and one that reclaims.
+/** Start the threads that serve faults (@ref vmem_manager_opts.fault_threads), one that reclaims, and those
+ *  that save (@ref vmem_manager_opts.save_threads).
  *  @return 0, -VMEM_EBUSY (running), -VMEM_ENOMEM
  *  @threads serial
  *  @since 1.0 */

@@ -283,6 +283,11 @@ static int f_futex_wake(_Atomic uint32_t *word, int waiters)
 	return real->futex_wake(word, waiters);
 }
 
+static long f_processors(void)
+{
+	return real->processors();
+}
+
 static long f_page_size(void)
 {
 	return real->page_size();
@@ -317,6 +322,7 @@ const struct vmemi_kernel vmemt_kernel_table = {
 	.futex_wait = f_futex_wait,
 	.futex_wake = f_futex_wake,
 	.page_size = f_page_size,
+	.processors = f_processors,
 	.clock_ns = f_clock_ns,
 	.cpu_clock_ns = f_cpu_clock_ns,
 };

@@ -228,6 +228,7 @@ static bool read_messages(struct vmemi_handler *h)
 		return false;
 	if ((size_t)bytes == most) /* there may be more */
 		vmemi_host_call_handler(h->host);
+	atomic_fetch_add_explicit(&h->host->fault_reads, 1, memory_order_relaxed);
 	now = h->host->k->clock_ns();
 	for (size_t i = 0; i < (size_t)bytes / sizeof(messages[0]); i++) {
 		const struct uffd_msg *m = &messages[i];

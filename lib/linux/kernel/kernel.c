@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -147,6 +148,13 @@ static long k_page_size(void)
 	return sysconf(_SC_PAGESIZE);
 }
 
+static long k_processors(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) ? -errno : CPU_COUNT(&set);
+}
+
 static uint64_t clock_of(clockid_t id)
 {
 	struct timespec t;
@@ -184,6 +192,7 @@ const struct vmemi_kernel vmemi_kernel_linux = {
 	.futex_wait = k_futex_wait,
 	.futex_wake = k_futex_wake,
 	.page_size = k_page_size,
+	.processors = k_processors,
 	.clock_ns = k_clock_ns,
 	.cpu_clock_ns = k_cpu_clock_ns,
 };

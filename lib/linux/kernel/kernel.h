@@ -32,6 +32,7 @@ struct vmemi_kernel {
 	int (*futex_wait)(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns);
 	int (*futex_wake)(_Atomic uint32_t *word, int waiters);
 	long (*page_size)(void);
+	long (*processors)(void);       /* that this thread may use */
 	uint64_t (*clock_ns)(void);     /* CLOCK_MONOTONIC */
 	uint64_t (*cpu_clock_ns)(void); /* CPU time of the calling thread */
 };

@@ -384,6 +384,7 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	vmemi_reclaim_leave(m->reclaim);
 	if (error)
 		return error;
+	vmemi_savers_forget(&m->reclaim->savers, r);
 	/* Slow loads write into our buffers and hold refs. */
 	while (forget(m, r)) {
 		if (!m->running)

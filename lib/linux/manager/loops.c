@@ -8,6 +8,7 @@
 #define IDLE_MS 100
 #define HUNGRY_MS 10 /* between two rounds that find nothing */
 #define STUCK_AFTER_NS 100000000
+#define HELP_PIECES 4 /* that who reclaims saves between two rounds, when frames are short */
 #define STORE_MS \
 	3 /* between two pieces of the store's work of 1 ms, when there is nothing else to do */
 
@@ -71,11 +72,12 @@ static bool reclaim_piece(struct vmem_manager *m, uint64_t max_pages)
 	progress = vmemi_reclaim_round(m->reclaim, target, max_pages);
 	vmemi_tally(&m->reclaim_ns, m->host.k->cpu_clock_ns() - start);
 	vmemi_tally(&m->reclaim_rounds, 1);
-	if (target && !progress && !atomic_load(&m->detaching) &&
-	    vmemi_frames_free(f) <= atomic_load(&f->floor_bytes) + VMEM_PAGE_SIZE)
-		found_nothing(m);
-	else
+	if (!target || progress || atomic_load(&m->detaching) ||
+	    vmemi_frames_free(f) > atomic_load(&f->floor_bytes) + VMEM_PAGE_SIZE)
 		set_stuck(m, false);
+	else if (!atomic_load(
+			 &m->reclaim->savers.pending)) /* else it is theirs to find something */
+		found_nothing(m);
 	return progress && vmemi_frames_free(f) < reserve;
 }
 
@@ -133,6 +135,19 @@ static void clear(const struct vmemi_kernel *k, int fd)
 	k->read(fd, &value, sizeof(value));
 }
 
+/* When frames are short the savers alone may be too slow. What is saved must soon be freed, too. */
+static bool help_savers(struct vmem_manager *m)
+{
+	bool helped = false;
+
+	for (unsigned i = 0; i < HELP_PIECES && vmemi_reclaim_is_urgent(&m->host); i++)
+		if (vmemi_savers_help(&m->reclaim->savers))
+			helped = true;
+		else
+			break;
+	return helped;
+}
+
 static void *reclaim_loop(void *context)
 {
 	struct vmem_manager *m = context;
@@ -148,7 +163,7 @@ static void *reclaim_loop(void *context)
 		sleep_ms = idle_ms(m);
 		vmemi_reclaim_leave(m->reclaim);
 		tell(m);
-		if (more)
+		if (help_savers(m) || more)
 			continue;
 		if (host->k->poll(&fd, 1, (int)sleep_ms) > 0)
 			clear(host->k, host->reclaim_fd);
@@ -194,6 +209,34 @@ static void end_reclaim_thread(struct vmem_manager *m)
 	pthread_join(m->reclaim_thread, NULL);
 }
 
+/* @count of them. Reclaim, which names their work, does not run. */
+static void stop_savers(struct vmem_manager *m, uint32_t count)
+{
+	struct vmemi_savers *s = &m->reclaim->savers;
+
+	atomic_store(&s->stop, 1);
+	vmemi_savers_wake(s);
+	for (uint32_t i = 0; i < count; i++)
+		pthread_join(m->save_thread[i], NULL);
+	atomic_store(&s->threads, 0);
+	vmemi_savers_forget(s, NULL);
+}
+
+static int start_savers(struct vmem_manager *m)
+{
+	struct vmemi_savers *s = &m->reclaim->savers;
+
+	atomic_store(&s->stop, 0);
+	atomic_store(&s->numbers, 0);
+	for (uint32_t i = 0; i < m->opts.save_threads; i++)
+		if (start(&m->save_thread[i], vmemi_savers_run, s)) {
+			stop_savers(m, i);
+			return -VMEM_ENOMEM;
+		}
+	atomic_store(&s->threads, m->opts.save_threads);
+	return 0;
+}
+
 int vmem_manager_thread_start(vmem_manager *manager)
 {
 	if (!manager)
@@ -201,8 +244,16 @@ int vmem_manager_thread_start(vmem_manager *manager)
 	if (manager->running)
 		return -VMEM_EBUSY;
 	atomic_store(&manager->stop_reclaim, 0);
-	if (start_fault_threads(manager) ||
-	    start(&manager->reclaim_thread, reclaim_loop, manager)) {
+	if (start_fault_threads(manager)) {
+		end_fault_threads(manager);
+		return -VMEM_ENOMEM;
+	}
+	if (start_savers(manager)) {
+		end_fault_threads(manager);
+		return -VMEM_ENOMEM;
+	}
+	if (start(&manager->reclaim_thread, reclaim_loop, manager)) {
+		stop_savers(manager, manager->opts.save_threads);
 		end_fault_threads(manager);
 		return -VMEM_ENOMEM;
 	}
@@ -218,6 +269,7 @@ void vmem_manager_thread_stop(vmem_manager *manager)
 		return;
 	/* Reclaim first: it may be waiting for a fault. */
 	end_reclaim_thread(manager);
+	stop_savers(manager, manager->opts.save_threads);
 	end_fault_threads(manager);
 	atomic_store(&manager->host.make_room, vmemi_manager_make_room);
 	atomic_store(&manager->host.serve_faults, vmemi_manager_serve_faults);

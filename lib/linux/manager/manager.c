@@ -24,7 +24,7 @@ static int take_opts(struct vmem_manager_opts *o, const struct vmem_manager_opts
 		return error;
 	if (o->flags & ~VMEM_MANAGER_AS_SAVED || o->max_object_bytes > VMEM_PAGE_SIZE ||
 	    (o->budget_bytes && o->budget_bytes < BUDGET_MIN) ||
-	    o->fault_threads > VMEMI_HANDLERS_MAX)
+	    o->fault_threads > VMEMI_HANDLERS_MAX || o->save_threads > VMEMI_SAVERS_MAX)
 		return -VMEM_EINVAL;
 	if (!o->max_object_bytes)
 		o->max_object_bytes = OBJECT_MAX;
@@ -38,6 +38,14 @@ static int take_opts(struct vmem_manager_opts *o, const struct vmem_manager_opts
 static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
 {
 	return value < low ? low : value > high ? high : value;
+}
+
+/* Half of the processors are left to the guests and those who serve them. */
+static uint32_t default_savers(const struct vmemi_kernel *k)
+{
+	long processors = k->processors();
+
+	return (uint32_t)clamp(processors > 0 ? (uint64_t)processors / 2 : 1, 1, 4);
 }
 
 /* Derives the marks from a budget; those given in the options stay as given. */
@@ -164,7 +172,7 @@ static void destroy(struct vmem_manager *m)
 	vmemi_free(&inner, m, sizeof(*m), _Alignof(struct vmem_manager));
 }
 
-#define STORE_PARALLEL 4 /* pages encoded at once */
+#define STORE_PARALLEL 3 /* pages encoded at once by others than the savers */
 
 static int make_store(struct vmem_manager *m)
 {
@@ -178,7 +186,7 @@ static int make_store(struct vmem_manager *m)
 		.segments = &host->segments,
 		.cpu = vmem_cpu_detect(),
 		.max_object_bytes = m->opts.max_object_bytes,
-		.parallel = STORE_PARALLEL,
+		.parallel = m->opts.save_threads + STORE_PARALLEL,
 		.seed = (uint32_t)(host->k->clock_ns() ^ (uintptr_t)m >> 12),
 		.cold_after_ms = m->opts.cold_after_ms,
 		.cold_pages_per_second = m->opts.cold_pages_per_second,
@@ -241,6 +249,8 @@ int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manag
 		return -VMEM_ENOMEM;
 	vmemi_counting_init(&m->host.metadata, &allocator);
 	vmemi_segments_init(&m->host.segments, &m->host);
+	if (!o.save_threads)
+		o.save_threads = default_savers(k);
 	m->opts = o;
 	m->host.k = k;
 	m->host.env = vmemi_env_default();

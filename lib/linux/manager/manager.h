@@ -16,6 +16,7 @@ struct vmem_manager {
 	int epoll;                     /* readable when vmem_manager_step() has work */
 
 	pthread_t fault_threads[VMEMI_HANDLERS_MAX], reclaim_thread;
+	pthread_t save_thread[VMEMI_SAVERS_MAX];
 	uint32_t started;              /* fault threads; the serial caller's */
 	bool running;                  /* likewise */
 	_Atomic uint32_t stop_reclaim; /* atomic; the thread ends */

@@ -74,6 +74,8 @@ int vmem_manager_get_metrics(vmem_manager *manager, struct vmem_manager_metrics 
 		.run_ns_per_page = manager->reclaim->cost.run_ns[6],
 		.scattered_ns_per_page = manager->reclaim->cost.scattered_ns,
 		.kernel_features = host->features,
+		.save_ns = manager->reclaim->savers.cpu_ns,
+		.save_threads = manager->opts.save_threads,
 	};
 
 	m.used_bytes = m.resident_bytes + m.staging_bytes + m.pool_bytes + m.metadata_bytes;

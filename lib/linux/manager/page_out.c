@@ -93,11 +93,15 @@ int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 	for (uint64_t done = 0; done < count && !error; done += PIECE) {
 		uint64_t n = count - done < PIECE ? count - done : PIECE;
 
-		error = enter(rc, region);
-		if (error)
+		/* First counted, then looked: quiesce does it the other way round. */
+		atomic_fetch_add(&region->bringing, 1);
+		if (vmemi_region_is_quiet(region)) {
+			atomic_fetch_sub(&region->bringing, 1);
+			error = -VMEM_EBUSY;
 			break;
+		}
 		error = vmemi_settle_range(rc, region, first + done, n, &saved);
-		vmemi_reclaim_leave(rc);
+		atomic_fetch_sub(&region->bringing, 1);
 		total += saved;
 	}
 	if (ret_pages && error != -VMEM_ERANGE)

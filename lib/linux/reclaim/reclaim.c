@@ -19,6 +19,11 @@ int vmemi_reclaim_new(struct vmemi_reclaim **ret_reclaim, struct vmemi_host *hos
 		return -VMEM_ENOMEM;
 	rc->host = host;
 	atomic_init(&rc->cost.run_min, VMEMI_RUN_MIN);
+	if (vmemi_savers_init(&rc->savers, host)) {
+		vmemi_free(&host->metadata.allocator, rc, sizeof(*rc),
+			   _Alignof(struct vmemi_reclaim));
+		return -VMEM_ENOMEM;
+	}
 	*ret_reclaim = rc;
 	return 0;
 }
@@ -27,6 +32,7 @@ void vmemi_reclaim_free(struct vmemi_reclaim *rc)
 {
 	if (!rc)
 		return;
+	vmemi_savers_destroy(&rc->savers);
 	vmemi_free(&rc->host->metadata.allocator, rc, sizeof(*rc), _Alignof(struct vmemi_reclaim));
 }
 
@@ -101,6 +107,29 @@ static uint64_t take(struct vmemi_reclaim *rc, uint64_t want)
 	return taken;
 }
 
+/* Leaves it to the savers. What they have done comes to light one time later. */
+static struct vmemi_settled name(struct vmemi_reclaim *rc, uint64_t want)
+{
+	uint32_t slots = atomic_load(&rc->host->region_slots);
+	uint32_t pending = atomic_load(&rc->savers.pending);
+	struct vmemi_settled done = vmemi_savers_done(&rc->savers);
+	struct totals t = sum(rc->host);
+
+	/* What is put back without a move needs a second frame until that is freed: see settle.c. */
+	if (!(rc->host->features & VMEM_KERNEL_MOVE) && want > VMEMI_SCATTER_BATCH)
+		want = VMEMI_SCATTER_BATCH;
+	want = done.full || want < pending ? 0 : want - pending;
+	for (uint32_t i = 0; i < slots && want; i++) {
+		struct vmem_region *r = atomic_load(&rc->host->regions[i]);
+
+		if (r && !vmemi_region_is_quiet(r))
+			vmemi_settle_name(
+				&rc->savers, r,
+				share(want, vmemi_region_count(r, VMEM_PAGE_STAGED), t.staged));
+	}
+	return done;
+}
+
 static struct vmemi_settled settle(struct vmemi_reclaim *rc, uint64_t want)
 {
 	struct totals t = sum(rc->host);
@@ -164,21 +193,25 @@ static uint64_t settle_share(const struct vmemi_host *host, uint64_t target, uin
 	return want < most ? want : most;
 }
 
-/* The reserve is half gone (the target is half as much again): no time for second chances. */
-static bool is_urgent(const struct vmemi_host *host, uint64_t target)
+/* Half of what faults may take of the reserve is gone: no time for second chances. */
+bool vmemi_reclaim_is_urgent(const struct vmemi_host *host)
 {
-	return vmemi_frames_free(&host->frames) < target / 3;
+	uint64_t reserve = atomic_load(&host->frames.reserve_bytes);
+
+	return vmemi_frames_free(&host->frames) <
+	       (reserve + atomic_load(&host->frames.floor_bytes)) / 2;
 }
 
 /* The store's background part: compaction above all, in small pieces while faults may wait for us.
  * Returns the frames that it gave back. */
-static uint64_t store_work(struct vmemi_reclaim *rc, uint64_t target)
+static uint64_t store_work(struct vmemi_reclaim *rc)
 {
 	struct vmemi_host *host = rc->host;
 	uint64_t before = atomic_load(&host->frames.segment_bytes), after;
+	bool haste = vmemi_reclaim_is_urgent(host) || atomic_load(&rc->savers.pending);
 
-	rc->store_has_work = vmem_store_work(
-		host->store, is_urgent(host, target) ? 0 : STORE_WORK_NS, host->k->clock_ns());
+	rc->store_has_work =
+		vmem_store_work(host->store, haste ? 0 : STORE_WORK_NS, host->k->clock_ns());
 	after = atomic_load(&host->frames.segment_bytes);
 	return after < before ? (before - after) / VMEM_PAGE_SIZE : 0;
 }
@@ -187,6 +220,7 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 {
 	struct vmemi_host *host = rc->host;
 	uint64_t progress = tidy(rc), handled = progress, limit = rc->staging_pages;
+	bool alone = !atomic_load(&rc->savers.threads);
 
 	tick(rc);
 	while (vmemi_frames_free(&host->frames) < target && handled < max_pages) {
@@ -197,11 +231,14 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 			taken = take(rc,
 				     limit - staged < VMEMI_BATCH ? limit - staged : VMEMI_BATCH);
 		staged = sum(host).staged;
-		if (staged >= limit / 2 || !taken || is_urgent(host, target))
-			settled = settle(rc, settle_share(host, target, staged));
+		if (staged >= limit / 2 || !taken || vmemi_reclaim_is_urgent(host)) {
+			uint64_t want = settle_share(host, target, staged);
+
+			settled = alone ? settle(rc, want) : name(rc, want);
+		}
 		gained = settled.saved + rc->dropped - dropped + tidy(rc);
 		if (settled.full)
-			gained += store_work(rc, target);
+			gained += store_work(rc);
 		handled += taken + settled.saved + settled.refused;
 		/* Taking frees nothing yet: it is progress until staging should have given something, and
 		 * none where nothing more was to be had. */
@@ -213,11 +250,13 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 			rc->idle_sweeps = 0;
 			continue;
 		}
+		if (atomic_load(&rc->savers.pending)) /* theirs is the next word */
+			break;
 		/* A sweep that found only young pages has aged them: the next may find some. */
 		if (++rc->idle_sweeps > SWEEPS_BEFORE_HOT)
 			break;
 	}
-	progress += store_work(rc, target);
+	progress += store_work(rc);
 	/* Without progress nobody's turn has come: telling them would only bring them back here. */
 	if (progress)
 		vmemi_host_freed(host);

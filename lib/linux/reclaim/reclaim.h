@@ -7,7 +7,7 @@
  * takes. */
 #ifndef VMEMI_RECLAIM_H
 #define VMEMI_RECLAIM_H
-#include "linux/region/table.h"
+#include "linux/reclaim/savers.h"
 #include <sys/uio.h>
 
 /* Pages that are discarded together: who touches one of them meanwhile waits for all. */
@@ -35,10 +35,11 @@ struct vmemi_reclaim {
 	 * that comes back at once lets others in before. Atomic; a futex; guards all below. */
 	_Atomic uint32_t next_ticket, serving;
 	struct vmemi_cost cost;
-	uint64_t staging_pages; /* most that the second chance may hold */
-	uint64_t since_gain;    /* pages taken since any frame was really freed */
-	uint64_t dropped;       /* clean pages dropped, ever */
-	unsigned idle_sweeps;   /* sweeps in a row that found nothing */
+	struct vmemi_savers savers; /* with a guard of their own */
+	uint64_t staging_pages;     /* most that the second chance may hold */
+	uint64_t since_gain;        /* pages taken since any frame was really freed */
+	uint64_t dropped;           /* clean pages dropped, ever */
+	unsigned idle_sweeps;       /* sweeps in a row that found nothing */
 	bool store_has_work; /* when it was last asked: pages to encode anew, segments to compact */
 	uint32_t scattered_count, clean_count;
 	uint64_t scattered[VMEMI_SCATTER_BATCH]; /* victims, ascending */
@@ -56,8 +57,12 @@ void vmemi_reclaim_enter(struct vmemi_reclaim *rc);
 void vmemi_reclaim_leave(struct vmemi_reclaim *rc);
 
 /* A round: makes room until @target bytes are free, or nothing more is to be had, or about @max_pages
- * were handled. Returns how many pages came further on their way out (0: nothing more is to be had). */
+ * were handled, or it is the savers' turn. Returns how many pages came further on their way out (0: nothing
+ * more is to be had, if nothing is with the savers). */
 uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t max_pages);
+
+/* So little is left that who reclaims saves too. Any thread. */
+bool vmemi_reclaim_is_urgent(const struct vmemi_host *host);
 
 /* The steps, for one region; the caller has entered. Each returns pages handled. */
 
@@ -81,13 +86,14 @@ uint64_t vmemi_take_cold(struct vmemi_reclaim *rc, struct vmem_region *r, uint64
 			 bool emergency);
 
 /* Saves staged pages into the store, oldest first, until @want were looked at. */
-struct vmemi_settled {
-	uint64_t saved;
-	uint64_t refused; /* too large; back in place */
-	bool full;        /* the store takes no more */
-};
 struct vmemi_settled vmemi_settle(struct vmem_region *r, uint64_t want);
-/* Saves the staged pages of [first, first + count). 0, -VMEM_ENOSPC, -VMEM_ENOMEM. */
+/* Saves one page if it is staged; any thread, no lock. 0 (also when it was not), -VMEM_ENOSPC,
+ * -VMEM_ENOMEM. */
+int vmemi_settle_page(struct vmem_region *r, uint64_t page, struct vmemi_settled *result);
+/* Names staged pages to the savers, oldest first, so that about @want are with them. */
+void vmemi_settle_name(struct vmemi_savers *s, struct vmem_region *r, uint64_t want);
+/* Saves the staged pages of [first, first + count); the lock is not held, but for freeing what they leave
+ * in staging. 0, -VMEM_ENOSPC, -VMEM_ENOMEM. */
 int vmemi_settle_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
 		       uint64_t count, uint64_t *ret_pages);
 

@@ -34,8 +34,7 @@ static void put_back(struct vmem_region *r, uint64_t page)
 	vmemi_page_set_add(&r->ages.stuck, page);
 }
 
-/* Saves one page if it is staged. 0 (also when it was not), -VMEM_ENOSPC, -VMEM_ENOMEM. */
-static int settle_page(struct vmem_region *r, uint64_t page, struct vmemi_settled *result)
+int vmemi_settle_page(struct vmem_region *r, uint64_t page, struct vmemi_settled *result)
 {
 	struct vmemi_host *host = r->host;
 	vmem_store_ref ref;
@@ -83,7 +82,7 @@ struct vmemi_settled vmemi_settle(struct vmem_region *r, uint64_t want)
 	for (uint64_t seen = 0; seen < r->pages && result.saved + result.refused < want; seen++) {
 		if (seen % 64 == 0 && !vmemi_region_count(r, VMEM_PAGE_STAGED))
 			break;
-		if (settle_page(r, page, &result)) {
+		if (vmemi_settle_page(r, page, &result)) {
 			result.full = true;
 			break;
 		}
@@ -91,6 +90,48 @@ struct vmemi_settled vmemi_settle(struct vmem_region *r, uint64_t want)
 	}
 	r->settle_hand = page;
 	return result;
+}
+
+void vmemi_settle_name(struct vmemi_savers *s, struct vmem_region *r, uint64_t want)
+{
+	uint64_t pages[VMEMI_SAVERS_PIECE], page = r->settle_hand;
+	uint32_t n = 0;
+
+	if (want > piece_of(r))
+		want = piece_of(r);
+	for (uint64_t seen = 0; seen < r->pages && want; seen++) {
+		if (seen % 64 == 0 && !vmemi_region_count(r, VMEM_PAGE_STAGED))
+			break;
+		if (vmemi_page_state(vmemi_region_word(r, page)) == VMEM_PAGE_STAGED) {
+			pages[n++] = page;
+			want--;
+		}
+		if (n == VMEMI_SAVERS_PIECE) {
+			vmemi_savers_add(s, r, pages, n);
+			n = 0;
+		}
+		page = page + 1 < r->pages ? page + 1 : 0;
+	}
+	if (n)
+		vmemi_savers_add(s, r, pages, n);
+	r->settle_hand = page;
+}
+
+/* As vmemi_settle_page(), and waits for who is at it already. */
+static int settle_for_good(struct vmem_region *r, uint64_t page, struct vmemi_settled *result)
+{
+	bool others = false;
+	int error;
+
+	do {
+		error = vmemi_settle_page(r, page, result);
+		if (vmemi_page_state(vmemi_region_word(r, page)) != VMEM_PAGE_STORING)
+			break;
+		others = true;
+		vmemi_host_wait(r->host);
+	} while (!error);
+	result->saved += others && vmemi_page_state(vmemi_region_word(r, page)) == VMEM_PAGE_STORED;
+	return error;
 }
 
 int vmemi_settle_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
@@ -103,8 +144,10 @@ int vmemi_settle_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t
 	for (; count && !error; first += n, count -= n) {
 		n = count < piece ? count : piece;
 		for (uint64_t page = first; page < first + n && !error; page++)
-			error = settle_page(r, page, &result);
+			error = settle_for_good(r, page, &result);
+		vmemi_reclaim_enter(rc);
 		vmemi_tidy(rc, r, first, n);
+		vmemi_reclaim_leave(rc);
 	}
 	*ret_pages = result.saved;
 	return error;

@@ -67,6 +67,7 @@ struct vmemi_host {
 
 	int reclaim_fd;                  /* eventfd: reclaim has work */
 	_Atomic uint32_t reclaim_kicked; /* atomic; reclaim_fd was written since reclaim looked */
+	_Atomic uint32_t fault_reads;    /* atomic; counter: times that faults came in */
 	_Atomic uint32_t stuck; /* atomic; nothing more is to be had: written by who reclaims */
 	_Atomic uint64_t stalls, stall_ns; /* atomic; counters */
 

@@ -58,7 +58,7 @@ struct vmem_region {
 	struct vmemi_lock pin_lock; /* pins */
 	/* atomic; not 0: nobody changes states but by faults and on request, see snapshot/quiesce.c */
 	_Atomic uint32_t quiet;
-	_Atomic uint32_t bringing; /* atomic; who brings neighbours now */
+	_Atomic uint32_t bringing; /* atomic; who brings neighbours or saves a range now */
 
 	struct vmemi_region_counts counts[VMEMI_STRIPES];
 	/* atomic; a wide range is write-protected: what arrives now must not be clean */

@@ -2,8 +2,9 @@
 /* Where pages are, and a time in which they stay there: see <vmem/snapshot.h>.
  *
  * Whoever would change states by itself looks at region->quiet: reclaim under its lock, before each piece
- * of work on the region; who brings neighbours after having counted itself in region->bringing; and who saves
- * after the page is STORING. So quiesce raises the count first, and then waits for those who did not see it. */
+ * of work on the region, and before it names pages to the savers; who brings neighbours, or saves a range, after
+ * having counted itself in region->bringing. So quiesce raises the count first, and then waits for those who did
+ * not see it. */
 #include <vmem/snapshot.h>
 #include "linux/manager/manager.h"
 
@@ -52,7 +53,8 @@ int vmem_region_quiesce(vmem_region *region)
 	rc = ((struct vmem_manager *)region->host)->reclaim;
 	vmemi_reclaim_enter(rc);
 	vmemi_reclaim_leave(rc);
-	while (atomic_load(&region->bringing) || vmemi_region_count(region, VMEM_PAGE_STORING))
+	vmemi_savers_forget(&rc->savers, region);
+	while (atomic_load(&region->bringing))
 		vmemi_host_wait(region->host);
 	return 0;
 }
