@@ -149,7 +149,7 @@ static int body(struct bench *bench)
 
 	machine_pin(1);
 	state.pages = bench_quick(bench) ? PAGES / 4 : PAGES;
-	machine_warm(8 * (size_t)state.pages);
+	machine_warm(6 * (size_t)state.pages);
 	state.arrays = (void *)machine_map((size_t)state.pages * 2);
 	state.runs = malloc(RUNS * sizeof(*state.runs));
 	if (!state.arrays || !state.runs)

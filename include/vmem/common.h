@@ -71,7 +71,8 @@ VMEM_API uint32_t vmem_version(void);
  *  0: general-purpose registers only (for hypervisors that may not touch vector registers). */
 #define VMEM_CPU_SSE2 (UINT32_C(1) << 0)
 #define VMEM_CPU_AVX2 (UINT32_C(1) << 1)
-#define VMEM_CPU_AVX512 (UINT32_C(1) << 2) /**< F, BW, VL and DQ */
+#define VMEM_CPU_AVX512 (UINT32_C(1) << 2)       /**< F, BW, VL and DQ */
+#define VMEM_CPU_AVX512_VBMI2 (UINT32_C(1) << 3) /**< those and VBMI2 */
 
 /** The features that this processor and operating system have; 0 in a freestanding build,
  *  where the caller alone knows what it may use.

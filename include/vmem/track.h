@@ -5,8 +5,9 @@
  *  page tables, a dirty log, faults, samples), and asks. The age of a page is the number of periods that
  *  ended since its last access. Does nothing by itself, knows no clock, touches no guest memory.
  *
- *  Memory: 2 bytes a page, and 11 KiB. To end a period costs a sixteenth of a pass over the ages; to feed
- *  costs by the page that was accessed; histograms are kept as they change and are never counted again. */
+ *  Memory: 2.02 bytes a page, and 16 KiB. To end a period costs a sixteenth of a pass over the ages; to feed
+ *  costs by the page that was accessed, and to search by the groups of 64 pages that have victims;
+ *  histograms are kept as they change and are never counted again. */
 #ifndef VMEM_TRACK_H
 #define VMEM_TRACK_H
 #include <vmem/allocator.h>
@@ -138,7 +139,7 @@ struct vmem_track_want {
 
 /** Where a search stands. All zero before the first one; the fields are the library's. */
 struct vmem_track_cursor {
-	uint64_t period, found, factor, word, words_left;
+	uint64_t period, found, factor, word, words_left, left;
 	uint32_t low, high, stage, part, partial;
 };
 

@@ -16,6 +16,7 @@ uint32_t vmem_cpu_detect(void)
 
 #define LEAF7_EBX_AVX2 (1u << 5)
 #define LEAF7_EBX_AVX512 (1u << 16 | 1u << 17 | 1u << 30 | 1u << 31) /* F, DQ, BW, VL */
+#define LEAF7_ECX_AVX512_VBMI2 (1u << 6)
 
 static uint64_t read_xcr0(void)
 {
@@ -40,6 +41,8 @@ uint32_t vmem_cpu_detect(void)
 		cpu |= VMEM_CPU_AVX2;
 	if ((xcr0 & XCR0_ZMM) == XCR0_ZMM && (ebx & LEAF7_EBX_AVX512) == LEAF7_EBX_AVX512)
 		cpu |= VMEM_CPU_AVX512;
+	if (cpu & VMEM_CPU_AVX512 && ecx & LEAF7_ECX_AVX512_VBMI2)
+		cpu |= VMEM_CPU_AVX512_VBMI2;
 	return cpu;
 }
 #endif

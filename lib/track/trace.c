@@ -228,6 +228,7 @@ static void get_all(struct stream *s, struct vmem_track *t)
 		memset(t->stamps + page, vmemi_track_bucket(t, (uint32_t)age), (size_t)length);
 		vmemi_track_count(t, page, length);
 	}
+	t->scan->settle(t, 0, t->words);
 	get_end(s);
 }
 

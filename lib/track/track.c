@@ -42,7 +42,7 @@ void vmem_track_period(vmem_track *t)
 	slice = t->periods % VMEMI_TRACK_SLICES;
 	first = t->words * slice / VMEMI_TRACK_SLICES;
 	end = t->words * (slice + 1) / VMEMI_TRACK_SLICES;
-	t->scan->settle(t->stamps + first * VMEMI_TRACK_WORD, end - first, vmemi_track_now(t));
+	t->scan->settle(t, first, end - first);
 	vmemi_track_sampler_period(&t->sampler);
 }
 
@@ -61,6 +61,15 @@ static void mark_page(struct vmem_track *t, uint64_t page, uint8_t keep, uint8_t
 	}
 }
 
+/* States have changed: looks anew at the words of these pages. */
+static void note_words(struct vmem_track *t, uint64_t first, uint64_t count)
+{
+	uint64_t word = first / VMEMI_TRACK_WORD;
+
+	if (count)
+		t->scan->settle(t, word, (first + count - 1) / VMEMI_TRACK_WORD - word + 1);
+}
+
 int vmem_track_mark(vmem_track *t, uint64_t first, uint64_t count, uint32_t clear, uint32_t set)
 {
 	if ((clear | set) > UINT8_MAX)
@@ -69,6 +78,7 @@ int vmem_track_mark(vmem_track *t, uint64_t first, uint64_t count, uint32_t clea
 		return -VMEM_ERANGE;
 	for (uint64_t page = first; page < first + count; page++)
 		mark_page(t, page, (uint8_t)~clear, (uint8_t)set);
+	note_words(t, first, count);
 	return 0;
 }
 
@@ -92,6 +102,7 @@ int vmem_track_take(vmem_track *t, uint64_t first, uint64_t count, uint32_t *ret
 		mark_page(t, page, UINT8_MAX, VMEM_TRACK_AWAY);
 		t->taken++;
 	}
+	note_words(t, first, count);
 	return 0;
 }
 
@@ -145,9 +156,15 @@ uint64_t vmem_track_working_set(const vmem_track *t, uint32_t window_periods)
 	return sum;
 }
 
+static uint64_t groups_of(const struct vmem_track *t)
+{
+	return (t->words + VMEMI_TRACK_GROUP - 1) / VMEMI_TRACK_GROUP;
+}
+
 static uint64_t bytes_of(const struct vmem_track *t)
 {
-	return t->words * VMEMI_TRACK_WORD * 2;
+	return t->words * VMEMI_TRACK_WORD * 2 +
+	       groups_of(t) * (VMEMI_TRACK_GROUP + 2 * sizeof(*t->kinds));
 }
 
 int vmem_track_get_stats(const vmem_track *t, struct vmem_track_stats *stats)
@@ -170,6 +187,8 @@ int vmem_track_get_stats(const vmem_track *t, struct vmem_track_stats *stats)
 static const struct vmemi_track_scan *choose(uint32_t cpu)
 {
 #if defined(__x86_64__) && !defined(VMEMI_CORE)
+	if (cpu & VMEM_CPU_AVX512_VBMI2)
+		return &vmemi_track_scan_vbmi2;
 	if (cpu & VMEM_CPU_AVX512)
 		return &vmemi_track_scan_avx512;
 	if (cpu & VMEM_CPU_AVX2)
@@ -212,6 +231,9 @@ int vmem_track_new(vmem_track **ret_track, const struct vmem_track_opts *given)
 	}
 	t->states = t->stamps + t->words * VMEMI_TRACK_WORD;
 	memset(t->states, VMEM_TRACK_ABSENT, (size_t)(t->words * VMEMI_TRACK_WORD));
+	t->oldest = t->states + t->words * VMEMI_TRACK_WORD;
+	t->kinds = (uint64_t *)(void *)(t->oldest + groups_of(t) * VMEMI_TRACK_GROUP);
+	memset(t->kinds, 0xff, (size_t)groups_of(t) * 2 * sizeof(*t->kinds));
 	*ret_track = t;
 	return 0;
 }

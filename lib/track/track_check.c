@@ -25,10 +25,37 @@ static const char *check_buckets(const struct vmem_track *t, uint32_t first)
 	return NULL;
 }
 
+static const char *check_page(const struct vmem_track *t, uint64_t page)
+{
+	uint64_t word = page / VMEMI_TRACK_WORD;
+	uint8_t age = (uint8_t)(vmemi_track_now(t) - t->stamps[page]);
+	uint8_t oldest = (uint8_t)(vmemi_track_now(t) - t->oldest[word]);
+	uint32_t kind = vmemi_track_kind(t, word);
+
+	VMEMI_REQUIRE(t->states[page] & VMEMI_TRACK_SPECIAL || age <= oldest);
+	VMEMI_REQUIRE(kind == VMEMI_TRACK_ANY || !(t->states[page] & VMEMI_TRACK_SPECIAL));
+	VMEMI_REQUIRE(kind != VMEMI_TRACK_CLEAN || t->states[page] == 0);
+	VMEMI_REQUIRE(kind != VMEMI_TRACK_DIRTY || t->states[page] == VMEM_TRACK_WRITTEN);
+	return NULL;
+}
+
+/* What is known of words is so. */
+static const char *check_words(const struct vmem_track *t)
+{
+	const char *wrong = NULL;
+
+	for (uint64_t page = 0; page < t->words * VMEMI_TRACK_WORD && !wrong; page++)
+		wrong = check_page(t, page);
+	return wrong;
+}
+
 const char *vmemi_track_check(const struct vmem_track *t)
 {
+	const char *wrong_word = check_words(t);
 	uint64_t away = 0;
 
+	if (wrong_word)
+		return wrong_word;
 	for (uint32_t first = 0; first < 256; first += BUCKETS) {
 		const char *wrong = check_buckets(t, first);
 

@@ -6,13 +6,22 @@
 /* Words that are fed before the counts are folded: fewer pages than a lane can count. */
 #define FEED_WORDS (UINT64_C(1) << 20)
 
+/* A word that was clean is mixed then, or written, if it is all of it; the former is as good. */
+static void write_page(struct vmem_track *t, uint64_t page)
+{
+	uint64_t word = page / VMEMI_TRACK_WORD, *kinds = t->kinds + word / VMEMI_TRACK_GROUP * 2;
+
+	t->states[page] |= VMEM_TRACK_WRITTEN;
+	kinds[1] |= UINT64_C(1) << word % VMEMI_TRACK_GROUP;
+}
+
 void vmemi_track_touch_page(struct vmem_track *t, uint64_t page, int written)
 {
 	uint8_t state = t->states[page];
 	uint32_t age = vmemi_track_age(t, t->stamps[page]);
 
-	if (written)
-		t->states[page] |= VMEM_TRACK_WRITTEN;
+	if (written && !(state & VMEM_TRACK_WRITTEN))
+		write_page(t, page);
 	if (!age && !(state & (VMEM_TRACK_ABSENT | VMEM_TRACK_AWAY)))
 		return;
 	vmemi_track_count(t, page, UINT64_MAX);
@@ -41,12 +50,12 @@ static void fold(struct vmem_track *t)
 {
 	uint64_t sum = 0;
 
-	for (uint32_t d = 1; d < 256; d++) {
-		uint32_t age = d < VMEMI_TRACK_OLDEST ? d : VMEMI_TRACK_OLDEST;
+	for (uint32_t stamp = 0; stamp < 256; stamp++) {
+		uint32_t age = vmemi_track_age(t, (uint8_t)stamp);
 		uint64_t pages = 0;
 
 		for (uint32_t lane = 0; lane < VMEMI_TRACK_LANES; lane++)
-			pages += t->moved[lane][d];
+			pages += t->moved[lane][stamp];
 		t->present[vmemi_track_bucket(t, age)] -= pages;
 		t->promotions[age] += pages;
 		sum += pages;

@@ -9,56 +9,128 @@
  *	v64_where(mask, byte)           byte where the mask has a bit, else 0
  *	v64_select(mask, a, b)          a where the mask has a bit, else b
  *	v64_or(a, b)
+ *	v64_max(v)                      the largest byte
  *	v64_equal(v, byte), v64_any(v, bits), v64_at_least(v, byte), v64_same(a, b)
- *	                                masks: the byte is equal, has one of the bits, is at least; all bytes */
+ *	                                masks: the byte is equal, has one of the bits, is at least; all bytes
+ *
+ * and, if it also defines VMEMI_SCAN_GATHERS,
+ *
+ *	gather(to, from, v, mask)       writes the bytes of v, which are those at `from`, whose bit the mask
+ *	                                has, in a row; may write up to a word more */
 #ifndef VMEMI_TRACK_SCAN_H
 #define VMEMI_TRACK_SCAN_H
+#include "base/mem.h"
 #include "track/track_internal.h"
 
-#define AHEAD 24u
-#define RECENT 8u /* ages that are looked for in all pages of a word at once */
+/* Pages of a word are counted by stamps they share, as long as more than MANY are left and at least ALIKE
+ * were alike. */
+#define MANY 16u
+#define ALIKE 10u
 
-/* Counts pages that are accessed by the periods since their last access, lane by lane. */
+#ifndef VMEMI_SCAN_GATHERS
+/* The branches of a loop over the bits would be guessed wrong for each word: always takes as many as there
+ * may well be. */
+static inline void gather(uint8_t *to, const uint8_t *from, struct v64 v, uint64_t mask)
+{
+	(void)v;
+	while (mask) {
+		for (uint32_t i = 0; i < VMEMI_TRACK_STRIDE; i++) {
+			*to++ = from[__builtin_ctzll(mask | UINT64_C(1) << 63)];
+			mask &= mask - 1;
+		}
+	}
+}
+#endif
+
+static inline void count_two(struct vmem_track *t, uint32_t lane, uint64_t stamps)
+{
+	t->moved[lane][stamps & 0xff]++;
+	t->moved[lane + 1][stamps >> 8 & 0xff]++;
+}
+
+/* Counts pages that are accessed by their stamps before, lane by lane. */
 static inline void count_queue(struct vmem_track *t, uint32_t queued)
 {
-	uint8_t now = vmemi_track_now(t);
+	uint32_t i = 0;
 
-	for (uint32_t i = 0; i < queued; i++)
-		t->moved[i % VMEMI_TRACK_LANES][(uint8_t)(now - t->queue[i])]++;
-}
+	for (; i + VMEMI_TRACK_LANES <= queued; i += VMEMI_TRACK_LANES) {
+		uint64_t eight;
 
-/* Appends the stamps of some pages of a word. The branches of a loop over the bits would be guessed wrong
- * for each word: always takes as many as there may well be. */
-static inline uint32_t enqueue(struct vmem_track *t, uint32_t queued, const uint8_t *stamps,
-			       uint64_t pages)
-{
-	uint32_t end = queued + vmemi_track_bits(pages);
-
-	while (pages) {
-		for (uint32_t i = 0; i < VMEMI_TRACK_STRIDE; i++) {
-			t->queue[queued + i] = stamps[__builtin_ctzll(pages | UINT64_C(1) << 63)];
-			pages &= pages - 1;
-		}
-		queued += VMEMI_TRACK_STRIDE;
+		memcpy(&eight, t->queue + i, sizeof(eight));
+		count_two(t, 0, eight);
+		count_two(t, 2, eight >> 16);
+		count_two(t, 4, eight >> 32);
+		count_two(t, 6, eight >> 48);
 	}
-	return end;
+	for (; i < queued; i++)
+		t->moved[0][t->queue[i]]++;
 }
 
-/* Counts those that were accessed just before, without looking at each: most are, in most guests. @return
- * the others */
-static inline uint64_t count_recent(struct vmem_track *t, struct v64 stamp, uint64_t pages)
+/* Counts those that are alike, without looking at each: pages that were accessed together are accessed
+ * together again. @return the others */
+static inline uint64_t count_alike(struct vmem_track *t, const uint8_t *stamps, struct v64 stamp,
+				   uint64_t pages)
 {
-	uint8_t now = vmemi_track_now(t);
+	while (vmemi_track_bits(pages) > MANY) {
+		uint8_t one = stamps[__builtin_ctzll(pages)];
+		uint64_t same = v64_equal(stamp, one) & pages;
 
-	for (uint32_t age = 1; age <= RECENT; age++) {
-		uint64_t same = v64_equal(stamp, (uint8_t)(now - age)) & pages;
-
-		t->moved[0][age] += vmemi_track_bits(same);
+		t->moved[0][one] += vmemi_track_bits(same);
 		pages &= ~same;
-		if (vmemi_track_bits(pages) <= VMEMI_TRACK_STRIDE * 3 / 2)
+		if (vmemi_track_bits(same) < ALIKE)
 			break;
 	}
 	return pages;
+}
+
+static inline void note_kind(struct vmem_track *t, uint64_t word, struct v64 state)
+{
+	uint64_t *kinds = t->kinds + word / VMEMI_TRACK_GROUP * 2;
+	uint64_t bit = UINT64_C(1) << word % VMEMI_TRACK_GROUP;
+	uint32_t kind = v64_any(state, VMEMI_TRACK_SPECIAL)                  ? VMEMI_TRACK_ANY
+			: v64_equal(state, 0) == UINT64_MAX                  ? VMEMI_TRACK_CLEAN
+			: v64_equal(state, VMEM_TRACK_WRITTEN) == UINT64_MAX ? VMEMI_TRACK_DIRTY
+									     : VMEMI_TRACK_MIXED;
+
+	kinds[0] = (kinds[0] & ~bit) | (kind & 1 ? bit : 0);
+	kinds[1] = (kinds[1] & ~bit) | (kind & 2 ? bit : 0);
+}
+
+static inline void note_oldest(struct vmem_track *t, uint64_t word, struct v64 age,
+			       uint64_t without)
+{
+	uint8_t oldest = v64_max(v64_select(without, v64_where(0, 0), age));
+
+	t->oldest[word] = (uint8_t)(vmemi_track_now(t) - oldest);
+}
+
+/* Whether accesses of a word need its states: pages in special states, or what is written first. */
+static inline int needs_states(const struct vmem_track *t, uint64_t word, uint64_t written)
+{
+	uint32_t kind = vmemi_track_kind(t, word);
+
+	return kind == VMEMI_TRACK_ANY || (written && kind != VMEMI_TRACK_DIRTY);
+}
+
+/* Pages in special states, one by one; what was written. @return the bits of those that are special */
+static uint64_t touch_states(struct vmem_track *t, uint64_t word, uint64_t accessed,
+			     uint64_t written)
+{
+	uint8_t *states = t->states + word * VMEMI_TRACK_WORD;
+	struct v64 state = load(states);
+	uint64_t special = v64_any(state, VMEMI_TRACK_SPECIAL);
+
+	if (special & accessed) {
+		vmemi_track_touch_pages(t, word, special & accessed, written);
+		state = load(states);
+	}
+	written &= ~v64_any(state, VMEM_TRACK_WRITTEN);
+	if (written) {
+		state = v64_or(state, v64_where(written, VMEM_TRACK_WRITTEN));
+		store(states, state);
+	}
+	note_kind(t, word, state);
+	return special;
 }
 
 /* @return how many are queued */
@@ -66,85 +138,173 @@ static inline uint32_t touch_word(struct vmem_track *t, uint64_t word, uint64_t 
 				  uint64_t written, uint32_t queued)
 {
 	uint8_t *stamps = t->stamps + word * VMEMI_TRACK_WORD;
-	uint8_t *states = t->states + word * VMEMI_TRACK_WORD;
-	uint8_t now = vmemi_track_now(t);
-	struct v64 state = load(states), stamp;
-	uint64_t special = v64_any(state, VMEMI_TRACK_SPECIAL) & accessed;
+	uint8_t now = vmemi_track_now(t), oldest = (uint8_t)(now - t->oldest[word]);
+	uint64_t special = 0, alone;
+	struct v64 stamp, age;
 
-	if (special) {
-		vmemi_track_touch_pages(t, word, special, written);
-		accessed &= ~special;
-		state = load(states);
-	}
-	written &= ~v64_any(state, VMEM_TRACK_WRITTEN);
-	if (written)
-		store(states, v64_or(state, v64_where(written, VMEM_TRACK_WRITTEN)));
+	if (needs_states(t, word, written))
+		special = touch_states(t, word, accessed, written);
 	stamp = load(stamps);
-	accessed &= ~v64_equal(stamp, now);
+	accessed &= ~(special | v64_equal(stamp, now));
 	if (!accessed)
 		return queued;
-	queued = enqueue(t, queued, stamps, count_recent(t, stamp, accessed));
+	alone = count_alike(t, stamps, stamp, accessed);
+	gather(t->queue + queued, stamps, stamp, alone);
 	store(stamps, v64_select(accessed, v64_where(accessed, now), stamp));
-	return queued;
+	age = v64_less(stamp, now);
+	if (v64_at_least(age, oldest) & accessed)
+		note_oldest(t, word, age, accessed | special);
+	return queued + vmemi_track_bits(alone);
 }
 
-/* May be beyond the end: only for hints. */
-static inline uintptr_t ahead(uint64_t word)
+/* Words with accesses, of up to a group. A branch for each word would be guessed wrong too often. */
+struct touched {
+	uint32_t count;
+	uint8_t at[VMEMI_TRACK_GROUP];
+};
+
+static inline uint64_t bits_of(const uint64_t *bitmap, uint64_t word)
 {
-	return (uintptr_t)((word + AHEAD) * VMEMI_TRACK_WORD);
+	return bitmap ? bitmap[word] : 0;
+}
+
+static inline void find_touched(struct touched *found, uint64_t word, uint64_t words,
+				const uint64_t *accessed, const uint64_t *written)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < VMEMI_TRACK_GROUP && word + i < words; i++) {
+		found->at[count] = (uint8_t)i;
+		count += (bits_of(accessed, word + i) | bits_of(written, word + i)) != 0;
+	}
+	found->count = count;
+}
+
+/* The hardware stops at the end of a page, and does not see what is skipped. */
+static inline void expect_touch(const struct vmem_track *t, uint64_t word, uint64_t written)
+{
+	__builtin_prefetch(t->stamps + word * VMEMI_TRACK_WORD, 1);
+	if (needs_states(t, word, written))
+		__builtin_prefetch(t->states + word * VMEMI_TRACK_WORD);
 }
 
 static void touch(struct vmem_track *t, uint64_t word, uint64_t words, const uint64_t *accessed,
 		  const uint64_t *written)
 {
-	uint32_t queued = 0;
+	struct touched found[2]; /* of this group of words and of the next one */
+	uint32_t queued = 0, which = 0;
 
-	for (uint64_t i = 0; i < words; i++) {
-		uint64_t w = written ? written[i] : 0;
-		uint64_t a = accessed ? accessed[i] | w : w;
+	find_touched(&found[0], 0, words, accessed, written);
+	for (uint64_t done = 0; done < words; done += VMEMI_TRACK_GROUP, which ^= 1) {
+		const struct touched *here = &found[which], *next = &found[which ^ 1];
+		uint64_t end = done + VMEMI_TRACK_GROUP;
+		uint32_t i;
 
-		/* The hardware stops at the end of a page, and does not see what is skipped. */
-		__builtin_prefetch((const void *)((uintptr_t)t->stamps + ahead(word + i)), 1);
-		__builtin_prefetch((const void *)((uintptr_t)t->states + ahead(word + i)));
-		if (!a)
-			continue;
-		queued = touch_word(t, word + i, a, w, queued);
-		if (queued > VMEMI_TRACK_QUEUE) {
-			count_queue(t, queued);
-			queued = 0;
+		find_touched(&found[which ^ 1], end, words, accessed, written);
+		for (i = 0; i < here->count; i++) {
+			uint64_t at = done + here->at[i], w = bits_of(written, at);
+
+			if (i < next->count)
+				expect_touch(t, word + end + next->at[i],
+					     bits_of(written, end + next->at[i]));
+			queued = touch_word(t, word + at, bits_of(accessed, at) | w, w, queued);
+			if (queued > VMEMI_TRACK_QUEUE) {
+				count_queue(t, queued);
+				queued = 0;
+			}
 		}
+		for (; i < next->count; i++)
+			expect_touch(t, word + end + next->at[i],
+				     bits_of(written, end + next->at[i]));
 	}
 	count_queue(t, queued);
 }
 
-static void settle(uint8_t *stamps, uint64_t words, uint8_t now)
+static void settle(struct vmem_track *t, uint64_t word, uint64_t words)
 {
-	for (uint64_t i = 0; i < words; i++) {
-		struct v64 before = load(stamps + i * VMEMI_TRACK_WORD);
+	uint8_t now = vmemi_track_now(t);
+
+	for (uint64_t end = word + words; word < end; word++) {
+		uint8_t *stamps = t->stamps + word * VMEMI_TRACK_WORD;
+		struct v64 before = load(stamps);
 		struct v64 age = v64_min(v64_less(before, now), VMEMI_TRACK_OLDEST);
 		struct v64 after = v64_less(age, now);
+		struct v64 state = load(t->states + word * VMEMI_TRACK_WORD);
 
 		if (!v64_same(before, after))
-			store(stamps + i * VMEMI_TRACK_WORD, after);
+			store(stamps, after);
+		note_kind(t, word, state);
+		note_oldest(t, word, age, v64_any(state, VMEMI_TRACK_SPECIAL));
 	}
 }
 
-static void match(const struct vmem_track *t, uint64_t word, uint64_t words,
-		  const struct vmemi_track_match *wanted, struct vmemi_track_matched *ret)
+/* The words of a group whose oldest page may be that old. */
+static inline uint64_t old_words(const struct vmem_track *t, uint64_t group, uint8_t low)
 {
-	const uint8_t *stamps = t->stamps + word * VMEMI_TRACK_WORD;
-	const uint8_t *states = t->states + word * VMEMI_TRACK_WORD;
-	uint8_t now = vmemi_track_now(t);
-	uint64_t any_older = wanted->high ? UINT64_MAX : 0;
+	if (group * VMEMI_TRACK_GROUP >= t->words)
+		return 0;
+	return v64_at_least(
+		v64_less(load(t->oldest + group * VMEMI_TRACK_GROUP), vmemi_track_now(t)), low);
+}
 
-	for (uint64_t i = 0; i < words; i++) {
-		struct v64 age = v64_less(load(stamps + i * VMEMI_TRACK_WORD), now);
-		struct v64 state = load(states + i * VMEMI_TRACK_WORD);
+/* The first of some words of a group. @return the rest of them */
+static inline uint64_t expect_match(const struct vmem_track *t, uint64_t group, uint64_t words)
+{
+	if (words) {
+		uint64_t word = group * VMEMI_TRACK_GROUP + (uint32_t)__builtin_ctzll(words);
 
-		ret[i].able = v64_at_least(age, wanted->low) & ~v64_any(state, wanted->skip);
-		ret[i].older = v64_at_least(age, wanted->high) & any_older;
-		ret[i].clean = ~v64_any(state, VMEM_TRACK_WRITTEN);
+		__builtin_prefetch(t->stamps + word * VMEMI_TRACK_WORD);
+		if (t->kinds[group * 2 + 1] & words & (0 - words))
+			__builtin_prefetch(t->states + word * VMEMI_TRACK_WORD);
 	}
+	return words & (words - 1);
+}
+
+/* @return whether there are pages that are able */
+static inline int match_word(const struct vmem_track *t, uint64_t word,
+			     const struct vmemi_track_match *wanted,
+			     struct vmemi_track_matched *ret)
+{
+	struct v64 age = v64_less(load(t->stamps + word * VMEMI_TRACK_WORD), vmemi_track_now(t));
+	uint32_t kind = vmemi_track_kind(t, word);
+	uint64_t skip;
+
+	if (kind >= VMEMI_TRACK_MIXED) {
+		struct v64 state = load(t->states + word * VMEMI_TRACK_WORD);
+
+		skip = v64_any(state, wanted->skip);
+		ret->clean = ~v64_any(state, VMEM_TRACK_WRITTEN);
+	} else {
+		uint64_t dirty = 0 - (uint64_t)(kind == VMEMI_TRACK_DIRTY);
+
+		skip = wanted->skip & VMEM_TRACK_WRITTEN ? dirty : 0;
+		ret->clean = ~dirty;
+	}
+	ret->able = v64_at_least(age, wanted->low) & ~skip;
+	ret->older = wanted->high ? v64_at_least(age, wanted->high) : 0;
+	return ret->able != 0;
+}
+
+static uint32_t match(const struct vmem_track *t, uint64_t word, uint32_t words,
+		      const struct vmemi_track_match *wanted, struct vmemi_track_matches *ret)
+{
+	uint64_t group = word / VMEMI_TRACK_GROUP;
+	uint64_t next = old_words(t, group + 1, wanted->low);
+	uint64_t old = old_words(t, group, wanted->low) >> word % VMEMI_TRACK_GROUP;
+	uint32_t count = 0;
+
+	if (words < VMEMI_TRACK_GROUP)
+		old &= (UINT64_C(1) << words) - 1;
+	for (; old; old &= old - 1) {
+		uint32_t at = (uint32_t)__builtin_ctzll(old);
+
+		next = expect_match(t, group + 1, next);
+		ret->at[count] = (uint8_t)at;
+		count += (uint32_t)match_word(t, word + at, wanted, &ret->words[count]);
+	}
+	while (next)
+		next = expect_match(t, group + 1, next);
+	return count;
 }
 
 const struct vmemi_track_scan VMEMI_SCAN = {

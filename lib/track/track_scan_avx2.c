@@ -61,6 +61,17 @@ static inline struct v64 v64_min(struct v64 v, uint8_t byte)
 	return V64_BOTH(_mm256_min_epu8, v, all(byte));
 }
 
+static inline uint8_t v64_max(struct v64 v)
+{
+	__m256i both = _mm256_max_epu8(v.low, v.high);
+	__m128i x = _mm_max_epu8(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+
+	/* The least of eight pairs is one instruction: of the complements, by pairs. */
+	x = _mm_xor_si128(x, _mm_set1_epi8(-1));
+	x = _mm_minpos_epu16(_mm_min_epu8(x, _mm_srli_epi16(x, 8)));
+	return (uint8_t)~_mm_cvtsi128_si32(x);
+}
+
 static inline struct v64 v64_where(uint64_t mask, uint8_t byte)
 {
 	struct v64 v = { .low = from_mask((uint32_t)mask),

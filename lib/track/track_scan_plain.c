@@ -66,6 +66,24 @@ static inline struct v64 v64_min(struct v64 v, uint8_t byte)
 	return v;
 }
 
+static inline uint64_t larger(uint64_t x, uint64_t y)
+{
+	uint64_t more = (at_least(x, y) >> 7) * 0xff;
+
+	return (x & more) | (y & ~more);
+}
+
+static inline uint8_t v64_max(struct v64 v)
+{
+	uint64_t x = v.word[0];
+
+	for (int i = 1; i < 8; i++)
+		x = larger(x, v.word[i]);
+	for (int by = 32; by >= 8; by /= 2)
+		x = larger(x, x >> by);
+	return (uint8_t)x;
+}
+
 static inline struct v64 v64_where(uint64_t mask, uint8_t byte)
 {
 	struct v64 v;

@@ -65,6 +65,18 @@ static inline struct v64 v64_min(struct v64 v, uint8_t byte)
 	V64_EACH(_mm_min_epu8(v.part[i], all(byte)));
 }
 
+static inline uint8_t v64_max(struct v64 v)
+{
+	__m128i x = _mm_max_epu8(_mm_max_epu8(v.part[0], v.part[1]),
+				 _mm_max_epu8(v.part[2], v.part[3]));
+
+	x = _mm_max_epu8(x, _mm_srli_si128(x, 8));
+	x = _mm_max_epu8(x, _mm_srli_si128(x, 4));
+	x = _mm_max_epu8(x, _mm_srli_si128(x, 2));
+	x = _mm_max_epu8(x, _mm_srli_si128(x, 1));
+	return (uint8_t)_mm_cvtsi128_si32(x);
+}
+
 static inline struct v64 v64_where(uint64_t mask, uint8_t byte)
 {
 	V64_EACH(_mm_and_si128(from_mask(mask >> i * 16), all(byte)));

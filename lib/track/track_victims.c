@@ -2,13 +2,12 @@
 /* The search for victims. It goes down in steps: the histogram of ages says down to which age there are
  * about as many pages as are wanted. Where that was not enough, because they are in no whole runs, the next
  * step has four times as many, and so on, to the threshold. Each step is two passes over all words, in a
- * circle from where the last pass ended: for clean pages, then for the others. A step leaves out what
- * earlier steps have named. See track_internal.h. */
+ * circle from where the last pass ended: for clean pages, then for the others; less where all pages of these
+ * ages that the histogram knows of have been named. A step leaves out what earlier steps have named. See track_internal.h. */
 #include "track/track_internal.h"
 #include "base/opts.h"
 
 #define SCAN_PAGES (UINT64_C(1) << 20) /* the default bound of a call */
-#define BLOCK 16u                      /* words that are matched together */
 #define MORE 4u                        /* the next step wants that many times the pages */
 
 #define NEARLY 8u /* of that many pages one may be younger than it had to be */
@@ -21,17 +20,16 @@ struct search {
 	struct vmem_track_cursor *at;
 	struct vmem_track_run *runs;
 	size_t max_runs, count;
-	int full; /* there is no room in `runs` for the next one */
+	uint64_t firsts; /* the first bits of all aligned runs of a word */
+	int full;        /* there is no room in `runs` for the next one */
 };
 
-/* The first bits of all aligned runs of @length (a power of two) whose bits are all set. */
-static uint64_t whole_runs(uint64_t bits, uint32_t length)
+/* The first bits of all aligned runs whose bits are all set. */
+static uint64_t whole_runs(const struct search *s, uint64_t bits)
 {
-	uint64_t firsts = length < 64 ? UINT64_MAX / ((UINT64_C(1) << length) - 1) : 1;
-
-	for (uint32_t by = 1; by < length; by *= 2)
+	for (uint32_t by = 1; by < s->want.run_pages; by *= 2)
 		bits &= bits >> by;
-	return bits & firsts;
+	return bits & s->firsts;
 }
 
 /* All bits of the runs whose first bits are given. */
@@ -43,41 +41,67 @@ static uint64_t spread_runs(uint64_t firsts, uint32_t length)
 /* The pages of a word that this pass names. */
 static uint64_t chosen(const struct search *s, const struct vmemi_track_matched *m)
 {
-	uint32_t run = s->want.run_pages;
-	uint64_t able, before, clean;
+	uint64_t able = m->able, before = m->able & m->older, clean = m->clean;
 
-	if (!m->able)
-		return 0;
-	able = whole_runs(m->able, run);
-	before = whole_runs(m->able & m->older, run);
-	clean = whole_runs(m->clean, run);
-	return spread_runs(able & ~before & (s->at->stage == CLEAN ? clean : ~clean), run);
+	if (s->want.run_pages > 1) {
+		able = whole_runs(s, able);
+		before = whole_runs(s, before);
+		clean = whole_runs(s, clean);
+	}
+	return spread_runs(able & ~before & (s->at->stage == CLEAN ? clean : ~clean),
+			   s->want.run_pages);
 }
 
-/* Enters pages of a word, from bit @part. @return the bit where it had to stop, 64 at the end */
-static uint32_t enter(struct search *s, uint64_t word, uint64_t pages, uint32_t part)
+/* So many of @pages as are wanted still, in whole runs. */
+static uint64_t still_wanted(const struct search *s, uint64_t pages)
 {
-	pages &= UINT64_MAX << part;
-	while (pages) {
-		uint32_t bit = (uint32_t)__builtin_ctzll(pages), length = s->want.run_pages;
-		uint64_t first = word * VMEMI_TRACK_WORD + bit;
-		struct vmem_track_run *last = s->count ? &s->runs[s->count - 1] : NULL;
+	uint64_t run = s->want.run_pages, left = s->want.pages - s->at->found;
 
-		if (s->at->found >= s->want.pages)
-			return bit;
-		if (last && last->first + last->count == first) {
-			last->count += length;
-		} else {
-			if (s->count == s->max_runs) {
-				s->full = 1;
-				return bit;
-			}
-			s->runs[s->count++] = (struct vmem_track_run){ first, length };
-		}
-		s->at->found += length;
-		pages &= ~spread_runs(UINT64_C(1) << bit, length);
+	return pages <= left ? pages : (left + run - 1) / run * run;
+}
+
+/* Enters pages in a row. @return how many, 0: none is wanted or there is no room */
+static uint64_t enter(struct search *s, uint64_t first, uint64_t length)
+{
+	struct vmem_track_run *last = &s->runs[s->count ? s->count - 1 : 0];
+
+	if (s->at->found >= s->want.pages)
+		return 0;
+	length = still_wanted(s, length);
+	if (s->count && last->first + last->count == first) {
+		last->count += length;
+	} else if (s->count < s->max_runs) {
+		s->runs[s->count++] = (struct vmem_track_run){ first, length };
+	} else {
+		s->full = 1;
+		return 0;
 	}
-	return VMEMI_TRACK_WORD;
+	s->at->found += length;
+	s->at->left -= length < s->at->left ? length : s->at->left;
+	return length;
+}
+
+/* Enters the pages of some words, all of which have some, and one more, which has not. How many rows a word
+ * has cannot be guessed: there is no branch for it.
+ * @return the page where it had to stop, UINT64_MAX: at the end */
+static uint64_t enter_words(struct search *s, const struct vmemi_track_matches *m, uint32_t count)
+{
+	uint64_t pages = m->words[0].able;
+
+	for (uint32_t i = 0; i < count;) {
+		uint32_t bit = (uint32_t)__builtin_ctzll(pages);
+		uint64_t next = pages + (UINT64_C(1) << bit); /* carries over pages in a row */
+		uint32_t length = (next ? (uint32_t)__builtin_ctzll(next) : VMEMI_TRACK_WORD) - bit;
+		uint64_t first = (s->at->word + m->at[i]) * VMEMI_TRACK_WORD + bit;
+		uint64_t entered = enter(s, first, length);
+
+		if (entered < length)
+			return first + entered;
+		pages &= next;
+		i += pages == 0;
+		pages = pages ? pages : m->words[i].able;
+	}
+	return UINT64_MAX;
 }
 
 static uint64_t takeable(const struct vmem_track *t, uint32_t age)
@@ -112,6 +136,7 @@ static void set_step(struct search *s, uint32_t end, uint32_t least)
 		age++;
 	}
 	s->at->partial = sum < enough;
+	s->at->left += sum;
 	s->at->low = age;
 	s->at->high = end < VMEM_TRACK_AGES ? end : 0;
 	s->at->stage = CLEAN;
@@ -127,6 +152,7 @@ static int next_step(struct search *s)
 		at->period = s->t->periods;
 		at->found = 0;
 		at->factor = 1;
+		at->left = 0;
 		set_step(s, VMEM_TRACK_AGES, s->want.min_age);
 		return 1;
 	}
@@ -155,7 +181,7 @@ static int next_pass(struct search *s)
 {
 	s->at->words_left = s->t->words;
 	s->at->part = 0;
-	if (s->at->stage == CLEAN) {
+	if (s->at->stage == CLEAN && s->at->left) {
 		s->at->stage = WRITTEN;
 		return 1;
 	}
@@ -164,6 +190,31 @@ static int next_pass(struct search *s)
 			return 0;
 	} while (!worth_a_pass(s));
 	return 1;
+}
+
+/* Whether this pass can name no more: all words were looked at, or all pages of its ages and above have been
+ * named. */
+static int passed(const struct search *s)
+{
+	return s->at->stage == BEGIN || !s->at->words_left || !s->at->left;
+}
+
+/* Chooses from words that match, and leaves out those without. @return how many are left */
+static uint32_t choose(const struct search *s, struct vmemi_track_matches *m, uint32_t count)
+{
+	uint32_t left = 0;
+
+	if (count && m->at[0] == 0)
+		m->words[0].able &= UINT64_MAX << s->at->part;
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t pages = chosen(s, &m->words[i]);
+
+		m->at[left] = m->at[i];
+		m->words[left].able = pages;
+		left += pages != 0;
+	}
+	m->words[left].able = 0;
+	return left;
 }
 
 /* Looks at up to @words of this pass. @return how many it has done with */
@@ -175,24 +226,27 @@ static uint64_t scan(struct search *s, uint64_t words)
 		.high = (uint8_t)at->high,
 		.skip = (uint8_t)(s->want.skip | VMEMI_TRACK_SPECIAL),
 	};
-	struct vmemi_track_matched matched[BLOCK];
+	struct vmemi_track_matches matches;
+	uint64_t in_group = VMEMI_TRACK_GROUP - at->word % VMEMI_TRACK_GROUP, stop;
+	uint32_t count;
 
-	if (words > BLOCK)
-		words = BLOCK;
+	if (words > in_group)
+		words = in_group;
 	if (words > at->words_left)
 		words = at->words_left;
 	if (words > s->t->words - at->word)
 		words = s->t->words - at->word;
-	s->t->scan->match(s->t, at->word, words, &wanted, matched);
-	for (uint64_t i = 0; i < words; i++) {
-		at->part = enter(s, at->word, chosen(s, &matched[i]), at->part);
-		if (at->part < VMEMI_TRACK_WORD)
-			return i;
-		at->part = 0;
-		at->words_left--;
-		if (++at->word == s->t->words)
-			at->word = 0;
+	count = s->t->scan->match(s->t, at->word, (uint32_t)words, &wanted, &matches);
+	stop = enter_words(s, &matches, choose(s, &matches, count));
+	at->part = 0;
+	if (stop != UINT64_MAX) {
+		words = stop / VMEMI_TRACK_WORD - at->word;
+		at->part = stop % VMEMI_TRACK_WORD;
 	}
+	at->words_left -= words;
+	at->word += words;
+	if (at->word == s->t->words)
+		at->word = 0;
 	return words;
 }
 
@@ -210,6 +264,7 @@ static int prepare(struct search *s, const struct vmem_track_want *want)
 	if (!s->want.scan_pages)
 		s->want.scan_pages = SCAN_PAGES;
 	run = s->want.run_pages;
+	s->firsts = run < VMEMI_TRACK_WORD ? UINT64_MAX / ((UINT64_C(1) << run % 64) - 1) : 1;
 	if (s->want.flags & ~(uint64_t)VMEM_TRACK_EMERGENCY || !s->want.pages ||
 	    s->want.min_age >= VMEM_TRACK_AGES || run & (run - 1) || run > VMEM_TRACK_MAX_RUN ||
 	    s->want.skip > UINT8_MAX || !s->runs || !s->max_runs)
@@ -240,7 +295,7 @@ int vmem_track_victims(const vmem_track *t, const struct vmem_track_want *want,
 	for (;;) {
 		if (cursor->stage != BEGIN && cursor->found >= s.want.pages)
 			break;
-		if ((cursor->stage == BEGIN || !cursor->words_left) && !next_pass(&s))
+		if (passed(&s) && !next_pass(&s))
 			break;
 		if (!words || s.full) {
 			*ret_runs = s.count;

@@ -83,6 +83,8 @@ Test(cpu, detect_agrees_with_the_compiler)
 	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
 	    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
 		want |= VMEM_CPU_AVX512;
+	if (want & VMEM_CPU_AVX512 && __builtin_cpu_supports("avx512vbmi2"))
+		want |= VMEM_CPU_AVX512_VBMI2;
 #endif
 	cr_assert_eq(cpu, want, "%x, not %x", cpu, want);
 }

@@ -3,7 +3,7 @@
 #include <string.h>
 #include "track/track_tools.h"
 
-enum { PAGES = 700, ROUNDS = 16, STEPS = 150000, RUNS = 9 };
+enum { PAGES = 700, ROUNDS = 20, STEPS = 100000, RUNS = 9 };
 
 struct model {
 	uint32_t pages;
@@ -17,7 +17,8 @@ struct model {
 static struct vmemt_fail_alloc memory;
 static struct model m;
 static uint64_t state;
-static const uint32_t cpus[] = { 0, VMEM_CPU_SSE2, VMEM_CPU_AVX2, VMEM_CPU_AVX512 };
+static const uint32_t cpus[] = { 0, VMEM_CPU_SSE2, VMEM_CPU_AVX2, VMEM_CPU_AVX512,
+				 VMEM_CPU_AVX512_VBMI2 };
 
 static uint32_t below(uint32_t limit)
 {
@@ -300,7 +301,7 @@ Test(track_model, random)
 
 	state = vmemt_seed("track_model");
 	for (uint32_t round = 0; round < ROUNDS; round++) {
-		uint32_t cpu = cpus[round % 4] & detected, pace = round % 3 ? 8 : 55;
+		uint32_t cpu = cpus[round % 5] & detected, pace = round % 3 ? 8 : 55;
 		struct vmem_track_cursor cursor = { 0 };
 		vmem_track *t;
 		const char *wrong;
