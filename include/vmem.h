@@ -10,6 +10,7 @@
 #include <vmem/dedup.h>
 #include <vmem/env.h>
 #include <vmem/fault.h>
+#include <vmem/feed.h>
 #include <vmem/manager.h>
 #include <vmem/pool.h>
 #include <vmem/region.h>

@@ -68,13 +68,20 @@ struct vmem_region_opts {
 	 *  that serves faults, with VMEM_FAULT_SIGBUS in the signal handler: it must not touch guest memory,
 	 *  block or call back. May be NULL. */
 	void (*on_lost)(void *context, uint64_t gpa, int error);
-	void *context; /**< for on_lost */
+	void *context; /**< for on_lost and dirty_log */
 
 	/** who may share stored pages with it: enum vmem_store_sharing of <vmem/store.h>; with
 	 *  same_vm_as the same as there */
 	uint32_t sharing;
 	uint32_t reserved;      /**< 0 */
 	uint64_t sharing_group; /**< its name, any number; 0 without VMEM_STORE_SHARE_GROUP */
+
+	/** Which pages the guest has written since the last call: sets bit i of the bitmap for the page at
+	 *  gpa + i pages, as KVM_GET_DIRTY_LOG does for a slot (or from a dirty ring). All bits are 0 before. Returns
+	 *  0, or a negative error: then it counts for nothing. Called by who reclaims, about once a second, more
+	 *  often when pages come and go fast. It must not touch guest memory, wait for the guest or call back. With
+	 *  it, pages that are written stay, without having to be missed first. May be NULL. See <vmem/feed.h>. */
+	int (*dirty_log)(void *context, uint64_t gpa, uint64_t bytes, uint64_t *bitmap);
 };
 
 /** Counters since attach, and gauges of now. */
@@ -105,6 +112,10 @@ struct vmem_region_metrics {
 	uint64_t saved;        /**< pages that went into the store */
 	uint64_t rejected;     /**< pages that the store refused */
 	uint64_t discarded;    /**< pages discarded by the VMM */
+	uint64_t feed_asked;   /**< times that a feed (<vmem/feed.h>) was asked */
+	uint64_t feed_failed;  /**< and did not answer */
+	uint64_t feed_pages;   /**< pages that it found used */
+	uint64_t feed_ns;      /**< time that it took */
 };
 
 /** Attach memory. Pages that are present are resident, others absent. The guest must not run yet.

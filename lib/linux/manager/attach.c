@@ -58,6 +58,7 @@ static void free_tables(struct vmem_region *r)
 	vmemi_free(a, r->words, r->pages * sizeof(uint64_t), 64);
 	vmemi_free(a, r->pins, r->pages * sizeof(uint16_t), 64);
 	vmemi_page_set_destroy(&r->waste, a);
+	vmemi_feed_close(r);
 	vmemi_ages_destroy(&r->ages, a);
 	vmemi_free(a, r->wanted, bitmap, 64);
 	vmemi_free(a, r, sizeof(*r), 64);
@@ -80,7 +81,7 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	r->pins = vmemi_zalloc(a, r->pages * sizeof(uint16_t), 64);
 	r->wanted = vmemi_zalloc(a, bitmap, 64);
 	if (!r->words || !r->pins || !r->wanted || vmemi_page_set_init(&r->waste, a, r->pages) ||
-	    vmemi_ages_init(&r->ages, a, r->pages, m->host.k->clock_ns()) ||
+	    vmemi_ages_init(&r->ages, a, r->pages, m->host.k->clock_ns()) || vmemi_feed_open(r) ||
 	    vmemi_lock_init(&r->pin_lock, m->host.env)) {
 		free_tables(r);
 		return NULL;

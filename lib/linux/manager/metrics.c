@@ -37,6 +37,10 @@ int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *met
 		.saved = c->saved,
 		.rejected = c->rejected,
 		.discarded = c->discarded,
+		.feed_asked = region->feed.asked,
+		.feed_failed = region->feed.failed,
+		.feed_pages = region->ages.seen,
+		.feed_ns = region->feed.ns,
 	};
 	uint64_t copies = vmemi_region_copies(region);
 

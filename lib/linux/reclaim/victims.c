@@ -154,7 +154,7 @@ static uint64_t take_oldest(struct vmemi_reclaim *rc, struct vmem_region *r, uns
 	for (unsigned i = 0; i < SEARCHES && want && caught(rc, &c) < want;) {
 		size_t count = 0;
 
-		more = vmemi_ages_victims(&r->ages, of, want - caught(rc, &c), emergency, runs,
+		more = vmemi_ages_victims(r, of, want - caught(rc, &c), emergency, runs,
 					  VMEMI_SEARCH_RUNS, &count);
 		if (more < 0 || (!more && !count))
 			break;

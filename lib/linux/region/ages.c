@@ -210,9 +210,38 @@ void vmemi_ages_tick(struct vmem_region *r, uint64_t now_ns)
 		vmemi_region_count(r, VMEM_PAGE_RESIDENT) + vmemi_region_count(r, VMEM_PAGE_CLEAN);
 
 	vmemi_ages_harvest(r);
-	if (now_ns - ages->period_ns >= PERIOD_NS ||
-	    (ages->arrivals && ages->arrivals >= in_place / PERIOD_PART))
-		vmemi_ages_hurry(r, now_ns);
+	if (now_ns - ages->period_ns < PERIOD_NS &&
+	    (!ages->arrivals || ages->arrivals < in_place / PERIOD_PART))
+		return;
+	vmemi_feed_ask(r);
+	vmemi_ages_hurry(r, now_ns);
+}
+
+/* Of the 64 pages from @first on. */
+static uint64_t in_place_of(const struct vmemi_ages *ages, uint64_t first, uint64_t bits)
+{
+	uint64_t all = bits;
+
+	for (; bits; bits &= bits - 1)
+		if (track_state(ages, first + (unsigned)__builtin_ctzll(bits)) &
+		    (VMEM_TRACK_ABSENT | VMEM_TRACK_AWAY))
+			all &= ~(bits & -bits);
+	return all;
+}
+
+void vmemi_ages_saw(struct vmem_region *r, uint64_t first, uint64_t count, uint64_t *bits)
+{
+	struct vmemi_ages *ages = &r->ages;
+	uint64_t words = (count + 63) / 64, seen = 0;
+
+	for (uint64_t i = 0; i < words; i++) {
+		if (i == count / 64)
+			bits[i] &= (UINT64_C(1) << count % 64) - 1;
+		bits[i] = in_place_of(ages, first + 64 * i, bits[i]);
+		seen += (unsigned)__builtin_popcountll(bits[i]);
+	}
+	vmem_track_feed_bitmap(ages->track, first, count, bits, NULL);
+	vmemi_tally(&ages->seen, seen);
 }
 
 enum vmemi_ages_class vmemi_ages_choose(const struct vmemi_ages *ages)
@@ -225,7 +254,7 @@ enum vmemi_ages_class vmemi_ages_choose(const struct vmemi_ages *ages)
 	return of_proven + MARGIN_PERCENT < of_new ? VMEMI_CLASS_PROVEN : VMEMI_CLASS_NEW;
 }
 
-int vmemi_ages_victims(struct vmemi_ages *ages, unsigned of, uint64_t pages, bool emergency,
+int vmemi_ages_victims(struct vmem_region *r, unsigned of, uint64_t pages, bool emergency,
 		       struct vmem_track_run *runs, size_t max_runs, size_t *ret_runs)
 {
 	static const uint32_t others[VMEMI_CLASSES + 1] = { VMEMI_AGES_PROVEN, VMEMI_AGES_NEW, 0 };
@@ -234,11 +263,13 @@ int vmemi_ages_victims(struct vmemi_ages *ages, unsigned of, uint64_t pages, boo
 		.flags = emergency ? VMEM_TRACK_EMERGENCY : 0,
 		.pages = pages,
 		.scan_pages = SCAN_PAGES,
-		.min_age = 1,
+		/* A page that a feed has seen at the end of a period is of age 1 in the next. */
+		.min_age = r->feed.kind == &vmemi_feed_faults ? 1 : 2,
 		.skip = others[of],
 	};
 
-	return vmem_track_victims(ages->track, &want, &ages->cursor[of], runs, max_runs, ret_runs);
+	return vmem_track_victims(r->ages.track, &want, &r->ages.cursor[of], runs, max_runs,
+				  ret_runs);
 }
 
 bool vmemi_ages_is_hot(const struct vmemi_ages *ages, uint64_t page)

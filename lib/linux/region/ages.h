@@ -39,9 +39,10 @@ struct vmemi_ages {
 
 	/* Guard of all below: the lock of reclaim. */
 	vmem_track *track;
-	uint64_t arrivals;  /* accessed pages since the period began */
-	uint64_t period_ns; /* when it did */
-	uint64_t release;   /* which slice of the stuck pages is tried again next */
+	uint64_t arrivals;     /* accessed pages since the period began */
+	uint64_t period_ns;    /* when it did */
+	_Atomic uint64_t seen; /* atomic; pages that a feed found used, ever */
+	uint64_t release;      /* which slice of the stuck pages is tried again next */
 	struct vmem_track_cursor cursor[VMEMI_CLASSES + 1]; /* by class; the last: of both */
 	struct vmemi_ages_return returns[VMEMI_CLASSES];
 };
@@ -55,16 +56,20 @@ void vmemi_ages_destroy(struct vmemi_ages *ages, const struct vmem_allocator *a)
 
 /* Gives the tracker what has happened since. */
 void vmemi_ages_harvest(struct vmem_region *r);
-/* The same, and ends the period if it is over by time or by accesses. */
+/* The same, and ends the period if it is over by time or by accesses; a feed is asked before. */
 void vmemi_ages_tick(struct vmem_region *r, uint64_t now_ns);
 /* Ends the period: no page was old enough. */
 void vmemi_ages_hurry(struct vmem_region *r, uint64_t now_ns);
 
+/* Pages of [first, first + count) were used where they are, by a bit each; @first a multiple of 64. Bits of
+ * those that are not in place do not count, and are cleared. */
+void vmemi_ages_saw(struct vmem_region *r, uint64_t first, uint64_t count, uint64_t *bits);
+
 /* The class to take from. */
 enum vmemi_ages_class vmemi_ages_choose(const struct vmemi_ages *ages);
 /* Names pages to take: of a class, or of VMEMI_CLASSES (any), the oldest first. Not those of this period,
- * unless in an emergency. As vmem_track_victims(): more than 0 if there may be more. */
-int vmemi_ages_victims(struct vmemi_ages *ages, unsigned of, uint64_t pages, bool emergency,
+ * nor, where a feed tells what is used in place, of the last, unless in an emergency. As vmem_track_victims(): more than 0 if there may be more. */
+int vmemi_ages_victims(struct vmem_region *r, unsigned of, uint64_t pages, bool emergency,
 		       struct vmem_track_run *runs, size_t max_runs, size_t *ret_runs);
 /* Whether the guest is likely to use a page soon. */
 bool vmemi_ages_is_hot(const struct vmemi_ages *ages, uint64_t page);

@@ -11,6 +11,7 @@
 #ifndef VMEMI_TABLE_H
 #define VMEMI_TABLE_H
 #include "base/lock.h"
+#include "linux/feed/feed.h"
 #include "linux/region/ages.h"
 #include "linux/region/host.h"
 #include "linux/region/latency.h"
@@ -49,6 +50,7 @@ struct vmem_region {
 	_Atomic uint64_t *words; /* [pages] */
 	uint16_t *pins;          /* [pages] pin_lock */
 	struct vmemi_ages ages;
+	struct vmemi_feed feed;
 	/* pages with something that nobody needs: a copy in staging, a stale ref */
 	struct vmemi_page_set waste;
 	_Atomic uint64_t *wanted;    /* bitmap: pages that the handler shall load; atomic */

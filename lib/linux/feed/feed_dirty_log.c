@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The VMM's log of pages written, as KVM_GET_DIRTY_LOG gives it, or collected from a dirty ring. */
+#include "base/mem.h"
+#include "linux/region/table.h"
+#include <vmem/feed.h>
+
+static size_t bytes_of(const struct vmem_region *r)
+{
+	return (size_t)((r->pages + 63) / 64 * sizeof(uint64_t));
+}
+
+static int open_log(struct vmem_region *r)
+{
+	if (!r->opts.dirty_log)
+		return -VMEM_ENOTSUP;
+	r->feed.bitmap = vmemi_zalloc(&r->host->metadata.allocator, bytes_of(r), 64);
+	return r->feed.bitmap ? 0 : -VMEM_ENOMEM;
+}
+
+static void close_log(struct vmem_region *r)
+{
+	vmemi_free(&r->host->metadata.allocator, r->feed.bitmap, bytes_of(r), 64);
+	r->feed.bitmap = NULL;
+}
+
+static int ask_log(struct vmem_region *r)
+{
+	int error;
+
+	memset(r->feed.bitmap, 0, bytes_of(r));
+	error = r->opts.dirty_log(r->opts.context, r->opts.gpa, r->opts.bytes, r->feed.bitmap);
+	if (!error)
+		vmemi_ages_saw(r, 0, r->pages, r->feed.bitmap);
+	return error;
+}
+
+const struct vmemi_feed_kind vmemi_feed_dirty_log = { .name = "dirty log",
+						      .number = VMEM_FEED_DIRTY_LOG,
+						      .open = open_log,
+						      .close = close_log,
+						      .ask = ask_log };
