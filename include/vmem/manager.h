@@ -65,6 +65,10 @@ struct vmem_manager_opts {
 	/** threads that save staged pages into the store while others reclaim, 1..16; 0: half as many as there
 	 *  are processors that the caller may use, 1..4 */
 	uint32_t save_threads;
+	/** threads that call read_source() of regions; 1..16, 0: 1. They are there while the manager's threads
+	 *  run and from the first region with a source on */
+	uint32_t source_threads;
+	uint32_t reserved; /**< 0 */
 };
 
 /** Flags of a manager. */
@@ -122,8 +126,8 @@ VMEM_API int vmem_manager_new(vmem_manager **ret_manager,
  *  @since 1.0 */
 VMEM_API int vmem_manager_free(vmem_manager *manager);
 
-/** Start the threads that serve faults (@ref vmem_manager_opts.fault_threads), one that reclaims, and those
- *  that save (@ref vmem_manager_opts.save_threads).
+/** Start the threads that serve faults (@ref vmem_manager_opts.fault_threads), one that reclaims, those that
+ *  save (@ref vmem_manager_opts.save_threads), and, if a region has a source, those that ask it.
  *  @return 0, -VMEM_EBUSY (running), -VMEM_ENOMEM
  *  @threads serial
  *  @since 1.0 */

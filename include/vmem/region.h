@@ -49,6 +49,14 @@ enum vmem_fault_way {
  *  kernels without UFFDIO_MOVE (before 6.8) pages are taken out only if this is said. */
 #define VMEM_REGION_DMA_PINNED (UINT64_C(1) << 0)
 
+/** Absent pages are with the source from the beginning: see vmem_region_set_source(). */
+#define VMEM_REGION_FROM_SOURCE (UINT64_C(1) << 1)
+
+/** The source goes on giving the same bytes (blocks of an image that does not change): a page that has come
+ *  from it and was not written since is dropped and asked for again, and takes nothing in the store.
+ *  Without this a page that has arrived is not asked for again. */
+#define VMEM_REGION_SOURCE_STAYS (UINT64_C(1) << 2)
+
 /** Options. Fields are only ever added at the end. */
 struct vmem_region_opts {
 	size_t size;        /**< sizeof(*this) as the caller compiled it */
@@ -68,7 +76,7 @@ struct vmem_region_opts {
 	 *  that serves faults, with VMEM_FAULT_SIGBUS in the signal handler: it must not touch guest memory,
 	 *  block or call back. May be NULL. */
 	void (*on_lost)(void *context, uint64_t gpa, int error);
-	void *context; /**< for on_lost and dirty_log */
+	void *context; /**< for on_lost, dirty_log and read_source */
 
 	/** who may share stored pages with it: enum vmem_store_sharing of <vmem/store.h>; with
 	 *  same_vm_as the same as there */
@@ -82,6 +90,15 @@ struct vmem_region_opts {
 	 *  often when pages come and go fast. It must not touch guest memory, wait for the guest or call back. With
 	 *  it, pages that are written stay, without having to be missed first. May be NULL. See <vmem/feed.h>. */
 	int (*dirty_log)(void *context, uint64_t gpa, uint64_t bytes, uint64_t *bitmap);
+
+	/** Give the bytes of a page that is with the source. @p buffer is one page, to be filled before the
+	 *  call returns. May take its time: it is called by a thread that serves no other faults (see
+	 *  vmem_manager_opts.source_threads), or, where the manager's threads do not run, by who steps or
+	 *  waits; and by vmem_region_read(), once in each call. It must not touch guest memory, nor call
+	 *  the library but for vmem_region_source_done().
+	 *  0: the bytes are there. -VMEM_EINPROGRESS: vmem_region_source_done() will be called. Another error,
+	 *  or none of them before fault_deadline_ms: the page is lost. NULL: there is no source. */
+	int (*read_source)(void *context, uint64_t gpa, void *buffer);
 };
 
 /** Counters since attach, and gauges of now. */
@@ -91,7 +108,7 @@ struct vmem_region_metrics {
 	uint64_t pages[16]; /**< pages by enum vmem_page_state, now; with room for states to come */
 	uint64_t pinned_pages;
 	uint64_t staging_copies; /**< pages in place whose copy in staging is not freed yet */
-	uint64_t faults;         /**< served: the sum of the next five */
+	uint64_t faults;         /**< served: the sum of the next five and faults_source */
 	uint64_t faults_zero;    /**< on absent pages */
 	uint64_t faults_staged;  /**< came back from staging */
 	uint64_t faults_stored;  /**< came back from the store */
@@ -107,15 +124,16 @@ struct vmem_region_metrics {
 	uint64_t taken_run;       /**< pages taken out by UFFDIO_MOVE */
 	uint64_t taken_scattered; /**< pages taken out by write-protect, copy and discard */
 	uint64_t taken_clean;     /**< clean pages dropped */
-	uint64_t taken_undone; /**< pages written while they were being taken, and left in place */
-	uint64_t unmovable;    /**< pages that the kernel held */
-	uint64_t saved;        /**< pages that went into the store */
-	uint64_t rejected;     /**< pages that the store refused */
-	uint64_t discarded;    /**< pages discarded by the VMM */
-	uint64_t feed_asked;   /**< times that a feed (<vmem/feed.h>) was asked */
-	uint64_t feed_failed;  /**< and did not answer */
-	uint64_t feed_pages;   /**< pages that it found used */
-	uint64_t feed_ns;      /**< time that it took */
+	uint64_t taken_undone;  /**< pages written while they were being taken, and left in place */
+	uint64_t unmovable;     /**< pages that the kernel held */
+	uint64_t saved;         /**< pages that went into the store */
+	uint64_t rejected;      /**< pages that the store refused */
+	uint64_t discarded;     /**< pages discarded by the VMM */
+	uint64_t feed_asked;    /**< times that a feed (<vmem/feed.h>) was asked */
+	uint64_t feed_failed;   /**< and did not answer */
+	uint64_t feed_pages;    /**< pages that it found used */
+	uint64_t feed_ns;       /**< time that it took */
+	uint64_t faults_source; /**< faults: came from the source */
 };
 
 /** Attach memory. Pages that are present are resident, others absent. The guest must not run yet.
@@ -173,7 +191,7 @@ VMEM_API int vmem_region_write(vmem_region *region, uint64_t gpa, const void *da
 /** Read guest memory without making it resident, page by page; each page as it was at one moment, unless
  *  the guest writes to it at that moment.
  *  @param gpa,bytes  page-aligned
- *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_EIO (a poisoned page)
+ *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_EIO (a poisoned page, or the source failed)
  *  @threads any
  *  @since 1.0 */
 VMEM_API int vmem_region_read(vmem_region *region, uint64_t gpa, void *data,
@@ -205,6 +223,27 @@ VMEM_API int vmem_region_resolve(vmem_region *region, uint64_t gpa, int write) V
  *  @since 1.0 */
 VMEM_API int vmem_region_discard(vmem_region *region, uint64_t gpa, uint64_t bytes,
 				 uint64_t *ret_bytes);
+
+/** Say that the bytes of absent pages are with the source: who touches one waits until read_source() has
+ *  given it. Other pages stay as they are. A page that is discarded is forgotten by its source.
+ *  @param gpa,bytes  rounded inwards to pages
+ *  @return 0, -VMEM_ERANGE, -VMEM_EINVAL (the region has no read_source)
+ *  @threads any, but not in a callback
+ *  @since 1.0 */
+VMEM_API int vmem_region_set_source(vmem_region *region, uint64_t gpa, uint64_t bytes);
+
+/** The end of a read_source() that returned -VMEM_EINPROGRESS, or is about to. Where it says so (EAGAIN) it
+ *  must be called again. While a region is being detached with VMEM_DETACH_DISCARD what is in progress is
+ *  cancelled, and this must not be called any more.
+ *  @param gpa  as in read_source()
+ *  @param data  one page, any alignment, not guest memory; not looked at if there is an error
+ *  @param error  0, or a negative error: the page is lost
+ *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOENT (the page is not in progress, or was given up by its
+ *          deadline), -VMEM_EAGAIN (the kernel is short of memory: call again)
+ *  @threads any, in read_source() too
+ *  @since 1.0 */
+VMEM_API int vmem_region_source_done(vmem_region *region, uint64_t gpa, const void *data,
+				     int error);
 
 /** Take resident pages out into staging now, whatever their age. Pinned pages stay.
  *  @param gpa,bytes  rounded inwards to pages

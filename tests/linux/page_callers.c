@@ -153,29 +153,49 @@ void vmemt_reader(struct vmemt_run *run)
 	struct vmemt_claim *c = &w->reader;
 	int seen;
 
-	if (!c->pc) {
+	bool from_source = vmemt_packed_state(c->old) == VMEM_PAGE_SOURCE;
+
+	switch (c->pc) {
+	case 0:
 		run->began = true;
 		c->pc = vmemt_event(run, VMEMI_PAGE_CLAIM, 0, &c->old) ||
 			vmemt_event(run, VMEMI_PAGE_FETCH, 0, &c->old);
 		return;
-	}
-	if (c->pc == 2) {
-		vmemt_must(run, VMEMI_PAGE_RETURN, vmemt_unpack(c->old));
-		end_claim(c);
+	case 1:
+		switch (vmemt_packed_state(c->old)) {
+		case VMEM_PAGE_ABSENT: seen = 0; break;
+		case VMEM_PAGE_STORED: seen = vmemt_store_load(run, vmemt_unpack(c->old)); break;
+		case VMEM_PAGE_SOURCE: seen = w->source; break;
+		case VMEM_PAGE_STAGED:
+		case VMEM_PAGE_STORING: seen = w->staging; break;
+		default: seen = w->guest;
+		}
+		vmemt_expect(run, seen == w->truth, "the VMM reads what is not the last write");
+		w->loading |= from_source;
+		c->pc = from_source ? 2 : 3;
 		return;
+	case 2:
+		w->loading = 0;
+		c->pc = 3;
+		return;
+	case 3:
+		vmemt_must(run, VMEMI_PAGE_RETURN, vmemt_unpack(c->old));
+		c->pc = 4;
+		if (!from_source)
+			end_claim(c);
+		return;
+	default: /* who was told to wait tries again */ vmemt_wake(run); end_claim(c);
 	}
-	switch (vmemt_packed_state(c->old)) {
-	case VMEM_PAGE_ABSENT: seen = 0; break;
-	case VMEM_PAGE_STORED: seen = vmemt_store_load(run, vmemt_unpack(c->old)); break;
-	case VMEM_PAGE_STAGED:
-	case VMEM_PAGE_STORING: seen = w->staging; break;
-	default: seen = w->guest;
-	}
-	vmemt_expect(run, seen == w->truth, "the VMM reads what is not the last write");
-	c->pc = 2;
 }
 
-/* As claim_absent() and write_absent(); a page that is there is pinned and written: see vmemt_pinner(). */
+static bool is_overwritten(uint16_t packed)
+{
+	enum vmem_page_state state = vmemt_packed_state(packed);
+
+	return state == VMEM_PAGE_ABSENT || state == VMEM_PAGE_SOURCE || state == VMEM_PAGE_STORED;
+}
+
+/* As claim_away() and write_away(); a page that is there is pinned and written: see vmemt_pinner(). */
 void vmemt_writer(struct vmemt_run *run)
 {
 	struct vmemt_world *w = &run->w;
@@ -184,11 +204,11 @@ void vmemt_writer(struct vmemt_run *run)
 	switch (c->pc) {
 	case 0:
 		run->began = true;
-		c->pc = vmemt_packed_state(w->word) == VMEM_PAGE_ABSENT;
+		c->pc = is_overwritten(w->word);
 		return;
 	case 1:
 		c->pc = vmemt_event(run, VMEMI_PAGE_FETCH, 0, &c->old) ? 2 : 0;
-		if (c->pc && vmemt_packed_state(c->old) != VMEM_PAGE_ABSENT)
+		if (c->pc && !is_overwritten(c->old))
 			c->pc = 4;
 		return;
 	case 2:

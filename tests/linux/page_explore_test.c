@@ -15,6 +15,7 @@
 /* One of each, which all others need. */
 #define LIFE (P(CPU0) | P(HANDLER0) | P(TAKE_RUN))
 #define TAKERS (P(TAKE_RUN) | P(TAKE_SCATTERED) | P(TAKE_CLEAN))
+#define SOURCE (P(OWNER) | P(ASKER))
 #define SAVED (P(TAKE_CLEAN) | P(SAVER0) | P(FREER))
 
 static const struct part {
@@ -48,6 +49,16 @@ static const struct part {
 	  MAY(FAIL) | MAY(PREFETCH) },
 	{ "reading, writing, discarding", LIFE | P(SAVER0) | P(READER) | P(WRITER) | P(DISCARDER),
 	  MAY(FAIL) },
+	{ "bytes with the caller",
+	  CPUS | P(HANDLER0) | P(TAKE_RUN) | P(TAKE_CLEAN) | P(SAVER0) | SOURCE,
+	  MAY(FAIL) | MAY(STARVE) },
+	{ "the same, lost and discarded", LIFE | P(TAKE_CLEAN) | P(DISCARDER) | SOURCE,
+	  MAY(FAIL) | MAY(LOSE) | MAY(POISON) },
+	{ "the same, read without a fault", LIFE | P(TAKE_CLEAN) | P(READER) | SOURCE,
+	  MAY(FAIL) | MAY(LOSE) },
+	{ "the same, written without a fault", LIFE | P(TAKE_CLEAN) | P(WRITER) | SOURCE,
+	  MAY(FAIL) | MAY(PREFETCH) },
+	{ "the same, pinned", LIFE | P(TAKE_CLEAN) | P(PINNER) | SOURCE, MAY(FAIL) },
 	{ "discards past the library", LIFE | P(TAKE_SCATTERED) | P(FREER) | P(STRAY),
 	  MAY(DOUBT) | MAY(POISON) | MAY(PREFETCH) | MAY(FAIL) },
 };

@@ -65,7 +65,14 @@ static void serve(struct vmemt_run *run, struct vmemt_server *s)
 	case VMEM_PAGE_RESIDENT:
 	case VMEM_PAGE_CLEAN:
 	case VMEM_PAGE_SHARED: in_place(run, s); return;
-	case VMEM_PAGE_ARRIVING: put_off(run, s); return;
+	case VMEM_PAGE_ARRIVING:
+		if (run->w.loading) { /* it comes from the caller, and who waits will be woken */
+			run->w.written |= s->write;
+			over(s);
+		} else {
+			put_off(run, s);
+		}
+		return;
 	case VMEM_PAGE_POISONED:
 		if (run->may & VMEMT_MAY_POISON)
 			vmemt_wake(run);
@@ -77,6 +84,9 @@ static void serve(struct vmemt_run *run, struct vmemt_server *s)
 		put_off(run, s);
 	} else if (s->message == VMEMT_PROTECTED) { /* it has left since */
 		vmemt_wake(run);
+		over(s);
+	} else if (vmemi_page_state(word) == VMEM_PAGE_SOURCE) {
+		vmemt_want(run, s->write);
 		over(s);
 	} else {
 		vmemt_expect(run, vmemt_event(run, VMEMI_PAGE_FETCH, 0, &s->old),
@@ -90,7 +100,8 @@ static void look(struct vmemt_run *run, struct vmemt_server *s)
 	unsigned kinds[VMEMT_PROTECTED], n = 0, i;
 
 	if (vmemt_may(run, VMEMT_MAY_PREFETCH)) {
-		if (vmemt_event(run, VMEMI_PAGE_FETCH, 0, &s->old)) {
+		if (vmemt_packed_state(run->w.word) != VMEM_PAGE_SOURCE &&
+		    vmemt_event(run, VMEMI_PAGE_FETCH, 0, &s->old)) {
 			run->began = true;
 			s->write = vmemt_choose(run, 2) != 0;
 			s->pc = FIND_BYTES;
@@ -148,8 +159,7 @@ static void load(struct vmemt_run *run, struct vmemt_server *s)
 	}
 }
 
-/* The page becomes an error to touch, where there are such. False: not now. */
-static bool poison(struct vmemt_run *run)
+bool vmemt_poison(struct vmemt_run *run)
 {
 	if (vmemt_may(run, VMEMT_MAY_FAIL))
 		return false;
@@ -204,7 +214,7 @@ static void doubt(struct vmemt_run *run, struct vmemt_server *s)
 		s->pc = RETURN;
 		return;
 	}
-	s->pc = poison(run) ? LOSE : RETURN;
+	s->pc = vmemt_poison(run) ? LOSE : RETURN;
 }
 
 static void end(struct vmemt_run *run, struct vmemt_server *s)
@@ -225,7 +235,7 @@ static void end(struct vmemt_run *run, struct vmemt_server *s)
 		over(s);
 		return;
 	case GIVE_UP:
-		if (!poison(run)) {
+		if (!vmemt_poison(run)) {
 			s->pc = LOAD;
 			return;
 		}
@@ -250,7 +260,7 @@ static void go_on(struct vmemt_run *run, struct vmemt_server *s)
 	case LOAD: load(run, s); return;
 	case INSTALL: install(run, s); return;
 	case MOVE: move(run, s); return;
-	case POISON: s->pc = poison(run) ? LOSE : RETURN; return;
+	case POISON: s->pc = vmemt_poison(run) ? LOSE : RETURN; return;
 	default: end(run, s);
 	}
 }
@@ -270,11 +280,16 @@ void vmemt_resolve(struct vmemt_run *run, struct vmemt_server *s)
 		return;
 	}
 	s->write = 1;
-	if (vmemt_event(run, VMEMI_PAGE_FETCH, 0, &s->old))
-		s->pc = FIND_BYTES;
-	else if (vmemt_packed_state(run->w.word) != VMEM_PAGE_ARRIVING &&
-		 vmemt_event(run, VMEMI_PAGE_CLAIM, 0, &s->old))
-		s->pc = UNPROTECT;
-	else
+	if (vmemt_packed_state(run->w.word) == VMEM_PAGE_SOURCE) {
+		if (!(vmemt_unpack(run->w.word) & VMEMI_PAGE_LEAVING))
+			vmemt_want(run, true);
 		over(s);
+	} else if (vmemt_event(run, VMEMI_PAGE_FETCH, 0, &s->old)) {
+		s->pc = FIND_BYTES;
+	} else if (vmemt_packed_state(run->w.word) != VMEM_PAGE_ARRIVING &&
+		   vmemt_event(run, VMEMI_PAGE_CLAIM, 0, &s->old)) {
+		s->pc = UNPROTECT;
+	} else {
+		over(s);
+	}
 }

@@ -23,8 +23,6 @@ Test(page_table, every_allowed_step_leads_to_a_valid_word)
 
 					if (e == VMEMI_PAGE_RETURN && ref)
 						argument = vmemi_page_word(VMEM_PAGE_STORED, 0, 0);
-					if (e == VMEMI_PAGE_ARRIVE_CLEAN && !ref)
-						continue; /* only what has a ref is clean */
 					if ((e == VMEMI_PAGE_RETURN) && (word & VMEMI_PAGE_PINNED))
 						continue; /* only from where it can be pinned */
 					if (!vmemi_page_step(word, (enum vmemi_page_event)e,

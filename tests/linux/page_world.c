@@ -200,7 +200,8 @@ static void check_waiting(struct vmemt_run *run)
 	bool waits = w->cpu[0].at == WAITS || w->cpu[1].at == WAITS;
 
 	vmemt_expect(run,
-		     !waits || messages(w) || w->waking ||
+		     !waits || messages(w) || w->waking || w->wanted || w->loading ||
+			     vmemt_asker_wakes(run) ||
 			     (state(w) == VMEM_PAGE_POISONED && !(run->may & VMEMT_MAY_POISON)),
 		     "a wake-up is lost");
 }
@@ -244,8 +245,10 @@ static void check(struct vmemt_run *run)
 	if (state(w) != VMEM_PAGE_CLEAN)
 		return;
 	vmemt_expect(run, !w->mapped || w->is_protected, "a clean page can be written unseen");
-	vmemt_expect(run, !w->mapped || vmemt_store_load(run, word) == w->guest,
-		     "a clean page is not what the store has");
+	vmemt_expect(run,
+		     !w->mapped || w->guest == (vmemi_page_ref(word) ? vmemt_store_load(run, word)
+								     : w->source),
+		     "a clean page is not what the store or its source has");
 }
 
 /* --- all of it --- */
@@ -270,6 +273,8 @@ static const struct {
 	[VMEMT_READER] = { "reader", vmemt_reader },
 	[VMEMT_WRITER] = { "writer", vmemt_writer },
 	[VMEMT_STRAY] = { "stray discard", vmemt_stray },
+	[VMEMT_OWNER] = { "owner", vmemt_owner },
+	[VMEMT_ASKER] = { "asker", vmemt_asker },
 };
 
 void vmemt_world_make(struct vmemt_run *run)
@@ -314,7 +319,7 @@ bool vmemt_world_is_at_rest(const struct vmemt_run *run)
 	for (unsigned i = 0; i < VMEMT_SAVERS; i++)
 		busy += w->saver[i].pc;
 	return !(busy + w->taker.pc + w->freer + w->stray + w->discarder.pc + w->reader.pc +
-		 w->writer.pc + w->pinner.pc);
+		 w->writer.pc + w->pinner.pc + w->wanted + w->loading + w->asker.pc);
 }
 
 const char *vmemt_program_name(enum vmemt_program program)
@@ -348,6 +353,8 @@ const char *vmemt_event_name(unsigned event)
 		[VMEMI_PAGE_RELEASE] = "RELEASE",
 		[VMEMI_PAGE_FREED] = "FREED",
 		[VMEMI_PAGE_SHED] = "SHED",
+		[VMEMI_PAGE_SET_SOURCE] = "SET_SOURCE",
+		[VMEMI_PAGE_FORGET] = "FORGET",
 		[VMEMI_PAGE_PIN] = "PIN",
 		[VMEMI_PAGE_UNPIN] = "UNPIN",
 		[VMEMI_PAGE_DISCARD] = "DISCARD",
@@ -420,6 +427,22 @@ static void sort_programs(struct vmemt_run *run)
 		sort_two(&w->saver[0], &w->saver[1], sizeof(w->saver[0]));
 }
 
+static bool is_from_source(uint16_t packed)
+{
+	enum vmem_page_state state = vmemt_packed_state(packed);
+
+	return state == VMEM_PAGE_SOURCE || (state == VMEM_PAGE_CLEAN && !(packed >> 8));
+}
+
+/* Whether what the caller has may still be asked for. */
+static bool needs_source(const struct vmemt_world *w)
+{
+	return is_from_source(w->word) || is_from_source(w->reader.old) ||
+	       is_from_source(w->writer.old) || is_from_source(w->asker.old) ||
+	       is_from_source(w->handler[0].old) || is_from_source(w->handler[1].old) ||
+	       is_from_source(w->pinner.server.old);
+}
+
 void vmemt_world_normalize(struct vmemt_run *run)
 {
 	struct vmemt_world *w = &run->w;
@@ -439,6 +462,7 @@ void vmemt_world_normalize(struct vmemt_run *run)
 	rename_packed(&n, &w->reader.old);
 	rename_packed(&n, &w->writer.old);
 	rename_server(&n, &w->pinner.server);
+	rename_packed(&n, &w->asker.old);
 	memset(store, VMEMT_NOTHING, sizeof(store));
 	for (unsigned i = 0; i < VMEMT_REFS; i++)
 		if (w->store[i] != VMEMT_NOTHING)
@@ -447,6 +471,10 @@ void vmemt_world_normalize(struct vmemt_run *run)
 	rename_version(&n, &w->truth);
 	rename_version(&n, &w->guest);
 	rename_version(&n, &w->staging);
+	if (needs_source(w))
+		rename_version(&n, &w->source);
+	else
+		w->source = 0;
 	for (unsigned i = 0; i < VMEMT_REFS; i++)
 		rename_version(&n, &w->store[i]);
 	w->last_version = n.next_version;

@@ -69,6 +69,10 @@ struct vmemt_world {
 	uint8_t batching;   /* what arrives now is not clean */
 	uint8_t strayed;    /* the mapping was taken away behind the library's back */
 	uint8_t dma;        /* a device is at the guest's frame */
+	/* the caller: the version that it has of a page that is with it; who asks it knows that it is wanted,
+	 * for writing, and says that a wake-up is to come */
+	int8_t source;
+	uint8_t wanted, written, loading;
 	/* the programs */
 	struct vmemt_processor cpu[VMEMT_CPUS];
 	struct vmemt_server handler[VMEMT_HANDLERS];
@@ -83,6 +87,7 @@ struct vmemt_world {
 		uint8_t pc;
 		struct vmemt_server server;
 	} pinner;
+	struct vmemt_claim asker;
 };
 
 enum vmemt_program {
@@ -102,6 +107,8 @@ enum vmemt_program {
 	VMEMT_READER,
 	VMEMT_WRITER,
 	VMEMT_STRAY,
+	VMEMT_OWNER,
+	VMEMT_ASKER,
 	VMEMT_PROGRAMS
 };
 
@@ -194,5 +201,15 @@ void vmemt_device(struct vmemt_run *run);
 void vmemt_reader(struct vmemt_run *run);
 void vmemt_writer(struct vmemt_run *run);
 void vmemt_stray(struct vmemt_run *run);
+
+/* The caller has bytes of the page, or forgets it; and who asks for them: see page_sources.c. */
+void vmemt_owner(struct vmemt_run *run);
+void vmemt_asker(struct vmemt_run *run);
+/* Whether the asker is going to wake who waits. */
+bool vmemt_asker_wakes(const struct vmemt_run *run);
+/* Asks for a page that is with the caller. */
+void vmemt_want(struct vmemt_run *run, bool write);
+/* Makes the page an error to touch, where there are such. False: not now. */
+bool vmemt_poison(struct vmemt_run *run);
 
 #endif

@@ -3,6 +3,7 @@
  * looked at, so it neither leaves nor comes; it is never read through a mapping that could fault. */
 #include "base/mem.h"
 #include "linux/fault/serve.h"
+#include "linux/fault/source.h"
 
 #define RUN 64
 
@@ -41,9 +42,15 @@ static int read_page(struct vmem_region *r, uint64_t page, void *data)
 		error = vmem_store_peek(r->host->store, r->vm, vmemi_region_key(r, page),
 					vmemi_page_ref(old), data, NULL);
 		break;
+	case VMEM_PAGE_SOURCE: error = vmemi_source_peek(r, page, data); break;
 	default: error = -VMEM_EIO; break;
 	}
 	vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
+	if (vmemi_page_state(old) == VMEM_PAGE_SOURCE) {
+		/* Who touched it meanwhile was told to wait: it tries again. */
+		vmemi_uffd_wake(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
+		return error;
+	}
 	if (error == -VMEM_EAGAIN)
 		vmemi_serve_want(r, page);
 	return error == -VMEM_EBADMSG ? -VMEM_EIO : error;
@@ -75,22 +82,31 @@ int vmem_region_read(vmem_region *region, uint64_t gpa, void *data, uint64_t byt
 	return error;
 }
 
-/* Claims a run of absent pages from @page on, with frames for them. */
-static unsigned claim_absent(struct vmem_region *r, uint64_t page, uint64_t end)
+/* Whether a page is overwritten without looking at what it was. */
+static bool is_away(uint64_t word)
+{
+	switch (vmemi_page_state(word)) {
+	case VMEM_PAGE_ABSENT:
+	case VMEM_PAGE_SOURCE:
+	case VMEM_PAGE_STORED: return !(word & VMEMI_PAGE_LEAVING);
+	default: return false;
+	}
+}
+
+/* Claims a run of such pages, from @page on, with frames for them. */
+static unsigned claim_away(struct vmem_region *r, uint64_t page, uint64_t end, uint64_t *old)
 {
 	struct vmemi_frames *f = &r->host->frames;
 	unsigned n = 0;
-	uint64_t old;
 
-	while (n < RUN && page + n < end &&
-	       vmemi_page_state(vmemi_region_word(r, page + n)) == VMEM_PAGE_ABSENT &&
+	while (n < RUN && page + n < end && is_away(vmemi_region_word(r, page + n)) &&
 	       vmemi_frames_take(f, 1, atomic_load(&f->floor_bytes))) {
-		if (!vmemi_region_step(r, page + n, VMEMI_PAGE_FETCH, 0, &old)) {
+		if (!vmemi_region_step(r, page + n, VMEMI_PAGE_FETCH, 0, &old[n])) {
 			vmemi_frames_untake(f, 1);
 			break;
 		}
-		if (vmemi_page_state(old) != VMEM_PAGE_ABSENT) { /* touched, and taken, meanwhile */
-			vmemi_region_end(r, page + n, VMEMI_PAGE_RETURN, old);
+		if (!is_away(old[n])) { /* touched, and taken, meanwhile */
+			vmemi_region_end(r, page + n, VMEMI_PAGE_RETURN, old[n]);
 			break;
 		}
 		n++;
@@ -98,18 +114,21 @@ static unsigned claim_absent(struct vmem_region *r, uint64_t page, uint64_t end)
 	return n;
 }
 
-static int write_absent(struct vmem_region *r, uint64_t page, unsigned n, const void *data)
+/* Installs a run that is claimed. What the store has of it is dropped in time. The number of pages that are
+ * done is in @ret_done; the others are as before. */
+static int write_away(struct vmem_region *r, uint64_t page, unsigned n, const void *data,
+		      const uint64_t *old, unsigned *ret_done)
 {
-	size_t done;
+	size_t bytes;
 	int error = vmemi_uffd_copy(r->uffd, vmemi_region_page(r, page), data,
-				    (size_t)n * VMEM_PAGE_SIZE, false, &done);
+				    (size_t)n * VMEM_PAGE_SIZE, false, &bytes);
 
+	*ret_done = (unsigned)(bytes / VMEM_PAGE_SIZE);
 	for (unsigned i = 0; i < n; i++) {
-		if (i < done / VMEM_PAGE_SIZE)
+		if (i < *ret_done)
 			vmemi_region_end(r, page + i, VMEMI_PAGE_ARRIVE, 0);
 		else
-			vmemi_region_end(r, page + i, VMEMI_PAGE_RETURN,
-					 vmemi_page_word(VMEM_PAGE_ABSENT, 0, 0));
+			vmemi_region_end(r, page + i, VMEMI_PAGE_RETURN, old[i]);
 	}
 	return error && error != -VMEM_EAGAIN && error != -VMEM_ENOMEM ? -VMEM_EIO : 0;
 }
@@ -139,18 +158,14 @@ int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint6
 		return error;
 	for (page = first; page < first + count && !error;) {
 		uint32_t sequence = atomic_load(&host->frames.sequence);
-		unsigned n = claim_absent(region, page, first + count);
+		uint64_t old[RUN];
+		unsigned done, n = claim_away(region, page, first + count, old);
 		const unsigned char *src = from + (page - first) * VMEM_PAGE_SIZE;
 
 		if (n) {
-			error = write_absent(region, page, n, src);
-			/* What did not go is absent still, and comes again. */
-			while (n && vmemi_page_state(vmemi_region_word(region, page)) !=
-					    VMEM_PAGE_ABSENT) {
-				page++;
-				n--;
-			}
-		} else if (vmemi_page_state(vmemi_region_word(region, page)) == VMEM_PAGE_ABSENT) {
+			error = write_away(region, page, n, src, old, &done);
+			page += done; /* what did not go comes again */
+		} else if (is_away(vmemi_region_word(region, page))) {
 			vmemi_host_kick_reclaim(host);
 			if (!vmemi_serve_wait_for_frame(host, sequence, &stuck_since_ns))
 				error = -VMEM_ENOSPC;

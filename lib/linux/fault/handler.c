@@ -122,7 +122,8 @@ static enum vmemi_served serve(struct vmemi_handler *h, struct held *e, bool oth
 		vmemi_loads_release(h->host);
 	switch (served) {
 	case VMEMI_SERVED: answered(h, e); break;
-	case VMEMI_POISONED: break;
+	case VMEMI_POISONED:
+	case VMEMI_ASKED: break;
 	case VMEMI_LOADING:
 		e->why = HELD_LOADING;
 		e->load_began_ns = h->host->k->clock_ns();
@@ -137,7 +138,7 @@ static enum vmemi_served serve(struct vmemi_handler *h, struct held *e, bool oth
 
 static bool is_over(enum vmemi_served served)
 {
-	return served == VMEMI_SERVED || served == VMEMI_POISONED;
+	return served == VMEMI_SERVED || served == VMEMI_POISONED || served == VMEMI_ASKED;
 }
 
 /* Without room to hold a fault: if it cannot be served at once its access is repeated, and it comes again.

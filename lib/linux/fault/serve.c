@@ -2,6 +2,7 @@
 /* Serving one fault: see serve.h. A fault first claims its page (ARRIVING), then changes the mapping,
  * then ends the claim; whoever loses the race for the claim is told to come again. */
 #include "linux/fault/serve.h"
+#include "linux/fault/source.h"
 
 /* A page that is in place and still faults this often in a row has lost its mapping behind our back. */
 #define REDUNDANT_LIMIT 64
@@ -16,7 +17,7 @@ static void note_access(struct vmem_region *r, const struct vmemi_fault *f)
 		vmemi_page_set_add(&r->ages.accessed, f->page);
 }
 
-static void count_arrival(struct vmem_region *r, struct vmemi_fault *f, enum vmem_page_state from)
+void vmemi_serve_count(struct vmem_region *r, struct vmemi_fault *f, enum vmem_page_state from)
 {
 	struct vmemi_region_counters *c = &r->counters;
 
@@ -28,13 +29,13 @@ static void count_arrival(struct vmem_region *r, struct vmemi_fault *f, enum vme
 		vmemi_tally(&c->faults_zero, 1);
 	else if (from == VMEM_PAGE_STORED)
 		vmemi_tally(&c->faults_stored, 1);
+	else if (from == VMEM_PAGE_SOURCE)
+		vmemi_tally(&c->faults_source, 1);
 	else
 		vmemi_tally(&c->faults_staged, 1);
 }
 
-/* Makes the claimed page an error to touch; from when the claim has ended a discard may heal it. Where
- * the kernel cannot do that, whoever touches it waits for good: never zeros. False: not now. */
-static bool poison(struct vmem_region *r, uint64_t page)
+bool vmemi_serve_poison(struct vmem_region *r, uint64_t page)
 {
 	int error;
 
@@ -44,8 +45,7 @@ static bool poison(struct vmem_region *r, uint64_t page)
 	return error != -VMEM_EAGAIN && error != -VMEM_ENOMEM;
 }
 
-/* Tells the VMM that a poisoned page is lost; then its claim is ended by LOSE. */
-static void tell_lost(struct vmem_region *r, uint64_t page, int error)
+void vmemi_serve_tell_lost(struct vmem_region *r, uint64_t page, int error)
 {
 	vmemi_tally(&r->counters.lost, 1);
 	if (r->opts.on_lost)
@@ -55,11 +55,11 @@ static void tell_lost(struct vmem_region *r, uint64_t page, int error)
 /* The claimed page's bytes are gone; @old is its word before the claim. */
 static enum vmemi_served lose(struct vmem_region *r, struct vmemi_fault *f, uint64_t old, int error)
 {
-	if (!poison(r, f->page)) {
+	if (!vmemi_serve_poison(r, f->page)) {
 		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
 		return VMEMI_PUT_OFF;
 	}
-	tell_lost(r, f->page, error);
+	vmemi_serve_tell_lost(r, f->page, error);
 	vmemi_region_end(r, f->page, VMEMI_PAGE_LOSE, 0);
 	return VMEMI_POISONED;
 }
@@ -101,7 +101,7 @@ static enum vmemi_served install(struct vmem_region *r, struct vmemi_fault *f, u
 		return failed(r, f, old, error);
 	note_access(r, f);
 	vmemi_region_end(r, f->page, clean ? VMEMI_PAGE_ARRIVE_CLEAN : VMEMI_PAGE_ARRIVE, 0);
-	count_arrival(r, f, vmemi_page_state(old));
+	vmemi_serve_count(r, f, vmemi_page_state(old));
 	return VMEMI_SERVED;
 }
 
@@ -146,7 +146,7 @@ static enum vmemi_served move_back(struct vmem_region *r, struct vmemi_fault *f,
 	}
 	note_access(r, f);
 	vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE_MOVED, 0);
-	count_arrival(r, f, VMEM_PAGE_STAGED);
+	vmemi_serve_count(r, f, VMEM_PAGE_STAGED);
 	return VMEMI_SERVED;
 }
 
@@ -191,6 +191,9 @@ static enum vmemi_served bring(struct vmem_region *r, struct vmemi_fault *f, uin
 	case VMEM_PAGE_STAGED:
 	case VMEM_PAGE_STORING: return install(r, f, old, vmemi_region_place(r, f->page));
 	case VMEM_PAGE_STORED: return bring_stored(r, f, old);
+	case VMEM_PAGE_SOURCE: /* it was absent a moment ago */
+		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
+		return VMEMI_PUT_OFF;
 	default: return lose(r, f, old, -VMEM_EIO);
 	}
 }
@@ -212,7 +215,7 @@ static enum vmemi_served unprotect(struct vmem_region *r, struct vmemi_fault *f)
 	vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE, 0);
 	if (old & VMEMI_PAGE_LEAVING)
 		vmemi_tally(&r->counters.taken_undone, 1);
-	if (vmemi_page_state(old) == VMEM_PAGE_CLEAN)
+	if (vmemi_page_state(old) == VMEM_PAGE_CLEAN && vmemi_page_ref(old))
 		vmemi_region_note_clean(r, 1, 0);
 	vmemi_tally(&r->counters.faults_write, 1);
 	return VMEMI_SERVED;
@@ -254,7 +257,8 @@ enum vmemi_served vmemi_serve(struct vmem_region *r, struct vmemi_fault *f)
 	case VMEM_PAGE_CLEAN:
 	case VMEM_PAGE_SHARED:
 		return f->kind == VMEMI_FAULT_PROTECTED ? unprotect(r, f) : redundant(r, f);
-	case VMEM_PAGE_ARRIVING: return VMEMI_PUT_OFF;
+	case VMEM_PAGE_ARRIVING:
+		return vmemi_source_joins(r, f->page, f->write) ? VMEMI_ASKED : VMEMI_PUT_OFF;
 	case VMEM_PAGE_POISONED:
 		/* Who found nothing there before it was poisoned, and came to wait only after that, has
 		 * not been woken; repeated, its access fails. */
@@ -268,6 +272,10 @@ enum vmemi_served vmemi_serve(struct vmem_region *r, struct vmemi_fault *f)
 			/* It has left since. The access is repeated, and faults as missing. */
 			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, f->page), VMEM_PAGE_SIZE);
 			return VMEMI_SERVED;
+		}
+		if (vmemi_page_state(word) == VMEM_PAGE_SOURCE) {
+			vmemi_source_want(r, f->page, f->write);
+			return VMEMI_ASKED;
 		}
 		return bring(r, f, word);
 	}
@@ -296,25 +304,34 @@ bool vmemi_serve_give_up(struct vmem_region *r, struct vmemi_fault *f, int error
 {
 	uint64_t old;
 
-	if (!poison(r, f->page))
+	if (!vmemi_serve_poison(r, f->page))
 		return false;
-	tell_lost(r, f->page, error);
+	vmemi_serve_tell_lost(r, f->page, error);
 	if (vmemi_region_step(r, f->page, VMEMI_PAGE_LOSE_LATE, 0, &old))
 		f->late_ref = vmemi_page_ref(old);
 	return true;
 }
 
-bool vmemi_serve_wait_for_frame(struct vmemi_host *host, uint32_t sequence,
-				uint64_t *stuck_since_ns)
+/* Whether reclaim has been stuck for a second. */
+static bool is_hopeless(struct vmemi_host *host, uint64_t *stuck_since_ns)
 {
-	bool (*make_room)(struct vmemi_host *) = atomic_load(&host->make_room);
 	uint64_t now = host->k->clock_ns();
 
 	if (!atomic_load(&host->stuck))
 		*stuck_since_ns = 0;
 	else if (!*stuck_since_ns)
 		*stuck_since_ns = now;
-	else if (now - *stuck_since_ns >= GIVE_UP_NS)
+	else
+		return now - *stuck_since_ns >= GIVE_UP_NS;
+	return false;
+}
+
+bool vmemi_serve_wait_for_frame(struct vmemi_host *host, uint32_t sequence,
+				uint64_t *stuck_since_ns)
+{
+	bool (*make_room)(struct vmemi_host *) = atomic_load(&host->make_room);
+
+	if (is_hopeless(host, stuck_since_ns))
 		return false;
 	if (!make_room || !make_room(host))
 		vmemi_frames_wait(&host->frames, sequence, WAIT_NS);
@@ -378,6 +395,12 @@ enum vmemi_served vmemi_serve_wait(struct vmem_region *r, struct vmemi_fault *f)
 			stalled = true;
 			if (!stall(r, f, sequence, &stuck_since_ns))
 				return VMEMI_NO_FRAME;
+			break;
+		case VMEMI_ASKED: /* that waits for a frame, too */
+			if (f->may_reclaim && is_hopeless(host, &stuck_since_ns) &&
+			    vmemi_page_state(vmemi_region_word(r, f->page)) == VMEM_PAGE_SOURCE)
+				return VMEMI_NO_FRAME;
+			wait_for_others(host, f);
 			break;
 		case VMEMI_SLOW:
 			vmemi_serve_want(r, f->page);

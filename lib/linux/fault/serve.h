@@ -11,6 +11,7 @@ enum vmemi_served {
 	VMEMI_NO_FRAME, /* the budget's reserve is empty; ask again when frames were freed */
 	VMEMI_LOADING,  /* a slow load was begun: see token */
 	VMEMI_SLOW,     /* it would be a slow load, and the caller takes none */
+	VMEMI_ASKED,    /* its bytes are with the caller, who is asked; who waits will be woken */
 	VMEMI_POISONED  /* the page's bytes are gone */
 };
 
@@ -54,6 +55,16 @@ bool vmemi_serve_wait_for_frame(struct vmemi_host *host, uint32_t sequence,
 
 /* Asks the handler for a page whose load is slow. */
 void vmemi_serve_want(struct vmem_region *r, uint64_t page);
+
+/* Parts of serving a page that is claimed, for loads from the caller (source.h). */
+
+/* Makes the page an error to touch; from when the claim has ended a discard may heal it. Where the kernel
+ * cannot do that, whoever touches it waits for good: never zeros. False: not now. */
+bool vmemi_serve_poison(struct vmem_region *r, uint64_t page);
+/* Tells the VMM that it is lost; then its claim is ended by LOSE. */
+void vmemi_serve_tell_lost(struct vmem_region *r, uint64_t page, int error);
+/* Counts an arrival from where it was. */
+void vmemi_serve_count(struct vmem_region *r, struct vmemi_fault *f, enum vmem_page_state from);
 
 /* Neighbours of a page that was just served, to be brought back in pieces: see around.c. */
 struct vmemi_around {

@@ -2,6 +2,7 @@
 /* Attaching memory to a manager, and letting it go again. */
 #include "base/mem.h"
 #include "base/opts.h"
+#include "linux/fault/source.h"
 #include "linux/manager/manager.h"
 #include "linux/kernel/uffd_abi.h"
 #include <fcntl.h>
@@ -9,7 +10,7 @@
 
 #define REGION_BYTES_MAX (UINT64_C(16) << 40)
 #define DEADLINE_MS_MAX 86400000
-#define KNOWN_FLAGS VMEM_REGION_DMA_PINNED
+#define KNOWN_FLAGS (VMEM_REGION_DMA_PINNED | VMEM_REGION_FROM_SOURCE | VMEM_REGION_SOURCE_STAYS)
 
 static int check_opts(struct vmem_region_opts *o)
 {
@@ -21,6 +22,8 @@ static int check_opts(struct vmem_region_opts *o)
 	    (uintptr_t)o->hva % VMEM_PAGE_SIZE || o->bytes % VMEM_PAGE_SIZE || !o->bytes ||
 	    o->bytes > REGION_BYTES_MAX || o->gpa > UINT64_MAX - o->bytes ||
 	    o->fault_way > VMEM_FAULT_SIGBUS || o->fault_deadline_ms > DEADLINE_MS_MAX ||
+	    ((o->flags & (VMEM_REGION_FROM_SOURCE | VMEM_REGION_SOURCE_STAYS)) &&
+	     !o->read_source) ||
 	    o->fault_around_pages > 64 || (o->fault_around_pages & (o->fault_around_pages - 1)))
 		return -VMEM_EINVAL;
 	return 0;
@@ -61,6 +64,7 @@ static void free_tables(struct vmem_region *r)
 	vmemi_feed_close(r);
 	vmemi_ages_destroy(&r->ages, a);
 	vmemi_free(a, r->wanted, bitmap, 64);
+	vmemi_source_free(r);
 	vmemi_free(a, r, sizeof(*r), 64);
 }
 
@@ -82,7 +86,7 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	r->wanted = vmemi_zalloc(a, bitmap, 64);
 	if (!r->words || !r->pins || !r->wanted || vmemi_page_set_init(&r->waste, a, r->pages) ||
 	    vmemi_ages_init(&r->ages, a, r->pages, m->host.k->clock_ns()) || vmemi_feed_open(r) ||
-	    vmemi_lock_init(&r->pin_lock, m->host.env)) {
+	    (o->read_source && vmemi_source_new(r)) || vmemi_lock_init(&r->pin_lock, m->host.env)) {
 		free_tables(r);
 		return NULL;
 	}
@@ -114,9 +118,11 @@ static void give_to_children(struct vmem_region *r)
 		r->host->k->madvise(r->base, r->opts.bytes, MADV_DOFORK);
 }
 
-/* What is there already is resident. /proc/self/pagemap: one word a page, bit 63 present, 62 swapped. */
+/* What is there already is resident, the rest absent or with the source. /proc/self/pagemap: one word a page, bit 63 present, 62 swapped. */
 static int count_present(struct vmem_region *r)
 {
+	enum vmem_page_state rest =
+		r->opts.flags & VMEM_REGION_FROM_SOURCE ? VMEM_PAGE_SOURCE : VMEM_PAGE_ABSENT;
 	const struct vmemi_kernel *k = r->host->k;
 	uint64_t entries[512], present = 0;
 	int fd = k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -133,15 +139,18 @@ static int count_present(struct vmem_region *r)
 			return -VMEM_EIO;
 		}
 		for (uint64_t i = 0; i < (uint64_t)bytes / 8; i++, page++) {
-			if (!(entries[i] >> 62))
-				continue;
-			atomic_store(&r->words[page], vmemi_page_word(VMEM_PAGE_RESIDENT, 0, 0));
-			vmemi_page_set_add(&r->ages.moved, page);
-			present++;
+			bool is = entries[i] >> 62;
+
+			if (is || rest != VMEM_PAGE_ABSENT)
+				atomic_store(&r->words[page],
+					     vmemi_page_word(is ? VMEM_PAGE_RESIDENT : rest, 0, 0));
+			if (is)
+				vmemi_page_set_add(&r->ages.moved, page);
+			present += is;
 		}
 	}
 	k->close(fd);
-	atomic_store(&r->counts[0].state[VMEM_PAGE_ABSENT], (int64_t)(r->pages - present));
+	atomic_store(&r->counts[0].state[rest], (int64_t)(r->pages - present));
 	atomic_store(&r->counts[0].state[VMEM_PAGE_RESIDENT], (int64_t)present);
 	atomic_fetch_add(&r->host->frames.resident_pages, (int64_t)present);
 	return 0;
@@ -242,6 +251,8 @@ static int attach(struct vmem_manager *m, const struct vmem_region_opts *o, uint
 		return error;
 	}
 	error = advise(&m->host, r->base, o->bytes);
+	if (!error && r->source && m->running)
+		error = vmemi_manager_start_sources(m);
 	if (!error)
 		error = map_staging(r);
 	if (!error)
@@ -334,9 +345,9 @@ static int restore(struct vmem_manager *m, struct vmem_region *r)
 		case VMEMI_POISONED: return -VMEM_EIO;
 		case VMEMI_SLOW: vmemi_serve_want(r, page); /* fall through */
 		default:
-			if (!m->running)
-				vmemi_manager_step_faults(m);
-			vmemi_relax(m->host.env);
+			/* Reclaim looks after them otherwise, and waits for us. */
+			vmemi_source_give_up(&m->host);
+			vmemi_host_wait(&m->host);
 		}
 	}
 	return 0;
@@ -392,6 +403,9 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 			vmemi_manager_step_faults(m);
 		vmemi_relax(m->host.env);
 	}
+	vmemi_source_end(r);
+	if (r->source && how == VMEM_DETACH_DISCARD) /* who waits for one finds no memory */
+		vmemi_uffd_wake(r->uffd, r->base, r->opts.bytes);
 	if (how == VMEM_DETACH_DISCARD && r->allocated) {
 		if (!unmapped)
 			k->munmap(r->base, r->opts.bytes);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Who works: threads of the library, or the VMM's own through step and run. */
 #include "linux/manager/manager.h"
+#include "linux/fault/source.h"
 #include <signal.h>
 
 #define PIECE_PAGES 1024 /* of one round, between two looks at the world */
@@ -119,6 +120,7 @@ bool vmemi_manager_step_faults(struct vmem_manager *m)
 bool vmemi_manager_serve_faults(struct vmemi_host *host)
 {
 	vmemi_manager_step_faults((struct vmem_manager *)host);
+	vmemi_source_step(host);
 	return false; /* what the caller waits for may need another turn */
 }
 
@@ -158,6 +160,8 @@ static void *reclaim_loop(void *context)
 		uint32_t sleep_ms;
 		bool more;
 
+		vmemi_source_give_up(
+			host); /* their own threads may hang in the caller's function */
 		vmemi_reclaim_enter(m->reclaim);
 		more = reclaim_piece(m, PIECE_PAGES);
 		sleep_ms = idle_ms(m);
@@ -172,7 +176,7 @@ static void *reclaim_loop(void *context)
 }
 
 /* The VMM's signals are for the VMM's threads. */
-static int start(pthread_t *thread, void *(*loop)(void *), void *context)
+int vmemi_manager_start_thread(pthread_t *thread, void *(*loop)(void *), void *context)
 {
 	sigset_t all, old;
 	int error;
@@ -188,7 +192,8 @@ static int start_fault_threads(struct vmem_manager *m)
 {
 	atomic_store(&m->host.stop_handlers, 0);
 	for (m->started = 0; m->started < m->host.handlers; m->started++)
-		if (start(&m->fault_threads[m->started], fault_loop, m->handlers[m->started]))
+		if (vmemi_manager_start_thread(&m->fault_threads[m->started], fault_loop,
+					       m->handlers[m->started]))
 			return -VMEM_ENOMEM;
 	return 0;
 }
@@ -229,7 +234,7 @@ static int start_savers(struct vmem_manager *m)
 	atomic_store(&s->stop, 0);
 	atomic_store(&s->numbers, 0);
 	for (uint32_t i = 0; i < m->opts.save_threads; i++)
-		if (start(&m->save_thread[i], vmemi_savers_run, s)) {
+		if (vmemi_manager_start_thread(&m->save_thread[i], vmemi_savers_run, s)) {
 			stop_savers(m, i);
 			return -VMEM_ENOMEM;
 		}
@@ -252,7 +257,7 @@ int vmem_manager_thread_start(vmem_manager *manager)
 		end_fault_threads(manager);
 		return -VMEM_ENOMEM;
 	}
-	if (start(&manager->reclaim_thread, reclaim_loop, manager)) {
+	if (vmemi_manager_start_thread(&manager->reclaim_thread, reclaim_loop, manager)) {
 		stop_savers(manager, manager->opts.save_threads);
 		end_fault_threads(manager);
 		return -VMEM_ENOMEM;
@@ -260,6 +265,10 @@ int vmem_manager_thread_start(vmem_manager *manager)
 	atomic_store(&manager->host.make_room, NULL);
 	atomic_store(&manager->host.serve_faults, NULL);
 	manager->running = true;
+	if (vmemi_manager_has_source(manager) && vmemi_manager_start_sources(manager)) {
+		vmem_manager_thread_stop(manager);
+		return -VMEM_ENOMEM;
+	}
 	return 0;
 }
 
@@ -270,6 +279,7 @@ void vmem_manager_thread_stop(vmem_manager *manager)
 	/* Reclaim first: it may be waiting for a fault. */
 	end_reclaim_thread(manager);
 	stop_savers(manager, manager->opts.save_threads);
+	vmemi_manager_stop_sources(manager);
 	end_fault_threads(manager);
 	atomic_store(&manager->host.make_room, vmemi_manager_make_room);
 	atomic_store(&manager->host.serve_faults, vmemi_manager_serve_faults);
@@ -297,9 +307,11 @@ int vmem_manager_step(vmem_manager *manager, uint32_t reclaim_us, uint32_t *ret_
 	if (reclaim_us)
 		clear(host->k, host->reclaim_fd);
 	vmemi_manager_step_faults(manager);
+	vmemi_source_step(host);
 	held = reclaim_us &&
 	       !try_piece(manager, (uint64_t)reclaim_us * PAGES_PER_US, &more, &sleep_ms);
 	held |= vmemi_manager_step_faults(manager);
+	held |= vmemi_source_turn(host) == VMEMI_SOURCE_STARVED;
 	if (ret_next_ms)
 		*ret_next_ms = more ? 0 : held ? 1 : sleep_ms;
 	return more;

@@ -24,8 +24,11 @@ static int take_opts(struct vmem_manager_opts *o, const struct vmem_manager_opts
 		return error;
 	if (o->flags & ~VMEM_MANAGER_AS_SAVED || o->max_object_bytes > VMEM_PAGE_SIZE ||
 	    (o->budget_bytes && o->budget_bytes < BUDGET_MIN) ||
-	    o->fault_threads > VMEMI_HANDLERS_MAX || o->save_threads > VMEMI_SAVERS_MAX)
+	    o->fault_threads > VMEMI_HANDLERS_MAX || o->save_threads > VMEMI_SAVERS_MAX ||
+	    o->source_threads > VMEMI_SOURCE_THREADS || o->reserved)
 		return -VMEM_EINVAL;
+	if (!o->source_threads)
+		o->source_threads = 1;
 	if (!o->max_object_bytes)
 		o->max_object_bytes = OBJECT_MAX;
 	if (!o->fault_spin_us)
@@ -164,6 +167,7 @@ static void destroy(struct vmem_manager *m)
 	vmemi_reclaim_free(m->reclaim);
 	vmemi_lock_destroy(&m->host.loads.lock);
 	vmemi_lock_destroy(&m->attach_lock);
+	vmemi_lock_destroy(&m->host.source_lock);
 	if (m->host.zero_page)
 		k->munmap(m->host.zero_page, (size_t)(VMEMI_BUFFERS + 1) * VMEM_PAGE_SIZE);
 	vmemi_uffd_close(&m->host.staging);
@@ -210,6 +214,8 @@ static int make_parts(struct vmem_manager *m)
 
 	if (!error)
 		error = vmemi_lock_init(&host->loads.lock, host->env);
+	if (!error)
+		error = vmemi_lock_init(&host->source_lock, host->env);
 	if (!error)
 		error = open_userfaultfds(host);
 	if (!error)

@@ -7,6 +7,8 @@
 #include <pthread.h>
 #include <vmem/manager.h>
 
+#define VMEMI_SOURCE_THREADS 16 /* at most */
+
 struct vmem_manager {
 	struct vmemi_host host; /* first: host and manager are one address */
 	struct vmem_manager_opts opts;
@@ -17,9 +19,12 @@ struct vmem_manager {
 
 	pthread_t fault_threads[VMEMI_HANDLERS_MAX], reclaim_thread;
 	pthread_t save_thread[VMEMI_SAVERS_MAX];
+	pthread_t source_thread[VMEMI_SOURCE_THREADS];
 	uint32_t started;              /* fault threads; the serial caller's */
+	uint32_t source_threads;       /* that run; likewise */
 	bool running;                  /* likewise */
 	_Atomic uint32_t stop_reclaim; /* atomic; the thread ends */
+	_Atomic uint32_t stop_sources; /* atomic; the threads end */
 	_Atomic uint32_t leave;        /* atomic; vmem_manager_run() returns */
 	_Atomic uint32_t detaching;    /* atomic; the budget is not kept meanwhile */
 	/* atomic; reclaim finds nothing since then; 0: it does */
@@ -39,6 +44,15 @@ bool vmemi_manager_make_room(struct vmemi_host *host);
 bool vmemi_manager_serve_faults(struct vmemi_host *host);
 /* Serves what can be served now. True if faults are held back. */
 bool vmemi_manager_step_faults(struct vmem_manager *m);
+
+/* Starts a thread of the library's. 0, -VMEM_ENOMEM. */
+int vmemi_manager_start_thread(pthread_t *thread, void *(*loop)(void *), void *context);
+
+/* The threads that ask callers for pages (source_loop.c). Starting is nothing where they run; 0, -VMEM_ENOMEM. */
+int vmemi_manager_start_sources(struct vmem_manager *m);
+void vmemi_manager_stop_sources(struct vmem_manager *m);
+/* Whether any region has a source. */
+bool vmemi_manager_has_source(const struct vmem_manager *m);
 
 /* The pool's segments: mapped memory, counted, refused above the budget. */
 void vmemi_segments_init(struct vmem_allocator *a, struct vmemi_host *host);

@@ -41,13 +41,14 @@ int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *met
 		.feed_failed = region->feed.failed,
 		.feed_pages = region->ages.seen,
 		.feed_ns = region->feed.ns,
+		.faults_source = c->faults_source,
 	};
 	uint64_t copies = vmemi_region_copies(region);
 
 	for (unsigned s = 0; s < VMEM_PAGE_STATES; s++)
 		m.pages[s] = vmemi_region_count(region, (enum vmem_page_state)s);
 	m.faults = m.faults_zero + m.faults_staged + m.faults_stored + m.faults_write +
-		   m.faults_redundant;
+		   m.faults_redundant + m.faults_source;
 	m.staging_copies = m.pages[VMEM_PAGE_STAGED] + m.pages[VMEM_PAGE_STORING];
 	m.staging_copies = copies > m.staging_copies ? copies - m.staging_copies : 0;
 	return vmemi_opts_give(metrics, &m, sizeof(m));

@@ -65,6 +65,10 @@ struct vmemi_host {
 	bool (*_Atomic make_room)(struct vmemi_host *host);
 	bool (*_Atomic serve_faults)(struct vmemi_host *host);
 
+	struct vmemi_lock source_lock; /* loads from callers, of all regions: see fault/source.c */
+	_Atomic uint32_t source_work;  /* futex; changes when one is wanted */
+	uint32_t source_hand;          /* region to begin with; source_lock */
+
 	int reclaim_fd;                  /* eventfd: reclaim has work */
 	_Atomic uint32_t reclaim_kicked; /* atomic; reclaim_fd was written since reclaim looked */
 	_Atomic uint32_t fault_reads;    /* atomic; counter: times that faults came in */

@@ -40,16 +40,20 @@ static const struct rule rules[VMEMI_PAGE_EVENTS] = {
 	/* Whether anything reached staging is not known: OCCUPIED stays, and is freed in time. */
 	[VMEMI_PAGE_TAKE_UNDO] = { S(STAGED), VMEM_PAGE_RESIDENT, LEAVING, 0, 0, LEAVING, KEEP },
 	[VMEMI_PAGE_TAKE_HOLE] = { S(STAGED), VMEM_PAGE_ABSENT, LEAVING, 0, 0, LEAVING, KEEP },
+	/* Without a ref its bytes are with the caller: see vmemi_page_step(). */
 	[VMEMI_PAGE_DROP] = { S(CLEAN), VMEM_PAGE_STORED, 0, LEAVING | PINNED, LEAVING, 0, KEEP },
-	[VMEMI_PAGE_DROP_DONE] = { S(STORED), SAME_STATE, LEAVING, 0, 0, LEAVING, KEEP },
-	[VMEMI_PAGE_DROP_UNDO] = { S(STORED), VMEM_PAGE_CLEAN, LEAVING, 0, 0, LEAVING, KEEP },
+	[VMEMI_PAGE_DROP_DONE] = { S(STORED) | S(SOURCE), SAME_STATE, LEAVING, 0, 0, LEAVING,
+				   KEEP },
+	[VMEMI_PAGE_DROP_UNDO] = { S(STORED) | S(SOURCE), VMEM_PAGE_CLEAN, LEAVING, 0, 0, LEAVING,
+				   KEEP },
 
 	[VMEMI_PAGE_FETCH] = { S(ABSENT) | S(SOURCE) | S(STAGED) | S(STORING) | S(STORED),
 			       VMEM_PAGE_ARRIVING, 0, LEAVING, 0, 0, KEEP },
 	[VMEMI_PAGE_CLAIM] = { S(RESIDENT) | S(CLEAN) | S(SHARED), VMEM_PAGE_ARRIVING, 0, 0, 0,
 			       LEAVING, KEEP },
 	[VMEMI_PAGE_ARRIVE] = { S(ARRIVING), VMEM_PAGE_RESIDENT, 0, 0, 0, 0, KEEP },
-	[VMEMI_PAGE_ARRIVE_CLEAN] = { S(ARRIVING), VMEM_PAGE_CLEAN, 0, PINNED, 0, 0, KEEP },
+	[VMEMI_PAGE_ARRIVE_CLEAN] = { S(ARRIVING), VMEM_PAGE_CLEAN, 0, PINNED | READING, 0, 0,
+				      KEEP },
 	[VMEMI_PAGE_ARRIVE_MOVED] = { S(ARRIVING), VMEM_PAGE_RESIDENT, OCCUPIED, READING, 0,
 				      OCCUPIED, KEEP },
 	[VMEMI_PAGE_RETURN] = { S(ARRIVING), SAME_STATE, 0, 0, 0, 0, KEEP },
@@ -65,6 +69,9 @@ static const struct rule rules[VMEMI_PAGE_EVENTS] = {
 			       READING | LEAVING, 0, OCCUPIED, KEEP },
 	[VMEMI_PAGE_SHED] = { S(RESIDENT) | S(POISONED), SAME_STATE, 0, 0, 0, 0, GIVE },
 
+	[VMEMI_PAGE_SET_SOURCE] = { S(ABSENT), VMEM_PAGE_SOURCE, 0, LEAVING | READING, 0, 0, NONE },
+	[VMEMI_PAGE_FORGET] = { S(SOURCE) | S(STAGED) | S(STORED), VMEM_PAGE_ABSENT, 0,
+				LEAVING | READING, 0, 0, CLEAR },
 	[VMEMI_PAGE_PIN] = { S(RESIDENT), SAME_STATE, 0, LEAVING | PINNED, PINNED, 0, KEEP },
 	[VMEMI_PAGE_UNPIN] = { S(RESIDENT) | S(ARRIVING) | S(POISONED), SAME_STATE, PINNED, 0, 0,
 			       PINNED, KEEP },
@@ -97,6 +104,8 @@ bool vmemi_page_step(uint64_t word, enum vmemi_page_event event, uint64_t argume
 	} else {
 		to = rule->to == SAME_STATE ? state : (enum vmem_page_state)rule->to;
 	}
+	if (event == VMEMI_PAGE_DROP && !ref)
+		to = VMEM_PAGE_SOURCE;
 	if (rule->ref == CLEAR || rule->ref == GIVE)
 		ref = 0;
 	else if (rule->ref == SET)
@@ -112,14 +121,15 @@ bool vmemi_page_valid(uint64_t word)
 
 	if (state >= VMEM_PAGE_STATES)
 		return false;
-	if (!has_ref && 1u << state & (S(STORED) | S(CLEAN)))
+	if (!has_ref && state == VMEM_PAGE_STORED)
 		return false;
 	if (has_ref &&
 	    !(1u << state & (S(STORED) | S(CLEAN) | S(ARRIVING) | S(RESIDENT) | S(POISONED))))
 		return false;
 	if ((word & PINNED) && !(1u << state & (S(RESIDENT) | S(ARRIVING) | S(POISONED))))
 		return false;
-	if ((word & LEAVING) && !(1u << state & (S(RESIDENT) | S(STAGED) | S(STORED) | S(ABSENT))))
+	if ((word & LEAVING) &&
+	    !(1u << state & (S(RESIDENT) | S(STAGED) | S(STORED) | S(SOURCE) | S(ABSENT))))
 		return false;
 	if ((word & LEAVING) && (word & PINNED))
 		return false;
@@ -129,7 +139,8 @@ bool vmemi_page_valid(uint64_t word)
 		return false;
 	if (state == VMEM_PAGE_STORING && !(word & READING))
 		return false;
-	if ((word & READING) && (!(word & OCCUPIED) || has_ref))
+	if ((word & READING) &&
+	    (!(word & OCCUPIED) || has_ref || 1u << state & (S(CLEAN) | S(SOURCE))))
 		return false;
 	return true;
 }

@@ -33,7 +33,8 @@ enum vmemi_page_event {
 	VMEMI_PAGE_TAKE_DONE, /* the mapping is gone */
 	VMEMI_PAGE_TAKE_UNDO, /* the kernel held the page: resident again, nothing in staging */
 	VMEMI_PAGE_TAKE_HOLE, /* there was no page: absent */
-	VMEMI_PAGE_DROP,      /* clean -> stored, LEAVING until the mapping is gone */
+	VMEMI_PAGE_DROP, /* clean -> stored, or source if it has no ref; LEAVING until the mapping is
+	                    gone */
 	VMEMI_PAGE_DROP_DONE,
 	VMEMI_PAGE_DROP_UNDO,
 	/* bringing back */
@@ -41,7 +42,7 @@ enum vmemi_page_event {
 	VMEMI_PAGE_CLAIM,  /* resident or clean -> arriving, to change its protection or read it;
 	                            cancels MARK; the ref stays */
 	VMEMI_PAGE_ARRIVE, /* arriving -> resident; a ref is stale from now on */
-	VMEMI_PAGE_ARRIVE_CLEAN, /* arriving -> clean; the ref stays */
+	VMEMI_PAGE_ARRIVE_CLEAN, /* arriving -> clean; the ref stays, or the source has it still */
 	VMEMI_PAGE_ARRIVE_MOVED, /* arriving -> resident, and its place in staging is empty */
 	VMEMI_PAGE_RETURN,       /* arriving -> the state given: nothing came of it */
 	VMEMI_PAGE_LOSE,         /* arriving -> poisoned; a ref is stale from now on */
@@ -54,7 +55,9 @@ enum vmemi_page_event {
 	VMEMI_PAGE_FREED,      /* the frame in staging was freed */
 	VMEMI_PAGE_SHED,       /* a stale ref is given to the caller */
 	/* by the VMM */
-	VMEMI_PAGE_PIN, /* resident: PINNED */
+	VMEMI_PAGE_SET_SOURCE, /* absent -> source */
+	VMEMI_PAGE_FORGET,     /* away -> absent at once; the ref is given back */
+	VMEMI_PAGE_PIN,        /* resident: PINNED */
 	VMEMI_PAGE_UNPIN,
 	VMEMI_PAGE_DISCARD, /* -> absent; LEAVING until the mapping is gone; the ref is given back */
 	VMEMI_PAGE_DISCARD_DONE,

@@ -23,6 +23,7 @@ struct vmemi_region_counters { /* atomic, since attach */
 	_Atomic uint64_t prefetched, stalls, stall_ns, lost;
 	_Atomic uint64_t taken_run, taken_scattered, taken_clean, taken_undone, unmovable;
 	_Atomic uint64_t saved, rejected, discarded;
+	_Atomic uint64_t faults_source;
 };
 
 /* What is counted by page, in stripes, so that threads at different pages seldom share a cache line. */
@@ -55,6 +56,7 @@ struct vmem_region {
 	struct vmemi_page_set waste;
 	_Atomic uint64_t *wanted;    /* bitmap: pages that the handler shall load; atomic */
 	_Atomic uint32_t any_wanted; /* atomic */
+	struct vmemi_source *source; /* pages whose bytes are with the caller; NULL: none are */
 	/* atomic; detach brings everything back, whatever the budget says */
 	_Atomic uint32_t restoring;
 	struct vmemi_lock pin_lock; /* pins */
