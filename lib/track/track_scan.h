@@ -20,12 +20,8 @@
 #ifndef VMEMI_TRACK_SCAN_H
 #define VMEMI_TRACK_SCAN_H
 #include "base/mem.h"
+#include "track/track_count.h"
 #include "track/track_internal.h"
-
-/* Pages of a word are counted by stamps they share, as long as more than MANY are left and at least ALIKE
- * were alike. */
-#define MANY 16u
-#define ALIKE 10u
 
 #ifndef VMEMI_SCAN_GATHERS
 /* The branches of a loop over the bits would be guessed wrong for each word: always takes as many as there
@@ -41,47 +37,6 @@ static inline void gather(uint8_t *to, const uint8_t *from, struct v64 v, uint64
 	}
 }
 #endif
-
-static inline void count_two(struct vmem_track *t, uint32_t lane, uint64_t stamps)
-{
-	t->moved[lane][stamps & 0xff]++;
-	t->moved[lane + 1][stamps >> 8 & 0xff]++;
-}
-
-/* Counts pages that are accessed by their stamps before, lane by lane. */
-static inline void count_queue(struct vmem_track *t, uint32_t queued)
-{
-	uint32_t i = 0;
-
-	for (; i + VMEMI_TRACK_LANES <= queued; i += VMEMI_TRACK_LANES) {
-		uint64_t eight;
-
-		memcpy(&eight, t->queue + i, sizeof(eight));
-		count_two(t, 0, eight);
-		count_two(t, 2, eight >> 16);
-		count_two(t, 4, eight >> 32);
-		count_two(t, 6, eight >> 48);
-	}
-	for (; i < queued; i++)
-		t->moved[0][t->queue[i]]++;
-}
-
-/* Counts those that are alike, without looking at each: pages that were accessed together are accessed
- * together again. @return the others */
-static inline uint64_t count_alike(struct vmem_track *t, const uint8_t *stamps, struct v64 stamp,
-				   uint64_t pages)
-{
-	while (vmemi_track_bits(pages) > MANY) {
-		uint8_t one = stamps[__builtin_ctzll(pages)];
-		uint64_t same = v64_equal(stamp, one) & pages;
-
-		t->moved[0][one] += vmemi_track_bits(same);
-		pages &= ~same;
-		if (vmemi_track_bits(same) < ALIKE)
-			break;
-	}
-	return pages;
-}
 
 static inline void note_kind(struct vmem_track *t, uint64_t word, struct v64 state)
 {
