@@ -4,8 +4,9 @@
  *  Lagar-Cavilla et al., "Software-defined far memory in warehouse-scale computers", ASPLOS 2019, 4.3.
  *  For each interval past it finds the lowest threshold that would have kept promotions (accesses of pages
  *  that were cold) within an objective, a share of the working set a minute. The threshold for the next
- *  interval is a percentile of those, or that of the last interval if it was higher (a spike). In the
- *  first time nothing is cold, because little is known. Time is an argument. */
+ *  interval is a percentile of those, or that of the last interval if it was higher (a spike). It is some
+ *  ages more while more intervals miss the objective than the percentile leaves out, which the past did not
+ *  tell then. In the first time nothing is cold, because little is known. Time is an argument. */
 #ifndef VMEM_THRESHOLD_H
 #define VMEM_THRESHOLD_H
 #include <vmem/track.h>

@@ -11,6 +11,9 @@
 #define MS_NS 1000000u
 #define MILLION 1000000u
 #define THRESHOLDS (VMEM_TRACK_AGES + 1) /* the last one: nothing is cold */
+/* Bad intervals in a short time that are forgiven, and the ages that each further one adds. */
+#define FORGIVEN 3u
+#define STEP 4u
 
 struct vmem_threshold {
 	struct vmem_threshold_opts opts; /* all set */
@@ -19,6 +22,7 @@ struct vmem_threshold {
 	uint64_t before[VMEM_TRACK_AGES]; /* promotions up to the start of the interval */
 	uint32_t past[THRESHOLDS];        /* intervals by their best threshold */
 	uint32_t past_count;
+	uint32_t debt; /* of bad intervals; good ones pay it back */
 	uint32_t age;
 	int begun;
 };
@@ -49,15 +53,26 @@ static uint32_t best(const struct vmem_threshold *th, const uint64_t now[VMEM_TR
 	return age;
 }
 
+/* What is old counts half. An odd one is added to the next threshold above: so all are forgotten some time,
+ * also those that were best once only, and percentiles stay. */
+static void forget_half(struct vmem_threshold *th)
+{
+	uint32_t odd = 0;
+
+	th->past_count = 0;
+	for (uint32_t i = 0; i < THRESHOLDS; i++) {
+		uint32_t count = th->past[i] + odd;
+
+		th->past[i] = count / 2;
+		th->past_count += th->past[i];
+		odd = count % 2;
+	}
+}
+
 static void remember(struct vmem_threshold *th, uint32_t age)
 {
-	if (th->past_count >= th->opts.history) {
-		th->past_count = 0;
-		for (uint32_t i = 0; i < THRESHOLDS; i++) {
-			th->past[i] = (th->past[i] + 1) / 2;
-			th->past_count += th->past[i];
-		}
-	}
+	if (th->past_count >= th->opts.history)
+		forget_half(th);
 	th->past[age]++;
 	th->past_count++;
 }
@@ -75,12 +90,38 @@ static uint32_t percentile(const struct vmem_threshold *th)
 	}
 }
 
+/* What has happened with the threshold as it was. If the best thresholds of the past say little about what
+ * comes, as while a guest's pages grow old for the first time, too many intervals are bad: each of them
+ * costs as much as the others may pay back if no more are bad than the percentile leaves out. */
+static void settle_debt(struct vmem_threshold *th, const uint64_t now[VMEM_TRACK_AGES],
+			uint64_t most)
+{
+	const uint32_t cost = th->opts.percentile, pays = 100 - cost ? 100 - cost : 1;
+	const uint32_t limit = (FORGIVEN + VMEM_TRACK_AGES / STEP) * cost;
+	uint64_t sum = 0;
+
+	for (uint32_t age = th->age; age < VMEM_TRACK_AGES; age++)
+		sum += now[age] - th->before[age];
+	if (sum > most)
+		th->debt = th->debt + cost < limit ? th->debt + cost : limit;
+	else
+		th->debt = th->debt > pays ? th->debt - pays : 0;
+}
+
+/* Ages to be added for debts. */
+static uint32_t margin(const struct vmem_threshold *th)
+{
+	const uint32_t cost = th->opts.percentile;
+
+	return th->debt > FORGIVEN * cost ? (th->debt - FORGIVEN * cost) * STEP / cost : 0;
+}
+
 int vmem_threshold_update(vmem_threshold *th, const struct vmem_track_histogram *promotions,
 			  uint64_t working_set, uint64_t now_ns)
 {
 	const uint64_t *now;
-	uint64_t interval;
-	uint32_t last, usual;
+	uint64_t interval, most;
+	uint32_t last, next;
 
 	if (!promotions || promotions->size != sizeof(*promotions) || now_ns < th->interval_ns ||
 	    working_set > VMEM_TRACK_MAX_PAGES)
@@ -93,13 +134,15 @@ int vmem_threshold_update(vmem_threshold *th, const struct vmem_track_histogram 
 	if (th->begun && interval < th->opts.interval_ns)
 		return 0;
 	if (th->begun) {
-		last = best(th, now,
-			    allowed(th, working_set, interval < HOUR_NS ? interval : HOUR_NS));
+		most = allowed(th, working_set, interval < HOUR_NS ? interval : HOUR_NS);
+		settle_debt(th, now, most);
+		last = best(th, now, most);
 		remember(th, last);
-		usual = percentile(th);
-		th->age = now_ns - th->start_ns < th->opts.wait_ns ? VMEM_TRACK_AGES
-			  : last > usual                           ? last
-								   : usual;
+		next = percentile(th);
+		next = (last > next ? last : next) + margin(th);
+		if (now_ns - th->start_ns < th->opts.wait_ns || next > VMEM_TRACK_AGES)
+			next = VMEM_TRACK_AGES;
+		th->age = next;
 	}
 	memcpy(th->before, now, sizeof(th->before));
 	th->interval_ns = now_ns;

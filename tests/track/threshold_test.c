@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The controller alone: when an interval ends, what is best for it, percentile, spike, the first time,
- * forgetting; what it refuses. */
+ * forgetting, bad intervals; what it refuses. */
 #include <string.h>
 #include <vmem/threshold.h>
 #include "track/track_tools.h"
@@ -154,5 +154,28 @@ Test(threshold, forgets)
 	for (int i = 0; i < 400; i++)
 		minute(th, 20, 5000);
 	cr_assert_eq(minute(th, 20, 5000), 21);
+	done(th);
+}
+
+/* A guest whose pages come back ever later: the past never knows. Bad minutes do not go on, and what they
+ * have cost is given back in good ones. */
+Test(threshold, bad_intervals_add_up)
+{
+	vmem_threshold *th = make((struct vmem_threshold_opts){ .wait_ns = 1 });
+	uint32_t bad = 0, age;
+
+	minute(th, 20, 5000);
+	for (age = 21; age < 121; age++) {
+		bad += age >= vmem_threshold_age(th);
+		minute(th, age, 5000);
+	}
+	cr_assert_leq(bad, 8);
+	cr_assert_gt(bad, 3); /* a few are forgiven */
+	for (int i = 0; i < 2000; i++)
+		minute(th, 30, 5000);
+	cr_assert_leq(minute(th, 30, 5000), 121);
+	for (int i = 0; i < 6000; i++)
+		minute(th, 30, 5000);
+	cr_assert_eq(minute(th, 30, 5000), 31);
 	done(th);
 }
