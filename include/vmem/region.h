@@ -57,6 +57,11 @@ enum vmem_fault_way {
  *  Without this a page that has arrived is not asked for again. */
 #define VMEM_REGION_SOURCE_STAYS (UINT64_C(1) << 2)
 
+/** Take pages that are cold by the threshold (<vmem/threshold.h>: few of them come back) and save them also while
+ *  the budget is not tight, slowly. It needs about five minutes to know them. Without it, memory is left to the
+ *  guest while there is room. */
+#define VMEM_REGION_PROACTIVE (UINT64_C(1) << 8)
+
 /** Options. Fields are only ever added at the end. */
 struct vmem_region_opts {
 	size_t size;        /**< sizeof(*this) as the caller compiled it */
@@ -134,6 +139,11 @@ struct vmem_region_metrics {
 	uint64_t feed_pages;    /**< pages that it found used */
 	uint64_t feed_ns;       /**< time that it took */
 	uint64_t faults_source; /**< faults: came from the source */
+	uint64_t
+		working_set_pages; /**< known to have been used in the last 60 periods of about a second */
+	uint64_t cold_age;         /**< the cold threshold in periods; 240: none is cold */
+	uint64_t cold_pages;  /**< not used for so long, wherever they are */
+	uint64_t taken_ahead; /**< pages taken by VMEM_REGION_PROACTIVE */
 };
 
 /** Attach memory. Pages that are present are resident, others absent. The guest must not run yet.

@@ -10,7 +10,9 @@
 
 #define REGION_BYTES_MAX (UINT64_C(16) << 40)
 #define DEADLINE_MS_MAX 86400000
-#define KNOWN_FLAGS (VMEM_REGION_DMA_PINNED | VMEM_REGION_FROM_SOURCE | VMEM_REGION_SOURCE_STAYS)
+#define KNOWN_FLAGS                                                                    \
+	(VMEM_REGION_DMA_PINNED | VMEM_REGION_FROM_SOURCE | VMEM_REGION_SOURCE_STAYS | \
+	 VMEM_REGION_PROACTIVE)
 
 static int check_opts(struct vmem_region_opts *o)
 {

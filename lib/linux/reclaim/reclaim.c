@@ -216,6 +216,19 @@ static uint64_t store_work(struct vmemi_reclaim *rc)
 	return after < before ? (before - after) / VMEM_PAGE_SIZE : 0;
 }
 
+/* There is time: pages go ahead of need. */
+static void work_ahead(struct vmemi_reclaim *rc)
+{
+	uint64_t want = vmemi_take_ahead(rc);
+
+	if (!want)
+		return;
+	if (atomic_load(&rc->savers.threads))
+		name(rc, want);
+	else
+		settle(rc, want);
+}
+
 uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t max_pages)
 {
 	struct vmemi_host *host = rc->host;
@@ -223,6 +236,8 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 	bool alone = !atomic_load(&rc->savers.threads);
 
 	tick(rc);
+	if (!target)
+		work_ahead(rc);
 	while (vmemi_frames_free(&host->frames) < target && handled < max_pages) {
 		uint64_t staged = sum(host).staged, dropped = rc->dropped, taken = 0, gained;
 		struct vmemi_settled settled = { 0 };

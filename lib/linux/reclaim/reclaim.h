@@ -81,6 +81,12 @@ unsigned vmemi_take_offer(struct vmemi_reclaim *rc, struct vmem_region *r, uint6
 			  uint64_t count);
 /* ... and takes those. */
 unsigned vmemi_take_flush(struct vmemi_reclaim *rc, struct vmem_region *r);
+/* Takes about @want pages of @min_age and above, mostly of the class that is missed less. */
+uint64_t vmemi_take_older(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t want,
+			  uint32_t min_age);
+/* Takes pages that are cold by the threshold from all regions that ask for it. Returns how many staged
+ * pages should be saved, to make room for more. */
+uint64_t vmemi_take_ahead(struct vmemi_reclaim *rc);
 /* Takes about @want of the coldest pages; in an emergency also those of this period. */
 uint64_t vmemi_take_cold(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t want,
 			 bool emergency);

@@ -122,7 +122,7 @@ unsigned vmemi_take_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint6
 /* What a search has found, until enough is on its way. */
 struct catch
 {
-	uint64_t want, taken;
+	uint64_t taken;
 	uint64_t end; /* of the last run offered */
 };
 
@@ -142,20 +142,20 @@ static void offer_runs(struct vmemi_reclaim *rc, struct vmem_region *r, struct c
 	}
 }
 
-/* Takes the oldest pages of a class. Some that are named cannot go just now, so a few more are looked at
- * than are wanted. */
-static uint64_t take_oldest(struct vmemi_reclaim *rc, struct vmem_region *r, unsigned of,
-			    uint64_t want, bool emergency)
+/* Some pages that are named cannot go just now, so a few more are looked at than are wanted. */
+static uint64_t take_oldest(struct vmemi_reclaim *rc, struct vmem_region *r,
+			    const struct vmemi_wanted *wanted)
 {
 	struct vmem_track_run runs[VMEMI_SEARCH_RUNS];
-	struct catch c = { .want = want };
+	struct vmemi_wanted next = *wanted;
+	struct catch c = { 0 };
 	int more = 1;
 
-	for (unsigned i = 0; i < SEARCHES && want && caught(rc, &c) < want;) {
+	for (unsigned i = 0; i < SEARCHES && caught(rc, &c) < wanted->pages;) {
 		size_t count = 0;
 
-		more = vmemi_ages_victims(r, of, want - caught(rc, &c), emergency, runs,
-					  VMEMI_SEARCH_RUNS, &count);
+		next.pages = wanted->pages - caught(rc, &c);
+		more = vmemi_ages_victims(r, &next, runs, VMEMI_SEARCH_RUNS, &count);
 		if (more < 0 || (!more && !count))
 			break;
 		offer_runs(rc, r, &c, runs, count);
@@ -166,19 +166,38 @@ static uint64_t take_oldest(struct vmemi_reclaim *rc, struct vmem_region *r, uns
 	return c.taken;
 }
 
+uint64_t vmemi_take_older(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t want,
+			  uint32_t min_age)
+{
+	enum vmemi_ages_class first = vmemi_ages_choose(&r->ages);
+	struct vmemi_wanted wanted = {
+		.of = first == VMEMI_CLASS_NEW ? VMEMI_CLASS_PROVEN : VMEMI_CLASS_NEW,
+		.pages = want / PROBE_PART,
+		.min_age = min_age,
+	};
+	uint64_t taken = take_oldest(rc, r, &wanted);
+
+	wanted.of = first;
+	wanted.pages = taken < want ? want - taken : 0;
+	return taken + take_oldest(rc, r, &wanted);
+}
+
 uint64_t vmemi_take_cold(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t want,
 			 bool emergency)
 {
-	enum vmemi_ages_class first, second;
+	struct vmemi_wanted any = {
+		.of = VMEMI_CLASSES,
+		.min_age = vmemi_ages_least(r),
+		.emergency = emergency,
+	};
 	uint64_t taken;
 
 	vmemi_ages_tick(r, rc->host->k->clock_ns());
-	first = vmemi_ages_choose(&r->ages);
-	second = first == VMEMI_CLASS_NEW ? VMEMI_CLASS_PROVEN : VMEMI_CLASS_NEW;
-	taken = take_oldest(rc, r, second, want / PROBE_PART, false);
-	taken += take_oldest(rc, r, first, taken < want ? want - taken : 0, false);
-	if (taken < want / 2 + 1)
-		taken += take_oldest(rc, r, VMEMI_CLASSES, want - taken, emergency);
+	taken = vmemi_take_older(rc, r, want, any.min_age);
+	if (taken < want / 2 + 1) {
+		any.pages = taken < want ? want - taken : 0;
+		taken += take_oldest(rc, r, &any);
+	}
 	if (!taken)
 		vmemi_ages_hurry(r, rc->host->k->clock_ns());
 	return taken;

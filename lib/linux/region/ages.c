@@ -11,6 +11,10 @@
 #define RETURNS_MAX 256
 /* By so many per cent of what is taken must the proven class return less, to be taken from. */
 #define MARGIN_PERCENT 5
+/* Pages are not cold before they were not used for so many periods, nor before so much is known. */
+#define THRESHOLD_LEAST 30
+#define THRESHOLD_WAIT_NS UINT64_C(300000000000)
+#define WORKING_SET_PERIODS 60
 #define SCAN_PAGES (UINT64_C(1) << 22) /* looked at in a call: about a millisecond */
 
 #define CLASSES (VMEMI_AGES_NEW | VMEMI_AGES_PROVEN)
@@ -27,17 +31,30 @@ int vmemi_ages_init(struct vmemi_ages *ages, const struct vmem_allocator *a, uin
 		.cpu = vmem_cpu_detect(),
 	};
 
+	const struct vmem_threshold_opts threshold = {
+		.size = sizeof(threshold),
+		.allocator = a,
+		.wait_ns = THRESHOLD_WAIT_NS,
+		.min_age = THRESHOLD_LEAST,
+	};
+
 	ages->period_ns = now_ns;
 	if (vmemi_page_set_init(&ages->accessed, a, pages) ||
 	    vmemi_page_set_init(&ages->moved, a, pages) ||
 	    vmemi_page_set_init(&ages->stuck, a, pages))
 		return -VMEM_ENOMEM;
-	return vmem_track_new(&ages->track, &opts) ? -VMEM_ENOMEM : 0;
+	atomic_store(&ages->cold_age, VMEM_TRACK_AGES);
+	if (vmem_track_new(&ages->track, &opts) ||
+	    vmem_threshold_new(&ages->threshold, &threshold, now_ns))
+		return -VMEM_ENOMEM;
+	return 0;
 }
 
 void vmemi_ages_destroy(struct vmemi_ages *ages, const struct vmem_allocator *a)
 {
+	vmem_threshold_free(ages->threshold);
 	vmem_track_free(ages->track);
+	ages->threshold = NULL;
 	ages->track = NULL;
 	vmemi_page_set_destroy(&ages->stuck, a);
 	vmemi_page_set_destroy(&ages->moved, a);
@@ -77,14 +94,17 @@ static void access_page(struct vmemi_ages *ages, uint64_t page)
 	uint32_t state = track_state(ages, page);
 	bool from_staging = (state & VMEM_TRACK_AWAY) && !(state & VMEMI_AGES_STORED);
 
-	vmem_track_feed_list(ages->track, &page, 1, 0);
 	ages->arrivals++;
 	if (from_staging) {
+		/* No promotion: it was not saved, and to see whether it is in use it had to be taken. */
 		book(ages, state, true);
-		mark(ages, page, OURS, VMEMI_AGES_PROVEN);
-	} else if (state & (VMEM_TRACK_ABSENT | VMEM_TRACK_AWAY)) {
-		mark(ages, page, OURS, VMEMI_AGES_NEW);
+		mark(ages, page, 0, VMEM_TRACK_ABSENT);
+		mark(ages, page, VMEM_TRACK_ABSENT | VMEM_TRACK_AWAY | OURS, VMEMI_AGES_PROVEN);
+		return;
 	}
+	vmem_track_feed_list(ages->track, &page, 1, 0);
+	if (state & (VMEM_TRACK_ABSENT | VMEM_TRACK_AWAY))
+		mark(ages, page, OURS, VMEMI_AGES_NEW);
 }
 
 static void is_in_place(struct vmemi_ages *ages, uint64_t page, uint64_t word)
@@ -195,9 +215,28 @@ static void release_slice(struct vmem_region *r)
 			mark(ages, page, VMEM_TRACK_KEPT, 0);
 }
 
+/* The controller's turn, and what the metrics show. */
+static void set_threshold(struct vmemi_ages *ages, uint64_t now_ns)
+{
+	uint64_t working_set = vmem_track_working_set(ages->track, WORKING_SET_PERIODS), cold = 0;
+	struct vmem_track_histogram h = { .size = sizeof(h) };
+	uint32_t age;
+
+	vmem_track_get_promotions(ages->track, &h);
+	vmem_threshold_update(ages->threshold, &h, working_set, now_ns);
+	age = vmem_threshold_age(ages->threshold);
+	vmem_track_get_ages(ages->track, &h);
+	for (uint32_t i = age; i < VMEM_TRACK_AGES; i++)
+		cold += h.pages[i];
+	atomic_store(&ages->working_set, working_set);
+	atomic_store(&ages->cold_age, age);
+	atomic_store(&ages->cold_pages, cold);
+}
+
 void vmemi_ages_hurry(struct vmem_region *r, uint64_t now_ns)
 {
 	vmem_track_period(r->ages.track);
+	set_threshold(&r->ages, now_ns);
 	release_slice(r);
 	r->ages.arrivals = 0;
 	r->ages.period_ns = now_ns;
@@ -244,31 +283,41 @@ void vmemi_ages_saw(struct vmem_region *r, uint64_t first, uint64_t count, uint6
 	vmemi_tally(&ages->seen, seen);
 }
 
-enum vmemi_ages_class vmemi_ages_choose(const struct vmemi_ages *ages)
+unsigned vmemi_ages_return_percent(const struct vmemi_ages *ages, enum vmemi_ages_class of)
 {
-	const struct vmemi_ages_return *new = &ages->returns[VMEMI_CLASS_NEW];
-	const struct vmemi_ages_return *proven = &ages->returns[VMEMI_CLASS_PROVEN];
-	uint64_t of_new = UINT64_C(100) * (new->came_back + 1) / (new->ended + 2);
-	uint64_t of_proven = UINT64_C(100) * (proven->came_back + 1) / (proven->ended + 2);
+	const struct vmemi_ages_return *ret = &ages->returns[of];
 
-	return of_proven + MARGIN_PERCENT < of_new ? VMEMI_CLASS_PROVEN : VMEMI_CLASS_NEW;
+	return 100 * (ret->came_back + 1) / (ret->ended + 2);
 }
 
-int vmemi_ages_victims(struct vmem_region *r, unsigned of, uint64_t pages, bool emergency,
+enum vmemi_ages_class vmemi_ages_choose(const struct vmemi_ages *ages)
+{
+	return vmemi_ages_return_percent(ages, VMEMI_CLASS_PROVEN) + MARGIN_PERCENT <
+			       vmemi_ages_return_percent(ages, VMEMI_CLASS_NEW)
+		       ? VMEMI_CLASS_PROVEN
+		       : VMEMI_CLASS_NEW;
+}
+
+uint32_t vmemi_ages_least(const struct vmem_region *r)
+{
+	/* A page that a feed has seen at the end of a period is of age 1 in the next. */
+	return r->feed.kind == &vmemi_feed_faults ? 1 : 2;
+}
+
+int vmemi_ages_victims(struct vmem_region *r, const struct vmemi_wanted *wanted,
 		       struct vmem_track_run *runs, size_t max_runs, size_t *ret_runs)
 {
 	static const uint32_t others[VMEMI_CLASSES + 1] = { VMEMI_AGES_PROVEN, VMEMI_AGES_NEW, 0 };
 	const struct vmem_track_want want = {
 		.size = sizeof(want),
-		.flags = emergency ? VMEM_TRACK_EMERGENCY : 0,
-		.pages = pages,
+		.flags = wanted->emergency ? VMEM_TRACK_EMERGENCY : 0,
+		.pages = wanted->pages,
 		.scan_pages = SCAN_PAGES,
-		/* A page that a feed has seen at the end of a period is of age 1 in the next. */
-		.min_age = r->feed.kind == &vmemi_feed_faults ? 1 : 2,
-		.skip = others[of],
+		.min_age = wanted->min_age,
+		.skip = others[wanted->of],
 	};
 
-	return vmem_track_victims(r->ages.track, &want, &r->ages.cursor[of], runs, max_runs,
+	return vmem_track_victims(r->ages.track, &want, &r->ages.cursor[wanted->of], runs, max_runs,
 				  ret_runs);
 }
 

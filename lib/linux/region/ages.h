@@ -13,6 +13,7 @@
 #define VMEMI_AGES_H
 #include "linux/region/page_set.h"
 #include <vmem/env.h>
+#include <vmem/threshold.h>
 #include <vmem/track.h>
 
 struct vmem_region;
@@ -30,6 +31,14 @@ struct vmemi_ages_return {
 	uint32_t came_back;
 };
 
+/* Pages to be taken. */
+struct vmemi_wanted {
+	unsigned of; /* enum vmemi_ages_class, or VMEMI_CLASSES: any */
+	uint64_t pages;
+	uint32_t min_age;
+	bool emergency; /* younger ones too */
+};
+
 struct vmemi_ages {
 	/* Any thread adds, signal handlers too; reclaim empties. */
 	struct vmemi_page_set accessed; /* by the guest; added before its state changes for that */
@@ -45,6 +54,11 @@ struct vmemi_ages {
 	uint64_t release;      /* which slice of the stuck pages is tried again next */
 	struct vmem_track_cursor cursor[VMEMI_CLASSES + 1]; /* by class; the last: of both */
 	struct vmemi_ages_return returns[VMEMI_CLASSES];
+	vmem_threshold *threshold;
+	uint64_t pace;         /* see ahead.c */
+	uint64_t ahead_period; /* in which pages were taken ahead last */
+
+	_Atomic uint64_t working_set, cold_age, cold_pages; /* atomic; gauges as the period began */
 };
 
 /* 0, -VMEM_ENOMEM. Destroying is fine whatever came of it. */
@@ -65,12 +79,15 @@ void vmemi_ages_hurry(struct vmem_region *r, uint64_t now_ns);
  * those that are not in place do not count, and are cleared. */
 void vmemi_ages_saw(struct vmem_region *r, uint64_t first, uint64_t count, uint64_t *bits);
 
+/* Of a class, how many of those taken came back from staging. */
+unsigned vmemi_ages_return_percent(const struct vmemi_ages *ages, enum vmemi_ages_class of);
 /* The class to take from. */
 enum vmemi_ages_class vmemi_ages_choose(const struct vmemi_ages *ages);
-/* Names pages to take: of a class, or of VMEMI_CLASSES (any), the oldest first. Not those of this period,
- * nor, where a feed tells what is used in place, of the last, unless in an emergency. As vmem_track_victims(): more than 0 if there may be more. */
-int vmemi_ages_victims(struct vmem_region *r, unsigned of, uint64_t pages, bool emergency,
+/* Names pages to take, the oldest first. As vmem_track_victims(): more than 0 if there may be more. */
+int vmemi_ages_victims(struct vmem_region *r, const struct vmemi_wanted *wanted,
 		       struct vmem_track_run *runs, size_t max_runs, size_t *ret_runs);
+/* The least age of a page that no feed and no fault has shown to be in use of late. */
+uint32_t vmemi_ages_least(const struct vmem_region *r);
 /* Whether the guest is likely to use a page soon. */
 bool vmemi_ages_is_hot(const struct vmemi_ages *ages, uint64_t page);
 

@@ -21,7 +21,8 @@
 struct vmemi_region_counters { /* atomic, since attach */
 	_Atomic uint64_t faults_zero, faults_staged, faults_stored, faults_write, faults_redundant;
 	_Atomic uint64_t prefetched, stalls, stall_ns, lost;
-	_Atomic uint64_t taken_run, taken_scattered, taken_clean, taken_undone, unmovable;
+	_Atomic uint64_t taken_run, taken_scattered, taken_clean, taken_undone, unmovable,
+		taken_ahead;
 	_Atomic uint64_t saved, rejected, discarded;
 	_Atomic uint64_t faults_source;
 };
