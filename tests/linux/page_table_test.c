@@ -19,7 +19,10 @@ Test(page_table, every_allowed_step_leads_to_a_valid_word)
 				for (int e = 0; e < VMEMI_PAGE_EVENTS; e++) {
 					uint64_t new = 0;
 					/* Back to where a fetched page came from. */
-					uint64_t argument = e == VMEMI_PAGE_STORED ? 78 : 0;
+					uint64_t argument =
+						e == VMEMI_PAGE_STORED || e == VMEMI_PAGE_IMPORT
+							? 78
+							: 0;
 
 					if (e == VMEMI_PAGE_RETURN && ref)
 						argument = vmemi_page_word(VMEM_PAGE_STORED, 0, 0);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Reading and writing guest memory without faults. A page is claimed (ARRIVING) while its bytes are
  * looked at, so it neither leaves nor comes; it is never read through a mapping that could fault. */
+#include "linux/fault/content.h"
 #include "base/mem.h"
 #include "linux/fault/serve.h"
 #include "linux/fault/source.h"
@@ -23,13 +24,15 @@ static int claim(struct vmem_region *r, uint64_t page, uint64_t *ret_old)
 }
 
 /* One page as it is at this moment. -VMEM_EAGAIN: it was busy, or its load is slow and was asked for. */
-static int read_page(struct vmem_region *r, uint64_t page, void *data)
+static int read_page(struct vmem_region *r, uint64_t page, void *data,
+		     enum vmem_page_state *ret_was)
 {
 	uint64_t old;
 	int error = claim(r, page, &old);
 
 	if (error)
 		return error;
+	*ret_was = vmemi_page_state(old);
 	switch (vmemi_page_state(old)) {
 	case VMEM_PAGE_RESIDENT:
 	case VMEM_PAGE_CLEAN:
@@ -56,10 +59,21 @@ static int read_page(struct vmem_region *r, uint64_t page, void *data)
 	return error == -VMEM_EBADMSG ? -VMEM_EIO : error;
 }
 
+int vmemi_content_read(struct vmem_region *r, uint64_t page, void *buffer,
+		       enum vmem_page_state *ret_was)
+{
+	int error;
+
+	while ((error = read_page(r, page, buffer, ret_was)) == -VMEM_EAGAIN)
+		vmemi_host_wait(r->host);
+	return error;
+}
+
 int vmem_region_read(vmem_region *region, uint64_t gpa, void *data, uint64_t bytes)
 {
 	unsigned char *buffer;
 	uint64_t first, count;
+	enum vmem_page_state was;
 	int error = 0;
 
 	if ((gpa | bytes) % VMEM_PAGE_SIZE)
@@ -70,11 +84,7 @@ int vmem_region_read(vmem_region *region, uint64_t gpa, void *data, uint64_t byt
 	while (!(buffer = vmemi_host_buffer(region->host)))
 		vmemi_host_wait(region->host);
 	for (uint64_t i = 0; i < count && !error; i++) {
-		do {
-			error = read_page(region, first + i, buffer);
-			if (error == -VMEM_EAGAIN)
-				vmemi_host_wait(region->host);
-		} while (error == -VMEM_EAGAIN);
+		error = vmemi_content_read(region, first + i, buffer, &was);
 		if (!error)
 			memcpy((unsigned char *)data + i * VMEM_PAGE_SIZE, buffer, VMEM_PAGE_SIZE);
 	}
@@ -93,14 +103,15 @@ static bool is_away(uint64_t word)
 	}
 }
 
-/* Claims a run of such pages, from @page on, with frames for them. */
-static unsigned claim_away(struct vmem_region *r, uint64_t page, uint64_t end, uint64_t *old)
+/* Claims a run of such pages, from @page on, with frames for them that leave @floor bytes free. */
+static unsigned claim_away(struct vmem_region *r, uint64_t page, uint64_t end, uint64_t floor,
+			   uint64_t *old)
 {
 	struct vmemi_frames *f = &r->host->frames;
 	unsigned n = 0;
 
 	while (n < RUN && page + n < end && is_away(vmemi_region_word(r, page + n)) &&
-	       vmemi_frames_take(f, 1, atomic_load(&f->floor_bytes))) {
+	       vmemi_frames_take(f, 1, floor)) {
 		if (!vmemi_region_step(r, page + n, VMEMI_PAGE_FETCH, 0, &old[n])) {
 			vmemi_frames_untake(f, 1);
 			break;
@@ -133,6 +144,44 @@ static int write_away(struct vmem_region *r, uint64_t page, unsigned n, const vo
 	return error && error != -VMEM_EAGAIN && error != -VMEM_ENOMEM ? -VMEM_EIO : 0;
 }
 
+unsigned vmemi_content_fill(struct vmem_region *r, uint64_t page, uint64_t count, const void *data,
+			    uint64_t floor, int *ret_error)
+{
+	uint64_t old[RUN];
+	unsigned done = 0, n = claim_away(r, page, page + count, floor, old);
+
+	*ret_error = n ? write_away(r, page, n, data, old, &done) : 0;
+	return done;
+}
+
+int vmemi_content_store(struct vmem_region *r, uint64_t page, const void *data)
+{
+	vmem_store *store = r->host->store;
+	vmem_store_ref ref;
+	uint64_t old;
+	int error;
+
+	if (vmemi_page_state(vmemi_region_word(r, page)) != VMEM_PAGE_ABSENT)
+		return -VMEM_EEXIST;
+	error = vmem_store_save(store, r->vm, vmemi_region_key(r, page), data, &ref);
+	if (error)
+		return error;
+	vmemi_frames_force(&r->host->frames, 1); /* until it is stored */
+	if (!vmemi_region_step(r, page, VMEMI_PAGE_FETCH, 0, &old)) {
+		vmemi_frames_untake(&r->host->frames, 1);
+		error = -VMEM_EAGAIN;
+	} else if (vmemi_page_state(old) != VMEM_PAGE_ABSENT) {
+		vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
+		error = -VMEM_EEXIST;
+	} else if (!vmemi_region_step(r, page, VMEMI_PAGE_IMPORT, ref, &old)) {
+		vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old); /* a worker is at its place */
+		error = -VMEM_EAGAIN;
+	}
+	if (error)
+		vmem_store_drop(store, r->vm, ref);
+	return error;
+}
+
 /* A page that has contents: it is brought in place, held there, and overwritten. */
 static int write_present(struct vmem_region *r, uint64_t page, const void *data)
 {
@@ -158,13 +207,12 @@ int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint6
 		return error;
 	for (page = first; page < first + count && !error;) {
 		uint32_t sequence = atomic_load(&host->frames.sequence);
-		uint64_t old[RUN];
-		unsigned done, n = claim_away(region, page, first + count, old);
 		const unsigned char *src = from + (page - first) * VMEM_PAGE_SIZE;
+		unsigned n = vmemi_content_fill(region, page, first + count - page, src,
+						atomic_load(&host->frames.floor_bytes), &error);
 
-		if (n) {
-			error = write_away(region, page, n, src, old, &done);
-			page += done; /* what did not go comes again */
+		if (n || error) {
+			page += n; /* what did not go comes again */
 		} else if (is_away(vmemi_region_word(region, page))) {
 			vmemi_host_kick_reclaim(host);
 			if (!vmemi_serve_wait_for_frame(host, sequence, &stuck_since_ns))

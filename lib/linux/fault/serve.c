@@ -312,6 +312,22 @@ bool vmemi_serve_give_up(struct vmem_region *r, struct vmemi_fault *f, int error
 	return true;
 }
 
+enum vmemi_served vmemi_serve_lose(struct vmem_region *r, uint64_t page, int error)
+{
+	struct vmemi_fault f = { .page = page };
+	uint64_t old;
+
+	vmemi_frames_force(&r->host->frames, 1); /* until it is known to hold none */
+	if (!vmemi_region_step(r, page, VMEMI_PAGE_FETCH, 0, &old)) {
+		vmemi_frames_untake(&r->host->frames, 1);
+		return VMEMI_PUT_OFF;
+	}
+	if (vmemi_page_state(old) == VMEM_PAGE_ABSENT)
+		return lose(r, &f, old, error);
+	vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
+	return VMEMI_PUT_OFF;
+}
+
 /* Whether reclaim has been stuck for a second. */
 static bool is_hopeless(struct vmemi_host *host, uint64_t *stuck_since_ns)
 {

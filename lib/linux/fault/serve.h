@@ -44,6 +44,9 @@ enum vmemi_served vmemi_serve_loaded(struct vmem_region *r, struct vmemi_fault *
  * until the load is over, and vmemi_serve_loaded() is called for it all the same. False: not now. */
 bool vmemi_serve_give_up(struct vmem_region *r, struct vmemi_fault *fault, int error);
 
+/* Poisons an absent page whose bytes are gone, and tells the VMM. VMEMI_POISONED, VMEMI_PUT_OFF. */
+enum vmemi_served vmemi_serve_lose(struct vmem_region *r, uint64_t page, int error);
+
 /* For callers that can do nothing but wait (SIGBUS, resolve, pin): serves until the page is there.
  * VMEMI_SERVED, VMEMI_POISONED, or, to who may reclaim, VMEMI_NO_FRAME: there is none to be had. */
 enum vmemi_served vmemi_serve_wait(struct vmem_region *r, struct vmemi_fault *fault);

@@ -45,7 +45,8 @@ enum vmemi_page_event {
 	VMEMI_PAGE_ARRIVE_CLEAN, /* arriving -> clean; the ref stays, or the source has it still */
 	VMEMI_PAGE_ARRIVE_MOVED, /* arriving -> resident, and its place in staging is empty */
 	VMEMI_PAGE_RETURN,       /* arriving -> the state given: nothing came of it */
-	VMEMI_PAGE_LOSE,         /* arriving -> poisoned; a ref is stale from now on */
+	VMEMI_PAGE_IMPORT, /* arriving, from absent -> stored with the ref given: its bytes came from outside */
+	VMEMI_PAGE_LOSE,      /* arriving -> poisoned; a ref is stale from now on */
 	VMEMI_PAGE_LOSE_LATE, /* the same; the ref is given to the caller: its load is not over */
 	/* storing */
 	VMEMI_PAGE_STORE,      /* staged -> storing, READING */
