@@ -12,6 +12,7 @@
 #include <vmem/fault.h>
 #include <vmem/feed.h>
 #include <vmem/manager.h>
+#include <vmem/page_state.h>
 #include <vmem/pool.h>
 #include <vmem/region.h>
 #include <vmem/share.h>

@@ -8,7 +8,7 @@
  *
  *  Descriptors are opened by vmem_manager_new() and vmem_region_attach(); threads that serve faults
  *  and reclaim use only ioctl, read, write, poll, futex, madvise, process_madvise, mmap, munmap,
- *  mprotect, sched_yield and clock_gettime, and what the allocator needs (libc's: brk), so that a seccomp
+ *  mprotect, sched_yield and clock_gettime (for files also pread, pwrite and fallocate), and what the allocator needs (libc's: brk), so that a seccomp
  *  filter can close behind them. */
 #ifndef VMEM_MANAGER_H
 #define VMEM_MANAGER_H
@@ -105,6 +105,9 @@ struct vmem_manager_metrics {
 #define VMEM_KERNEL_SIGBUS (UINT64_C(1) << 3) /**< faults as SIGBUS, Linux 4.14 */
 #define VMEM_KERNEL_VECTOR_DISCARD \
 	(UINT64_C(1) << 4) /**< process_madvise(MADV_DONTNEED) on oneself, Linux 6.14 */
+/** Faults on files in memory that are mapped already elsewhere, and write-protect of them, Linux 5.19: needed
+ *  for VMEM_REGION_FILE */
+#define VMEM_KERNEL_FILES (UINT64_C(1) << 6)
 #define VMEM_KERNEL_KERNEL_FAULTS \
 	(UINT64_C(1) << 5) /**< faults from inside the kernel too: needed for KVM
                                                            and for system calls on guest memory */

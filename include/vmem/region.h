@@ -3,8 +3,8 @@
  *  Guest memory that the VMM mapped and keeps owning, attached to a manager, which from then on
  *  takes cold pages out of it and brings them back when they are touched. Linux only.
  *
- *  Private anonymous memory. Refused by name: private file mappings, shared and memfd memory,
- *  mlocked memory, hugetlbfs (-VMEM_ENOTSUP).
+ *  Private anonymous memory, or with VMEM_REGION_FILE a shared mapping of a file in memory (memfd, tmpfs).
+ *  Refused by name: private file mappings, other shared memory, mlocked memory, hugetlbfs (-VMEM_ENOTSUP).
  *  Attached memory gets MADV_DONTFORK (until VMEM_DETACH_RESTORE), MADV_UNMERGEABLE, MADV_DONTDUMP and
  *  MADV_NOHUGEPAGE; the VMM must not undo them, nor call madvise(MADV_DONTNEED) or mmap() over it
  *  (vmem_region_discard() does the first). */
@@ -12,26 +12,11 @@
 #define VMEM_REGION_H
 #include <vmem/common.h>
 #include <vmem/manager.h>
+#include <vmem/page_state.h>
 #include <vmem/store.h>
 VMEM_BEGIN_DECLS
 
 typedef struct vmem_region vmem_region; /* opaque */
-
-/** Where a page is. */
-enum vmem_page_state {
-	VMEM_PAGE_ABSENT = 0,   /**< never touched or discarded: reads as zero */
-	VMEM_PAGE_SOURCE = 1,   /**< not loaded yet: its bytes are with the caller */
-	VMEM_PAGE_RESIDENT = 2, /**< mapped and private to the guest */
-	VMEM_PAGE_CLEAN =
-		3, /**< resident, not written since it came back; its ref is still valid */
-	VMEM_PAGE_SHARED = 4,   /**< mapped copy-on-write to a frame shared with other pages */
-	VMEM_PAGE_STAGED = 5,   /**< taken out whole, not compressed */
-	VMEM_PAGE_STORING = 6,  /**< staged, and being saved */
-	VMEM_PAGE_STORED = 7,   /**< in the store */
-	VMEM_PAGE_ARRIVING = 8, /**< being brought back */
-	VMEM_PAGE_POISONED = 9, /**< its bytes are gone: an access is an error, never zeros */
-	VMEM_PAGE_STATES = 10
-};
 
 /** How faults on a region reach the library. */
 enum vmem_fault_way {
@@ -61,6 +46,12 @@ enum vmem_fault_way {
  *  the budget is not tight, slowly. It needs about five minutes to know them. Without it, memory is left to the
  *  guest while there is room. */
 #define VMEM_REGION_PROACTIVE (UINT64_C(1) << 8)
+
+/** The memory is a MAP_SHARED mapping of the file @c file_fd in memory. The budget counts the file's blocks.
+ *  Needs VMEM_KERNEL_FILES; and VMEM_REGION_DMA_PINNED, or nothing is taken out: the kernel does not tell who
+ *  holds a page of a file. Nobody else may map or change the file (docs/requirements.md). Give it
+ *  F_SEAL_SHRINK: if it shrinks, what lay behind is a SIGBUS. */
+#define VMEM_REGION_FILE (UINT64_C(1) << 3)
 
 /** Options. Fields are only ever added at the end. */
 struct vmem_region_opts {
@@ -104,6 +95,10 @@ struct vmem_region_opts {
 	 *  0: the bytes are there. -VMEM_EINPROGRESS: vmem_region_source_done() will be called. Another error,
 	 *  or none of them before fault_deadline_ms: the page is lost. NULL: there is no source. */
 	int (*read_source)(void *context, uint64_t gpa, void *buffer);
+
+	int32_t file_fd; /**< attach with VMEM_REGION_FILE: the file, O_RDWR; may be closed afterwards */
+	uint32_t reserved_file; /**< 0 */
+	uint64_t file_offset;   /**< in the file, of the first byte; page-aligned */
 };
 
 /** Counters since attach, and gauges of now. */
@@ -113,11 +108,11 @@ struct vmem_region_metrics {
 	uint64_t pages[16]; /**< pages by enum vmem_page_state, now; with room for states to come */
 	uint64_t pinned_pages;
 	uint64_t staging_copies; /**< pages in place whose copy in staging is not freed yet */
-	uint64_t faults;         /**< served: the sum of the next five and faults_source */
-	uint64_t faults_zero;    /**< on absent pages */
-	uint64_t faults_staged;  /**< came back from staging */
-	uint64_t faults_stored;  /**< came back from the store */
-	uint64_t faults_write;   /**< first write to a clean page, or to one that was being taken */
+	uint64_t faults; /**< served: the sum of the next five, faults_source and faults_mapped */
+	uint64_t faults_zero;   /**< on absent pages */
+	uint64_t faults_staged; /**< came back from staging */
+	uint64_t faults_stored; /**< came back from the store */
+	uint64_t faults_write;  /**< first write to a clean page, or to one that was being taken */
 	uint64_t faults_redundant; /**< the page was there already */
 	uint64_t prefetched;       /**< pages brought back beside a faulting one */
 	uint64_t stalls;           /**< faults that waited for a free frame */
@@ -144,20 +139,25 @@ struct vmem_region_metrics {
 	uint64_t cold_age;         /**< the cold threshold in periods; 240: none is cold */
 	uint64_t cold_pages;  /**< not used for so long, wherever they are */
 	uint64_t taken_ahead; /**< pages taken by VMEM_REGION_PROACTIVE */
+	/** part of faults: on pages of a file that were in place, but not mapped here yet */
+	uint64_t faults_mapped;
+	uint64_t taken_unmapped; /**< pages of a file taken out by unmapping them */
 };
 
 /** Attach memory. Pages that are present are resident, others absent. The guest must not run yet.
  *  @param[out] ret_region  set only on success
- *  @return 0, -VMEM_EINVAL (unaligned, bad options), -VMEM_E2BIG, -VMEM_EEXIST (overlaps a region, in guest
- *          physical addresses of the VM or in host addresses), -VMEM_ENOTSUP (memory of a kind that cannot
- *          be paged; see vmem_region_why()), -VMEM_EBUSY (has a userfaultfd of somebody else), -VMEM_EPERM,
+ *  @return 0, -VMEM_EINVAL (unaligned, bad options; not the file that is mapped there), -VMEM_E2BIG,
+ *          -VMEM_EEXIST (overlaps a region, in guest physical addresses of the VM, in host addresses or in the
+ *          file), -VMEM_ENOTSUP (memory of a kind that cannot be paged; see vmem_region_why(); files on this
+ *          kernel), -VMEM_EBUSY (has a userfaultfd of somebody else), -VMEM_EPERM,
  *          -VMEM_ENOSPC (256 regions), -VMEM_ENOMEM, -VMEM_EIO
  *  @threads serial for the manager
  *  @since 1.0 */
 VMEM_API int vmem_region_attach(vmem_region **ret_region, vmem_manager *manager,
 				const struct vmem_region_opts *opts) VMEM_NODISCARD;
 
-/** Map @p opts->bytes of private anonymous memory (hva is ignored) and attach it.
+/** Map @p opts->bytes of private anonymous memory, or with VMEM_REGION_FILE of a new file in memory that is
+ *  sealed against a change of its size, and attach it. hva, file_fd and file_offset are ignored.
  *  @return as vmem_region_attach()
  *  @threads serial for the manager
  *  @since 1.0 */
@@ -165,6 +165,7 @@ VMEM_API int vmem_region_alloc(vmem_region **ret_region, vmem_manager *manager,
 			       const struct vmem_region_opts *opts) VMEM_NODISCARD;
 
 /** Why memory cannot be attached, in words: "mlocked memory", "private file mapping", ... or "" if it can.
+ *  Shared memory is named too, although some can with VMEM_REGION_FILE.
  *  @threads any
  *  @since 1.0 */
 VMEM_API const char *vmem_region_why(const void *hva, uint64_t bytes);
@@ -181,6 +182,9 @@ VMEM_API const char *vmem_region_why(const void *hva, uint64_t bytes);
  *  @threads exclusive for the region, serial for the manager
  *  @since 1.0 */
 VMEM_API int vmem_region_detach(vmem_region *region, uint32_t how);
+
+/** The file of the memory, open until detach. @return the descriptor, -VMEM_ENOENT (private memory) @threads any @since 1.0 */
+VMEM_API int vmem_region_file(const vmem_region *region);
 
 /** Where the region is mapped. @threads any @since 1.0 */
 VMEM_API void *vmem_region_hva(const vmem_region *region);

@@ -26,7 +26,7 @@ static vmem_region *make_region(uint64_t gpa, uint64_t pages, uint32_t around)
 	};
 	vmem_region *r;
 
-	assert(!vmem_region_alloc(&r, manager, &o));
+	assert(!vmemt_alloc(&r, manager, &o));
 	for (uint64_t i = 0; i < pages; i++) {
 		struct vmemt_page p;
 
@@ -77,19 +77,22 @@ static bool watch(enum vmemt_call call, void *argument, int fd, int *ret_result)
 {
 	static uint64_t word;
 	const struct uffdio_copy *c = argument;
+	const struct uffdio_range *range = argument; /* on files */
+	uint64_t start = call == VMEMT_K_COPY ? c->dst : range->start;
+	uint64_t bytes = call == VMEMT_K_COPY ? c->len : range->len;
 	struct pollfd messages = { .fd = fd, .events = POLLIN };
 
 	(void)ret_result;
-	if (call != VMEMT_K_COPY || came)
+	if ((call != VMEMT_K_COPY && call != VMEMT_K_CONTINUE) || came)
 		return false;
-	if (c->dst == (uintptr_t)base + (WINDOW + 1) * PAGE) {
+	if (start == (uintptr_t)base + (WINDOW + 1) * PAGE) {
 		asked = true;
 		vmemt_touch_begin(&cpu[1], VMEMT_READ, other_base, &word, 8);
 		assert(poll(&messages, 1, VMEMT_DEADLINE_MS) == 1);
 	}
-	came = c->dst == (uintptr_t)other_base;
+	came = start == (uintptr_t)other_base;
 	if (asked && !came)
-		before += c->len / PAGE;
+		before += bytes / PAGE;
 	return false;
 }
 

@@ -292,7 +292,7 @@ static void bad_options(void)
 		assert(vmem_region_attach(&r, manager, &o) == (error) && !r); \
 	} while (0)
 	EXPECT(size, 4, -VMEM_EINVAL);
-	EXPECT(flags, 2, -VMEM_EINVAL);
+	EXPECT(flags, UINT64_C(1) << 62, -VMEM_EINVAL);
 	EXPECT(gpa, 8, -VMEM_EINVAL);
 	EXPECT(gpa, UINT64_MAX - PAGE + 1, -VMEM_EINVAL);
 	EXPECT(hva, NULL, -VMEM_EINVAL);

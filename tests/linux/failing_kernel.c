@@ -33,11 +33,19 @@ const char *vmemt_call_name(enum vmemt_call call)
 		"read",
 		"pread",
 		"write",
+		"pwrite",
+		"lseek",
+		"fstat",
+		"fcntl",
+		"memfd_create",
+		"ftruncate",
+		"fallocate",
 		"poll",
 		"eventfd",
 		"epoll",
 		"userfaultfd",
 		"mmap",
+		"mmap of a file",
 		"mprotect",
 		"madvise",
 		"process_madvise",
@@ -52,6 +60,7 @@ const char *vmemt_call_name(enum vmemt_call call)
 		"UFFDIO_MOVE",
 		"UFFDIO_WRITEPROTECT",
 		"UFFDIO_POISON",
+		"UFFDIO_CONTINUE",
 	};
 
 	return name[call];
@@ -107,6 +116,55 @@ static ssize_t f_write(int fd, const void *buffer, size_t bytes)
 	return error ? error : written;
 }
 
+static ssize_t f_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+	int error = refuse(VMEMT_K_PWRITE);
+
+	return error ? error : real->pwrite(fd, buffer, bytes, offset);
+}
+
+static off_t f_lseek(int fd, off_t offset, int whence)
+{
+	int error = refuse(VMEMT_K_LSEEK);
+
+	return error ? error : real->lseek(fd, offset, whence);
+}
+
+static int f_fstat(int fd, struct stat *ret_stat)
+{
+	int error = refuse(VMEMT_K_FSTAT);
+
+	return error ? error : real->fstat(fd, ret_stat);
+}
+
+static int f_fcntl(int fd, int command, int argument)
+{
+	int error = refuse(VMEMT_K_FCNTL);
+
+	return error ? error : real->fcntl(fd, command, argument);
+}
+
+static int f_memfd(const char *name, unsigned flags)
+{
+	int error = refuse(VMEMT_K_MEMFD);
+
+	return error ? error : real->memfd(name, flags);
+}
+
+static int f_ftruncate(int fd, off_t bytes)
+{
+	int error = refuse(VMEMT_K_FTRUNCATE);
+
+	return error ? error : real->ftruncate(fd, bytes);
+}
+
+static int f_fallocate(int fd, int mode, off_t offset, off_t bytes)
+{
+	int error = refuse(VMEMT_K_FALLOCATE);
+
+	return error ? error : real->fallocate(fd, mode, offset, bytes);
+}
+
 static int f_poll(struct pollfd *fds, nfds_t count, int timeout_ms)
 {
 	int error = refuse(VMEMT_K_POLL);
@@ -150,6 +208,7 @@ static enum vmemt_call call_of(unsigned long request)
 	case VMEMI_UFFDIO_MOVE: return VMEMT_K_MOVE;
 	case UFFDIO_WRITEPROTECT: return VMEMT_K_PROTECT;
 	case VMEMI_UFFDIO_POISON: return VMEMT_K_POISON;
+	case VMEMI_UFFDIO_CONTINUE: return VMEMT_K_CONTINUE;
 	default: assert(request == VMEMI_UFFDIO_POISON); return VMEMT_K_CALLS;
 	}
 }
@@ -242,6 +301,17 @@ static int f_mmap(void **ret_memory, size_t bytes, int protection, int flags)
 	return error;
 }
 
+static int f_map_file(void **ret_memory, size_t bytes, int protection, int fd, off_t offset)
+{
+	int error = refuse(VMEMT_K_MAP_FILE);
+
+	if (!error)
+		error = real->map_file(ret_memory, bytes, protection, fd, offset);
+	if (!error)
+		book(*ret_memory, bytes);
+	return error;
+}
+
 static int f_munmap(void *memory, size_t bytes)
 {
 	unbook(memory, bytes);
@@ -309,12 +379,20 @@ const struct vmemi_kernel vmemt_kernel_table = {
 	.read = f_read,
 	.pread = f_pread,
 	.write = f_write,
+	.pwrite = f_pwrite,
+	.lseek = f_lseek,
+	.fstat = f_fstat,
+	.fcntl = f_fcntl,
+	.memfd = f_memfd,
+	.ftruncate = f_ftruncate,
+	.fallocate = f_fallocate,
 	.poll = f_poll,
 	.eventfd = f_eventfd,
 	.epoll = f_epoll,
 	.userfaultfd = f_userfaultfd,
 	.ioctl = f_ioctl,
 	.mmap = f_mmap,
+	.map_file = f_map_file,
 	.munmap = f_munmap,
 	.mprotect = f_mprotect,
 	.madvise = f_madvise,

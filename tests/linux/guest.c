@@ -234,7 +234,8 @@ bool vmemt_mapped(const void *address)
 	assert(fd >= 0);
 	assert(pread(fd, &entry, 8, (off_t)((uintptr_t)address / VMEM_PAGE_SIZE * 8)) == 8);
 	close(fd);
-	return entry >> 62;
+	/* What was write-protected and left a file stays marked, as what is swapped out is. */
+	return entry >> (vmemt_on_files() ? 63 : 62);
 }
 
 /* --- Managers and regions --- */
@@ -251,6 +252,8 @@ void vmemt_need(uint64_t features)
 	uint64_t have;
 	int error = vmem_manager_new(&m, NULL);
 
+	if (vmemt_on_files())
+		features |= VMEM_KERNEL_FILES;
 	if (error == -VMEM_ENODEV)
 		vmemt_skip("this kernel has no userfaultfd");
 	if (error == -VMEM_EPERM)
@@ -283,6 +286,20 @@ vmem_manager *vmemt_manager(uint64_t budget)
 	return m;
 }
 
+bool vmemt_on_files(void)
+{
+	return getenv("VMEM_TEST_FILES") != NULL;
+}
+
+int vmemt_alloc(vmem_region **ret_region, vmem_manager *m, const struct vmem_region_opts *opts)
+{
+	struct vmem_region_opts o = *opts;
+
+	if (vmemt_on_files())
+		o.flags |= VMEM_REGION_FILE | VMEM_REGION_DMA_PINNED;
+	return vmem_region_alloc(ret_region, m, &o);
+}
+
 vmem_region *vmemt_region(vmem_manager *m, uint64_t gpa, uint64_t pages, uint64_t flags)
 {
 	struct vmem_region_opts o = {
@@ -294,7 +311,7 @@ vmem_region *vmemt_region(vmem_manager *m, uint64_t gpa, uint64_t pages, uint64_
 	};
 	vmem_region *r;
 
-	assert(!vmem_region_alloc(&r, m, &o));
+	assert(!vmemt_alloc(&r, m, &o));
 	return r;
 }
 

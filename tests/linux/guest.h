@@ -87,6 +87,11 @@ void vmemt_skip(const char *why) __attribute__((noreturn));
 /* A manager that must come to be. @budget 0: none. With VMEM_TEST_FAULT_THREADS set it has so many threads
  * that serve faults. */
 vmem_manager *vmemt_manager(uint64_t budget);
+/* Whether the tests run on files (VMEM_TEST_FILES is set): then regions of vmemt_alloc() and vmemt_region() are
+ * in one, and taken out of it in its way. */
+bool vmemt_on_files(void);
+/* vmem_region_alloc(), on files if the tests run on files. */
+int vmemt_alloc(vmem_region **ret_region, vmem_manager *m, const struct vmem_region_opts *opts);
 /* A region of @pages pages at @gpa that must come to be. */
 vmem_region *vmemt_region(vmem_manager *m, uint64_t gpa, uint64_t pages, uint64_t flags);
 struct vmem_region_metrics vmemt_metrics(vmem_region *r);

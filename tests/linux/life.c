@@ -181,7 +181,7 @@ static void make_regions(void)
 			o.hva = g->base;
 			error = vmem_region_attach(&g->region, manager, &o);
 		} else {
-			error = vmem_region_alloc(&g->region, manager, &o);
+			error = vmemt_alloc(&g->region, manager, &o);
 		}
 		/* When smaps cannot be read, the kind of memory is not known. */
 		life->cannot_take |= error == -VMEM_ENOTSUP && !life->nothing_fails;

@@ -173,7 +173,7 @@ static void *newcomers(void *argument)
 		volatile uint64_t *words;
 		vmem_region *r;
 
-		assert(!vmem_region_alloc(&r, manager, &o));
+		assert(!vmemt_alloc(&r, manager, &o));
 		words = vmem_region_hva(r);
 		for (unsigned i = 0; i < 16; i++)
 			words[i * PAGE / 8] = (uint64_t)k + 1;
@@ -218,7 +218,7 @@ static void make(unsigned touchers, uint64_t budget)
 			.fault_way = r ? VMEM_FAULT_SIGBUS : VMEM_FAULT_THREAD,
 		};
 
-		assert(!vmem_region_alloc(&region[r], manager, &o));
+		assert(!vmemt_alloc(&region[r], manager, &o));
 		base[r] = vmem_region_hva(region[r]);
 	}
 	assert(!vmem_manager_thread_start(manager));
@@ -230,7 +230,8 @@ static void expect_everything_was_done(uint64_t budget)
 		struct vmem_region_metrics m = vmemt_metrics(region[r]);
 
 		assert(m.faults_zero && m.faults_staged && m.faults_stored && m.prefetched);
-		assert(m.taken_run && m.saved && m.discarded && !m.lost && !m.unmovable);
+		assert((vmemt_on_files() ? m.taken_unmapped : m.taken_run) && m.saved &&
+		       m.discarded && !m.lost && !m.unmovable);
 		assert(!m.pinned_pages);
 	}
 	assert(vmemt_manager_metrics(manager).used_bytes <= budget + 64 * PAGE);

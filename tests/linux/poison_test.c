@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A page whose bytes are gone is an error to touch, never zeros and never other data; its neighbours do
  * not suffer; and a discard heals it. */
+#define _GNU_SOURCE
 #include "linux/failing_kernel.h"
 #include "linux/guest.h"
 #include "linux/stored.h"
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -52,7 +54,7 @@ static void make(uint32_t way, bool threads)
 	if (threads)
 		assert(!vmem_manager_thread_start(manager));
 	vmemt_catch_signals(manager);
-	assert(!vmem_region_alloc(&region, manager, &o));
+	assert(!vmemt_alloc(&region, manager, &o));
 	cpu.region = region;
 	base = vmem_region_hva(region);
 	for (uint64_t i = 0; i < PAGES; i++) {
@@ -212,7 +214,11 @@ static void mapping_lost(void)
 	make(VMEM_FAULT_THREAD, true);
 	assert(!vmem_region_discard(region, GPA + BAD * PAGE, PAGE, NULL));
 	assert(!vmem_region_pin(region, GPA + 2 * PAGE, PAGE));
-	assert(!madvise(base + 2 * PAGE, PAGE, MADV_DONTNEED)); /* which nobody may do */
+	if (vmemt_on_files()) /* which nobody may do */
+		assert(!fallocate(vmem_region_file(region),
+				  FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2 * PAGE, PAGE));
+	else
+		assert(!madvise(base + 2 * PAGE, PAGE, MADV_DONTNEED));
 	assert(vmemt_touch(&cpu, VMEMT_READ, base + 2 * PAGE, &word, 8) == SIGBUS);
 	assert(word == 77 && cpu.answer == -VMEM_EIO && cpu.gpa == GPA + 2 * PAGE);
 	assert(atomic_load(&told) == 1 && told_error == -VMEM_EFAULT);

@@ -238,7 +238,7 @@ static struct vmem_region_metrics take_every(uint64_t step, bool others_are_hot,
 	struct vmemt_page p;
 
 	manager = vmemt_manager(0);
-	assert(!vmem_region_alloc(&region, manager, &o));
+	assert(!vmemt_alloc(&region, manager, &o));
 	for (uint64_t i = 0; i < 4096; i++) {
 		vmemt_make(&p, i, 1);
 		assert(!vmem_region_write(region, i * PAGE, &p, PAGE));
@@ -284,7 +284,7 @@ static void a_fault_waits_for_no_lock(uint32_t way)
 
 	manager = vmemt_manager(0);
 	vmemt_catch_signals(manager);
-	assert(!vmem_region_alloc(&region, manager, &o));
+	assert(!vmemt_alloc(&region, manager, &o));
 	assert(!vmem_manager_thread_start(manager));
 	cpu.region = region;
 	base = vmem_region_hva(region);
@@ -318,7 +318,7 @@ static void a_region_leaves_nothing(uint32_t how)
 	make(64, 0);
 	assert(!vmem_manager_thread_start(manager));
 	o.same_vm_as = region;
-	assert(!vmem_region_alloc(&other, manager, &o));
+	assert(!vmemt_alloc(&other, manager, &o));
 	cpu.region = other;
 	other_base = vmem_region_hva(other);
 	for (uint64_t i = 0; i < 64; i++)
@@ -344,9 +344,11 @@ int main(void)
 	vmemt_cpu_start(&cpu);
 	who_waits_for_the_lock_sleeps();
 	in_turn();
-	a_batch_meets_no_hole();
-	frames_count_until_they_are_gone();
-	among_hot_pages();
+	if (!vmemt_on_files()) { /* they ask for the ways of private memory */
+		a_batch_meets_no_hole();
+		frames_count_until_they_are_gone();
+		among_hot_pages();
+	}
 	a_fault_waits_for_no_lock(VMEM_FAULT_THREAD);
 	a_fault_waits_for_no_lock(VMEM_FAULT_SIGBUS);
 	a_region_leaves_nothing(VMEM_DETACH_DISCARD);

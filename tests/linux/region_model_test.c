@@ -292,7 +292,7 @@ static void run(struct setting setting)
 	pinned = 0;
 	manager = vmemt_manager(6 * MIB);
 	vmemt_catch_signals(manager);
-	assert(!vmem_region_alloc(&region, manager, &o));
+	assert(!vmemt_alloc(&region, manager, &o));
 	cpu.region = region;
 	base = vmem_region_hva(region);
 	if (set.threads)

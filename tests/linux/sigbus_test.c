@@ -31,7 +31,7 @@ static void make(uint64_t pages, uint32_t around)
 	};
 
 	manager = vmemt_manager(0);
-	assert(!vmem_region_alloc(&region, manager, &o));
+	assert(!vmemt_alloc(&region, manager, &o));
 	base = vmem_region_hva(region);
 	vmemt_catch_signals(manager);
 }
@@ -88,7 +88,7 @@ static void by_call(void)
 	assert(vmem_fault_sigbus(manager, base + 4 * PAGE, NULL, &gpa) == -VMEM_ENOENT);
 	assert(vmem_fault_sigbus(manager, &outside, NULL, &gpa) == -VMEM_ENOENT);
 	/* Not a region of this way: the signal is not ours, unless the page is poisoned. */
-	assert(!vmem_region_alloc(&other, manager, &o));
+	assert(!vmemt_alloc(&other, manager, &o));
 	assert(vmem_fault_sigbus(manager, vmem_region_hva(other), NULL, &gpa) == -VMEM_ENOENT);
 	assert(gpa == 1);
 	assert(!vmem_region_detach(other, VMEM_DETACH_DISCARD));
@@ -150,7 +150,7 @@ static void disturb(uint64_t seed)
 		if (vmemt_rand(&seed) % 2)
 			assert(!vmem_region_store(region, GPA + first * PAGE, count * PAGE, NULL));
 		if (vmemt_rand(&seed) % 8 == 0) {
-			assert(!vmem_region_alloc(&other, manager, &o));
+			assert(!vmemt_alloc(&other, manager, &o));
 			assert(!vmem_region_detach(other, VMEM_DETACH_DISCARD));
 		}
 		assert(vmemt_now_ms() < deadline && "touches go on");

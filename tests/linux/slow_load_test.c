@@ -52,7 +52,7 @@ static void make(struct how how)
 	atomic_store(&told, 0);
 	manager = vmemt_manager(how.budget);
 	vmemt_catch_signals(manager);
-	assert(!vmem_region_alloc(&region, manager, &o));
+	assert(!vmemt_alloc(&region, manager, &o));
 	base = vmem_region_hva(region);
 	for (uint64_t i = 0; i < how.pages; i++) {
 		struct vmemt_page p;

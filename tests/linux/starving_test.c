@@ -61,7 +61,7 @@ static void make(bool slow)
 	atomic_store(&told, 0);
 	assert(!vmemi_manager_new(&manager, &mo, &kernel));
 	vmemt_catch_signals(manager);
-	assert(!vmem_region_alloc(&region, manager, &o));
+	assert(!vmemt_alloc(&region, manager, &o));
 	base = vmem_region_hva(region);
 	for (unsigned i = 0; i < CPUS; i++)
 		cpu[i].region = region;

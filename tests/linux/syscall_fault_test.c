@@ -12,10 +12,12 @@
 
 #define PAGE VMEM_PAGE_SIZE
 
-static const struct {
+struct failure {
 	enum vmemt_call call;
 	int error;
-} failures[] = {
+};
+
+static const struct failure private_failures[] = {
 	{ VMEMT_K_OPEN, -EMFILE },
 	{ VMEMT_K_READ, -EAGAIN },
 	{ VMEMT_K_READ, -EIO },
@@ -47,6 +49,31 @@ static const struct {
 	{ VMEMT_K_PROTECT, -ENOMEM },
 };
 
+/* Those of memory in files. */
+static const struct failure file_failures[] = {
+	{ VMEMT_K_PREAD, -EIO },
+	{ VMEMT_K_LSEEK, -EIO },
+	{ VMEMT_K_FSTAT, -EIO },
+	{ VMEMT_K_FCNTL, -EMFILE },
+	{ VMEMT_K_MEMFD, -EMFILE },
+	{ VMEMT_K_FTRUNCATE, -ENOMEM },
+	{ VMEMT_K_FALLOCATE, -ENOMEM },
+	{ VMEMT_K_MAP_FILE, -ENOMEM },
+	{ VMEMT_K_MADVISE_VECTOR, -EPERM },
+	{ VMEMT_K_REGISTER, -ENOMEM },
+	{ VMEMT_K_COPY, -ENOMEM },
+	{ VMEMT_K_COPY, -EAGAIN },
+	{ VMEMT_K_COPY, -EIO },
+	{ VMEMT_K_ZEROPAGE, -EAGAIN },
+	{ VMEMT_K_CONTINUE, -ENOMEM },
+	{ VMEMT_K_CONTINUE, -EAGAIN },
+	{ VMEMT_K_CONTINUE, -EIO },
+	{ VMEMT_K_PROTECT, -EAGAIN },
+};
+
+static const struct failure *failures = private_failures;
+static unsigned failure_count = sizeof(private_failures) / sizeof(private_failures[0]);
+
 /* Only threads sleep: see each_call_under_pressure(). */
 static bool needs_threads(enum vmemt_call call)
 {
@@ -56,7 +83,7 @@ static bool needs_threads(enum vmemt_call call)
 /* One call of each kind, one after the other; long rows of the same kind are thinned out. */
 static void each_call(void)
 {
-	for (unsigned i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
+	for (unsigned i = 0; i < failure_count; i++) {
 		unsigned fired = 0, errors = 0, lost = 0;
 
 		for (long n = 0;; n += 1 + n / 16) {
@@ -77,7 +104,8 @@ static void each_call(void)
 		}
 		fprintf(stderr, "%s %d: failed in %u lives, %u errors, %u pages lost\n",
 			vmemt_call_name(failures[i].call), failures[i].error, fired, errors, lost);
-		assert(!lost || failures[i].call == VMEMT_K_COPY);
+		assert(!lost || failures[i].call == VMEMT_K_COPY ||
+		       failures[i].call == VMEMT_K_CONTINUE);
 		assert(fired || needs_threads(failures[i].call));
 	}
 }
@@ -192,7 +220,7 @@ static void nothing_fails(void)
 	assert(!life.errors && !life.lost);
 	fprintf(stderr, "%u staged, %u stored, %u read\n", life.staged, life.stored, life.back);
 	assert(life.staged > 150 && life.stored > 100 && life.back > 300);
-	for (unsigned i = 0; i < sizeof(failures) / sizeof(failures[0]); i++)
+	for (unsigned i = 0; i < failure_count; i++)
 		assert(vmemt_kernel.calls[failures[i].call] || needs_threads(failures[i].call) ||
 		       failures[i].call == VMEMT_K_USERFAULTFD);
 }
@@ -414,6 +442,14 @@ int main(void)
 		   VMEM_KERNEL_KERNEL_FAULTS | VMEM_KERNEL_VECTOR_DISCARD);
 	vmemt_life_start();
 	vmemt_catch_signals(NULL);
+	if (vmemt_on_files()) {
+		failures = file_failures;
+		failure_count = sizeof(file_failures) / sizeof(file_failures[0]);
+		nothing_fails();
+		each_call();
+		vmemt_life_stop();
+		return 0;
+	}
 	nothing_fails();
 	each_call();
 	each_allocation();

@@ -2,7 +2,9 @@
 /* Dropping the contents of guest pages: in place, in staging, in the store. What is dropped reads as
  * zero from then on. */
 #include "linux/discard/discard.h"
+#include "linux/backing/backing.h"
 #include "store/store_internal.h"
+#include <sys/mman.h>
 
 #define BATCH 64
 
@@ -11,39 +13,56 @@ struct batch {
 	unsigned count;
 	uint64_t page[BATCH];
 	enum vmem_page_state was[BATCH];
-	unsigned frames;   /* of them in place */
-	bool staged;       /* copies in staging were left behind */
-	uint64_t released; /* bytes */
+	bool mapped[BATCH]; /* it has a frame, or an error in its place */
+	unsigned frames;    /* of them in place */
+	bool staged;        /* copies in staging were left behind */
+	uint64_t released;  /* bytes */
 	int error;
 };
+
+/* Its frame is in the file, though it is not in place. */
+static bool in_file(const struct vmem_region *r, uint64_t word)
+{
+	return r->backing->one_frame && (word & VMEMI_PAGE_OCCUPIED);
+}
 
 static bool has_frame(enum vmem_page_state was)
 {
 	return was == VMEM_PAGE_RESIDENT || was == VMEM_PAGE_CLEAN || was == VMEM_PAGE_SHARED;
 }
 
+/* A poisoned page of a file has no frame to free, which would take the error with it. */
+static void heal(struct vmem_region *r, uint64_t page)
+{
+	if (r->backing->one_frame)
+		r->host->k->madvise(vmemi_region_page(r, page), VMEM_PAGE_SIZE, MADV_DONTNEED);
+}
+
 /* Takes the mappings of a batch away and ends it. */
 static void flush(struct batch *b)
 {
 	struct vmem_region *r = b->r;
-	struct iovec ranges[BATCH];
-	size_t n = 0, gone;
+	enum vmemi_page_event done =
+		r->backing->one_frame ? VMEMI_PAGE_PUNCH_DONE : VMEMI_PAGE_DISCARD_DONE;
+	uint64_t pages[BATCH];
+	uint32_t n = 0, gone;
 
-	for (unsigned i = 0; i < b->count; i++)
-		if (has_frame(b->was[i]) || b->was[i] == VMEM_PAGE_POISONED)
-			ranges[n++] =
-				(struct iovec){ vmemi_region_page(r, b->page[i]), VMEM_PAGE_SIZE };
-	gone = vmemi_discard_ranges(r->host, ranges, n) / VMEM_PAGE_SIZE;
+	for (unsigned i = 0; i < b->count; i++) {
+		if (b->was[i] == VMEM_PAGE_POISONED)
+			heal(r, b->page[i]);
+		if (b->mapped[i])
+			pages[n++] = b->page[i];
+	}
+	gone = r->backing->release(r, pages, n);
 	vmemi_frames_untake(&r->host->frames, b->frames);
 	b->frames = 0;
 	for (unsigned i = 0; i < b->count; i++) {
-		bool poisoned = b->was[i] == VMEM_PAGE_POISONED;
-		bool mapped = has_frame(b->was[i]) || poisoned, kept = mapped && !gone;
+		bool kept = b->mapped[i] && !gone;
 
-		gone -= mapped && gone;
-		vmemi_region_end(r, b->page[i],
-				 kept ? VMEMI_PAGE_DISCARD_UNDO : VMEMI_PAGE_DISCARD_DONE, 0);
-		if (poisoned) /* others who wait are served in their turn; its fault was answered */
+		gone -= b->mapped[i] && gone;
+		vmemi_region_end(r, b->page[i], kept ? VMEMI_PAGE_DISCARD_UNDO : done, 0);
+		/* Others who wait are served in their turn; its fault was answered. */
+		if (b->was[i] == VMEM_PAGE_POISONED)
 			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, b->page[i]), VMEM_PAGE_SIZE);
 		if (kept)
 			b->error = -VMEM_EIO;
@@ -63,7 +82,8 @@ static void add(struct batch *b, uint64_t page, uint64_t old)
 		b->frames++;
 		b->released += VMEM_PAGE_SIZE;
 	}
-	if (was == VMEM_PAGE_STAGED || was == VMEM_PAGE_STORING) {
+	if (was == VMEM_PAGE_STAGED || was == VMEM_PAGE_STORING ||
+	    (!has_frame(was) && in_file(b->r, old))) {
 		b->staged = true;
 		b->released += VMEM_PAGE_SIZE;
 	}
@@ -72,6 +92,7 @@ static void add(struct batch *b, uint64_t page, uint64_t old)
 		vmemi_region_drop_ref(b->r, old);
 	}
 	b->was[b->count] = was;
+	b->mapped[b->count] = has_frame(was) || was == VMEM_PAGE_POISONED || in_file(b->r, old);
 	b->page[b->count++] = page;
 	if (b->count == BATCH)
 		flush(b);

@@ -6,6 +6,7 @@
  * none from those who go in order beside it. (As the kernel's swap read-ahead does by hits; here hits
  * cannot be seen.) */
 #include "linux/fault/serve.h"
+#include "linux/backing/backing.h"
 
 #define RECENT (sizeof(((struct vmem_region *)0)->recent) / sizeof(_Atomic uint64_t))
 #define PIECE 16 /* pages brought between two looks at who waits */
@@ -61,12 +62,11 @@ static void install_run(struct vmem_region *r, uint64_t first, unsigned count, c
 {
 	size_t done = 0;
 
-	vmemi_uffd_copy(r->uffd, vmemi_region_page(r, first), vmemi_region_place(r, first),
-			(size_t)count * VMEM_PAGE_SIZE, false, &done);
+	r->backing->unstage(r, &r->own, first, count, &done);
 	done /= VMEM_PAGE_SIZE;
 	for (unsigned i = 0; i < count; i++) {
 		if (i < done) {
-			vmemi_region_end(r, first + i, VMEMI_PAGE_ARRIVE, 0);
+			vmemi_backing_returned(r, first + i, old[i]);
 			vmemi_tally(&r->counters.prefetched, 1);
 		} else {
 			vmemi_region_end(r, first + i, VMEMI_PAGE_RETURN, old[i]);

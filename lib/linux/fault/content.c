@@ -3,6 +3,7 @@
  * looked at, so it neither leaves nor comes; it is never read through a mapping that could fault. */
 #include "linux/fault/content.h"
 #include "base/mem.h"
+#include "linux/backing/backing.h"
 #include "linux/fault/serve.h"
 #include "linux/fault/source.h"
 
@@ -36,10 +37,12 @@ static int read_page(struct vmem_region *r, uint64_t page, void *data,
 	switch (vmemi_page_state(old)) {
 	case VMEM_PAGE_RESIDENT:
 	case VMEM_PAGE_CLEAN:
-	case VMEM_PAGE_SHARED: memcpy(data, vmemi_region_page(r, page), VMEM_PAGE_SIZE); break;
-	case VMEM_PAGE_ABSENT: memset(data, 0, VMEM_PAGE_SIZE); break;
+	case VMEM_PAGE_SHARED:
 	case VMEM_PAGE_STAGED:
-	case VMEM_PAGE_STORING: memcpy(data, vmemi_region_place(r, page), VMEM_PAGE_SIZE); break;
+	case VMEM_PAGE_STORING:
+		error = r->backing->read(r, page, vmemi_page_state(old), data);
+		break;
+	case VMEM_PAGE_ABSENT: memset(data, 0, VMEM_PAGE_SIZE); break;
 	case VMEM_PAGE_STORED:
 		/* The caller's buffer may be guest memory of somebody: only a copy goes there. */
 		error = vmem_store_peek(r->host->store, r->vm, vmemi_region_key(r, page),
@@ -130,9 +133,9 @@ static unsigned claim_away(struct vmem_region *r, uint64_t page, uint64_t end, u
 static int write_away(struct vmem_region *r, uint64_t page, unsigned n, const void *data,
 		      const uint64_t *old, unsigned *ret_done)
 {
+	bool wp = false;
 	size_t bytes;
-	int error = vmemi_uffd_copy(r->uffd, vmemi_region_page(r, page), data,
-				    (size_t)n * VMEM_PAGE_SIZE, false, &bytes);
+	int error = r->backing->fill(r, &r->own, page, n, data, &wp, &bytes);
 
 	*ret_done = (unsigned)(bytes / VMEM_PAGE_SIZE);
 	for (unsigned i = 0; i < n; i++) {
@@ -189,8 +192,9 @@ static int write_present(struct vmem_region *r, uint64_t page, const void *data)
 
 	if (error)
 		return error;
-	memcpy(vmemi_region_page(r, page), data, VMEM_PAGE_SIZE);
-	return vmem_region_unpin(r, vmemi_region_gpa(r, page), VMEM_PAGE_SIZE);
+	error = r->backing->write(r, page, data);
+	vmem_region_unpin(r, vmemi_region_gpa(r, page), VMEM_PAGE_SIZE);
+	return error;
 }
 
 int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint64_t bytes)

@@ -1,28 +1,28 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Bringing pages back on request, and holding them. The pin count is beside the state: the flag in the
  * word says that it is not 0, and keeps every taker away. */
-#include "linux/fault/serve.h"
+#include "linux/backing/backing.h"
 
 #define PINS_MAX 65535u
 
+/* In a file, a page that is in place may not be mapped here: only serving it tells. */
 static int resolve(struct vmem_region *r, uint64_t page, bool write)
 {
 	struct vmemi_fault f = {
 		.page = page, .write = write, .demand = true, .may_reclaim = true
 	};
+	bool mapped = !r->backing->one_frame;
 
 	for (;;) {
 		uint64_t word = vmemi_region_word(r, page);
 		enum vmem_page_state state = vmemi_page_state(word);
 
-		if (state == VMEM_PAGE_RESIDENT && !(word & VMEMI_PAGE_LEAVING))
+		if (state == VMEM_PAGE_RESIDENT && !(word & VMEMI_PAGE_LEAVING) && mapped)
 			return 0;
-		if (state == VMEM_PAGE_CLEAN && !write)
+		if (state == VMEM_PAGE_CLEAN && !write && mapped)
 			return 0;
-		f.kind = state == VMEM_PAGE_RESIDENT || state == VMEM_PAGE_CLEAN ||
-					 state == VMEM_PAGE_SHARED
-				 ? VMEMI_FAULT_PROTECTED
-				 : VMEMI_FAULT_MISSING;
+		f.kind = vmemi_backing_kind(r, word, write);
+		mapped = true;
 		switch (vmemi_serve_wait(r, &f)) {
 		case VMEMI_POISONED: return -VMEM_EIO;
 		case VMEMI_NO_FRAME: return -VMEM_ENOSPC;
@@ -52,6 +52,15 @@ static bool fits(struct vmem_region *r, uint64_t count)
 	       budget;
 }
 
+/* The pins are locked, and there is one. */
+static void unpin_page(struct vmem_region *r, uint64_t page)
+{
+	uint64_t old;
+
+	if (!--r->pins[page])
+		vmemi_region_step(r, page, VMEMI_PAGE_UNPIN, 0, &old);
+}
+
 static int pin_page(struct vmem_region *r, uint64_t page)
 {
 	uint64_t old;
@@ -66,21 +75,18 @@ static int pin_page(struct vmem_region *r, uint64_t page)
 		else
 			error = -VMEM_EAGAIN;
 		vmemi_unlock(&r->pin_lock);
+		if (!error && r->backing->one_frame && resolve(r, page, true)) {
+			vmemi_lock(&r->pin_lock);
+			unpin_page(r, page);
+			vmemi_unlock(&r->pin_lock);
+			return -VMEM_EIO;
+		}
 		if (error != -VMEM_EAGAIN)
 			return error;
 		error = resolve(r, page, true); /* not under the lock: it may wait for a frame */
 		if (error)
 			return error;
 	}
-}
-
-/* The pins are locked, and there is one. */
-static void unpin_page(struct vmem_region *r, uint64_t page)
-{
-	uint64_t old;
-
-	if (!--r->pins[page])
-		vmemi_region_step(r, page, VMEMI_PAGE_UNPIN, 0, &old);
 }
 
 int vmem_region_pin(vmem_region *region, uint64_t gpa, uint64_t bytes)

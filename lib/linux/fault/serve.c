@@ -3,11 +3,31 @@
  * then ends the claim; whoever loses the race for the claim is told to come again. */
 #include "linux/fault/serve.h"
 #include "linux/fault/source.h"
+#include "linux/backing/backing.h"
 
 /* A page that is in place and still faults this often in a row has lost its mapping behind our back. */
 #define REDUNDANT_LIMIT 64
 #define WAIT_NS 10000000
 #define GIVE_UP_NS 1000000000
+
+static const struct vmemi_at *at_of(const struct vmem_region *r, const struct vmemi_fault *f)
+{
+	return f->at ? f->at : &r->own;
+}
+
+static void wake(const struct vmem_region *r, const struct vmemi_fault *f)
+{
+	const struct vmemi_at *at = at_of(r, f);
+
+	vmemi_uffd_wake(at->uffd, vmemi_address(at, f->page), VMEM_PAGE_SIZE);
+}
+
+static int protect(const struct vmem_region *r, const struct vmemi_fault *f, bool protect)
+{
+	const struct vmemi_at *at = at_of(r, f);
+
+	return vmemi_uffd_protect(at->uffd, vmemi_address(at, f->page), VMEM_PAGE_SIZE, protect);
+}
 
 /* Somebody waits for this page: the one sample of accesses that costs nothing. Said before the change
  * of state that comes of it: see ages.h. */
@@ -35,14 +55,35 @@ void vmemi_serve_count(struct vmem_region *r, struct vmemi_fault *f, enum vmem_p
 		vmemi_tally(&c->faults_staged, 1);
 }
 
-bool vmemi_serve_poison(struct vmem_region *r, uint64_t page)
+/* Puts an error in the place of a page that is not mapped. 0, -VMEM_EEXIST: it is; or why not. */
+static int put_mark(struct vmem_region *r, const struct vmemi_fault *f)
+{
+	const struct vmemi_at *at = at_of(r, f);
+	int error = vmemi_uffd_poison(at->uffd, vmemi_address(at, f->page), VMEM_PAGE_SIZE);
+
+	/* What was protected in a file, and left, has another mark there instead of nothing. */
+	if (error == -VMEM_EEXIST && r->backing->one_frame && !protect(r, f, false))
+		error = vmemi_uffd_poison(at->uffd, vmemi_address(at, f->page), VMEM_PAGE_SIZE);
+	return error;
+}
+
+/* Makes the claimed page an error to touch; from when the claim has ended a discard may heal it. Where
+ * the kernel cannot do that, whoever touches it waits for good: never zeros. False: not now. */
+static bool poison(struct vmem_region *r, const struct vmemi_fault *f)
 {
 	int error;
 
 	if (!(r->host->features & VMEM_KERNEL_POISON))
 		return true;
-	error = vmemi_uffd_poison(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
+	error = put_mark(r, f);
 	return error != -VMEM_EAGAIN && error != -VMEM_ENOMEM;
+}
+
+bool vmemi_serve_poison(struct vmem_region *r, uint64_t page)
+{
+	struct vmemi_fault f = { .page = page };
+
+	return poison(r, &f);
 }
 
 void vmemi_serve_tell_lost(struct vmem_region *r, uint64_t page, int error)
@@ -55,7 +96,7 @@ void vmemi_serve_tell_lost(struct vmem_region *r, uint64_t page, int error)
 /* The claimed page's bytes are gone; @old is its word before the claim. */
 static enum vmemi_served lose(struct vmem_region *r, struct vmemi_fault *f, uint64_t old, int error)
 {
-	if (!vmemi_serve_poison(r, f->page)) {
+	if (!poison(r, f)) {
 		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
 		return VMEMI_PUT_OFF;
 	}
@@ -82,18 +123,13 @@ static enum vmemi_served install(struct vmem_region *r, struct vmemi_fault *f, u
 {
 	bool clean = vmemi_page_ref(old) && !f->write && r->can_write_protect &&
 		     !atomic_load(&r->batching) && vmemi_region_prefers_clean(r);
-	unsigned char *dst = vmemi_region_page(r, f->page);
 	size_t done;
-	int error;
+	int error = r->backing->fill(r, at_of(r, f), f->page, 1, src, &clean, &done);
 
-	if (!src)
-		error = vmemi_uffd_zeropage(r->uffd, dst, VMEM_PAGE_SIZE);
-	else
-		error = vmemi_uffd_copy(r->uffd, dst, src, VMEM_PAGE_SIZE, clean, &done);
 	if (error == -VMEM_EEXIST) {
 		/* The guest has a page there: it counts, and who waits is woken. */
 		vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE, 0);
-		vmemi_uffd_wake(r->uffd, dst, VMEM_PAGE_SIZE);
+		wake(r, f);
 		vmemi_tally(&r->counters.faults_redundant, f->demand);
 		return VMEMI_SERVED;
 	}
@@ -156,18 +192,47 @@ static bool can_move_back(const struct vmem_region *r, uint64_t word)
 	       vmemi_page_state(word) == VMEM_PAGE_STAGED && !(word & VMEMI_PAGE_READING);
 }
 
+/* Brings back a claimed page that never lost its frame. */
+static enum vmemi_served come_back(struct vmem_region *r, struct vmemi_fault *f, uint64_t old)
+{
+	size_t done;
+	int error;
+
+	/* Protected means that it is mapped there; and what is mapped there may be protected. */
+	if (f->kind == VMEMI_FAULT_PROTECTED) {
+		error = protect(r, f, false);
+	} else {
+		error = r->backing->unstage(r, at_of(r, f), f->page, 1, &done);
+		if (error == -VMEM_EEXIST)
+			error = protect(r, f, false);
+	}
+	if (error == -VMEM_EFAULT && vmemi_page_state(old) == VMEM_PAGE_STORED) {
+		/* The file has lost it, the store has it: reclaim will see that its frame is gone. */
+		vmemi_host_kick_reclaim(r->host);
+		error = -VMEM_EAGAIN;
+	}
+	if (error)
+		return failed(r, f, old, error);
+	note_access(r, f);
+	vmemi_backing_returned(r, f->page, old);
+	vmemi_serve_count(r, f, VMEM_PAGE_STAGED);
+	return VMEMI_SERVED;
+}
+
 /* Claims a page that is away and brings it back. */
 static enum vmemi_served bring(struct vmem_region *r, struct vmemi_fault *f, uint64_t word)
 {
 	struct vmemi_frames *frames = &r->host->frames;
 	uint64_t old,
 		floor = atomic_load(f->demand ? &frames->floor_bytes : &frames->reserve_bytes);
-	bool move = false;
+	bool move = false, has_frame = vmemi_backing_has_frame(r, word);
 
-	if (f->own_frame || !vmemi_frames_take(frames, 1,
-					       f->force    ? 0
-					       : f->demand ? floor
-							   : floor / 2)) {
+	if (has_frame) {
+		vmemi_frames_force(frames, 1);
+	} else if (f->own_frame || !vmemi_frames_take(frames, 1,
+						      f->force    ? 0
+						      : f->demand ? floor
+								  : floor / 2)) {
 		if (f->force || (f->demand && can_move_back(r, word))) {
 			move = !f->force;
 			vmemi_frames_force(frames, 1);
@@ -184,10 +249,14 @@ static enum vmemi_served bring(struct vmem_region *r, struct vmemi_fault *f, uin
 		vmemi_frames_untake(frames, 1);
 		return VMEMI_PUT_OFF;
 	}
+	if (vmemi_backing_has_frame(r, old))
+		return come_back(r, f, old);
 	if (move && can_move_back(r, old))
 		return move_back(r, f, old);
 	switch (vmemi_page_state(old)) {
-	case VMEM_PAGE_ABSENT: return install(r, f, old, f->write ? r->host->zero_page : NULL);
+	case VMEM_PAGE_ABSENT:
+		return install(r, f, old,
+			       f->write && !r->backing->one_frame ? r->host->zero_page : NULL);
 	case VMEM_PAGE_STAGED:
 	case VMEM_PAGE_STORING: return install(r, f, old, vmemi_region_place(r, f->page));
 	case VMEM_PAGE_STORED: return bring_stored(r, f, old);
@@ -206,7 +275,7 @@ static enum vmemi_served unprotect(struct vmem_region *r, struct vmemi_fault *f)
 
 	if (!vmemi_region_step(r, f->page, VMEMI_PAGE_CLAIM, 0, &old))
 		return VMEMI_PUT_OFF;
-	error = vmemi_uffd_protect(r->uffd, vmemi_region_page(r, f->page), VMEM_PAGE_SIZE, false);
+	error = protect(r, f, false);
 	if (error) {
 		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
 		return VMEMI_PUT_OFF;
@@ -221,6 +290,50 @@ static enum vmemi_served unprotect(struct vmem_region *r, struct vmemi_fault *f)
 	return VMEMI_SERVED;
 }
 
+/* A claimed page that was in place, and that the kernel cannot map: past us, the file has lost it; unless it is
+ * mapped all the same, which a mark cannot be put over. */
+static enum vmemi_served not_mapped(struct vmem_region *r, struct vmemi_fault *f, uint64_t old,
+				    int error)
+{
+	if (error == -VMEM_EAGAIN || error == -VMEM_ENOMEM)
+		return failed(r, f, old, error);
+	if (put_mark(r, f) != -VMEM_EEXIST)
+		return lose(r, f, old, -VMEM_EFAULT);
+	vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE, 0); /* it is writable now */
+	wake(r, f);
+	return VMEMI_SERVED;
+}
+
+/* The page is in place, but this mapping has not touched it since it came; or it has, meanwhile. */
+static enum vmemi_served map_too(struct vmem_region *r, struct vmemi_fault *f)
+{
+	bool clean;
+	uint64_t old;
+	int error, unprotected = 0;
+
+	if (!vmemi_region_step(r, f->page, VMEMI_PAGE_CLAIM, 0, &old))
+		return VMEMI_PUT_OFF;
+	clean = vmemi_page_state(old) == VMEM_PAGE_CLEAN && !f->write;
+	error = vmemi_file_map(r, at_of(r, f), f->page, &clean);
+	if (error < 0)
+		return not_mapped(r, f, old, error);
+	if (error == 1 && f->write)
+		unprotected = protect(r, f, false);
+	else if (error == 1)
+		wake(r, f);
+	if (unprotected)
+		return failed(r, f, old, unprotected);
+	note_access(r, f);
+	vmemi_region_end(r, f->page, clean ? VMEMI_PAGE_RETURN : VMEMI_PAGE_ARRIVE, old);
+	if (!clean && vmemi_page_state(old) == VMEM_PAGE_CLEAN)
+		vmemi_region_note_clean(r, 1, 0);
+	vmemi_tally(!error     ? &r->counters.faults_mapped
+		    : f->write ? &r->counters.faults_write
+			       : &r->counters.faults_redundant,
+		    1);
+	return VMEMI_SERVED;
+}
+
 /* The page is in place: the fault was answered meanwhile. If that goes on, the mapping was lost: only
  * a discard past vmem_region_discard() does that, and it ends in an error, not in silent zeros.
  * UFFDIO_POISON tells which, because it fails where a page is. */
@@ -229,6 +342,8 @@ static enum vmemi_served redundant(struct vmem_region *r, struct vmemi_fault *f)
 	unsigned char *address = vmemi_region_page(r, f->page);
 	uint64_t old;
 
+	if (r->backing->one_frame)
+		return map_too(r, f);
 	vmemi_tally(&r->counters.faults_redundant, 1);
 	vmemi_uffd_wake(r->uffd, address, VMEM_PAGE_SIZE);
 	if (atomic_exchange(&r->redundant_page, f->page) != f->page) {
@@ -262,15 +377,18 @@ enum vmemi_served vmemi_serve(struct vmem_region *r, struct vmemi_fault *f)
 	case VMEM_PAGE_POISONED:
 		/* Who found nothing there before it was poisoned, and came to wait only after that, has
 		 * not been woken; repeated, its access fails. */
-		if (r->host->features & VMEM_KERNEL_POISON)
-			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, f->page), VMEM_PAGE_SIZE);
+		if (r->host->features & VMEM_KERNEL_POISON) {
+			if (r->backing->one_frame) /* each mapping has an error of its own */
+				poison(r, f);
+			wake(r, f);
+		}
 		return VMEMI_POISONED;
 	default:
 		if (leaving)
 			return VMEMI_PUT_OFF;
-		if (f->kind == VMEMI_FAULT_PROTECTED) {
+		if (f->kind == VMEMI_FAULT_PROTECTED && !vmemi_backing_has_frame(r, word)) {
 			/* It has left since. The access is repeated, and faults as missing. */
-			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, f->page), VMEM_PAGE_SIZE);
+			wake(r, f);
 			return VMEMI_SERVED;
 		}
 		if (vmemi_page_state(word) == VMEM_PAGE_SOURCE) {
@@ -304,7 +422,7 @@ bool vmemi_serve_give_up(struct vmem_region *r, struct vmemi_fault *f, int error
 {
 	uint64_t old;
 
-	if (!vmemi_serve_poison(r, f->page))
+	if (!poison(r, f))
 		return false;
 	vmemi_serve_tell_lost(r, f->page, error);
 	if (vmemi_region_step(r, f->page, VMEMI_PAGE_LOSE_LATE, 0, &old))

@@ -6,6 +6,7 @@
  * vmem_region_source_done(), or whoever finds that its time is up; the others find it gone. An entry is
  * used again only when the call has returned, too. Guard: host->source_lock, never held while the caller's
  * functions run or bytes are copied. */
+#include "linux/backing/backing.h"
 #include "linux/fault/source.h"
 #include "base/mem.h"
 #include "linux/fault/serve.h"
@@ -159,7 +160,7 @@ static int install(struct vmem_region *r, uint64_t page, const void *data, int e
 	if (error)
 		return lose(r, page, error);
 	clean = stays_clean(r, page);
-	error = vmemi_uffd_copy(r->uffd, dst, data, VMEM_PAGE_SIZE, clean, &done);
+	error = r->backing->fill(r, &r->own, page, 1, data, &clean, &done);
 	if (error == -VMEM_EEXIST) {
 		vmemi_region_end(r, page, VMEMI_PAGE_ARRIVE, 0);
 		vmemi_uffd_wake(r->uffd, dst, VMEM_PAGE_SIZE);

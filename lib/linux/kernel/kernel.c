@@ -59,6 +59,45 @@ static ssize_t k_write(int fd, const void *buffer, size_t bytes)
 	return r < 0 ? -errno : r;
 }
 
+static ssize_t k_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+	ssize_t r = pwrite(fd, buffer, bytes, offset);
+
+	return r < 0 ? -errno : r;
+}
+
+static off_t k_lseek(int fd, off_t offset, int whence)
+{
+	off_t r = lseek(fd, offset, whence);
+
+	return r < 0 ? -errno : r;
+}
+
+static int k_fstat(int fd, struct stat *ret_stat)
+{
+	return result(fstat(fd, ret_stat));
+}
+
+static int k_fcntl(int fd, int command, int argument)
+{
+	return result(fcntl(fd, command, argument));
+}
+
+static int k_memfd(const char *name, unsigned flags)
+{
+	return result(memfd_create(name, flags));
+}
+
+static int k_ftruncate(int fd, off_t bytes)
+{
+	return result(ftruncate(fd, bytes));
+}
+
+static int k_fallocate(int fd, int mode, off_t offset, off_t bytes)
+{
+	return result(fallocate(fd, mode, offset, bytes));
+}
+
 static int k_poll(struct pollfd *fds, nfds_t count, int timeout_ms)
 {
 	return result(poll(fds, count, timeout_ms));
@@ -101,6 +140,16 @@ static int k_ioctl(int fd, unsigned long request, void *argument)
 static int k_mmap(void **ret_memory, size_t bytes, int protection, int flags)
 {
 	void *memory = mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return -errno;
+	*ret_memory = memory;
+	return 0;
+}
+
+static int k_map_file(void **ret_memory, size_t bytes, int protection, int fd, off_t offset)
+{
+	void *memory = mmap(NULL, bytes, protection, MAP_SHARED | MAP_NORESERVE, fd, offset);
 
 	if (memory == MAP_FAILED)
 		return -errno;
@@ -179,12 +228,20 @@ const struct vmemi_kernel vmemi_kernel_linux = {
 	.read = k_read,
 	.pread = k_pread,
 	.write = k_write,
+	.pwrite = k_pwrite,
+	.lseek = k_lseek,
+	.fstat = k_fstat,
+	.fcntl = k_fcntl,
+	.memfd = k_memfd,
+	.ftruncate = k_ftruncate,
+	.fallocate = k_fallocate,
 	.poll = k_poll,
 	.eventfd = k_eventfd,
 	.epoll = k_epoll,
 	.userfaultfd = k_userfaultfd,
 	.ioctl = k_ioctl,
 	.mmap = k_mmap,
+	.map_file = k_map_file,
 	.munmap = k_munmap,
 	.mprotect = k_mprotect,
 	.madvise = k_madvise,

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <vmem/common.h>
@@ -17,6 +18,13 @@ struct vmemi_kernel {
 	ssize_t (*read)(int fd, void *buffer, size_t bytes);
 	ssize_t (*pread)(int fd, void *buffer, size_t bytes, off_t offset);
 	ssize_t (*write)(int fd, const void *buffer, size_t bytes);
+	ssize_t (*pwrite)(int fd, const void *buffer, size_t bytes, off_t offset);
+	off_t (*lseek)(int fd, off_t offset, int whence);
+	int (*fstat)(int fd, struct stat *ret_stat);
+	int (*fcntl)(int fd, int command, int argument);
+	int (*memfd)(const char *name, unsigned flags);
+	int (*ftruncate)(int fd, off_t bytes);
+	int (*fallocate)(int fd, int mode, off_t offset, off_t bytes);
 	int (*poll)(struct pollfd *fds, nfds_t count, int timeout_ms);
 	int (*eventfd)(unsigned initial, int flags);
 	int (*epoll)(const int *fds,
@@ -24,6 +32,8 @@ struct vmemi_kernel {
 	int (*userfaultfd)(int flags);
 	int (*ioctl)(int fd, unsigned long request, void *argument);
 	int (*mmap)(void **ret_memory, size_t bytes, int protection, int flags); /* anonymous */
+	int (*map_file)(void **ret_memory, size_t bytes, int protection, int fd,
+			off_t offset); /* shared */
 	int (*munmap)(void *memory, size_t bytes);
 	int (*mprotect)(void *memory, size_t bytes, int protection);
 	int (*madvise)(void *memory, size_t bytes, int advice);

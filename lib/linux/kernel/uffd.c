@@ -102,6 +102,17 @@ int vmemi_uffd_register(const struct vmemi_uffd *u, void *start, size_t bytes, b
 	return r;
 }
 
+int vmemi_uffd_register_shared(const struct vmemi_uffd *u, void *start, size_t bytes)
+{
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)start, bytes },
+		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR |
+			UFFDIO_REGISTER_MODE_WP,
+	};
+
+	return u->k->ioctl(u->fd, UFFDIO_REGISTER, &reg);
+}
+
 int vmemi_uffd_unregister(const struct vmemi_uffd *u, void *start, size_t bytes)
 {
 	struct uffdio_range range = { (uintptr_t)start, bytes };
@@ -139,6 +150,28 @@ int vmemi_uffd_copy(const struct vmemi_uffd *u, void *dst, const void *src, size
 
 		r = u->k->ioctl(u->fd, UFFDIO_COPY, &c);
 		if (!go_on(r, c.copy, &done, &again))
+			break;
+	}
+	*ret_done = done;
+	return done == bytes ? 0 : r;
+}
+
+int vmemi_uffd_continue(const struct vmemi_uffd *u, void *start, size_t bytes, bool wp,
+			size_t *ret_done)
+{
+	uint64_t dont_wake = u->features & VMEMI_UFFD_FEATURE_SIGBUS ? VMEMI_CONTINUE_DONTWAKE : 0u;
+	unsigned again = 0;
+	size_t done = 0;
+	int r = 0;
+
+	while (done < bytes) {
+		struct vmemi_uffdio_continue c = {
+			.range = { (uintptr_t)start + done, bytes - done },
+			.mode = (wp ? VMEMI_CONTINUE_WP : 0u) | dont_wake,
+		};
+
+		r = u->k->ioctl(u->fd, VMEMI_UFFDIO_CONTINUE, &c);
+		if (!go_on(r, c.mapped, &done, &again))
 			break;
 	}
 	*ret_done = done;

@@ -23,11 +23,17 @@ void vmemi_uffd_close(struct vmemi_uffd *u);
 /* Whether the kernel offers operation @nr (an _UFFDIO_* number) on a range it just registered. */
 int vmemi_uffd_register(const struct vmemi_uffd *u, void *start, size_t bytes, bool wp,
 			uint64_t *ret_ioctls);
+/* The same for a shared mapping of a file in memory: missing and minor faults, write-protection. */
+int vmemi_uffd_register_shared(const struct vmemi_uffd *u, void *start, size_t bytes);
 int vmemi_uffd_unregister(const struct vmemi_uffd *u, void *start, size_t bytes);
 
 /* Installs pages at @dst from @src; @wp: write-protected. @ret_done: bytes done, also on error. */
 int vmemi_uffd_copy(const struct vmemi_uffd *u, void *dst, const void *src, size_t bytes, bool wp,
 		    size_t *ret_done);
+/* Maps pages that the file behind a shared mapping has. -VMEM_EEXIST: mapped already; -VMEM_EFAULT: it has
+ * none. @ret_done as above. */
+int vmemi_uffd_continue(const struct vmemi_uffd *u, void *start, size_t bytes, bool wp,
+			size_t *ret_done);
 int vmemi_uffd_zeropage(const struct vmemi_uffd *u, void *dst, size_t bytes);
 
 /* Moves pages from @src into the hole at @dst, which @u has registered. Stops at the first page

@@ -14,10 +14,29 @@
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
 
-#define VMEMI_UFFD_FEATURE_WP (UINT64_C(1) << 0)      /* PAGEFAULT_FLAG_WP, 5.7 */
-#define VMEMI_UFFD_FEATURE_SIGBUS (UINT64_C(1) << 7)  /* 4.14 */
-#define VMEMI_UFFD_FEATURE_POISON (UINT64_C(1) << 14) /* 6.6 */
-#define VMEMI_UFFD_FEATURE_MOVE (UINT64_C(1) << 16)   /* 6.8 */
+#define VMEMI_UFFD_FEATURE_WP (UINT64_C(1) << 0)           /* PAGEFAULT_FLAG_WP, 5.7 */
+#define VMEMI_UFFD_FEATURE_SIGBUS (UINT64_C(1) << 7)       /* 4.14 */
+#define VMEMI_UFFD_FEATURE_MINOR_SHMEM (UINT64_C(1) << 10) /* 5.14 */
+#define VMEMI_UFFD_FEATURE_WP_SHMEM (UINT64_C(1) << 12)    /* WP_HUGETLBFS_SHMEM, 5.19 */
+#define VMEMI_UFFD_FEATURE_POISON (UINT64_C(1) << 14)      /* 6.6 */
+#define VMEMI_UFFD_FEATURE_MOVE (UINT64_C(1) << 16)        /* 6.8 */
+
+#ifndef UFFDIO_REGISTER_MODE_MINOR /* 5.13 */
+#define UFFDIO_REGISTER_MODE_MINOR (UINT64_C(1) << 2)
+#endif
+#ifndef UFFD_PAGEFAULT_FLAG_MINOR /* 5.13 */
+#define UFFD_PAGEFAULT_FLAG_MINOR (1 << 2)
+#endif
+
+struct vmemi_uffdio_continue {
+	struct uffdio_range range;
+	uint64_t mode;
+	int64_t mapped; /* bytes mapped, or a negative error number */
+};
+
+#define VMEMI_UFFDIO_CONTINUE _IOWR(UFFDIO, 0x07, struct vmemi_uffdio_continue)
+#define VMEMI_CONTINUE_DONTWAKE (UINT64_C(1) << 0)
+#define VMEMI_CONTINUE_WP (UINT64_C(1) << 1) /* 6.4 */
 
 struct vmemi_uffdio_poison {
 	struct uffdio_range range;

@@ -3,8 +3,10 @@
 #include "base/mem.h"
 #include "base/opts.h"
 #include "linux/fault/source.h"
+#include "linux/backing/backing.h"
 #include "linux/manager/manager.h"
 #include "linux/kernel/uffd_abi.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 
@@ -12,7 +14,7 @@
 #define DEADLINE_MS_MAX 86400000
 #define KNOWN_FLAGS                                                                    \
 	(VMEM_REGION_DMA_PINNED | VMEM_REGION_FROM_SOURCE | VMEM_REGION_SOURCE_STAYS | \
-	 VMEM_REGION_PROACTIVE)
+	 VMEM_REGION_PROACTIVE | VMEM_REGION_FILE)
 
 static int check_opts(struct vmem_region_opts *o)
 {
@@ -23,6 +25,7 @@ static int check_opts(struct vmem_region_opts *o)
 	if ((o->flags & ~KNOWN_FLAGS) || o->gpa % VMEM_PAGE_SIZE ||
 	    (uintptr_t)o->hva % VMEM_PAGE_SIZE || o->bytes % VMEM_PAGE_SIZE || !o->bytes ||
 	    o->bytes > REGION_BYTES_MAX || o->gpa > UINT64_MAX - o->bytes ||
+	    o->file_offset % VMEM_PAGE_SIZE || o->file_offset > INT64_MAX - o->bytes ||
 	    o->fault_way > VMEM_FAULT_SIGBUS || o->fault_deadline_ms > DEADLINE_MS_MAX ||
 	    ((o->flags & (VMEM_REGION_FROM_SOURCE | VMEM_REGION_SOURCE_STAYS)) &&
 	     !o->read_source) ||
@@ -31,8 +34,17 @@ static int check_opts(struct vmem_region_opts *o)
 	return 0;
 }
 
-/* Overlap with an attached region, in host addresses or in the VM's own; and a free slot. */
-static int find_slot(struct vmem_manager *m, const struct vmem_region_opts *o, uint32_t *ret_slot)
+static bool in_one_file(const struct vmem_region *r, const struct vmem_region_opts *o,
+			const struct vmemi_file *file)
+{
+	return file && r->file.fd >= 0 && file->device == r->file.device &&
+	       file->inode == r->file.inode && file->offset < r->file.offset + r->opts.bytes &&
+	       r->file.offset < file->offset + o->bytes;
+}
+
+/* Overlap with an attached region, in host addresses, in the VM's own or in its file; and a free slot. */
+static int find_slot(struct vmem_manager *m, const struct vmem_region_opts *o,
+		     const struct vmemi_file *file, uint32_t *ret_slot)
 {
 	bool found = false;
 
@@ -46,6 +58,8 @@ static int find_slot(struct vmem_manager *m, const struct vmem_region_opts *o, u
 		}
 		if ((uintptr_t)o->hva < (uintptr_t)r->base + r->opts.bytes &&
 		    (uintptr_t)r->base < (uintptr_t)o->hva + o->bytes)
+			return -VMEM_EEXIST;
+		if (in_one_file(r, o, file))
 			return -VMEM_EEXIST;
 		if (o->same_vm_as && o->same_vm_as->vm == r->vm &&
 		    o->gpa < r->opts.gpa + r->opts.bytes && r->opts.gpa < o->gpa + o->bytes)
@@ -81,6 +95,10 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	r->host = &m->host;
 	r->opts = *o;
 	r->base = o->hva;
+	r->uffd = &m->host.uffd[o->fault_way];
+	r->own = (struct vmemi_at){ r->uffd, (uintptr_t)o->hva };
+	r->backing = o->flags & VMEM_REGION_FILE ? &vmemi_backing_file : &vmemi_backing_private;
+	r->file.fd = -1;
 	r->pages = o->bytes / VMEM_PAGE_SIZE;
 	bitmap = (size_t)(r->pages + 63) / 64 * sizeof(uint64_t);
 	r->words = vmemi_zalloc(a, r->pages * sizeof(uint64_t), 64);
@@ -95,10 +113,15 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	return r;
 }
 
-/* Keeps children and KSM from the memory, without which it cannot be paged: a page that was shared with a
- * child cannot be moved, and one that was merged is written without a fault. Dumps and huge pages only
- * cost. 0, -VMEM_ENOMEM, -VMEM_EIO. */
-static int advise(struct vmemi_host *host, void *memory, uint64_t bytes)
+static void give_to_children(struct vmem_region *r)
+{
+	if (!r->was_kept_from_children)
+		r->host->k->madvise(r->base, r->opts.bytes, MADV_DOFORK);
+}
+
+/* Without that it cannot be paged: a page that was shared with a child cannot be moved, one of a file would be
+ * mapped there too, and one that was merged is written without a fault. Dumps and huge pages only cost. */
+int vmemi_backing_advise(struct vmemi_host *host, void *memory, uint64_t bytes)
 {
 	int error = host->k->madvise(memory, bytes, MADV_DONTFORK);
 
@@ -114,84 +137,21 @@ static int advise(struct vmemi_host *host, void *memory, uint64_t bytes)
 	return error ? -VMEM_EIO : 0;
 }
 
-static void give_to_children(struct vmem_region *r)
-{
-	if (!r->was_kept_from_children)
-		r->host->k->madvise(r->base, r->opts.bytes, MADV_DOFORK);
-}
-
-/* What is there already is resident, the rest absent or with the source. /proc/self/pagemap: one word a page, bit 63 present, 62 swapped. */
+/* What is there already is resident, the rest absent or with the source. */
 static int count_present(struct vmem_region *r)
 {
 	enum vmem_page_state rest =
 		r->opts.flags & VMEM_REGION_FROM_SOURCE ? VMEM_PAGE_SOURCE : VMEM_PAGE_ABSENT;
-	const struct vmemi_kernel *k = r->host->k;
-	uint64_t entries[512], present = 0;
-	int fd = k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int64_t present = r->backing->count(r);
 
-	if (fd < 0)
-		return -VMEM_EIO;
-	for (uint64_t page = 0; page < r->pages;) {
-		uint64_t n = r->pages - page < 512 ? r->pages - page : 512;
-		ssize_t bytes = k->pread(fd, entries, n * 8,
-					 (off_t)(((uintptr_t)r->base / VMEM_PAGE_SIZE + page) * 8));
-
-		if (bytes < 8) {
-			k->close(fd);
-			return -VMEM_EIO;
-		}
-		for (uint64_t i = 0; i < (uint64_t)bytes / 8; i++, page++) {
-			bool is = entries[i] >> 62;
-
-			if (is || rest != VMEM_PAGE_ABSENT)
-				atomic_store(&r->words[page],
-					     vmemi_page_word(is ? VMEM_PAGE_RESIDENT : rest, 0, 0));
-			if (is)
-				vmemi_page_set_add(&r->ages.moved, page);
-			present += is;
-		}
-	}
-	k->close(fd);
-	atomic_store(&r->counts[0].state[rest], (int64_t)(r->pages - present));
-	atomic_store(&r->counts[0].state[VMEM_PAGE_RESIDENT], (int64_t)present);
-	atomic_fetch_add(&r->host->frames.resident_pages, (int64_t)present);
-	return 0;
-}
-
-static int map_staging(struct vmem_region *r)
-{
-	struct vmemi_host *host = r->host;
-	uint64_t ioctls;
-	void *memory;
-	int error;
-
-	if (host->k->mmap(&memory, r->opts.bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE))
-		return -VMEM_ENOMEM;
-	r->staging = memory;
-	error = advise(host, memory, r->opts.bytes);
-	if (error)
-		return error;
-	error = vmemi_uffd_register(&host->staging, memory, r->opts.bytes, false, &ioctls);
-	if (error)
-		return error == -VMEM_ENOMEM ? error : -VMEM_EIO;
-	r->can_move = ioctls >> 5 & 1 && (host->features & VMEM_KERNEL_MOVE);
-	return 0;
-}
-
-static int register_guest(struct vmem_region *r)
-{
-	struct vmemi_host *host = r->host;
-	uint64_t ioctls;
-	int error;
-
-	r->uffd = &host->uffd[r->opts.fault_way];
-	if (r->uffd->fd < 0)
-		return -VMEM_ENODEV;
-	r->can_write_protect = host->features & VMEM_KERNEL_WP;
-	error = vmemi_uffd_register(r->uffd, r->base, r->opts.bytes, r->can_write_protect, &ioctls);
-	if (error)
-		return error == -VMEM_EBUSY || error == -VMEM_ENOMEM ? error : -VMEM_EIO;
-	r->can_scatter = r->can_write_protect && (r->opts.flags & VMEM_REGION_DMA_PINNED);
+	if (present < 0)
+		return (int)present;
+	for (uint64_t page = 0; page < r->pages && rest != VMEM_PAGE_ABSENT; page++)
+		if (!vmemi_region_word(r, page))
+			atomic_store(&r->words[page], vmemi_page_word(rest, 0, 0));
+	atomic_store(&r->counts[0].state[rest], (int64_t)r->pages - present);
+	atomic_store(&r->counts[0].state[VMEM_PAGE_RESIDENT], present);
+	atomic_fetch_add(&r->host->frames.resident_pages, present);
 	return 0;
 }
 
@@ -202,8 +162,7 @@ static void unmap(struct vmem_region *r)
 		vmemi_region_count(r, VMEM_PAGE_RESIDENT) + vmemi_region_count(r, VMEM_PAGE_CLEAN) +
 		vmemi_region_count(r, VMEM_PAGE_SHARED) + vmemi_region_count(r, VMEM_PAGE_ARRIVING);
 
-	if (r->staging)
-		host->k->munmap(r->staging, r->opts.bytes);
+	r->backing->close(r);
 	atomic_fetch_sub(&host->frames.resident_pages, (int64_t)pages);
 	atomic_fetch_sub(&host->frames.staging_pages, (int64_t)vmemi_region_copies(r));
 }
@@ -238,7 +197,8 @@ static bool vm_is_used(const struct vmem_manager *m, uint32_t vm)
 
 /* Everything after the checks; on error nothing is left. */
 static int attach(struct vmem_manager *m, const struct vmem_region_opts *o, uint32_t slot,
-		  const struct vmemi_memory_kind *kind, struct vmem_region **ret_region)
+		  const struct vmemi_memory_kind *kind, const struct vmemi_file *file,
+		  struct vmem_region **ret_region)
 {
 	struct vmem_region *r = new_tables(m, o);
 	int error;
@@ -246,19 +206,19 @@ static int attach(struct vmem_manager *m, const struct vmem_region_opts *o, uint
 	if (!r)
 		return -VMEM_ENOMEM;
 	r->slot = slot;
+	if (file)
+		r->file = *file;
 	r->was_kept_from_children = kind->kept_from_children;
 	error = add_vm(r);
 	if (error) {
 		free_tables(r);
 		return error;
 	}
-	error = advise(&m->host, r->base, o->bytes);
+	error = r->uffd->fd < 0 ? -VMEM_ENODEV : vmemi_backing_advise(&m->host, r->base, o->bytes);
 	if (!error && r->source && m->running)
 		error = vmemi_manager_start_sources(m);
 	if (!error)
-		error = map_staging(r);
-	if (!error)
-		error = register_guest(r);
+		error = r->backing->open(r);
 	if (!error) {
 		error = count_present(r);
 		if (error)
@@ -279,10 +239,31 @@ static int attach(struct vmem_manager *m, const struct vmem_region_opts *o, uint
 	return 0;
 }
 
+/* Which file it is. 0, -VMEM_EINVAL, -VMEM_EIO. */
+static int identify(const struct vmemi_kernel *k, const struct vmem_region_opts *o,
+		    struct vmemi_file *file)
+{
+	int flags = k->fcntl(o->file_fd, F_GETFL, 0);
+	struct stat stat;
+
+	if (flags == -EBADF)
+		return -VMEM_EINVAL;
+	if (flags < 0 || k->fstat(o->file_fd, &stat))
+		return -VMEM_EIO;
+	if ((flags & O_ACCMODE) != O_RDWR || !S_ISREG(stat.st_mode) ||
+	    (uint64_t)stat.st_size < o->file_offset + o->bytes)
+		return -VMEM_EINVAL;
+	*file = (struct vmemi_file){
+		.fd = -1, .device = stat.st_dev, .inode = stat.st_ino, .offset = o->file_offset
+	};
+	return 0;
+}
+
 int vmem_region_attach(vmem_region **ret_region, vmem_manager *manager,
 		       const struct vmem_region_opts *opts)
 {
 	struct vmem_region_opts o;
+	struct vmemi_file identity, *file = NULL;
 	struct vmemi_memory_kind kind;
 	uint32_t slot = 0;
 	int error;
@@ -294,14 +275,18 @@ int vmem_region_attach(vmem_region **ret_region, vmem_manager *manager,
 		error = o.hva ? check_opts(&o) : -VMEM_EINVAL;
 	if (!error && o.same_vm_as && o.same_vm_as->host != &manager->host)
 		error = -VMEM_EINVAL;
+	if (!error && (o.flags & VMEM_REGION_FILE)) {
+		file = &identity;
+		error = identify(manager->host.k, &o, file);
+	}
 	if (error)
 		return error;
 	vmemi_lock(&manager->attach_lock);
-	error = find_slot(manager, &o, &slot);
-	if (!error && *vmemi_memory_why(manager->host.k, o.hva, o.bytes, &kind))
-		error = kind.foreign ? -VMEM_EBUSY : -VMEM_ENOTSUP;
+	error = find_slot(manager, &o, file, &slot);
+	if (!error && *vmemi_memory_why(manager->host.k, o.hva, o.bytes, file, &kind))
+		error = kind.foreign ? -VMEM_EBUSY : kind.other_file ? -VMEM_EINVAL : -VMEM_ENOTSUP;
 	if (!error)
-		error = attach(manager, &o, slot, &kind, ret_region);
+		error = attach(manager, &o, slot, &kind, file, ret_region);
 	vmemi_unlock(&manager->attach_lock);
 	return error;
 }
@@ -309,24 +294,34 @@ int vmem_region_attach(vmem_region **ret_region, vmem_manager *manager,
 int vmem_region_alloc(vmem_region **ret_region, vmem_manager *manager,
 		      const struct vmem_region_opts *opts)
 {
+	const struct vmemi_kernel *k;
 	struct vmem_region_opts o;
 	int error;
 
 	if (!ret_region || !manager || !opts)
 		return -VMEM_EINVAL;
+	k = manager->host.k;
 	error = vmemi_opts_take(&o, sizeof(o), opts);
 	o.hva = NULL;
+	o.file_fd = -1;
+	o.file_offset = 0;
 	if (!error)
 		error = check_opts(&o);
 	if (error)
 		return error;
-	if (manager->host.k->mmap(&o.hva, o.bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE))
-		return -VMEM_ENOMEM;
+	if (o.flags & VMEM_REGION_FILE)
+		error = vmemi_file_make(k, o.bytes, &o.hva, &o.file_fd);
+	else if (k->mmap(&o.hva, o.bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE))
+		error = -VMEM_ENOMEM;
+	if (error)
+		return error;
 	error = vmem_region_attach(ret_region, manager, &o);
 	if (error)
-		manager->host.k->munmap(o.hva, o.bytes);
+		k->munmap(o.hva, o.bytes);
 	else
 		(*ret_region)->allocated = true;
+	if (o.file_fd >= 0)
+		k->close(o.file_fd);
 	return error;
 }
 
@@ -408,13 +403,13 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	vmemi_source_end(r);
 	if (r->source && how == VMEM_DETACH_DISCARD) /* who waits for one finds no memory */
 		vmemi_uffd_wake(r->uffd, r->base, r->opts.bytes);
+	if (how == VMEM_DETACH_DISCARD && (!unmapped || r->backing->one_frame))
+		r->backing->empty(r);
 	if (how == VMEM_DETACH_DISCARD && r->allocated) {
 		if (!unmapped)
 			k->munmap(r->base, r->opts.bytes);
 	} else if (!unmapped) {
-		if (how == VMEM_DETACH_DISCARD)
-			k->madvise(r->base, r->opts.bytes, MADV_DONTNEED);
-		else
+		if (how != VMEM_DETACH_DISCARD)
 			give_to_children(r);
 		vmemi_uffd_unregister(r->uffd, r->base, r->opts.bytes);
 	}
@@ -448,4 +443,9 @@ int vmem_region_detach(vmem_region *region, uint32_t how)
 void *vmem_region_hva(const vmem_region *region)
 {
 	return region->base;
+}
+
+int vmem_region_file(const vmem_region *region)
+{
+	return region->file.fd >= 0 ? region->file.fd : -VMEM_ENOENT;
 }

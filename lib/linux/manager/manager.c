@@ -78,8 +78,9 @@ static void set_marks(struct vmem_manager *m, uint64_t budget)
 
 static int open_userfaultfds(struct vmemi_host *host)
 {
+	const uint64_t files = VMEMI_UFFD_FEATURE_MINOR_SHMEM | VMEMI_UFFD_FEATURE_WP_SHMEM;
 	const uint64_t wanted =
-		VMEMI_UFFD_FEATURE_WP | VMEMI_UFFD_FEATURE_POISON | VMEMI_UFFD_FEATURE_MOVE;
+		VMEMI_UFFD_FEATURE_WP | VMEMI_UFFD_FEATURE_POISON | VMEMI_UFFD_FEATURE_MOVE | files;
 	struct vmemi_uffd *thread = &host->uffd[VMEM_FAULT_THREAD];
 	int error = vmemi_uffd_open(thread, host->k, 0, wanted);
 
@@ -100,6 +101,8 @@ static int open_userfaultfds(struct vmemi_host *host)
 		host->features |= VMEM_KERNEL_POISON;
 	if (thread->features & VMEMI_UFFD_FEATURE_MOVE)
 		host->features |= VMEM_KERNEL_MOVE;
+	if ((host->features & VMEM_KERNEL_WP) && (thread->features & files) == files)
+		host->features |= VMEM_KERNEL_FILES;
 	if (thread->kernel_faults)
 		host->features |= VMEM_KERNEL_KERNEL_FAULTS;
 	return 0;

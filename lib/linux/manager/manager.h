@@ -59,11 +59,12 @@ void vmemi_segments_init(struct vmem_allocator *a, struct vmemi_host *host);
 
 struct vmemi_memory_kind {
 	bool foreign;            /* some of it has a userfaultfd */
+	bool other_file;         /* it is not the file that was given */
 	bool kept_from_children; /* some of it is MADV_DONTFORK */
 };
 
-/* Why [hva, hva + bytes) cannot be attached, or "" if it can. */
+/* Why [hva, hva + bytes) cannot be attached, as a mapping of @file (NULL: private memory), or "" if it can. */
 const char *vmemi_memory_why(const struct vmemi_kernel *k, const void *hva, uint64_t bytes,
-			     struct vmemi_memory_kind *ret_kind);
+			     const struct vmemi_file *file, struct vmemi_memory_kind *ret_kind);
 
 #endif

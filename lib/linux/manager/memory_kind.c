@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What kind of memory a range is, from /proc/self/smaps: only private anonymous memory can be paged.
+/* What kind of memory a range is, from /proc/self/smaps: private anonymous memory can be paged, and a shared
+ * mapping of the file that the VMM names.
  * Read in pieces, so that the size of the process does not matter. */
 #include "base/mem.h"
 #include "linux/manager/manager.h"
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/sysmacros.h>
 
 struct reader {
 	const struct vmemi_kernel *k;
@@ -38,13 +40,32 @@ static bool read_line(struct reader *in, char *line, size_t size)
 	}
 }
 
-static const char *judge_mapping(const char *permissions, uint64_t inode)
+struct mapping {
+	unsigned long long start, stop, offset, inode;
+	unsigned major, minor;
+	char permissions[8];
+};
+
+/* Whether it maps @file so that @hva is where that begins. */
+static bool maps(const struct mapping *m, uint64_t hva, const struct vmemi_file *file)
 {
-	if (permissions[3] == 's')
+	return m->permissions[3] == 's' && m->inode == file->inode &&
+	       m->major == major(file->device) && m->minor == minor(file->device) &&
+	       m->offset - m->start == file->offset - hva;
+}
+
+static const char *judge_mapping(const struct mapping *m, uint64_t hva,
+				 const struct vmemi_file *file, struct vmemi_memory_kind *kind)
+{
+	if (file && !maps(m, hva, file)) {
+		kind->other_file = true;
+		return "not a shared mapping of that file at that offset";
+	}
+	if (!file && m->permissions[3] == 's')
 		return "shared memory (memfd, shmem or a shared file mapping)";
-	if (inode)
+	if (!file && m->inode)
 		return "a private file mapping";
-	if (permissions[0] != 'r' || permissions[1] != 'w')
+	if (m->permissions[0] != 'r' || m->permissions[1] != 'w')
 		return "memory without read and write access";
 	return "";
 }
@@ -66,31 +87,31 @@ static const char *judge_flags(const char *flags, struct vmemi_memory_kind *kind
 }
 
 const char *vmemi_memory_why(const struct vmemi_kernel *k, const void *hva, uint64_t bytes,
-			     struct vmemi_memory_kind *ret_kind)
+			     const struct vmemi_file *file, struct vmemi_memory_kind *ret_kind)
 {
 	uint64_t at = (uintptr_t)hva, end = at + bytes;
-	unsigned long long start, stop, inode;
 	struct reader in = { .k = k };
 	const char *why = "";
-	char line[512], permissions[8];
+	struct mapping m;
 	bool inside = false;
+	char line[512];
 
 	*ret_kind = (struct vmemi_memory_kind){ 0 };
 	in.fd = k->open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
 	if (in.fd < 0)
 		return "memory of unknown kind (/proc/self/smaps cannot be read)";
 	while (!*why && read_line(&in, line, sizeof(line))) {
-		if (sscanf(line, "%llx-%llx %7s %*x %*s %llu", &start, &stop, permissions,
-			   &inode) == 4) {
-			if (start >= end)
+		if (sscanf(line, "%llx-%llx %7s %llx %x:%x %llu", &m.start, &m.stop, m.permissions,
+			   &m.offset, &m.major, &m.minor, &m.inode) == 7) {
+			if (m.start >= end)
 				break;
-			inside = stop > (uintptr_t)hva;
+			inside = m.stop > (uintptr_t)hva;
 			if (!inside)
 				continue;
-			if (start > at)
+			if (m.start > at)
 				break;
-			at = stop;
-			why = judge_mapping(permissions, inode);
+			at = m.stop;
+			why = judge_mapping(&m, (uintptr_t)hva, file, ret_kind);
 		} else if (inside && !strncmp(line, "VmFlags:", 8)) {
 			why = judge_flags(line, ret_kind);
 		}
@@ -107,5 +128,5 @@ const char *vmem_region_why(const void *hva, uint64_t bytes)
 
 	if ((uintptr_t)hva % VMEM_PAGE_SIZE || bytes % VMEM_PAGE_SIZE || !bytes)
 		return "memory that is not aligned to pages";
-	return vmemi_memory_why(&vmemi_kernel_linux, hva, bytes, &kind);
+	return vmemi_memory_why(&vmemi_kernel_linux, hva, bytes, NULL, &kind);
 }

@@ -46,13 +46,15 @@ int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *met
 		.feed_pages = region->ages.seen,
 		.feed_ns = region->feed.ns,
 		.faults_source = c->faults_source,
+		.faults_mapped = c->faults_mapped,
+		.taken_unmapped = c->taken_unmapped,
 	};
 	uint64_t copies = vmemi_region_copies(region);
 
 	for (unsigned s = 0; s < VMEM_PAGE_STATES; s++)
 		m.pages[s] = vmemi_region_count(region, (enum vmem_page_state)s);
 	m.faults = m.faults_zero + m.faults_staged + m.faults_stored + m.faults_write +
-		   m.faults_redundant + m.faults_source;
+		   m.faults_redundant + m.faults_source + m.faults_mapped;
 	m.staging_copies = m.pages[VMEM_PAGE_STAGED] + m.pages[VMEM_PAGE_STORING];
 	m.staging_copies = copies > m.staging_copies ? copies - m.staging_copies : 0;
 	return vmemi_opts_give(metrics, &m, sizeof(m));

@@ -5,6 +5,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "linux/backing/backing.h"
 #include "linux/manager/manager.h"
 #include <errno.h>
 #include <ucontext.h>
@@ -65,8 +66,8 @@ int vmem_fault_sigbus(vmem_manager *manager, const void *address, const void *uc
 		  0;
 	start = sampled ? host->k->clock_ns() : 0;
 	/* A page in place is one that is write-protected, or came back since. */
-	f.kind = in_place(word) && (f.write || !ucontext) ? VMEMI_FAULT_PROTECTED
-							  : VMEMI_FAULT_MISSING;
+	f.write |= in_place(word) && !ucontext;
+	f.kind = vmemi_backing_kind(r, word, f.write);
 	ok = vmemi_serve_wait(r, &f) == VMEMI_SERVED;
 	if (ok && f.kind == VMEMI_FAULT_MISSING && vmemi_around_begin(&around, r, f.page, f.write))
 		while (vmemi_around_some(&around))

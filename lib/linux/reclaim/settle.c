@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* From staging into the store. A page is read where it lies in staging: while it is READING nobody
  * changes or frees it there, not even the fault that wins the page back meanwhile. */
-#include "linux/discard/discard.h"
+#include "linux/backing/backing.h"
 #include "linux/reclaim/reclaim.h"
 
 /* A page that the store refused goes back into place: out here it costs as much, and every touch a fault.
@@ -9,7 +9,6 @@
  * second one until the copy in staging is freed, which the floor has room for. */
 static void put_back(struct vmem_region *r, uint64_t page)
 {
-	unsigned char *dst = vmemi_region_page(r, page), *src = vmemi_region_place(r, page);
 	uint64_t old;
 	size_t done;
 	int error;
@@ -23,20 +22,38 @@ static void put_back(struct vmem_region *r, uint64_t page)
 	if (vmemi_page_state(old) != VMEM_PAGE_STAGED || (old & VMEMI_PAGE_READING))
 		error = -VMEM_EAGAIN; /* somebody was faster, or is at it */
 	else if (r->can_move)
-		error = vmemi_uffd_move(r->uffd, dst, src, VMEM_PAGE_SIZE, &done);
+		error = vmemi_uffd_move(r->uffd, vmemi_region_page(r, page),
+					vmemi_region_place(r, page), VMEM_PAGE_SIZE, &done);
 	else
-		error = vmemi_uffd_copy(r->uffd, dst, src, VMEM_PAGE_SIZE, false, &done);
+		error = r->backing->unstage(r, &r->own, page, 1, &done);
 	if (error) {
 		vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
 		return;
 	}
-	vmemi_region_end(r, page, r->can_move ? VMEMI_PAGE_ARRIVE_MOVED : VMEMI_PAGE_ARRIVE, 0);
+	if (r->can_move)
+		vmemi_region_end(r, page, VMEMI_PAGE_ARRIVE_MOVED, 0);
+	else
+		vmemi_backing_returned(r, page, old);
 	vmemi_page_set_add(&r->ages.stuck, page);
+}
+
+/* The bytes of a page that is being saved cannot be had: a fault on it finds out why. */
+static void look_into(struct vmem_region *r, uint64_t page)
+{
+	struct vmemi_fault f = { .page = page, .force = true };
+	uint64_t old;
+
+	if (!vmemi_region_step(r, page, VMEMI_PAGE_STORE_UNDO, 0, &old))
+		vmemi_region_step(r, page, VMEMI_PAGE_RELEASE, 0, &old);
+	else
+		vmemi_serve(r, &f);
 }
 
 int vmemi_settle_page(struct vmem_region *r, uint64_t page, struct vmemi_settled *result)
 {
 	struct vmemi_host *host = r->host;
+	_Alignas(64) unsigned char buffer[VMEM_PAGE_SIZE];
+	const void *bytes;
 	vmem_store_ref ref;
 	uint64_t old;
 	int error;
@@ -44,8 +61,12 @@ int vmemi_settle_page(struct vmem_region *r, uint64_t page, struct vmemi_settled
 	if (vmemi_page_state(vmemi_region_word(r, page)) != VMEM_PAGE_STAGED ||
 	    !vmemi_region_step(r, page, VMEMI_PAGE_STORE, 0, &old))
 		return 0;
-	error = vmem_store_save(host->store, r->vm, vmemi_region_key(r, page),
-				vmemi_region_place(r, page), &ref);
+	bytes = r->backing->bytes(r, page, buffer);
+	if (!bytes) {
+		look_into(r, page);
+		return 0;
+	}
+	error = vmem_store_save(host->store, r->vm, vmemi_region_key(r, page), bytes, &ref);
 	if (!error && vmemi_region_step(r, page, VMEMI_PAGE_STORED, ref, &old)) {
 		vmemi_tally(&r->counters.saved, 1);
 		result->saved++;
@@ -153,36 +174,12 @@ int vmemi_settle_range(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t
 	return error;
 }
 
-/* Frees the places of @count pages and lets go of them. */
-static void free_places(struct vmemi_reclaim *rc, struct vmem_region *r, const uint64_t *pages,
-			unsigned count)
-{
-	size_t n = 0, gone;
-	uint64_t old;
-
-	for (unsigned i = 0; i < count; i++) {
-		unsigned char *place = vmemi_region_place(r, pages[i]);
-		struct iovec *last = &rc->ranges[n ? n - 1 : 0];
-
-		if (n && (unsigned char *)last->iov_base + last->iov_len == place)
-			last->iov_len += VMEM_PAGE_SIZE;
-		else
-			rc->ranges[n++] = (struct iovec){ place, VMEM_PAGE_SIZE };
-	}
-	gone = vmemi_discard_ranges(r->host, rc->ranges, n) / VMEM_PAGE_SIZE;
-	for (unsigned i = 0; i < count; i++) {
-		if (i < gone)
-			vmemi_region_step(r, pages[i], VMEMI_PAGE_FREED, 0, &old);
-		else
-			vmemi_page_set_add(&r->waste, pages[i]);
-	}
-}
-
 uint64_t vmemi_tidy(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first, uint64_t count)
 {
 	uint64_t end = (first + count + 63) / 64, bits, pages[VMEMI_BATCH], total = 0, word;
 	unsigned n = 0;
 
+	(void)rc; /* its lock is what matters */
 	for (uint64_t group = first / 64; (bits = vmemi_page_set_take(&r->waste, &group, end));
 	     group++) {
 		for (; bits; bits &= bits - 1) {
@@ -191,19 +188,18 @@ uint64_t vmemi_tidy(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t fi
 			/* What is in use again comes back here when it no longer is. */
 			if (vmemi_region_step(r, page, VMEMI_PAGE_SHED, 0, &word))
 				vmemi_region_drop_ref(r, word);
-			if (!vmemi_page_step(vmemi_region_word(r, page), VMEMI_PAGE_FREED, 0,
-					     &word))
+			if (!r->backing->begin_free(r, page))
 				continue;
 			pages[n++] = page;
 			if (n == VMEMI_BATCH) {
-				free_places(rc, r, pages, n);
+				r->backing->free_staged(r, pages, n);
 				total += n;
 				n = 0;
 			}
 		}
 	}
 	if (n)
-		free_places(rc, r, pages, n);
+		r->backing->free_staged(r, pages, n);
 	total += n;
 	if (total)
 		vmemi_host_freed(r->host);

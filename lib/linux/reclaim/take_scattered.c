@@ -6,7 +6,7 @@
  * Until its copy is made, a victim is only marked: a write to it cancels. Then it is staged and LEAVING:
  * who writes to it now waits until it is gone, and finds it missing. Pages of the range that are
  * no victims and are written meanwhile fault once, and are made writable by the handler. */
-#include "linux/discard/discard.h"
+#include "linux/backing/backing.h"
 #include "linux/reclaim/reclaim.h"
 
 /* Whether a page must stay protected: a ref depends on it, or may by the time that it has arrived. What
@@ -82,24 +82,13 @@ static void copy(struct vmemi_reclaim *rc, struct vmem_region *r)
 	rc->scattered_count = kept;
 }
 
-/* Discards the frames of @pages, ascending, by one call. Returns how many went, from the first on. */
-static uint32_t discard(struct vmemi_reclaim *rc, struct vmem_region *r, const uint64_t *pages,
-			uint32_t count)
+/* Frees the frames of @pages, ascending, by one call. Returns how many went, from the first on. */
+static uint32_t release(struct vmem_region *r, const uint64_t *pages, uint32_t count)
 {
-	size_t n = 0, bytes;
+	uint32_t gone = r->backing->release(r, pages, count);
 
-	for (uint32_t i = 0; i < count; i++) {
-		unsigned char *address = vmemi_region_page(r, pages[i]);
-		struct iovec *last = &rc->ranges[n ? n - 1 : 0];
-
-		if (n && (unsigned char *)last->iov_base + last->iov_len == address)
-			last->iov_len += VMEM_PAGE_SIZE;
-		else
-			rc->ranges[n++] = (struct iovec){ address, VMEM_PAGE_SIZE };
-	}
-	bytes = vmemi_discard_ranges(r->host, rc->ranges, n);
 	vmemi_frames_untake(&r->host->frames, count); /* what stays is counted by its state */
-	return (uint32_t)(bytes / VMEM_PAGE_SIZE);
+	return gone;
 }
 
 unsigned vmemi_take_scattered(struct vmemi_reclaim *rc, struct vmem_region *r)
@@ -120,7 +109,7 @@ unsigned vmemi_take_scattered(struct vmemi_reclaim *rc, struct vmem_region *r)
 		rc->scattered_count = 0;
 	}
 	copy(rc, r);
-	taken = discard(rc, r, rc->scattered, rc->scattered_count);
+	taken = release(r, rc->scattered, rc->scattered_count);
 	for (uint32_t i = 0; i < rc->scattered_count; i++)
 		vmemi_region_end(r, rc->scattered[i],
 				 i < taken ? VMEMI_PAGE_TAKE_DONE : VMEMI_PAGE_TAKE_UNDO, 0);
@@ -134,6 +123,8 @@ unsigned vmemi_take_scattered(struct vmemi_reclaim *rc, struct vmem_region *r)
 
 unsigned vmemi_take_clean(struct vmemi_reclaim *rc, struct vmem_region *r)
 {
+	enum vmemi_page_event done =
+		r->backing->one_frame ? VMEMI_PAGE_PUNCH_DONE : VMEMI_PAGE_DROP_DONE;
 	uint32_t kept = 0, taken;
 	uint64_t old;
 
@@ -145,10 +136,9 @@ unsigned vmemi_take_clean(struct vmemi_reclaim *rc, struct vmem_region *r)
 	rc->clean_count = 0;
 	if (!kept)
 		return 0;
-	taken = discard(rc, r, rc->clean, kept);
+	taken = release(r, rc->clean, kept);
 	for (uint32_t i = 0; i < kept; i++)
-		vmemi_region_end(r, rc->clean[i],
-				 i < taken ? VMEMI_PAGE_DROP_DONE : VMEMI_PAGE_DROP_UNDO, 0);
+		vmemi_region_end(r, rc->clean[i], i < taken ? done : VMEMI_PAGE_DROP_UNDO, 0);
 	rc->dropped += taken;
 	vmemi_tally(&r->counters.taken_clean, taken);
 	vmemi_region_note_clean(r, 0, (int32_t)taken);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Which pages go, and which way each. The tracker names the oldest (ages.h says of which class);
  * neighbours among them leave together as a run, others are collected. */
+#include "linux/backing/backing.h"
 #include "linux/reclaim/reclaim.h"
 
 /* Of what is wanted, this part comes from the class that is spared, to see whether that is still right. */
@@ -59,7 +60,7 @@ static unsigned take_collected(struct vmemi_reclaim *rc, struct vmem_region *r)
 	if (rc->scattered_count && r->can_move && r->opts.fault_way == VMEM_FAULT_THREAD &&
 	    vmemi_cost_prefers_moves(&rc->cost, rc->scattered_count, hot_between(rc, r)))
 		return move_collected(rc, r);
-	return vmemi_take_scattered(rc, r);
+	return r->backing->take(rc, r);
 }
 
 /* Puts the run that ends before @end on its way. */

@@ -54,7 +54,12 @@ enum vmemi_page_event {
 	VMEMI_PAGE_STORE_UNDO, /* storing -> staged */
 	VMEMI_PAGE_RELEASE,    /* no longer storing: the worker lets go of staging */
 	VMEMI_PAGE_FREED,      /* the frame in staging was freed */
-	VMEMI_PAGE_SHED,       /* a stale ref is given to the caller */
+	/* storing what lies in a file: away from all mappings, the page still has its frame there (OCCUPIED) */
+	VMEMI_PAGE_PUNCH, /* stored or absent: it is going to be freed, LEAVING until it is */
+	VMEMI_PAGE_PUNCH_DONE, /* the file has a hole there, no mapping has the page; ends a DROP or DISCARD too */
+	VMEMI_PAGE_PUNCH_UNDO,
+	VMEMI_PAGE_FREED_IN_PLACE, /* in place again: what it occupied is its one frame */
+	VMEMI_PAGE_SHED,           /* a stale ref is given to the caller */
 	/* by the VMM */
 	VMEMI_PAGE_SET_SOURCE, /* absent -> source */
 	VMEMI_PAGE_FORGET,     /* away -> absent at once; the ref is given back */

@@ -25,6 +25,7 @@ struct vmemi_region_counters { /* atomic, since attach */
 		taken_ahead;
 	_Atomic uint64_t saved, rejected, discarded;
 	_Atomic uint64_t faults_source;
+	_Atomic uint64_t faults_mapped, taken_unmapped;
 };
 
 /* What is counted by page, in stripes, so that threads at different pages seldom share a cache line. */
@@ -34,12 +35,30 @@ struct vmemi_region_counts {
 	_Atomic int64_t pinned;                               /* atomic; PINNED pages */
 };
 
+/* A mapping of a region's memory, and the userfaultfd by which it is served. */
+struct vmemi_at {
+	const struct vmemi_uffd *uffd;
+	uintptr_t base; /* where page 0 is, or would be; perhaps in another process */
+};
+
+/* Of a region in a file: which. */
+struct vmemi_file {
+	int fd; /* ours; -1: none */
+	uint64_t device, inode;
+	uint64_t offset; /* of page 0 */
+};
+
+struct vmemi_backing;
+
 struct vmem_region {
 	struct vmemi_host *host;
 	struct vmem_region_opts opts;
 	unsigned char *base;           /* of guest memory */
-	unsigned char *staging;        /* its mirror */
+	unsigned char *staging;        /* its mirror; NULL in a file, which needs none */
 	const struct vmemi_uffd *uffd; /* of guest memory */
+	const struct vmemi_backing *backing;
+	struct vmemi_at own; /* uffd and base */
+	struct vmemi_file file;
 	uint64_t pages;
 	uint32_t vm;                 /* the store's */
 	uint32_t slot;               /* in host->regions */
@@ -104,6 +123,11 @@ static inline bool vmemi_region_is_quiet(const struct vmem_region *r)
 static inline unsigned char *vmemi_region_page(const struct vmem_region *r, uint64_t page)
 {
 	return r->base + page * VMEM_PAGE_SIZE;
+}
+
+static inline void *vmemi_address(const struct vmemi_at *at, uint64_t page)
+{
+	return (void *)(at->base + (uintptr_t)page * VMEM_PAGE_SIZE);
 }
 
 static inline unsigned char *vmemi_region_place(const struct vmem_region *r, uint64_t page)
