@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Rules about taking pages out, and about what cannot be taken: see rules.h. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "linux/kernel/uffd_abi.h"
+#include "linux/rules.h"
+#include <errno.h>
+#include <linux/io_uring.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static struct vmemt_rig rig;
+
+/* fork() makes pages immovable for the parent until they are written; ours are kept from children. */
+static void rule_18_a_fork_makes_nothing_immovable(void)
+{
+	uint64_t pages = 0;
+	int status = -1;
+	pid_t child;
+
+	vmemt_rig_make(&rig, 32, 0, NULL);
+	child = fork();
+	assert(child >= 0);
+	if (!child)
+		_exit(0);
+	assert(waitpid(child, &status, 0) == child && !status);
+	assert(!vmem_region_stage(rig.region, 0, 32 * PAGE, &pages) && pages == 32);
+	assert(!vmemt_metrics(rig.region).unmovable);
+	vmemt_rig_threads(&rig);
+	vmemt_rig_expect(&rig, 0, 32, 1);
+	vmemt_rig_end(&rig);
+}
+
+/* An io_uring that holds @pages pages at @memory for DMA; -1: not here. */
+static int hold(void *memory, uint64_t pages)
+{
+	struct io_uring_params p = { 0 };
+	struct iovec buffer = { memory, pages * PAGE };
+	int ring = (int)syscall(SYS_io_uring_setup, 4, &p);
+
+	if (ring < 0)
+		VMEMT_NOT_HERE("pages registered for DMA (no io_uring)");
+	else
+		assert(!syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &buffer, 1));
+	return ring;
+}
+
+static int attaching(void *memory, uint64_t bytes)
+{
+	struct vmem_region_opts o = { .size = sizeof(o), .hva = memory, .bytes = bytes };
+	vmem_region *r = NULL;
+	int error = vmem_region_attach(&r, rig.manager, &o);
+
+	if (!error)
+		assert(!vmem_region_detach(r, VMEM_DETACH_DISCARD));
+	return error;
+}
+
+/* Memory of which no page can ever leave is refused by name; a page that the kernel holds for a while stays,
+ * and is not asked for again and again. */
+static void rule_19_what_cannot_be_moved(void)
+{
+	FILE *file = tmpfile();
+	void *locked =
+		mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *of_file;
+	uint64_t pages = 0;
+	int ring;
+
+	vmemt_rig_make(&rig, 32, 0, NULL);
+	assert(file && !ftruncate(fileno(file), 4 * PAGE) && locked != MAP_FAILED);
+	of_file = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fileno(file), 0);
+	assert(of_file != MAP_FAILED);
+	assert(attaching(of_file, 4 * PAGE) == -VMEM_ENOTSUP);
+	assert(strstr(vmem_region_why(of_file, 4 * PAGE), "file"));
+	if (mlock(locked, 4 * PAGE)) {
+		VMEMT_NOT_HERE("mlocked memory (no right)");
+	} else {
+		assert(attaching(locked, 4 * PAGE) == -VMEM_ENOTSUP);
+		assert(strstr(vmem_region_why(locked, 4 * PAGE), "mlocked"));
+	}
+	ring = hold(rig.base + 5 * PAGE, 2);
+	assert(!vmem_region_stage(rig.region, 0, 32 * PAGE, &pages));
+	assert(pages == (ring < 0 ? 32u : 30u));
+	assert(vmemt_metrics(rig.region).unmovable == (ring < 0 ? 0u : 2u));
+	if (ring >= 0)
+		close(ring);
+	vmemt_rig_threads(&rig);
+	vmemt_rig_expect(&rig, 0, 32, 1);
+	vmemt_rig_end(&rig);
+	fclose(file);
+	munmap(of_file, 4 * PAGE);
+	munmap(locked, 4 * PAGE);
+}
+
+/* A run with a hole and held pages in it leaves but for those, by a few calls: neither does "again" keep
+ * the library at it for ever, nor do they keep their neighbours. */
+static void rule_20_a_run_goes_round_what_is_in_its_way(void)
+{
+	uint64_t pages = 0;
+	long calls;
+	int ring;
+
+	vmemt_rig_make(&rig, 64, 0, NULL);
+	ring = hold(rig.base + 40 * PAGE, 2);
+	assert(!madvise(rig.base + 20 * PAGE, PAGE,
+			MADV_DONTNEED)); /* nobody may, but it happens */
+	calls = vmemt_kernel.calls[VMEMT_K_MOVE];
+	assert(!vmem_region_stage(rig.region, 0, 64 * PAGE, &pages));
+	assert(pages == (ring < 0 ? 63u : 61u));
+	assert(vmemt_kernel.calls[VMEMT_K_MOVE] - calls < 1000);
+	assert(vmemt_state(rig.region, 20) == VMEM_PAGE_ABSENT);
+	if (ring >= 0) {
+		assert(vmemt_state(rig.region, 40) == VMEM_PAGE_RESIDENT);
+		assert(vmemt_state(rig.region, 41) == VMEM_PAGE_RESIDENT);
+		assert(vmemt_state(rig.region, 42) == VMEM_PAGE_STAGED);
+		close(ring);
+	}
+	vmemt_rig_threads(&rig);
+	vmemt_rig_expect(&rig, 0, 20, 1);
+	vmemt_rig_expect(&rig, 20, 1, 0);
+	vmemt_rig_expect(&rig, 21, 43, 1);
+	vmemt_rig_end(&rig);
+}
+
+/* --- another process --- */
+
+static void send_fd(int socket, int fd)
+{
+	char control[CMSG_SPACE(sizeof(int))] = { 0 }, byte = 0;
+	struct iovec data = { &byte, 1 };
+	struct msghdr m = { .msg_iov = &data,
+			    .msg_iovlen = 1,
+			    .msg_control = control,
+			    .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	assert(sendmsg(socket, &m, 0) == 1);
+}
+
+static int receive_fd(int socket)
+{
+	char control[CMSG_SPACE(sizeof(int))] = { 0 }, byte;
+	struct iovec data = { &byte, 1 };
+	struct msghdr m = { .msg_iov = &data,
+			    .msg_iovlen = 1,
+			    .msg_control = control,
+			    .msg_controllen = sizeof(control) };
+	int fd;
+
+	assert(recvmsg(socket, &m, 0) == 1 && CMSG_FIRSTHDR(&m));
+	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(int));
+	return fd;
+}
+
+/* Registers its memory, hands its userfaultfd over, and says what it reads there. */
+static int other_process(int socket, volatile unsigned char *memory)
+{
+	struct vmemi_uffd u;
+	uint64_t ioctls;
+	char byte;
+
+	if (vmemi_uffd_open(&u, &vmemi_kernel_linux, 0,
+			    VMEMI_UFFD_FEATURE_WP | VMEMI_UFFD_FEATURE_MOVE) ||
+	    vmemi_uffd_register(&u, (void *)(uintptr_t)memory, 4 * PAGE, true, &ioctls))
+		return 1;
+	send_fd(socket, u.fd);
+	if (read(socket, &byte, 1) != 1) /* until everything was tried */
+		return 2;
+	return memory[0] != 5 || memory[PAGE] != 0 || memory[2 * PAGE] != 6;
+}
+
+/* What works on the memory of another process: COPY, ZEROPAGE, WRITEPROTECT; MOVE does not. */
+static void rule_21_what_works_on_another_process(void)
+{
+	unsigned char *memory =
+		mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char *own =
+		mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct vmemi_uffd u = { .k = &vmemi_kernel_linux };
+	int sockets[2], status = -1;
+	size_t done;
+	pid_t child;
+
+	assert(memory != MAP_FAILED && own != MAP_FAILED);
+	assert(!socketpair(AF_UNIX, SOCK_STREAM, 0, sockets));
+	child = fork();
+	assert(child >= 0);
+	if (!child)
+		_exit(other_process(sockets[1], memory));
+	u.fd = receive_fd(sockets[0]);
+	own[0] = 5;
+	own[PAGE] = 6;
+	assert(!vmemi_uffd_copy(&u, memory, own, PAGE, false, &done));
+	assert(!vmemi_uffd_zeropage(&u, memory + PAGE, PAGE));
+	assert(vmemi_uffd_move(&u, memory + 2 * PAGE, own + PAGE, PAGE, &done) == -VMEM_EINVAL);
+	assert(!vmemi_uffd_copy(&u, memory + 2 * PAGE, own + PAGE, PAGE, true, &done));
+	assert(!vmemi_uffd_protect(&u, memory, 4 * PAGE, true));
+	assert(!vmemi_uffd_protect(&u, memory, 4 * PAGE, false));
+	assert(write(sockets[0], "", 1) == 1);
+	assert(waitpid(child, &status, 0) == child && WIFEXITED(status) && !WEXITSTATUS(status));
+	vmemi_uffd_close(&u);
+	close(sockets[0]);
+	close(sockets[1]);
+	munmap(memory, 4 * PAGE);
+	munmap(own, 2 * PAGE);
+}
+
+/* Each move flushes the other cores' TLBs: a run is one call; and what comes back is copied. */
+static void rule_22_runs_leave_by_one_call_and_come_back_by_copy(void)
+{
+	long moves;
+
+	vmemt_rig_make(&rig, 256, 0, NULL);
+	moves = vmemt_kernel.calls[VMEMT_K_MOVE];
+	vmemt_stage(rig.region, 0, 256);
+	assert(vmemt_kernel.calls[VMEMT_K_MOVE] - moves < 32);
+	vmemt_rig_threads(&rig);
+	moves = vmemt_kernel.calls[VMEMT_K_MOVE];
+	vmemt_rig_expect(&rig, 0, 256, 1);
+	assert(vmemt_kernel.calls[VMEMT_K_MOVE] ==
+	       moves); /* there is no budget, so frames enough */
+	vmemt_rig_end(&rig);
+}
+
+/* Scattered pages share their flushes: a few calls for all of them. */
+static void rule_23_scattered_pages_leave_together(void)
+{
+	uint64_t gpas[100], pages = 0;
+	long protects, moves;
+
+	vmemt_rig_make(&rig, 256, VMEM_REGION_DMA_PINNED, NULL);
+	for (uint64_t i = 0; i < 100; i++)
+		gpas[i] = 2 * i * PAGE;
+	/* Runs of one are moved where hot pages are between; here are none. */
+	protects = vmemt_kernel.calls[VMEMT_K_PROTECT];
+	moves = vmemt_kernel.calls[VMEMT_K_MOVE];
+	assert(!vmem_region_stage_pages(rig.region, gpas, 100, &pages) && pages == 100);
+	assert(vmemt_metrics(rig.region).taken_scattered == 100);
+	assert(vmemt_kernel.calls[VMEMT_K_MOVE] == moves);
+	assert(vmemt_kernel.calls[VMEMT_K_PROTECT] - protects < 20);
+	vmemt_rig_threads(&rig);
+	vmemt_rig_expect(&rig, 0, 256, 1);
+	vmemt_rig_end(&rig);
+}
+
+/* Whoever reads a place in staging that is empty gets an error, and does not wait for a fault that nobody
+ * answers. */
+static void rule_24_a_read_of_staging_does_not_hang(void)
+{
+	struct vmemt_page p;
+	struct iovec to = { &p, PAGE }, from;
+
+	vmemt_rig_make(&rig, 4, 0, NULL);
+	vmemt_rig_threads(&rig);
+	vmemt_stage(rig.region, 0, 1);
+	from = (struct iovec){ vmemi_region_place(rig.region, 0), PAGE };
+	assert(process_vm_readv(getpid(), &to, 1, &from, 1, 0) == (ssize_t)PAGE);
+	vmemt_rig_expect(&rig, 0, 1, 1);
+	vmemt_account(rig.region); /* frees copies */
+	VMEMT_UNTIL(!vmemt_metrics(rig.region).staging_copies);
+	assert(process_vm_readv(getpid(), &to, 1, &from, 1, 0) == -1 && errno == EFAULT);
+	vmemt_rig_end(&rig);
+}
+
+/* What is shared with others can change without a fault of ours: such memory is refused by name, unless it is
+ * known who maps it. */
+static void rule_27_memory_of_others_is_refused(void)
+{
+	int fd = (int)syscall(SYS_memfd_create, "guest", 0);
+	void *memory;
+
+	vmemt_rig_make(&rig, 4, 0, NULL);
+	assert(fd >= 0 && !ftruncate(fd, 4 * PAGE));
+	memory = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert(memory != MAP_FAILED);
+	assert(attaching(memory, 4 * PAGE) == -VMEM_ENOTSUP);
+	assert(strstr(vmem_region_why(memory, 4 * PAGE), "shared"));
+	munmap(memory, 4 * PAGE);
+	close(fd);
+	vmemt_rig_end(&rig);
+}
+
+int main(void)
+{
+	vmemt_need(VMEM_KERNEL_MOVE | VMEM_KERNEL_WP | VMEM_KERNEL_KERNEL_FAULTS);
+	VMEMT_RULE(rule_18_a_fork_makes_nothing_immovable);
+	VMEMT_RULE(rule_19_what_cannot_be_moved);
+	VMEMT_RULE(rule_20_a_run_goes_round_what_is_in_its_way);
+	VMEMT_RULE(rule_21_what_works_on_another_process);
+	VMEMT_RULE(rule_22_runs_leave_by_one_call_and_come_back_by_copy);
+	VMEMT_RULE(rule_23_scattered_pages_leave_together);
+	VMEMT_RULE(rule_24_a_read_of_staging_does_not_hang);
+	VMEMT_RULE(rule_27_memory_of_others_is_refused);
+	return 0;
+}
