@@ -14,6 +14,14 @@
 
 static struct vmemt_rig rig;
 
+/* A message is in the kernel, and nobody has read it. */
+static bool somebody_waits(void)
+{
+	struct pollfd fd = { .fd = rig.manager->host.uffd[0].fd, .events = POLLIN };
+
+	return poll(&fd, 1, 0) == 1;
+}
+
 /* While an event is unread each answer is EAGAIN, and who discards waits for it to be read. None is asked
  * for: a discard is over while nobody reads messages, and answers are given at once. */
 static void rule_01_a_discard_holds_up_nobody(void)
@@ -47,11 +55,7 @@ static void rule_02_a_fault_before_a_discard_finds_zeros_after_it(void)
 	vmemt_make(&zeros, 0, 0);
 	for (uint64_t page = 0; page < 4; page++) {
 		vmemt_touch_begin(&rig.cpu[0], VMEMT_READ, rig.base + page * PAGE, &got, PAGE);
-		/* The message is in the kernel when the descriptor can be read. */
-		VMEMT_UNTIL(vmemi_kernel_linux.poll(
-				    &(struct pollfd){ .fd = rig.manager->host.uffd[0].fd,
-						      .events = POLLIN },
-				    1, 0) == 1);
+		VMEMT_UNTIL(somebody_waits());
 		assert(!vmem_region_discard(rig.region, page * PAGE, PAGE, NULL));
 		VMEMT_UNTIL(vmem_manager_step(rig.manager, 0, NULL) >= 0 &&
 			    vmemt_touch_over(&rig.cpu[0]));
@@ -209,6 +213,7 @@ static void rule_07_memory_is_closed_before_its_descriptor(void)
 	vmemt_stage(rig.region, 0, 4);
 	memset(&got, 77, sizeof(got));
 	vmemt_touch_begin(&rig.cpu[0], VMEMT_READ, rig.base, &got, PAGE);
+	VMEMT_UNTIL(somebody_waits());
 	assert(vmem_manager_free(rig.manager) == -VMEM_EBUSY);
 	rig.cpu[0].region = NULL;
 	assert(!vmem_region_detach(rig.region, VMEM_DETACH_DISCARD));
@@ -228,10 +233,7 @@ static void rule_08_without_a_handler_the_guest_waits(void)
 	vmem_manager_thread_stop(rig.manager);
 	memset(&got, 77, sizeof(got));
 	vmemt_touch_begin(&rig.cpu[0], VMEMT_READ, rig.base, &got, PAGE);
-	/* Its message is there, and stays. */
-	VMEMT_UNTIL(vmemi_kernel_linux.poll(&(struct pollfd){ .fd = rig.manager->host.uffd[0].fd,
-							      .events = POLLIN },
-					    1, 0) == 1);
+	VMEMT_UNTIL(somebody_waits());
 	assert(!vmemt_touch_over(&rig.cpu[0]) && got.bytes[0] == 77);
 	vmemt_rig_threads(&rig);
 	assert(!vmemt_touch_end(&rig.cpu[0]));

@@ -413,6 +413,9 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 			give_to_children(r);
 		vmemi_uffd_unregister(r->uffd, r->base, r->opts.bytes);
 	}
+	/* Unmapping wakes nobody. Whoever waits there finds no access. */
+	if (how == VMEM_DETACH_DISCARD)
+		vmemi_uffd_wake(r->uffd, r->base, r->opts.bytes);
 	unmap(r);
 	if (vm_is_used(m, r->vm))
 		vmemi_region_drop_all(r);
