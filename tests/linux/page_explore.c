@@ -22,12 +22,18 @@ struct edge {
 	uint32_t from, to;
 };
 
+/* A place in the hash table. */
+struct entry {
+	uint32_t number; /* NONE: free */
+	uint32_t tag;    /* the other half of the hash: most that differ are told apart by it */
+};
+
 struct explorer {
 	struct vmemt_exploration *e;
 	struct vmemt_run run;
 	struct found *found;
 	uint32_t room;
-	uint32_t *table; /* number by hash, NONE: free */
+	struct entry *table; /* by hash */
 	uint32_t mask;
 	struct edge *edges;
 	size_t edge_count, edge_room;
@@ -91,20 +97,24 @@ static uint64_t hash(const struct vmemt_world *w)
 
 static void enter_table(struct explorer *x, uint32_t number)
 {
-	uint32_t at = (uint32_t)hash(&x->found[number].world) & x->mask;
+	uint64_t h = hash(&x->found[number].world);
+	uint32_t at = (uint32_t)h & x->mask;
 
-	while (x->table[at] != NONE)
+	while (x->table[at].number != NONE)
 		at = (at + 1) & x->mask;
-	x->table[at] = number;
+	x->table[at] = (struct entry){ number, (uint32_t)(h >> 32) };
 }
 
 static void grow(struct explorer *x)
 {
-	x->room = x->room ? x->room * 2 : 1024;
+	size_t bytes;
+
+	x->room = x->room ? x->room * 2 : 65536;
 	x->found = grown(x->found, x->room * sizeof(*x->found));
 	x->mask = x->room * 2 - 1;
-	x->table = grown(x->table, (size_t)x->room * 2 * sizeof(*x->table));
-	memset(x->table, 0xff, (size_t)x->room * 2 * sizeof(*x->table));
+	bytes = (size_t)x->room * 2 * sizeof(*x->table);
+	x->table = grown(x->table, bytes);
+	memset(x->table, 0xff, bytes);
 	for (uint32_t i = 0; i < x->e->worlds; i++)
 		enter_table(x, i);
 }
@@ -112,18 +122,20 @@ static void grow(struct explorer *x)
 /* The number of the world in x->run, which is entered if it is new. */
 static uint32_t number_of(struct explorer *x, uint32_t from, unsigned program)
 {
-	uint32_t at = (uint32_t)hash(&x->run.w) & x->mask;
+	uint64_t h = hash(&x->run.w);
+	uint32_t at = (uint32_t)h & x->mask;
 
-	for (; x->table[at] != NONE; at = (at + 1) & x->mask)
-		if (!memcmp(&x->found[x->table[at]].world, &x->run.w, sizeof(x->run.w)))
-			return x->table[at];
+	for (; x->table[at].number != NONE; at = (at + 1) & x->mask)
+		if (x->table[at].tag == (uint32_t)(h >> 32) &&
+		    !memcmp(&x->found[x->table[at].number].world, &x->run.w, sizeof(x->run.w)))
+			return x->table[at].number;
 	if (x->e->worlds == x->room) {
 		grow(x);
 		return number_of(x, from, program);
 	}
 	x->found[x->e->worlds] =
 		(struct found){ .world = x->run.w, .from = from, .program = (uint8_t)program };
-	x->table[at] = x->e->worlds;
+	x->table[at] = (struct entry){ x->e->worlds, (uint32_t)(h >> 32) };
 	return x->e->worlds++;
 }
 
@@ -189,6 +201,8 @@ static void expand(struct explorer *x, uint32_t from, unsigned program)
 			fail(x, from, program, x->run.failure);
 			return;
 		}
+		if (!memcmp(&x->run.w, &x->found[from].world, sizeof(x->run.w)))
+			continue; /* nothing to do for it */
 		vmemt_world_normalize(&x->run);
 		to = number_of(x, from, program);
 		if (to != from && !x->run.began)
@@ -198,36 +212,35 @@ static void expand(struct explorer *x, uint32_t from, unsigned program)
 
 /* --- from each world there is a way to rest --- */
 
-static int by_target(const void *a, const void *b)
+/* The sources of all edges, by target: those to world i stand at [first[i], first[i + 1]). */
+struct sources {
+	uint32_t *first, *from;
+};
+
+static struct sources sources_of(const struct explorer *x)
 {
-	uint32_t x = ((const struct edge *)a)->to, y = ((const struct edge *)b)->to;
+	uint32_t worlds = x->e->worlds;
+	struct sources s = { .first = calloc(worlds + 2, sizeof(*s.first)) };
 
-	return x < y ? -1 : x > y;
-}
-
-static size_t first_edge_to(const struct explorer *x, uint32_t to)
-{
-	size_t low = 0, high = x->edge_count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (x->edges[middle].to < to)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	s.from = grown(NULL, (x->edge_count + 1) * sizeof(*s.from));
+	assert(s.first);
+	for (size_t i = 0; i < x->edge_count; i++)
+		s.first[x->edges[i].to + 2]++;
+	for (uint32_t i = 2; i < worlds + 2; i++)
+		s.first[i] += s.first[i - 1];
+	for (size_t i = 0; i < x->edge_count; i++)
+		s.from[s.first[x->edges[i].to + 1]++] = x->edges[i].from;
+	return s;
 }
 
 /* Backwards from all worlds at rest. */
 static void find_ends(struct explorer *x)
 {
 	uint32_t worlds = x->e->worlds, *queue = grown(NULL, worlds * sizeof(*queue)), n = 0;
+	struct sources s = sources_of(x);
 	unsigned char *ends = calloc(worlds, 1);
 
 	assert(ends);
-	qsort(x->edges, x->edge_count, sizeof(*x->edges), by_target);
 	for (uint32_t i = 0; i < worlds; i++) {
 		x->run.w = x->found[i].world;
 		if (vmemt_world_is_at_rest(&x->run)) {
@@ -236,11 +249,10 @@ static void find_ends(struct explorer *x)
 		}
 	}
 	for (uint32_t k = 0; k < n; k++)
-		for (size_t i = first_edge_to(x, queue[k]);
-		     i < x->edge_count && x->edges[i].to == queue[k]; i++)
-			if (!ends[x->edges[i].from]) {
-				ends[x->edges[i].from] = 1;
-				queue[n++] = x->edges[i].from;
+		for (uint32_t i = s.first[queue[k]]; i < s.first[queue[k] + 1]; i++)
+			if (!ends[s.from[i]]) {
+				ends[s.from[i]] = 1;
+				queue[n++] = s.from[i];
 			}
 	for (uint32_t i = 0; i < worlds && n < worlds; i++)
 		if (!ends[i]) {
@@ -249,6 +261,8 @@ static void find_ends(struct explorer *x)
 		}
 	free(ends);
 	free(queue);
+	free(s.first);
+	free(s.from);
 }
 
 void vmemt_explore(struct vmemt_exploration *e)
