@@ -147,6 +147,18 @@ VMEM_API void vmem_manager_thread_stop(vmem_manager *manager);
  *  @since 1.0 */
 VMEM_API int vmem_manager_fd(vmem_manager *manager);
 
+/** The userfaultfds of guest memory, for a second holder. While any process has one of them open, whoever
+ *  touches a page that is away waits, whatever becomes of the manager; when the last one is closed and the
+ *  memory is still there, the kernel answers with zeros. So a supervisor that must not let a guest run on
+ *  with zeros keeps duplicates (SCM_RIGHTS, or pidfd_getfd()) and, when the pager is gone, ends the
+ *  guest's process or makes the pages errors (UFFDIO_POISON). A process that dies needs no holder: its memory
+ *  dies with it.
+ *  @param[out] fds  the first @p count of them, owned by the manager; they stay the same until it is freed
+ *  @return how many there are, -VMEM_EINVAL
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_manager_descriptors(const vmem_manager *manager, int *fds, uint32_t count);
+
 /** Serve the faults that wait, then reclaim for about @p reclaim_us. For VMMs that start no thread.
  *  @param[out] ret_next_ms  call again after this many milliseconds at the latest; may be NULL
  *  @return 1 if there is more to do now, else 0, -VMEM_EBUSY (threads are running)

@@ -3,6 +3,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "linux/hand_over.h"
 #include "linux/kernel/uffd_abi.h"
 #include "linux/rules.h"
 #include <errno.h>
@@ -133,38 +134,6 @@ static void rule_20_a_run_goes_round_what_is_in_its_way(void)
 
 /* --- another process --- */
 
-static void send_fd(int socket, int fd)
-{
-	char control[CMSG_SPACE(sizeof(int))] = { 0 }, byte = 0;
-	struct iovec data = { &byte, 1 };
-	struct msghdr m = { .msg_iov = &data,
-			    .msg_iovlen = 1,
-			    .msg_control = control,
-			    .msg_controllen = sizeof(control) };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	assert(sendmsg(socket, &m, 0) == 1);
-}
-
-static int receive_fd(int socket)
-{
-	char control[CMSG_SPACE(sizeof(int))] = { 0 }, byte;
-	struct iovec data = { &byte, 1 };
-	struct msghdr m = { .msg_iov = &data,
-			    .msg_iovlen = 1,
-			    .msg_control = control,
-			    .msg_controllen = sizeof(control) };
-	int fd;
-
-	assert(recvmsg(socket, &m, 0) == 1 && CMSG_FIRSTHDR(&m));
-	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(int));
-	return fd;
-}
-
 /* Registers its memory, hands its userfaultfd over, and says what it reads there. */
 static int other_process(int socket, volatile unsigned char *memory)
 {
@@ -176,7 +145,7 @@ static int other_process(int socket, volatile unsigned char *memory)
 			    VMEMI_UFFD_FEATURE_WP | VMEMI_UFFD_FEATURE_MOVE) ||
 	    vmemi_uffd_register(&u, (void *)(uintptr_t)memory, 4 * PAGE, true, &ioctls))
 		return 1;
-	send_fd(socket, u.fd);
+	vmemt_send_fd(socket, u.fd);
 	if (read(socket, &byte, 1) != 1) /* until everything was tried */
 		return 2;
 	return memory[0] != 5 || memory[PAGE] != 0 || memory[2 * PAGE] != 6;
@@ -200,7 +169,7 @@ static void rule_21_what_works_on_another_process(void)
 	assert(child >= 0);
 	if (!child)
 		_exit(other_process(sockets[1], memory));
-	u.fd = receive_fd(sockets[0]);
+	u.fd = vmemt_receive_fd(sockets[0]);
 	own[0] = 5;
 	own[PAGE] = 6;
 	assert(!vmemi_uffd_copy(&u, memory, own, PAGE, false, &done));

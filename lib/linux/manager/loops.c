@@ -291,6 +291,25 @@ int vmem_manager_fd(vmem_manager *manager)
 	return manager ? manager->epoll : -VMEM_EINVAL;
 }
 
+int vmem_manager_descriptors(const vmem_manager *manager, int *fds, uint32_t count)
+{
+	const unsigned ways = sizeof(manager->host.uffd) / sizeof(manager->host.uffd[0]);
+	int have = 0;
+
+	if (!manager || (count && !fds))
+		return -VMEM_EINVAL;
+	for (unsigned i = 0; i < ways; i++) {
+		int fd = manager->host.uffd[i].fd;
+
+		if (fd < 0)
+			continue;
+		if ((uint32_t)have < count)
+			fds[have] = fd;
+		have++;
+	}
+	return have;
+}
+
 int vmem_manager_step(vmem_manager *manager, uint32_t reclaim_us, uint32_t *ret_next_ms)
 {
 	struct vmemi_host *host;
