@@ -73,11 +73,10 @@ void vmemi_serve_count(struct vmem_region *r, struct vmemi_fault *f, enum vmem_p
 /* Neighbours of a page that was just served, to be brought back in pieces: see around.c. */
 struct vmemi_around {
 	struct vmem_region *region;
-	uint64_t page;         /* that was served */
-	uint64_t first, pages; /* the window around it */
-	uint64_t done;         /* of them */
-	bool write;            /* for writing */
-	bool zero;             /* untouched pages too */
+	uint64_t page; /* that was served */
+	uint64_t done; /* pages of the plan */
+	bool write;    /* for writing */
+	struct vmemi_neighbours_plan plan;
 };
 
 /* False: none have paid so far. */

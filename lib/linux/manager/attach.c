@@ -79,6 +79,7 @@ static void free_tables(struct vmem_region *r)
 	vmemi_page_set_destroy(&r->waste, a);
 	vmemi_feed_close(r);
 	vmemi_ages_destroy(&r->ages, a);
+	vmemi_neighbours_destroy(&r->neighbours, a);
 	vmemi_free(a, r->wanted, bitmap, 64);
 	vmemi_source_free(r);
 	vmemi_free(a, r, sizeof(*r), 64);
@@ -106,6 +107,7 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	r->wanted = vmemi_zalloc(a, bitmap, 64);
 	if (!r->words || !r->pins || !r->wanted || vmemi_page_set_init(&r->waste, a, r->pages) ||
 	    vmemi_ages_init(&r->ages, a, r->pages, m->host.k->clock_ns()) || vmemi_feed_open(r) ||
+	    vmemi_neighbours_init(&r->neighbours, a, r->pages, o->fault_around_pages) ||
 	    (o->read_source && vmemi_source_new(r)) || vmemi_lock_init(&r->pin_lock, m->host.env)) {
 		free_tables(r);
 		return NULL;

@@ -13,6 +13,7 @@
 #include "base/lock.h"
 #include "linux/feed/feed.h"
 #include "linux/region/ages.h"
+#include "linux/region/neighbours.h"
 #include "linux/region/host.h"
 #include "linux/region/latency.h"
 #include "linux/region/page.h"
@@ -87,10 +88,9 @@ struct vmem_region {
 	struct vmemi_region_counts counts[VMEMI_STRIPES];
 	/* atomic; a wide range is write-protected: what arrives now must not be clean */
 	_Atomic uint32_t batching;
-	_Atomic uint64_t recent[8];        /* atomic; places of the last faults, see around.c */
-	_Atomic uint32_t recent_next;      /* atomic */
-	_Atomic uint64_t redundant_page;   /* atomic; see serve.c */
-	_Atomic uint32_t redundant_streak; /* atomic */
+	struct vmemi_neighbours neighbours; /* what to bring beside a fault */
+	_Atomic uint64_t redundant_page;    /* atomic; see serve.c */
+	_Atomic uint32_t redundant_streak;  /* atomic */
 	_Atomic int32_t clean_written;  /* atomic; how often clean pages are written, see table.c */
 	_Atomic uint32_t sigbus_faults; /* atomic */
 	_Atomic uint32_t arrivals;      /* atomic */
