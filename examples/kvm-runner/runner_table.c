@@ -16,7 +16,7 @@
 
 #define SECOND UINT64_C(1000000000)
 #define TEXT_BYTES 16384u
-#define ROW "%6s %-8s %9s %9s %9s %9s %7s %6s %8s %8s %8s %10s %s\n"
+#define ROW "%6s %-8s %9s %9s %9s %9s %7s %6s %8s %8s %8s %7s %10s %s\n"
 #define OTHER_LINES 3u /* header, total, the library's own */
 
 /* What rates are made of. */
@@ -49,6 +49,7 @@ struct row {
 	double accesses;
 	uint64_t p50_ns; /* of the total: the worst of the VMs */
 	uint64_t p99_ns;
+	uint64_t blocked_ppm; /* of the last ten seconds; of the total: the worst of the VMs */
 };
 
 int table_new(struct table **ret_table, struct runner *runner)
@@ -101,14 +102,16 @@ static const char *state_of(const struct vm *vm, const struct vm_progress *progr
 
 static void add_row(struct table *table, const struct row *r)
 {
-	char ratio[16] = "-", cpu[16];
+	char ratio[16] = "-", cpu[16], blocked[16];
 
 	if (r->physical)
 		snprintf(ratio, sizeof(ratio), "%.2f", sample_ratio(r->logical, r->physical));
 	snprintf(cpu, sizeof(cpu), "%.1f%%", r->cpu);
+	snprintf(blocked, sizeof(blocked), "%.1f%%", (double)r->blocked_ppm / 10000);
 	add(table, ROW, r->name, r->workload, UNITS_BYTES(r->size), UNITS_BYTES(r->resident),
 	    UNITS_BYTES(r->staged), UNITS_BYTES(r->stored), ratio, cpu, UNITS_COUNT(r->faults),
-	    UNITS_TIME(r->p50_ns), UNITS_TIME(r->p99_ns), UNITS_COUNT(r->accesses), r->state);
+	    UNITS_TIME(r->p50_ns), UNITS_TIME(r->p99_ns), blocked, UNITS_COUNT(r->accesses),
+	    r->state);
 }
 
 static uint64_t larger(uint64_t a, uint64_t b)
@@ -129,6 +132,7 @@ static void sum_up(struct row *total, const struct row *r)
 	total->accesses += r->accesses;
 	total->p50_ns = larger(total->p50_ns, r->p50_ns);
 	total->p99_ns = larger(total->p99_ns, r->p99_ns);
+	total->blocked_ppm = larger(total->blocked_ppm, r->blocked_ppm);
 }
 
 /* Since the last look. A VM's part of its group's gets less when others have saved more. */
@@ -164,6 +168,7 @@ static void add_vm(struct table *table, struct vm *vm, double seconds, struct ro
 		.accesses = (double)(sample.progress.accesses - before->accesses) / seconds,
 		.p50_ns = sample.region.fault_p50_ns,
 		.p99_ns = sample.region.fault_p99_ns,
+		.blocked_ppm = sample.region.pressure_avg10_ppm,
 	};
 	*before = (struct before){ sample.region.faults, sample.progress.accesses, cpu_ns };
 	add_row(table, &row);
@@ -196,7 +201,7 @@ static void show(struct table *table, uint64_t now_ns)
 		 (double)(now_ns - table->runner->start_ns) / SECOND);
 	table->length = 0;
 	add(table, ROW, since, "workload", "size", "resident", "staged", "stored", "ratio", "cpu",
-	    "faults/s", "p50", "p99", "accesses/s", "state");
+	    "faults/s", "p50", "p99", "blocked", "accesses/s", "state");
 	for (uint32_t i = 0; i < table->runner->options->vms; i++) {
 		size_t before = table->length;
 

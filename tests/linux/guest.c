@@ -392,6 +392,7 @@ void vmemt_store(vmem_region *r, uint64_t first, uint64_t count)
 void vmemt_end(vmem_manager *m, vmem_region *r)
 {
 	vmemt_check(m, r);
+	assert(!(atomic_load(&r->pressure.now) >> 48)); /* who was blocked no longer is */
 	assert(!vmem_region_detach(r, VMEM_DETACH_DISCARD));
 	assert(!vmem_manager_free(m));
 }

@@ -31,6 +31,7 @@ struct held {
 	uint64_t load_began_ns; /* of a slow load */
 	enum held_for why;
 	int error;    /* of a load that is over */
+	bool blocks;  /* somebody is counted as blocked by it */
 	bool over;    /* the load is over */
 	bool gave_up; /* it took too long */
 };
@@ -78,10 +79,18 @@ void vmemi_handler_free(struct vmemi_handler *h)
 	vmemi_free(&h->host->metadata.allocator, h, sizeof(*h), _Alignof(struct vmemi_handler));
 }
 
+static void unblock(struct held *e, uint64_t now)
+{
+	vmemi_pressure_end(&e->region->pressure, e->arrived_ns, now);
+	e->blocks = false;
+}
+
 static void answered(struct vmemi_handler *h, struct held *e)
 {
 	uint64_t now = h->host->k->clock_ns();
 
+	if (e->blocks)
+		unblock(e, now);
 	vmemi_latency_add(&e->region->latency, now - e->arrived_ns);
 	if (e->why == HELD_FRAME) {
 		vmemi_tally(&e->region->counters.stall_ns, now - e->arrived_ns);
@@ -141,6 +150,13 @@ static bool is_over(enum vmemi_served served)
 	return served == VMEMI_SERVED || served == VMEMI_POISONED || served == VMEMI_ASKED;
 }
 
+/* The end of a fault that was not answered, but poisoned or sent back. */
+static void ended(struct vmemi_handler *h, struct held *e)
+{
+	if (e->blocks)
+		unblock(e, h->host->k->clock_ns());
+}
+
 /* Without room to hold a fault: if it cannot be served at once its access is repeated, and it comes again.
  * So whoever makes so many faults wait does not keep others from being served. */
 static bool serve_or_send_back(struct vmemi_handler *h, struct held *e)
@@ -151,6 +167,7 @@ static bool serve_or_send_back(struct vmemi_handler *h, struct held *e)
 	served = vmemi_serve(e->region, &e->fault);
 	if (served == VMEMI_SERVED)
 		answered(h, e);
+	ended(h, e);
 	if (is_over(served))
 		return true;
 	vmemi_uffd_wake(e->region->uffd, vmemi_region_page(e->region, e->fault.page),
@@ -163,8 +180,10 @@ static bool take_in(struct vmemi_handler *h, struct held *e)
 {
 	if (h->count >= h->sign->most)
 		return serve_or_send_back(h, e);
-	if (is_over(serve(h, e, vmemi_host_starving(h->host) > 0)))
+	if (is_over(serve(h, e, vmemi_host_starving(h->host) > 0))) {
+		ended(h, e);
 		return true;
+	}
 	h->held[h->count++] = *e;
 	return false;
 }
@@ -204,7 +223,9 @@ static bool retry(struct vmemi_handler *h)
 			no_frame |= served == VMEMI_NO_FRAME;
 		}
 		any |= over;
-		if (!over) {
+		if (over) {
+			ended(h, e);
+		} else {
 			if (kept != i)
 				h->held[kept] = *e;
 			kept++;
@@ -252,6 +273,8 @@ static bool read_messages(struct vmemi_handler *h)
 		e.fault.write = m->arg.pagefault.flags &
 				(UFFD_PAGEFAULT_FLAG_WP | UFFD_PAGEFAULT_FLAG_WRITE);
 		e.fault.demand = true;
+		e.blocks = true;
+		vmemi_pressure_begin(&e.region->pressure, now);
 		if (take_in(h, &e) && e.fault.kind == VMEMI_FAULT_MISSING &&
 		    h->around_count < BATCH &&
 		    vmemi_around_begin(&h->around[h->around_count], e.region, e.fault.page,
@@ -293,6 +316,8 @@ static void look_after_loads(struct vmemi_handler *h)
 			now = h->host->k->clock_ns();
 		if (now - e->load_began_ns >= e->region->opts.fault_deadline_ms * 1000000)
 			e->gave_up = vmemi_serve_give_up(e->region, &e->fault, -VMEM_EIO);
+		if (e->gave_up)
+			ended(h, e);
 	}
 }
 

@@ -509,38 +509,60 @@ static void wait_for_others(struct vmemi_host *host, const struct vmemi_fault *f
 		vmemi_relax(host->env);
 }
 
+static uint64_t block(struct vmem_region *r)
+{
+	uint64_t now = r->host->k->clock_ns();
+
+	vmemi_pressure_begin(&r->pressure, now);
+	return now;
+}
+
+/* Waits for what keeps a fault from being served. False: there is no frame to be had. */
+static bool wait_for(struct vmem_region *r, struct vmemi_fault *f, enum vmemi_served why,
+		     uint32_t sequence, uint64_t *stuck_since_ns)
+{
+	if (why == VMEMI_NO_FRAME)
+		return stall(r, f, sequence, stuck_since_ns);
+	if (why == VMEMI_ASKED && f->may_reclaim && is_hopeless(r->host, stuck_since_ns) &&
+	    vmemi_page_state(vmemi_region_word(r, f->page)) == VMEM_PAGE_SOURCE)
+		return false; /* that waits for a frame, too */
+	if (why == VMEMI_SLOW)
+		vmemi_serve_want(r, f->page);
+	wait_for_others(r->host, f);
+	return true;
+}
+
 enum vmemi_served vmemi_serve_wait(struct vmem_region *r, struct vmemi_fault *f)
 {
 	struct vmemi_host *host = r->host;
-	uint64_t stuck_since_ns = 0;
+	/* Two looks at the clock are too much for a signal that does not wait. */
+	uint64_t stuck_since_ns = 0, began_ns = f->may_reclaim ? block(r) : 0;
+	enum vmemi_served served;
 	bool stalled = false;
+	uint32_t sequence;
 
 	for (;;) {
-		uint32_t sequence = atomic_load(&host->frames.sequence);
-
-		switch (vmemi_serve(r, f)) {
-		case VMEMI_SERVED: return VMEMI_SERVED;
-		case VMEMI_POISONED: return VMEMI_POISONED;
-		case VMEMI_NO_FRAME:
-			if (!stalled) {
-				vmemi_tally(&r->counters.stalls, 1);
-				vmemi_tally(&host->stalls, 1);
-			}
+		sequence = atomic_load(&host->frames.sequence);
+		served = vmemi_serve(r, f);
+		if (served == VMEMI_SERVED || served == VMEMI_POISONED)
+			break;
+		if (!began_ns)
+			began_ns = block(r);
+		if (served == VMEMI_NO_FRAME && !stalled) {
+			vmemi_tally(&r->counters.stalls, 1);
+			vmemi_tally(&host->stalls, 1);
 			stalled = true;
-			if (!stall(r, f, sequence, &stuck_since_ns))
-				return VMEMI_NO_FRAME;
+		}
+		if (!wait_for(r, f, served, sequence, &stuck_since_ns)) {
+			served = VMEMI_NO_FRAME;
 			break;
-		case VMEMI_ASKED: /* that waits for a frame, too */
-			if (f->may_reclaim && is_hopeless(host, &stuck_since_ns) &&
-			    vmemi_page_state(vmemi_region_word(r, f->page)) == VMEM_PAGE_SOURCE)
-				return VMEMI_NO_FRAME;
-			wait_for_others(host, f);
-			break;
-		case VMEMI_SLOW:
-			vmemi_serve_want(r, f->page);
-			wait_for_others(host, f);
-			break;
-		default: wait_for_others(host, f); break;
 		}
 	}
+	if (began_ns) {
+		uint64_t now = host->k->clock_ns();
+
+		vmemi_pressure_end(&r->pressure, began_ns, now);
+		f->waited_ns = now - began_ns;
+	}
+	return served;
 }

@@ -34,6 +34,7 @@ struct vmemi_fault {
 	unsigned char *buffer;
 	vmem_store_token token;
 	vmem_store_ref late_ref; /* given up: to be dropped when the load is over */
+	uint64_t waited_ns;      /* by vmemi_serve_wait(), and counted by it */
 };
 
 enum vmemi_served vmemi_serve(struct vmem_region *r, struct vmemi_fault *fault);

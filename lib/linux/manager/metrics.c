@@ -49,7 +49,7 @@ int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *met
 		.faults_mapped = c->faults_mapped,
 		.taken_unmapped = c->taken_unmapped,
 	};
-	uint64_t copies = vmemi_region_copies(region);
+	uint64_t copies = vmemi_region_copies(region), now = region->host->k->clock_ns();
 
 	for (unsigned s = 0; s < VMEM_PAGE_STATES; s++)
 		m.pages[s] = vmemi_region_count(region, (enum vmem_page_state)s);
@@ -57,6 +57,11 @@ int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *met
 		   m.faults_redundant + m.faults_source + m.faults_mapped;
 	m.staging_copies = m.pages[VMEM_PAGE_STAGED] + m.pages[VMEM_PAGE_STORING];
 	m.staging_copies = copies > m.staging_copies ? copies - m.staging_copies : 0;
+	vmemi_pressure_tick(&region->pressure, now);
+	m.blocked_ns = region->pressure.blocked_ns;
+	m.pressure_ns = vmemi_pressure_some(&region->pressure, now);
+	m.pressure_avg10_ppm = vmemi_pressure_avg(&region->pressure.avg10);
+	m.pressure_avg60_ppm = vmemi_pressure_avg(&region->pressure.avg60);
 	return vmemi_opts_give(metrics, &m, sizeof(m));
 }
 

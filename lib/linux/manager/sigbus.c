@@ -72,8 +72,12 @@ int vmem_fault_sigbus(vmem_manager *manager, const void *address, const void *uc
 	if (ok && f.kind == VMEMI_FAULT_MISSING && vmemi_around_begin(&around, r, f.page, f.write))
 		while (vmemi_around_some(&around))
 			;
-	if (sampled)
-		vmemi_latency_add(&r->latency, host->k->clock_ns() - start);
+	if (sampled) {
+		uint64_t ns = host->k->clock_ns() - start;
+
+		vmemi_latency_add(&r->latency, ns);
+		vmemi_pressure_add(&r->pressure, LATENCY_EVERY * (ns - f.waited_ns));
+	}
 	errno = keep_errno;
 	return ok ? 0 : -VMEM_EIO;
 }

@@ -175,8 +175,10 @@ static void tick(struct vmemi_reclaim *rc)
 	for (uint32_t i = 0; i < slots; i++) {
 		struct vmem_region *r = atomic_load(&rc->host->regions[i]);
 
-		if (r)
-			vmemi_ages_tick(r, now);
+		if (!r)
+			continue;
+		vmemi_ages_tick(r, now);
+		vmemi_pressure_tick(&r->pressure, now);
 	}
 }
 

@@ -18,6 +18,7 @@
 #include "linux/region/latency.h"
 #include "linux/region/page.h"
 #include "linux/region/page_set.h"
+#include "linux/region/pressure.h"
 
 struct vmemi_region_counters { /* atomic, since attach */
 	_Atomic uint64_t faults_zero, faults_staged, faults_stored, faults_write, faults_redundant;
@@ -98,6 +99,7 @@ struct vmem_region {
 
 	struct vmemi_region_counters counters;
 	struct vmemi_latency latency;
+	struct vmemi_pressure pressure;
 };
 
 /* Changes the state of @page by @event, with all that is counted by state. @argument as for
