@@ -135,5 +135,43 @@ VMEM_API int vmem_snapshot_save(vmem_region *region, const struct vmem_snapshot_
 VMEM_API int vmem_snapshot_load(vmem_region *region, const struct vmem_snapshot_load_opts *opts,
 				struct vmem_snapshot_stats *stats) VMEM_NODISCARD;
 
+/** Track which pages are written from now on, for live migration. What is not absent counts as written, so that
+ *  the first round tells all of it. Costs the guest a fault for the first write to a page after each round, and
+ *  a bit a page of memory, which stays until the region is detached.
+ *
+ *  What writes without a fault is not seen: pages are dirty as long as they are pinned, and once more after
+ *  that; what is neither done by a processor nor pinned has to be told by vmem_region_dirty_mark().
+ *  @return 0, -VMEM_EINVAL, -VMEM_ENOTSUP (memory in a file, or no VMEM_KERNEL_WP), -VMEM_EBUSY (begun already), -VMEM_ENOMEM
+ *  @threads serial with vmem_region_dirty_stop()
+ *  @since 1.0 */
+VMEM_API int vmem_region_dirty_start(vmem_region *region) VMEM_NODISCARD;
+
+/** Tell pages whose bytes have changed since they were last told, in runs, ascending, and forget that: by a write,
+ *  a discard, or a call. Read after they were told (vmem_region_read()), they may have changed once more: then the
+ *  next round tells them too. A round while the guest and its devices are stopped is the last.
+ *  May tell pages that have not changed. Waits for pages that somebody is at.
+ *  @param gpa,bytes  rounded outwards to pages
+ *  @param run  called for each run, with no lock held, so that it may read and send it. Not 0 ends the round,
+ *              which returns that; this run and those after it stay for the next
+ *  @param[out] ret_pages  how many were told; set only on success; may be NULL
+ *  @return 0, -VMEM_EINVAL (not begun), -VMEM_ERANGE, -VMEM_EIO, or what @p run returned
+ *  @threads one round at a time for a page; else any, but not in a callback
+ *  @since 1.0 */
+VMEM_API int vmem_region_dirty_round(vmem_region *region, uint64_t gpa, uint64_t bytes,
+				     int (*run)(void *context, uint64_t gpa, uint64_t bytes),
+				     void *context, uint64_t *ret_pages) VMEM_NODISCARD;
+
+/** Pages were written by what is not seen: they are told in the next round. To be called after the write.
+ *  @param gpa,bytes  rounded outwards to pages
+ *  @return 0, -VMEM_EINVAL (not begun), -VMEM_ERANGE
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_region_dirty_mark(vmem_region *region, uint64_t gpa, uint64_t bytes);
+
+/** Track no longer. @return 0, -VMEM_EINVAL (not begun) @threads serial with vmem_region_dirty_start(), and not
+ *  together with a round
+ *  @since 1.0 */
+VMEM_API int vmem_region_dirty_stop(vmem_region *region);
+
 VMEM_END_DECLS
 #endif

@@ -3,6 +3,7 @@
  * zero from then on. */
 #include "linux/discard/discard.h"
 #include "linux/backing/backing.h"
+#include "linux/region/dirty.h"
 #include "store/store_internal.h"
 #include <sys/mman.h>
 
@@ -77,6 +78,7 @@ static void add(struct batch *b, uint64_t page, uint64_t old)
 	enum vmem_page_state was = vmemi_page_state(old);
 	struct vmemi_host *host = b->r->host;
 
+	vmemi_dirty_mark(b->r, page);
 	if (has_frame(was)) {
 		vmemi_frames_force(&host->frames, 1); /* it is there until discarded */
 		b->frames++;

@@ -6,6 +6,7 @@
 #include "linux/backing/backing.h"
 #include "linux/fault/serve.h"
 #include "linux/fault/source.h"
+#include "linux/region/dirty.h"
 
 #define RUN 64
 
@@ -135,7 +136,11 @@ static int write_away(struct vmem_region *r, uint64_t page, unsigned n, const vo
 {
 	bool wp = false;
 	size_t bytes;
-	int error = r->backing->fill(r, &r->own, page, n, data, &wp, &bytes);
+	int error;
+
+	for (unsigned i = 0; i < n; i++)
+		vmemi_dirty_mark(r, page + i);
+	error = r->backing->fill(r, &r->own, page, n, data, &wp, &bytes);
 
 	*ret_done = (unsigned)(bytes / VMEM_PAGE_SIZE);
 	for (unsigned i = 0; i < n; i++) {
@@ -182,6 +187,8 @@ int vmemi_content_store(struct vmem_region *r, uint64_t page, const void *data)
 	}
 	if (error)
 		vmem_store_drop(store, r->vm, ref);
+	else
+		vmemi_dirty_mark(r, page);
 	return error;
 }
 

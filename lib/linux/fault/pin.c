@@ -2,8 +2,21 @@
 /* Bringing pages back on request, and holding them. The pin count is beside the state: the flag in the
  * word says that it is not 0, and keeps every taker away. */
 #include "linux/backing/backing.h"
+#include "linux/region/dirty.h"
 
 #define PINS_MAX 65535u
+
+/* While written pages are tracked a page in place may be protected. What writes to a pinned page may meet no
+ * fault, so it is dirty as long as it is pinned. */
+static void make_writable(struct vmem_region *r, uint64_t page)
+{
+	struct vmemi_fault f = {
+		.page = page, .kind = VMEMI_FAULT_PROTECTED, .write = true, .may_reclaim = true
+	};
+
+	if (atomic_load(&r->dirty_on))
+		vmemi_serve_wait(r, &f);
+}
 
 /* In a file, a page that is in place may not be mapped here: only serving it tells. */
 static int resolve(struct vmem_region *r, uint64_t page, bool write)
@@ -17,8 +30,11 @@ static int resolve(struct vmem_region *r, uint64_t page, bool write)
 		uint64_t word = vmemi_region_word(r, page);
 		enum vmem_page_state state = vmemi_page_state(word);
 
-		if (state == VMEM_PAGE_RESIDENT && !(word & VMEMI_PAGE_LEAVING) && mapped)
+		if (state == VMEM_PAGE_RESIDENT && !(word & VMEMI_PAGE_LEAVING) && mapped) {
+			if (write)
+				make_writable(r, page);
 			return 0;
+		}
 		if (state == VMEM_PAGE_CLEAN && !write && mapped)
 			return 0;
 		f.kind = vmemi_backing_kind(r, word, write);
@@ -81,6 +97,8 @@ static int pin_page(struct vmem_region *r, uint64_t page)
 			vmemi_unlock(&r->pin_lock);
 			return -VMEM_EIO;
 		}
+		if (!error)
+			make_writable(r, page);
 		if (error != -VMEM_EAGAIN)
 			return error;
 		error = resolve(r, page, true); /* not under the lock: it may wait for a frame */

@@ -2,6 +2,7 @@
 /* Serving one fault: see serve.h. A fault first claims its page (ARRIVING), then changes the mapping,
  * then ends the claim; whoever loses the race for the claim is told to come again. */
 #include "linux/fault/serve.h"
+#include "linux/region/dirty.h"
 #include "linux/fault/source.h"
 #include "linux/backing/backing.h"
 
@@ -123,11 +124,17 @@ static enum vmemi_served install(struct vmem_region *r, struct vmemi_fault *f, u
 {
 	bool clean = vmemi_page_ref(old) && !f->write && r->can_write_protect &&
 		     !atomic_load(&r->batching) && vmemi_region_prefers_clean(r);
+	bool wp = vmemi_dirty_protects(r, f->page, f->write) || clean;
 	size_t done;
-	int error = r->backing->fill(r, at_of(r, f), f->page, 1, src, &clean, &done);
+	int error;
 
+	if (!src && wp) /* what the kernel maps as zeros cannot be protected */
+		src = r->host->zero_page;
+	error = r->backing->fill(r, at_of(r, f), f->page, 1, src, &wp, &done);
+	clean &= wp;
 	if (error == -VMEM_EEXIST) {
 		/* The guest has a page there: it counts, and who waits is woken. */
+		vmemi_dirty_mark(r, f->page);
 		vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE, 0);
 		wake(r, f);
 		vmemi_tally(&r->counters.faults_redundant, f->demand);
@@ -173,9 +180,11 @@ static enum vmemi_served bring_stored(struct vmem_region *r, struct vmemi_fault 
 static enum vmemi_served move_back(struct vmem_region *r, struct vmemi_fault *f, uint64_t old)
 {
 	size_t done;
-	int error = vmemi_uffd_move(r->uffd, vmemi_region_page(r, f->page),
-				    vmemi_region_place(r, f->page), VMEM_PAGE_SIZE, &done);
+	int error;
 
+	vmemi_dirty_mark(r, f->page); /* it comes writable */
+	error = vmemi_uffd_move(r->uffd, vmemi_region_page(r, f->page),
+				vmemi_region_place(r, f->page), VMEM_PAGE_SIZE, &done);
 	if (error) {
 		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
 		return VMEMI_NO_FRAME;
@@ -275,6 +284,7 @@ static enum vmemi_served unprotect(struct vmem_region *r, struct vmemi_fault *f)
 
 	if (!vmemi_region_step(r, f->page, VMEMI_PAGE_CLAIM, 0, &old))
 		return VMEMI_PUT_OFF;
+	vmemi_dirty_mark(r, f->page);
 	error = protect(r, f, false);
 	if (error) {
 		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);

@@ -10,6 +10,7 @@
 #include "linux/fault/source.h"
 #include "base/mem.h"
 #include "linux/fault/serve.h"
+#include "linux/region/dirty.h"
 #include <limits.h>
 
 enum load_state {
@@ -160,6 +161,8 @@ static int install(struct vmem_region *r, uint64_t page, const void *data, int e
 	if (error)
 		return lose(r, page, error);
 	clean = stays_clean(r, page);
+	if (!clean)
+		vmemi_dirty_mark(r, page);
 	error = r->backing->fill(r, &r->own, page, 1, data, &clean, &done);
 	if (error == -VMEM_EEXIST) {
 		vmemi_region_end(r, page, VMEMI_PAGE_ARRIVE, 0);
@@ -531,7 +534,7 @@ int vmem_region_set_source(vmem_region *region, uint64_t gpa, uint64_t bytes)
 		return error;
 	if (!region->source)
 		return -VMEM_EINVAL;
-	for (uint64_t page = first; page < first + count; page++)
+	for (uint64_t page = first; page < first + count; page++) {
 		while (!vmemi_region_step(region, page, VMEMI_PAGE_SET_SOURCE, 0, &old)) {
 			uint64_t word = vmemi_region_word(region, page);
 
@@ -539,6 +542,8 @@ int vmem_region_set_source(vmem_region *region, uint64_t gpa, uint64_t bytes)
 				break;
 			vmemi_host_wait(region->host); /* it is being discarded */
 		}
+		vmemi_dirty_mark(region, page);
+	}
 	return 0;
 }
 

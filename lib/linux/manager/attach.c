@@ -81,6 +81,7 @@ static void free_tables(struct vmem_region *r)
 	vmemi_ages_destroy(&r->ages, a);
 	vmemi_neighbours_destroy(&r->neighbours, a);
 	vmemi_free(a, r->wanted, bitmap, 64);
+	vmemi_free(a, r->dirty, bitmap, 64);
 	vmemi_source_free(r);
 	vmemi_free(a, r, sizeof(*r), 64);
 }

@@ -71,6 +71,8 @@ unsigned vmemi_take_run(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_
 			unsigned count);
 /* Takes rc->scattered out by write-protect, copy and discard. */
 unsigned vmemi_take_scattered(struct vmemi_reclaim *rc, struct vmem_region *r);
+/* Makes [first, last] writable again, but for pages that must stay protected. r->batching is set. */
+void vmemi_take_unprotect(struct vmem_region *r, uint64_t first, uint64_t last);
 /* Drops rc->clean, whose refs are valid. */
 unsigned vmemi_take_clean(struct vmemi_reclaim *rc, struct vmem_region *r);
 /* Takes the pages of [first, first + count) that can go, whatever their ages. */

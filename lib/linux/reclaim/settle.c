@@ -3,6 +3,7 @@
  * changes or frees it there, not even the fault that wins the page back meanwhile. */
 #include "linux/backing/backing.h"
 #include "linux/reclaim/reclaim.h"
+#include "linux/region/dirty.h"
 
 /* A page that the store refused goes back into place: out here it costs as much, and every touch a fault.
  * It is left alone for a long while. It needs no frame but its own; where the kernel cannot move that, a
@@ -19,6 +20,7 @@ static void put_back(struct vmem_region *r, uint64_t page)
 		vmemi_frames_untake(&r->host->frames, 1);
 		return;
 	}
+	vmemi_dirty_mark(r, page); /* it comes writable */
 	if (vmemi_page_state(old) != VMEM_PAGE_STAGED || (old & VMEMI_PAGE_READING))
 		error = -VMEM_EAGAIN; /* somebody was faster, or is at it */
 	else if (r->can_move)

@@ -8,6 +8,7 @@
  * no victims and are written meanwhile fault once, and are made writable by the handler. */
 #include "linux/backing/backing.h"
 #include "linux/reclaim/reclaim.h"
+#include "linux/region/dirty.h"
 
 /* Whether a page must stay protected: a ref depends on it, or may by the time that it has arrived. What
  * is away now, and comes while `batching` is set, comes without. */
@@ -15,11 +16,13 @@ static bool stays_protected(struct vmem_region *r, uint64_t page)
 {
 	enum vmem_page_state state = vmemi_page_state(vmemi_region_word(r, page));
 
-	return state == VMEM_PAGE_CLEAN || state == VMEM_PAGE_SHARED || state == VMEM_PAGE_ARRIVING;
+	/* And all that may not be written unseen, here or when it has come. */
+	return state == VMEM_PAGE_CLEAN || state == VMEM_PAGE_SHARED ||
+	       state == VMEM_PAGE_ARRIVING ||
+	       (atomic_load(&r->dirty_on) && !vmemi_dirty_has(r, page));
 }
 
-/* Makes the rest of [first, last] writable again. */
-static void unprotect_range(struct vmem_region *r, uint64_t first, uint64_t last)
+void vmemi_take_unprotect(struct vmem_region *r, uint64_t first, uint64_t last)
 {
 	uint64_t start = first;
 
@@ -113,7 +116,7 @@ unsigned vmemi_take_scattered(struct vmemi_reclaim *rc, struct vmem_region *r)
 	for (uint32_t i = 0; i < rc->scattered_count; i++)
 		vmemi_region_end(r, rc->scattered[i],
 				 i < taken ? VMEMI_PAGE_TAKE_DONE : VMEMI_PAGE_TAKE_UNDO, 0);
-	unprotect_range(r, first, last);
+	vmemi_take_unprotect(r, first, last);
 	atomic_store(&r->batching, 0);
 	rc->scattered_count = 0;
 	vmemi_cost_book(&rc->cost, 0, taken, rc->host->k->clock_ns() - start);

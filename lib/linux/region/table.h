@@ -81,6 +81,8 @@ struct vmem_region {
 	struct vmemi_source *source; /* pages whose bytes are with the caller; NULL: none are */
 	/* atomic; detach brings everything back, whatever the budget says */
 	_Atomic uint32_t restoring;
+	_Atomic uint64_t *dirty;    /* bitmap, made when it is first needed; atomic; see dirty.h */
+	_Atomic uint32_t dirty_on;  /* atomic */
 	struct vmemi_lock pin_lock; /* pins */
 	/* atomic; not 0: nobody changes states but by faults and on request, see snapshot/quiesce.c */
 	_Atomic uint32_t quiet;

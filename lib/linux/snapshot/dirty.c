@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Rounds of a live migration: see <vmem/snapshot.h>, and region/dirty.h for the rule. Bits are taken away under the
+ * lock of reclaim, so that no wide range is being made writable meanwhile, and told without it. */
+#include "linux/region/dirty.h"
+#include "base/mem.h"
+#include "linux/backing/backing.h"
+#include "linux/manager/manager.h"
+#include <vmem/snapshot.h>
+
+#define PIECE 512 /* pages whose bits are taken away between two calls of the caller's function */
+#define STOP_PIECE 8192
+
+struct piece {
+	struct vmem_region *r;
+	uint64_t base;            /* page of the first bit */
+	uint64_t got[PIECE / 64]; /* bits taken */
+	uint64_t first;           /* page; of the claimed run */
+	unsigned count;
+	uint64_t old[PIECE]; /* its words before */
+};
+
+static size_t bitmap_bytes(const struct vmem_region *r)
+{
+	return (size_t)(r->pages + 63) / 64 * sizeof(uint64_t);
+}
+
+static void take_bit(struct piece *p, uint64_t page)
+{
+	uint64_t at = page - p->base;
+
+	atomic_fetch_and(&p->r->dirty[page / 64], ~(UINT64_C(1) << page % 64));
+	p->got[at / 64] |= UINT64_C(1) << at % 64;
+}
+
+/* Protects the claimed run, takes its bits, and gives it back. 0, -VMEM_EAGAIN, -VMEM_EIO: nothing was
+ * taken. */
+static int end_run(struct piece *p)
+{
+	struct vmem_region *r = p->r;
+	int error = 0;
+
+	if (!p->count)
+		return 0;
+	error = vmemi_uffd_protect(r->uffd, vmemi_region_page(r, p->first),
+				   (uint64_t)p->count * VMEM_PAGE_SIZE, true);
+	for (unsigned i = 0; i < p->count; i++) {
+		if (!error)
+			take_bit(p, p->first + i);
+		vmemi_region_end(r, p->first + i, VMEMI_PAGE_RETURN, p->old[i]);
+	}
+	p->count = 0;
+	if (error == -VMEM_EAGAIN || error == -VMEM_ENOMEM)
+		return -VMEM_EAGAIN;
+	return error ? -VMEM_EIO : 0;
+}
+
+static bool is_away(uint64_t word)
+{
+	switch (vmemi_page_state(word)) {
+	case VMEM_PAGE_RESIDENT:
+	case VMEM_PAGE_CLEAN:
+	case VMEM_PAGE_SHARED:
+	case VMEM_PAGE_ARRIVING: return false;
+	default: return !(word & VMEMI_PAGE_LEAVING);
+	}
+}
+
+/* Takes the bit of one page, or adds it to the run. 0, -VMEM_EAGAIN (somebody is at it, or nothing may be
+ * held while that is done). */
+static int take_page(struct piece *p, uint64_t page)
+{
+	struct vmem_region *r = p->r;
+	uint64_t old, bit = UINT64_C(1) << page % 64;
+
+	if (p->count && page != p->first + p->count)
+		return -VMEM_EAGAIN;
+	if (vmemi_region_step(r, page, VMEMI_PAGE_CLAIM, 0, &old)) {
+		if (old & VMEMI_PAGE_PINNED) { /* written without faults: told each time */
+			uint64_t at = page - p->base;
+
+			p->got[at / 64] |= UINT64_C(1) << at % 64;
+			vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
+			return 0;
+		}
+		if (!p->count)
+			p->first = page;
+		p->old[p->count++] = old;
+		return 0;
+	}
+	if (!is_away(vmemi_region_word(r, page)))
+		return -VMEM_EAGAIN;
+	take_bit(p, page);
+	if (is_away(vmemi_region_word(r, page)))
+		return 0;
+	/* It came meanwhile, perhaps writable. */
+	atomic_fetch_or(&r->dirty[page / 64], bit);
+	p->got[(page - p->base) / 64] &= ~(UINT64_C(1) << (page - p->base) % 64);
+	return -VMEM_EAGAIN;
+}
+
+/* Takes the bits of [*page, end) until one has to be waited for. The caller has entered reclaim. */
+static int take_some(struct piece *p, uint64_t *page, uint64_t end)
+{
+	int error = 0, run_error;
+
+	for (; *page < end; ++*page) {
+		if (!vmemi_dirty_has(p->r, *page)) {
+			error = end_run(p);
+			if (error)
+				return error;
+			continue;
+		}
+		error = take_page(p, *page);
+		if (error && p->count) {
+			/* Not while others are claimed. */
+			error = end_run(p);
+			if (error)
+				return error;
+			error = take_page(p, *page);
+		}
+		if (error)
+			break;
+	}
+	run_error = end_run(p);
+	return error ? error : run_error;
+}
+
+/* Takes the bits of [first, end), all of one piece. */
+static int take_piece(struct piece *p, uint64_t first, uint64_t end)
+{
+	struct vmemi_reclaim *rc = ((struct vmem_manager *)p->r->host)->reclaim;
+	uint64_t page = first;
+	int error;
+
+	memset(p->got, 0, sizeof(p->got));
+	p->base = first / 64 * 64;
+	p->count = 0;
+	for (;;) {
+		vmemi_reclaim_enter(rc);
+		error = take_some(p, &page, end);
+		vmemi_reclaim_leave(rc);
+		if (error != -VMEM_EAGAIN)
+			return error;
+		/* What was taken is taken; a run whose protection failed is asked for again. */
+		page = first;
+		vmemi_host_wait(p->r->host);
+	}
+}
+
+/* Sets bits again that were taken and not told. */
+static void put_bits(struct piece *p, uint64_t from)
+{
+	for (uint64_t at = from; at < PIECE; at++)
+		if (p->got[at / 64] >> at % 64 & 1)
+			vmemi_dirty_mark(p->r, p->base + at);
+}
+
+static int tell(struct piece *p, int (*run)(void *, uint64_t, uint64_t), void *context,
+		uint64_t *pages)
+{
+	uint64_t next;
+	int error;
+
+	for (uint64_t at = 0; at < PIECE; at = next) {
+		next = at + 1;
+		if (!(p->got[at / 64] >> at % 64 & 1))
+			continue;
+		while (next < PIECE && p->got[next / 64] >> next % 64 & 1)
+			next++;
+		error = run(context, vmemi_region_gpa(p->r, p->base + at),
+			    (next - at) * VMEM_PAGE_SIZE);
+		if (error) {
+			put_bits(p, at);
+			return error;
+		}
+		*pages += next - at;
+	}
+	return 0;
+}
+
+int vmem_region_dirty_round(vmem_region *region, uint64_t gpa, uint64_t bytes,
+			    int (*run)(void *context, uint64_t gpa, uint64_t bytes), void *context,
+			    uint64_t *ret_pages)
+{
+	uint64_t first, count, end, pages = 0;
+	struct piece p = { .r = region };
+	int error;
+
+	if (!region || !run || !atomic_load(&region->dirty_on))
+		return -VMEM_EINVAL;
+	error = vmemi_region_span(region, gpa, bytes, true, &first, &count);
+	for (uint64_t at = first; !error && at < first + count; at = end) {
+		end = (at / 64 + PIECE / 64) * 64;
+		if (end > first + count)
+			end = first + count;
+		error = take_piece(&p, at, end);
+		if (error)
+			put_bits(&p, 0);
+		else
+			error = tell(&p, run, context, &pages);
+	}
+	if (!error && ret_pages)
+		*ret_pages = pages;
+	return error;
+}
+
+int vmem_region_dirty_mark(vmem_region *region, uint64_t gpa, uint64_t bytes)
+{
+	uint64_t first, count;
+	int error;
+
+	if (!region || !atomic_load(&region->dirty_on))
+		return -VMEM_EINVAL;
+	error = vmemi_region_span(region, gpa, bytes, true, &first, &count);
+	for (uint64_t i = 0; i < count && !error; i++)
+		vmemi_dirty_mark(region, first + i);
+	return error;
+}
+
+int vmem_region_dirty_start(vmem_region *region)
+{
+	const struct vmem_allocator *a;
+
+	if (!region)
+		return -VMEM_EINVAL;
+	if (!region->can_write_protect || region->backing->one_frame)
+		return -VMEM_ENOTSUP;
+	if (atomic_load(&region->dirty_on))
+		return -VMEM_EBUSY;
+	a = &region->host->metadata.allocator;
+	if (!region->dirty)
+		region->dirty = vmemi_zalloc(a, bitmap_bytes(region), 64);
+	if (!region->dirty)
+		return -VMEM_ENOMEM;
+	for (uint64_t i = 0; i < (region->pages + 63) / 64; i++)
+		atomic_store(&region->dirty[i], 0);
+	/* Before looking: what is claimed from now on sees it, what is claimed or there already is seen. */
+	atomic_store(&region->dirty_on, 1);
+	for (uint64_t page = 0; page < region->pages; page++)
+		if (vmemi_page_state(vmemi_region_word(region, page)) != VMEM_PAGE_ABSENT)
+			vmemi_dirty_mark(region, page);
+	return 0;
+}
+
+int vmem_region_dirty_stop(vmem_region *region)
+{
+	struct vmemi_reclaim *rc;
+
+	if (!region || !atomic_exchange(&region->dirty_on, 0))
+		return -VMEM_EINVAL;
+	rc = ((struct vmem_manager *)region->host)->reclaim;
+	for (uint64_t at = 0; at < region->pages; at += STOP_PIECE) {
+		uint64_t end = at + STOP_PIECE < region->pages ? at + STOP_PIECE : region->pages;
+
+		vmemi_reclaim_enter(rc);
+		atomic_store(&region->batching, 1);
+		vmemi_take_unprotect(region, at, end - 1);
+		atomic_store(&region->batching, 0);
+		vmemi_reclaim_leave(rc);
+	}
+	return 0;
+}
