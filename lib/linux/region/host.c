@@ -51,6 +51,9 @@ uint64_t vmemi_host_pinned(struct vmemi_host *host)
 void vmemi_host_remove(struct vmemi_host *host, uint32_t slot)
 {
 	atomic_store(&host->regions[slot], NULL);
+	/* Who looks for loads of sources that are late does so under this lock. */
+	vmemi_lock(&host->source_lock);
+	vmemi_unlock(&host->source_lock);
 	/* As in sleepable RCU (McKenney): newcomers count in the other phase, so that the old one drains
 	 * however many come. Twice, for who had read the phase and not counted yet. */
 	for (unsigned i = 0; i < 2; i++) {
