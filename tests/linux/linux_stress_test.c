@@ -206,6 +206,19 @@ static void watch(void)
 	}
 }
 
+/* Says that some pages were written, whether they are there or not. */
+static int dirty_log(void *context, uint64_t gpa, uint64_t bytes, uint64_t *bitmap)
+{
+	static _Atomic uint64_t turns;
+	uint64_t turn = atomic_fetch_add(&turns, 1);
+
+	(void)context;
+	(void)gpa;
+	for (uint64_t i = 0; i < (bytes / PAGE + 63) / 64; i++)
+		bitmap[i] = (i + turn) % 3 ? 0 : UINT64_C(0x9e3779b97f4a7c15) * (turn + i);
+	return turn % 16 ? 0 : -VMEM_EIO;
+}
+
 static void make(unsigned touchers, uint64_t budget)
 {
 	manager = vmemt_manager(budget);
@@ -213,9 +226,10 @@ static void make(unsigned touchers, uint64_t budget)
 	for (unsigned r = 0; r < REGIONS; r++) {
 		struct vmem_region_opts o = {
 			.size = sizeof(o),
-			.flags = VMEM_REGION_DMA_PINNED,
+			.flags = VMEM_REGION_DMA_PINNED | VMEM_REGION_PROACTIVE,
 			.bytes = (touchers + 1) * AREA * PAGE,
 			.fault_way = r ? VMEM_FAULT_SIGBUS : VMEM_FAULT_THREAD,
+			.dirty_log = dirty_log,
 		};
 
 		assert(!vmemt_alloc(&region[r], manager, &o));

@@ -192,9 +192,16 @@ uint64_t vmemi_take_cold(struct vmemi_reclaim *rc, struct vmem_region *r, uint64
 		.emergency = emergency,
 	};
 	uint64_t taken;
+	uint32_t young;
 
 	vmemi_ages_tick(r, rc->host->k->clock_ns());
 	taken = vmemi_take_older(rc, r, want, any.min_age);
+	/* A class that comes and goes within a period is older than it looks: rather that than the other. */
+	young = r->ages.arrivals ? any.min_age : 0;
+	for (; young && taken < want / 2 + 1 && taken < want; young--) {
+		vmemi_ages_hurry(r, rc->host->k->clock_ns());
+		taken += vmemi_take_older(rc, r, want - taken, any.min_age);
+	}
 	if (taken < want / 2 + 1) {
 		any.pages = taken < want ? want - taken : 0;
 		taken += take_oldest(rc, r, &any);

@@ -114,8 +114,10 @@ static void is_in_place(struct vmemi_ages *ages, uint64_t page, uint64_t word)
 	uint32_t kept = word & VMEMI_PAGE_PINNED ? VMEM_TRACK_KEPT : 0;
 
 	/* It came as a neighbour, or by the VMM: as if it came for the first time, now. */
-	if (state & VMEM_TRACK_AWAY)
+	if (state & VMEM_TRACK_AWAY) {
 		mark(ages, page, 0, VMEM_TRACK_ABSENT);
+		ages->arrivals++;
+	}
 	mark(ages, page,
 	     VMEM_TRACK_ABSENT | VMEM_TRACK_AWAY | VMEM_TRACK_WRITTEN | VMEM_TRACK_KEPT |
 		     VMEMI_AGES_STORED,

@@ -48,7 +48,7 @@ struct vmemi_ages {
 
 	/* Guard of all below: the lock of reclaim. */
 	vmem_track *track;
-	uint64_t arrivals;     /* accessed pages since the period began */
+	uint64_t arrivals;     /* pages accessed, or come back, since the period began */
 	uint64_t period_ns;    /* when it did */
 	_Atomic uint64_t seen; /* atomic; pages that a feed found used, ever */
 	uint64_t release;      /* which slice of the stuck pages is tried again next */
