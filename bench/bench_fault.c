@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* bench-fault: how long a thread or a guest waits for a page that is away. Here: pages served by
  * another thread.
- * ours   the manager's handler thread; pages come from staging (round trip) or are absent (faults/s)
+ * ours   the manager's handler thread, in some rows two; pages come from staging (round trip) or are absent (faults/s)
  * peer   bare-uffd: read and UFFDIO_COPY, spinning as long before it sleeps */
 #include "bench_fault.h"
 #include "bare_uffd.h"
@@ -64,6 +64,7 @@ struct thread_bench {
 	uint32_t *order;
 	uint32_t *samples;
 	size_t threads;
+	uint32_t handlers; /* ours; 0: 1 */
 };
 
 static int make(struct thread_bench *state, size_t count, int cpu)
@@ -85,6 +86,7 @@ static int make(struct thread_bench *state, size_t count, int cpu)
 	state->ours = (struct paged_memory){ .bytes = count * PAGE,
 					     .fault_way = VMEM_FAULT_THREAD,
 					     .fault_around_pages = 1,
+					     .fault_threads = state->handlers,
 					     .cpu = cpu };
 	if ((result = paged_memory_new(&state->ours)) != 0)
 		return result;
@@ -212,10 +214,10 @@ static int measure_threads_bare(void *context, double *values)
 	return touch_by_threads(state, state->bare.memory, values);
 }
 
-static int compare_threads(struct bench *bench, size_t threads)
+static int compare_threads(struct bench *bench, size_t threads, uint32_t handlers)
 {
 	char *condition = NULL; /* kept: it goes into the row */
-	struct thread_bench state = { .bare.uffd = -1, .threads = threads };
+	struct thread_bench state = { .bare.uffd = -1, .threads = threads, .handlers = handlers };
 	struct bench_metric metric = { "faults_per_s", "1/s", NULL, 1 };
 	const struct bench_comparison comparison = {
 		.metrics = &metric,
@@ -226,7 +228,8 @@ static int compare_threads(struct bench *bench, size_t threads)
 	};
 	int result;
 
-	if (asprintf(&condition, "threads=%zu", threads) < 0)
+	if (asprintf(&condition, handlers > 1 ? "threads=%zu handlers=%u" : "threads=%zu", threads,
+		     handlers) < 0)
 		return -ENOMEM;
 	metric.condition = condition;
 	result = make(&state, bench_quick(bench) ? PAGES / 3 : PAGES,
@@ -241,8 +244,9 @@ int bench_fault_threads(struct bench *bench)
 {
 	int result = 0;
 
-	for (size_t threads = 1; threads <= THREADS_MAX && result == 0; threads *= 2)
-		result = compare_threads(bench, threads);
+	for (uint32_t handlers = 1; handlers <= 2; handlers++)
+		for (size_t threads = 1; threads <= THREADS_MAX && result == 0; threads *= 2)
+			result = compare_threads(bench, threads, handlers);
 	return result;
 }
 

@@ -19,6 +19,7 @@ static int new_manager(struct paged_memory *paged)
 	if (result != 0)
 		return result;
 	opts.allocator = vmem_jemalloc_allocator(paged->jemalloc);
+	opts.fault_threads = paged->fault_threads;
 	opts.budget_bytes = paged->budget_bytes;
 	if (opts.budget_bytes == 0) { /* all of it resident, staged and stored at once */
 		opts.budget_bytes = 4 * paged->bytes + ((uint64_t)64 << 20);

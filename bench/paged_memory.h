@@ -17,6 +17,7 @@ struct paged_memory {
 	enum vmem_fault_way fault_way;
 	uint32_t fault_around_pages; /* as in vmem_region_opts */
 	uint64_t budget_bytes;       /* 0: more than it can use */
+	uint32_t fault_threads;      /* as in vmem_manager_opts */
 	int cpu;                     /* for the manager's threads; -1: any */
 	/* Set by it. */
 	vmem_jemalloc *jemalloc;

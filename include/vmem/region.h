@@ -226,7 +226,10 @@ VMEM_API int vmem_region_pin(vmem_region *region, uint64_t gpa, uint64_t bytes) 
 /** Let go of them. @return 0, -VMEM_ERANGE, -VMEM_EINVAL (a page is not pinned; nothing changed) @threads any @since 1.0 */
 VMEM_API int vmem_region_unpin(vmem_region *region, uint64_t gpa, uint64_t bytes);
 
-/** Bring the page at @p gpa back, as a fault on it would.
+/** Bring the page at @p gpa back, as a fault on it would: for a VMM that learns of faults by itself. Where KVM_RUN
+ *  ends with KVM_EXIT_MEMORY_FAULT and the kernel fills in the address (KVM_CAP_MEMORY_FAULT_INFO), the VMM
+ *  calls this with it and enters the guest again, whatever the region's fault_way; a kernel that
+ *  leaves it empty does not tell which page, and then the region's own way must serve.
  *  @param write  1: for writing
  *  @return 0, -VMEM_ERANGE, -VMEM_EIO (poisoned), -VMEM_ENOSPC (reclaim was stuck for a second)
  *  @threads any, but not in a callback
