@@ -17,6 +17,7 @@
 #include <vmem/region.h>
 #include <vmem/share.h>
 #include <vmem/similar.h>
+#include <vmem/source.h>
 #include <vmem/snapshot.h>
 #include <vmem/store.h>
 #include <vmem/threshold.h>

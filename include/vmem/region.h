@@ -34,7 +34,7 @@ enum vmem_fault_way {
  *  kernels without UFFDIO_MOVE (before 6.8) pages are taken out only if this is said. */
 #define VMEM_REGION_DMA_PINNED (UINT64_C(1) << 0)
 
-/** Absent pages are with the source from the beginning: see vmem_region_set_source(). */
+/** Absent pages are with the source from the beginning: see <vmem/source.h>. */
 #define VMEM_REGION_FROM_SOURCE (UINT64_C(1) << 1)
 
 /** The source goes on giving the same bytes (blocks of an image that does not change): a page that has come
@@ -245,27 +245,6 @@ VMEM_API int vmem_region_resolve(vmem_region *region, uint64_t gpa, int write) V
 VMEM_API int vmem_region_discard(vmem_region *region, uint64_t gpa, uint64_t bytes,
 				 uint64_t *ret_bytes);
 
-/** Say that the bytes of absent pages are with the source: who touches one waits until read_source() has
- *  given it. Other pages stay as they are. A page that is discarded is forgotten by its source.
- *  @param gpa,bytes  rounded inwards to pages
- *  @return 0, -VMEM_ERANGE, -VMEM_EINVAL (the region has no read_source)
- *  @threads any, but not in a callback
- *  @since 1.0 */
-VMEM_API int vmem_region_set_source(vmem_region *region, uint64_t gpa, uint64_t bytes);
-
-/** The end of a read_source() that returned -VMEM_EINPROGRESS, or is about to. Where it says so (EAGAIN) it
- *  must be called again. While a region is being detached with VMEM_DETACH_DISCARD what is in progress is
- *  cancelled, and this must not be called any more.
- *  @param gpa  as in read_source()
- *  @param data  one page, any alignment, not guest memory; not looked at if there is an error
- *  @param error  0, or a negative error: the page is lost
- *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOENT (the page is not in progress, or was given up by its
- *          deadline), -VMEM_EAGAIN (the kernel is short of memory: call again)
- *  @threads any, in read_source() too
- *  @since 1.0 */
-VMEM_API int vmem_region_source_done(vmem_region *region, uint64_t gpa, const void *data,
-				     int error);
-
 /** Take resident pages out into staging now, whatever their age. Pinned pages stay.
  *  @param gpa,bytes  rounded inwards to pages
  *  @param[out] ret_pages  how many went; may be NULL
@@ -290,6 +269,26 @@ VMEM_API int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, 
  *  @threads any, but not in a callback
  *  @since 1.0 */
 VMEM_API int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes,
+			       uint64_t *ret_pages);
+
+/** Take everything out and save it: the VM is idle. Pages that are pinned, that the kernel holds or that the store
+ *  refuses stay, and so does what is touched meanwhile.
+ *  @param[out] ret_left  pages of which there is more than a reference in the end; may be NULL
+ *  @return 0, -VMEM_ENOTSUP (this kernel cannot without VMEM_REGION_DMA_PINNED), -VMEM_ENOSPC (the budget cannot
+ *          hold more), -VMEM_ENOMEM, -VMEM_EBUSY (quiesced); what was done by then stays done
+ *  @threads any, but not in a callback
+ *  @since 1.0 */
+VMEM_API int vmem_region_evict_all(vmem_region *region, uint64_t *ret_left);
+
+/** Bring pages back before they are touched, many at a time: an idle VM is about to run, or a working set is known.
+ *  Only what fits into free memory above the reserve. Absent pages stay absent; one whose load is slow
+ *  comes in its own time, and one that is lost is left to who touches it.
+ *  @param gpa,bytes  rounded outwards to pages
+ *  @param[out] ret_pages  how many were brought; may be NULL
+ *  @return 0, -VMEM_ERANGE, -VMEM_ENOSPC (not all fit), -VMEM_ENOMEM
+ *  @threads any, but not in a callback
+ *  @since 1.0 */
+VMEM_API int vmem_region_fetch(vmem_region *region, uint64_t gpa, uint64_t bytes,
 			       uint64_t *ret_pages);
 
 /** Counters and gauges. @return 0, -VMEM_EINVAL @threads any @since 1.0 */

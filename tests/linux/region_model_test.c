@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <vmem/source.h>
 
 #define PAGE VMEM_PAGE_SIZE
 #define MIB (UINT64_C(1) << 20)
@@ -166,6 +167,25 @@ static void discard(void)
 	assert(released <= 2 * bytes); /* a clean page has a frame and an object */
 }
 
+/* What is away is zeros from then on, what is in place stays: which of them, the clock knows. */
+static void will_overwrite(void)
+{
+	static const unsigned char zeros[PAGE];
+	struct vmemt_page got;
+	uint64_t first, count = range(&first), pages = 0, zeroed = 0;
+
+	assert(!vmem_region_will_overwrite(region, gpa_of(first), count * PAGE, &pages));
+	for (uint64_t i = first; i < first + count; i++) {
+		assert(!vmem_region_read(region, gpa_of(i), &got, PAGE));
+		if (!memcmp(&got, contents + i * PAGE, PAGE))
+			continue;
+		assert(!memcmp(&got, zeros, PAGE) && !pins[i]);
+		memset(contents + i * PAGE, 0, PAGE);
+		zeroed++;
+	}
+	assert(zeroed <= pages);
+}
+
 static void pin(void)
 {
 	uint64_t first, count = range(&first);
@@ -234,6 +254,7 @@ static void (*const operations[])(void) = {
 	store,
 	store,
 	discard,
+	will_overwrite,
 	pin,
 	unpin,
 	resolve,

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <vmem/source.h>
 
 #define PAGE VMEM_PAGE_SIZE
 #define MIB (UINT64_C(1) << 20)

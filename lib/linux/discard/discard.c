@@ -6,6 +6,7 @@
 #include "linux/region/dirty.h"
 #include "store/store_internal.h"
 #include <sys/mman.h>
+#include <vmem/source.h>
 
 #define BATCH 64
 
@@ -137,4 +138,37 @@ int vmem_region_discard(vmem_region *region, uint64_t gpa, uint64_t bytes, uint6
 		vmemi_host_kick_reclaim(region->host);
 	vmemi_host_freed(region->host);
 	return b.error;
+}
+
+/* True if it was away. What is in staging, or in its file, comes back for little: it stays as it is. */
+static bool forget(struct vmem_region *r, uint64_t page)
+{
+	uint64_t old, word;
+
+	while (!vmemi_region_step(r, page, VMEMI_PAGE_FORGET, 0, &old)) {
+		word = vmemi_region_word(r, page);
+		if (!(word & VMEMI_PAGE_LEAVING) || (vmemi_page_state(word) != VMEM_PAGE_SOURCE &&
+						     vmemi_page_state(word) != VMEM_PAGE_STORED))
+			return false;
+		vmemi_host_wait(r->host); /* it is on its way out */
+	}
+	vmemi_region_drop_ref(r, old);
+	return true;
+}
+
+int vmem_region_will_overwrite(vmem_region *region, uint64_t gpa, uint64_t bytes,
+			       uint64_t *ret_pages)
+{
+	uint64_t first, count, forgotten = 0;
+	int error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
+
+	if (error)
+		return error;
+	for (uint64_t page = first; page < first + count; page++)
+		forgotten += forget(region, page);
+	if (forgotten)
+		vmemi_host_freed(region->host);
+	if (ret_pages)
+		*ret_pages = forgotten;
+	return 0;
 }

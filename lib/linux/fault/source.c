@@ -12,6 +12,7 @@
 #include "linux/fault/serve.h"
 #include "linux/region/dirty.h"
 #include <limits.h>
+#include <vmem/source.h>
 
 enum load_state {
 	LOAD_IDLE,

@@ -108,3 +108,28 @@ int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 		*ret_pages = total;
 	return error;
 }
+
+#define EVICT_PIECE 1024 /* pages that are staged before they go on */
+
+int vmem_region_evict_all(vmem_region *region, uint64_t *ret_left)
+{
+	static const enum vmem_page_state here[] = { VMEM_PAGE_RESIDENT, VMEM_PAGE_CLEAN,
+						     VMEM_PAGE_SHARED,   VMEM_PAGE_STAGED,
+						     VMEM_PAGE_STORING,  VMEM_PAGE_ARRIVING };
+	uint64_t piece = (uint64_t)EVICT_PIECE * VMEM_PAGE_SIZE, left = 0;
+	int error = 0;
+
+	for (uint64_t done = 0; done < region->opts.bytes && !error; done += piece) {
+		uint64_t rest = region->opts.bytes - done, gpa = region->opts.gpa + done;
+		uint64_t bytes = rest < piece ? rest : piece;
+
+		error = vmem_region_stage(region, gpa, bytes, NULL);
+		if (!error)
+			error = vmem_region_store(region, gpa, bytes, NULL);
+	}
+	for (size_t i = 0; i < sizeof(here) / sizeof(here[0]); i++)
+		left += vmemi_region_count(region, here[i]);
+	if (ret_left)
+		*ret_left = left;
+	return error;
+}

@@ -62,8 +62,9 @@ enum vmemi_page_event {
 	VMEMI_PAGE_SHED,           /* a stale ref is given to the caller */
 	/* by the VMM */
 	VMEMI_PAGE_SET_SOURCE, /* absent -> source */
-	VMEMI_PAGE_FORGET,     /* away -> absent at once; the ref is given back */
-	VMEMI_PAGE_PIN,        /* resident: PINNED */
+	VMEMI_PAGE_FORGET, /* source or stored, and nothing in staging -> absent at once; the ref is
+	                      given back */
+	VMEMI_PAGE_PIN,    /* resident: PINNED */
 	VMEMI_PAGE_UNPIN,
 	VMEMI_PAGE_DISCARD, /* -> absent; LEAVING until the mapping is gone; the ref is given back */
 	VMEMI_PAGE_DISCARD_DONE,

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Bringing pages back on request, many at a time, before somebody touches them: runs of pages that are in
+ * the same place are claimed together, and installed by one copy. Only into frames that are free above the
+ * reserve: what is fetched displaces nothing. */
+#include "linux/backing/backing.h"
+#include "linux/fault/serve.h"
+#include "linux/fault/source.h"
+
+#define RUN 64 /* pages of one copy: who touches one meanwhile waits that long */
+
+struct fetch {
+	struct vmem_region *r;
+	unsigned char *buffer; /* RUN pages */
+	uint64_t fetched;
+	uint64_t old[RUN]; /* words of a claimed run */
+};
+
+enum from { FROM_NOWHERE, FROM_STAGING, FROM_STORE, FROM_SOURCE };
+
+static enum from where(const struct vmem_region *r, uint64_t word)
+{
+	if (word & VMEMI_PAGE_LEAVING)
+		return FROM_NOWHERE;
+	if (vmemi_backing_has_frame(r, word)) /* in its file still */
+		return FROM_STAGING;
+	switch (vmemi_page_state(word)) {
+	case VMEM_PAGE_STAGED:
+	case VMEM_PAGE_STORING: return FROM_STAGING;
+	case VMEM_PAGE_STORED: return FROM_STORE;
+	case VMEM_PAGE_SOURCE: return FROM_SOURCE;
+	default: return FROM_NOWHERE;
+	}
+}
+
+static bool has_frames(const struct vmem_region *r, uint64_t pages)
+{
+	const struct vmemi_frames *f = &r->host->frames;
+
+	return atomic_load(&f->budget_bytes) == UINT64_MAX ||
+	       vmemi_frames_free(f) >= atomic_load(&f->reserve_bytes) + pages * VMEM_PAGE_SIZE;
+}
+
+/* Claims pages from @page on that are all @from, with frames for them. *@ret_full: there are no more. */
+static unsigned claim_run(struct fetch *f, uint64_t page, uint64_t end, enum from from,
+			  bool *ret_full)
+{
+	struct vmem_region *r = f->r;
+	struct vmemi_frames *frames = &r->host->frames;
+	unsigned n = 0;
+
+	while (n < RUN && page + n < end && where(r, vmemi_region_word(r, page + n)) == from) {
+		if (!vmemi_frames_take(frames, 1, atomic_load(&frames->reserve_bytes))) {
+			*ret_full = true;
+			break;
+		}
+		if (!vmemi_region_step(r, page + n, VMEMI_PAGE_FETCH, 0, &f->old[n])) {
+			vmemi_frames_untake(frames, 1);
+			break;
+		}
+		if (where(r, f->old[n]) != from) {
+			vmemi_region_end(r, page + n, VMEMI_PAGE_RETURN, f->old[n]);
+			break;
+		}
+		n++;
+	}
+	return n;
+}
+
+/* Loads a claimed run into the buffer, up to the first page that cannot be had at once: a slow load, which is
+ * left to the handler, or one that fails, which is left to the fault that meets it. */
+static unsigned load_run(struct fetch *f, uint64_t page, unsigned n)
+{
+	struct vmem_region *r = f->r;
+	unsigned i;
+	int error;
+
+	for (i = 0; i < n; i++) {
+		error = vmem_store_load(r->host->store, r->vm, vmemi_region_key(r, page + i),
+					vmemi_page_ref(f->old[i]),
+					f->buffer + (size_t)i * VMEM_PAGE_SIZE, NULL);
+		if (error == -VMEM_EAGAIN)
+			vmemi_serve_want(r, page + i);
+		if (error)
+			break;
+	}
+	return i;
+}
+
+/* Brings the first @have of a claimed run back, and lets go of the others. Returns how many are done. */
+static unsigned install_run(struct fetch *f, uint64_t page, unsigned n, unsigned have,
+			    enum from from)
+{
+	struct vmem_region *r = f->r;
+	size_t bytes = 0;
+	bool wp = false;
+	unsigned done;
+
+	if (from == FROM_STAGING)
+		r->backing->unstage(r, &r->own, page, n, &bytes);
+	else if (have)
+		r->backing->fill(r, &r->own, page, have, f->buffer, &wp, &bytes);
+	done = (unsigned)(bytes / VMEM_PAGE_SIZE);
+	for (unsigned i = 0; i < n; i++) {
+		if (i >= done)
+			vmemi_region_end(r, page + i, VMEMI_PAGE_RETURN, f->old[i]);
+		else if (from == FROM_STAGING)
+			vmemi_backing_returned(r, page + i, f->old[i]);
+		else
+			vmemi_region_end(r, page + i, VMEMI_PAGE_ARRIVE, 0);
+	}
+	vmemi_tally(&r->counters.prefetched, done);
+	f->fetched += done;
+	return done;
+}
+
+/* Asks for a run of pages that are with the caller, and waits for them. A lost one is passed over. */
+static int ask_run(struct fetch *f, uint64_t page, uint64_t end, uint64_t *ret_next)
+{
+	struct vmem_region *r = f->r;
+	unsigned n = 0;
+
+	while (n < RUN && page + n < end &&
+	       where(r, vmemi_region_word(r, page + n)) == FROM_SOURCE && has_frames(r, n + 1))
+		vmemi_source_want(r, page + n++, false);
+	for (unsigned i = 0; i < n; i++) {
+		int error = vmem_region_resolve(r, vmemi_region_gpa(r, page + i), 0);
+
+		if (error == -VMEM_ENOSPC)
+			return error;
+		f->fetched += !error;
+	}
+	*ret_next = page + n;
+	return n ? 0 : -VMEM_ENOSPC;
+}
+
+/* One run, or one page that needs nothing. 0, -VMEM_ENOSPC. */
+static int fetch_some(struct fetch *f, uint64_t page, uint64_t end, uint64_t *ret_next)
+{
+	struct vmem_region *r = f->r;
+	enum from from = where(r, vmemi_region_word(r, page));
+	bool full = false;
+	unsigned n, have, done;
+
+	if (from == FROM_SOURCE)
+		return ask_run(f, page, end, ret_next);
+	n = from ? claim_run(f, page, end, from, &full) : 0;
+	if (!n) {
+		*ret_next = page + 1;
+		return full ? -VMEM_ENOSPC : 0;
+	}
+	have = from == FROM_STORE ? load_run(f, page, n) : n;
+	done = install_run(f, page, n, have, from);
+	/* The page that stopped it is passed over; the others of the run come again. */
+	*ret_next = page + (done < n ? done + 1 : n);
+	return 0;
+}
+
+int vmem_region_fetch(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_pages)
+{
+	const struct vmem_allocator *a = &region->host->metadata.allocator;
+	struct fetch f = { .r = region };
+	uint64_t first, count, end;
+	int error = vmemi_region_span(region, gpa, bytes, true, &first, &count);
+
+	if (error)
+		return error;
+	f.buffer = vmemi_alloc(a, (size_t)RUN * VMEM_PAGE_SIZE, 64);
+	if (!f.buffer)
+		return -VMEM_ENOMEM;
+	for (end = first + count; first < end && !error;)
+		error = fetch_some(&f, first, end, &first);
+	vmemi_free(a, f.buffer, (size_t)RUN * VMEM_PAGE_SIZE, 64);
+	if (ret_pages)
+		*ret_pages = f.fetched;
+	return error;
+}
