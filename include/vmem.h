@@ -15,6 +15,7 @@
 #include <vmem/page_state.h>
 #include <vmem/pool.h>
 #include <vmem/region.h>
+#include <vmem/region_metrics.h>
 #include <vmem/share.h>
 #include <vmem/similar.h>
 #include <vmem/source.h>

@@ -152,6 +152,7 @@ static bool forget(struct vmem_region *r, uint64_t page)
 			return false;
 		vmemi_host_wait(r->host); /* it is on its way out */
 	}
+	vmemi_dirty_mark(r, page); /* after the step: who is told of it reads what it reads now */
 	vmemi_region_drop_ref(r, old);
 	return true;
 }
