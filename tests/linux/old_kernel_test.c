@@ -254,7 +254,7 @@ int main(void)
 {
 	const uint64_t all = VMEM_KERNEL_MOVE | VMEM_KERNEL_WP | VMEM_KERNEL_POISON |
 			     VMEM_KERNEL_SIGBUS | VMEM_KERNEL_VECTOR_DISCARD |
-			     VMEM_KERNEL_KERNEL_FAULTS;
+			     VMEM_KERNEL_KERNEL_FAULTS | VMEM_KERNEL_FILES;
 
 	vmemt_need(all);
 	vmemt_life_start();
@@ -265,11 +265,12 @@ int main(void)
 	taking(true, true, true);
 
 	hide(VMEMI_UFFD_FEATURE_WP, false);
-	lives(false, all & ~VMEM_KERNEL_WP);
+	lives(false, all & ~(VMEM_KERNEL_WP | VMEM_KERNEL_FILES));
 	taking(true, false, false);
 
 	hide(HIDE_6_1, true);
-	lives(true, VMEM_KERNEL_WP | VMEM_KERNEL_SIGBUS | VMEM_KERNEL_KERNEL_FAULTS);
+	lives(true,
+	      VMEM_KERNEL_WP | VMEM_KERNEL_SIGBUS | VMEM_KERNEL_KERNEL_FAULTS | VMEM_KERNEL_FILES);
 	taking(false, true, true);
 	budget(true);
 	lost_without_poison();
