@@ -147,10 +147,11 @@ VMEM_API void vmem_manager_thread_stop(vmem_manager *manager);
  *  @since 1.0 */
 VMEM_API int vmem_manager_fd(vmem_manager *manager);
 
-/** The userfaultfds of guest memory, for a second holder. While any process has one of them open, whoever
- *  touches a page that is away waits, whatever becomes of the manager; when the last one is closed and the
+/** The userfaultfds of guest memory, for a second holder: one for the regions of each enum vmem_fault_way. While
+ *  any process has all of them open, whoever touches a page that is away waits (VMEM_FAULT_THREAD) or gets a
+ *  SIGBUS (VMEM_FAULT_SIGBUS), whatever becomes of the manager; when the last copy of one is closed and the
  *  memory is still there, the kernel answers with zeros. So a supervisor that must not let a guest run on
- *  with zeros keeps duplicates (SCM_RIGHTS, or pidfd_getfd()) and, when the pager is gone, ends the
+ *  with zeros keeps duplicates of all (SCM_RIGHTS, or pidfd_getfd()) and, when the pager is gone, ends the
  *  guest's process or makes the pages errors (UFFDIO_POISON). A process that dies needs no holder: its memory
  *  dies with it.
  *  @param[out] fds  the first @p count of them, owned by the manager; they stay the same until it is freed

@@ -94,7 +94,9 @@ struct vmem_region_opts {
 	 *  waits; and by vmem_region_read(), once in each call. It must not touch guest memory, nor call
 	 *  the library but for vmem_region_source_done().
 	 *  0: the bytes are there. -VMEM_EINPROGRESS: vmem_region_source_done() will be called. Another error,
-	 *  or none of them before fault_deadline_ms: the page is lost. NULL: there is no source. */
+	 *  or none of them before fault_deadline_ms: the page is lost. A call that does not return keeps its thread
+	 *  (vmem_manager_opts.source_threads), and pages that are not asked for yet wait for one: what may take
+	 *  long had better be -VMEM_EINPROGRESS. NULL: there is no source. */
 	int (*read_source)(void *context, uint64_t gpa, void *buffer);
 
 	int32_t file_fd; /**< attach with VMEM_REGION_FILE: the file, O_RDWR; may be closed afterwards */

@@ -22,12 +22,8 @@ struct vmem_region_metrics {
 	uint64_t prefetched;       /**< pages brought back beside a faulting one */
 	uint64_t stalls;           /**< faults that waited for a free frame */
 	uint64_t stall_ns;         /**< how long those waited */
-	uint64_t blocked_ns;       /**< waiting for faults and calls, summed; see docs/design.md */
-	uint64_t pressure_ns;      /**< while any waited: "some" of the kernel's PSI */
-	uint64_t pressure_avg10_ppm; /**< its share of the last 10 s, in parts per million */
-	uint64_t pressure_avg60_ppm; /**< of the last minute; both change every 2 s */
-	uint64_t lost;               /**< pages poisoned */
-	uint64_t fault_p50_ns;       /**< from the fault's arrival in the library to its answer */
+	uint64_t lost;             /**< pages poisoned */
+	uint64_t fault_p50_ns;     /**< from the fault's arrival in the library to its answer */
 	uint64_t fault_p99_ns;
 	uint64_t fault_max_ns;
 	uint64_t taken_run;       /**< pages taken out by UFFDIO_MOVE */
@@ -51,6 +47,10 @@ struct vmem_region_metrics {
 	/** part of faults: on pages of a file that were in place, but not mapped here yet */
 	uint64_t faults_mapped;
 	uint64_t taken_unmapped; /**< pages of a file taken out by unmapping them */
+	uint64_t blocked_ns;     /**< waiting for faults and calls, summed; see docs/design.md */
+	uint64_t pressure_ns;    /**< while any waited: "some" of the kernel's PSI */
+	uint64_t pressure_avg10_ppm; /**< its share of the last 10 s, in parts per million */
+	uint64_t pressure_avg60_ppm; /**< of the last minute; both change every 2 s */
 };
 
 VMEM_END_DECLS

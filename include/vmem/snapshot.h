@@ -112,7 +112,7 @@ struct vmem_snapshot_stats {
  *  devices, and calls vmem_region_quiesce(), for which reclaim moves nothing that was just looked at.
  *  @param[out] stats  set only on success; may be NULL
  *  @return 0, -VMEM_EINVAL, -VMEM_E2BIG, -VMEM_ENOMEM, -VMEM_EIO (a page's bytes are gone, see
- *          VMEM_SNAPSHOT_LOST_TOO), or what write or progress returned
+ *          VMEM_SNAPSHOT_LOST_TOO; or its source did not give them now), or what write or progress returned
  *  @threads any, but not in a callback of the manager or a region
  *  @since 1.0 */
 VMEM_API int vmem_snapshot_save(vmem_region *region, const struct vmem_snapshot_save_opts *opts,

@@ -62,8 +62,8 @@ static void a_slow_load_counts(uint32_t way, bool call)
 
 	make(way);
 	vmemt_slow_hold(1);
+	VMEMT_UNTIL(!blocked_now()); /* the guest goes on before the handler has noted it */
 	before = vmemt_metrics(region);
-	assert(!blocked_now());
 	start = vmemt_now_ms();
 	if (call)
 		assert(!pthread_create(&thread, NULL, resolve_page_0, NULL));
@@ -80,9 +80,12 @@ static void a_slow_load_counts(uint32_t way, bool call)
 		assert(!vmemt_touch_end(&cpu));
 	VMEMT_UNTIL(!blocked_now());
 	end_ms = vmemt_now_ms() + 1;
+	/* The interval is added just after the count has changed. */
+	VMEMT_UNTIL(vmemt_metrics(region).pressure_ns > before.pressure_ns + 20 * MS);
 	after = vmemt_metrics(region);
-	assert(after.pressure_ns - before.pressure_ns > 20 * MS);
-	assert(after.pressure_ns - before.pressure_ns <= (end_ms - start) * MS);
+	/* A fault that is a signal may be the one in eight that stands for others. */
+	if (call || way == VMEM_FAULT_THREAD)
+		assert(after.pressure_ns - before.pressure_ns <= (end_ms - start) * MS);
 	assert(after.blocked_ns - before.blocked_ns > 20 * MS);
 	assert(vmemt_metrics(region).pressure_ns == after.pressure_ns);
 	assert(vmemt_is(&cpu, base, 0, 1));
@@ -99,9 +102,10 @@ static void quick_faults_count(uint32_t way)
 	for (uint64_t i = 0; i < PAGES; i++)
 		assert(vmemt_is(&cpu, base, i, 1));
 	VMEMT_UNTIL(!blocked_now());
+	VMEMT_UNTIL(vmemt_metrics(region).pressure_ns > before.pressure_ns);
 	after = vmemt_metrics(region);
 	assert(after.faults_stored - before.faults_stored == PAGES);
-	assert(after.blocked_ns > before.blocked_ns && after.pressure_ns > before.pressure_ns);
+	assert(after.blocked_ns > before.blocked_ns);
 	end();
 }
 
@@ -125,12 +129,13 @@ static void a_lost_page_blocks_nobody(void)
 static void averages_follow(void)
 {
 	struct vmemt_page got;
+	uint64_t before;
 
 	make(VMEM_FAULT_THREAD);
-	assert(!vmemt_metrics(region).pressure_avg10_ppm);
+	before = vmemt_metrics(region).pressure_avg10_ppm;
 	vmemt_slow_hold(1);
 	vmemt_touch_begin(&cpu, VMEMT_READ, base, &got, PAGE);
-	VMEMT_UNTIL(vmemi_pressure_avg(&region->pressure.avg10) > 50000);
+	VMEMT_UNTIL(vmemi_pressure_avg(&region->pressure.avg10) > before + 50000);
 	vmemt_slow_hold(0);
 	assert(!vmemt_slow_finish(0, 0));
 	assert(!vmemt_touch_end(&cpu));

@@ -5,6 +5,7 @@
 #include "support/slow.h"
 #include <sched.h>
 #include <vmem/snapshot.h>
+#include <vmem/source.h>
 
 #define PAGE VMEM_PAGE_SIZE
 #define MIB (UINT64_C(1) << 20)
@@ -140,6 +141,15 @@ static void what_a_round_tells(uint64_t flags)
 	assert(!vmem_region_unpin(region, gpa_of(2), PAGE));
 	TELLS(2);
 	TELLS(-1);
+	/* Fetched: it comes writable. Forgotten: it reads as zero from then on. */
+	assert(vmemt_state(region, 9) == VMEM_PAGE_STORED);
+	assert(!vmem_region_fetch(region, gpa_of(9), PAGE, NULL));
+	((volatile unsigned char *)base)[9 * PAGE] = 1;
+	TELLS(9);
+	vmemt_store(region, 9, 1);
+	TELLS(-1);
+	assert(!vmem_region_will_overwrite(region, gpa_of(9), PAGE, NULL));
+	TELLS(9);
 	beside_scattered();
 	/* What was not taken over stays. */
 	touch(VMEMT_WRITE, 3);

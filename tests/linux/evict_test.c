@@ -124,10 +124,12 @@ static void with_a_lost_page(void)
 	for (uint64_t i = 0; i < 64; i++)
 		vmemt_put(&cpu, base, i, 1);
 	assert(!vmem_region_evict_all(region, NULL));
+	vmem_manager_thread_stop(manager); /* nobody moves the object meanwhile */
 	object = vmemt_stored_bytes(manager->host.store,
 				    vmemi_page_ref(vmemi_region_word(region, 20)), &bytes);
 	assert(object && bytes > 100);
 	object[bytes / 2] ^= 0x10;
+	assert(!vmem_manager_thread_start(manager));
 	assert(!vmem_region_fetch(region, 0, 64 * PAGE, &pages) && pages == 63);
 	assert(vmemt_state(region, 20) == VMEM_PAGE_STORED);
 	assert(vmem_region_resolve(region, 20 * PAGE, 0) == -VMEM_EIO);

@@ -292,7 +292,7 @@ static void crowd(void)
 		for (unsigned c = 0; c < CROWD; c++)
 			expect_read(c, round);
 	}
-	assert(!vmemt_metrics(region).lost && !vmemt_manager_metrics(manager).stuck);
+	assert(!vmemt_metrics(region).lost);
 	vmemt_check(manager, region);
 	vmemt_end(manager, region);
 }

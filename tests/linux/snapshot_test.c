@@ -437,13 +437,14 @@ static void within_the_budget(bool threads)
 	assert(!memcmp(states, states + BIG, BIG));
 	assert(!vmem_region_resume(r));
 	VMEMT_UNTIL(atomic_load(&rewritten) > until);
-	assert(watch.most && watch.most <= 16 * MIB);
+	/* A sum of figures that change meanwhile. */
+	assert(watch.most && watch.most <= 16 * MIB + 64 * PAGE);
 
 	watch = (struct watch){ .manager = other };
 	if (threads)
 		assert(!vmem_manager_thread_start(other));
 	assert(!vmemt_tape_load(&tape, copy, &loaded));
-	assert(watch.most && watch.most <= 10 * MIB);
+	assert(watch.most && watch.most <= 10 * MIB + 64 * PAGE);
 	assert(vmemt_manager_metrics(other).used_bytes <= 10 * MIB);
 	assert(loaded.pages == saved.pages && loaded.pages_same == saved.pages_same);
 	assert(vmemt_metrics(copy).pages[VMEM_PAGE_STORED]);

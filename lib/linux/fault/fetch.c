@@ -5,6 +5,7 @@
 #include "linux/backing/backing.h"
 #include "linux/fault/serve.h"
 #include "linux/fault/source.h"
+#include "linux/region/dirty.h"
 
 #define RUN 64 /* pages of one copy: who touches one meanwhile waits that long */
 
@@ -95,6 +96,8 @@ static unsigned install_run(struct fetch *f, uint64_t page, unsigned n, unsigned
 	bool wp = false;
 	unsigned done;
 
+	for (unsigned i = 0; i < have && from == FROM_STORE; i++)
+		vmemi_dirty_mark(r, page + i); /* they come writable */
 	if (from == FROM_STAGING)
 		r->backing->unstage(r, &r->own, page, n, &bytes);
 	else if (have)
@@ -129,8 +132,10 @@ static int ask_run(struct fetch *f, uint64_t page, uint64_t end, uint64_t *ret_n
 			return error;
 		f->fetched += !error;
 	}
-	*ret_next = page + n;
-	return n ? 0 : -VMEM_ENOSPC;
+	if (!n && !has_frames(r, 1))
+		return -VMEM_ENOSPC;
+	*ret_next = page + (n ? n : 1); /* none: somebody was faster */
+	return 0;
 }
 
 /* One run, or one page that needs nothing. 0, -VMEM_ENOSPC. */

@@ -166,6 +166,7 @@ static int install(struct vmem_region *r, uint64_t page, const void *data, int e
 		vmemi_dirty_mark(r, page);
 	error = r->backing->fill(r, &r->own, page, 1, data, &clean, &done);
 	if (error == -VMEM_EEXIST) {
+		vmemi_dirty_mark(r, page); /* what is there may be writable */
 		vmemi_region_end(r, page, VMEMI_PAGE_ARRIVE, 0);
 		vmemi_uffd_wake(r->uffd, dst, VMEM_PAGE_SIZE);
 		vmemi_tally(&r->counters.faults_redundant, 1);

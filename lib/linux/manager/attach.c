@@ -24,7 +24,8 @@ static int check_opts(struct vmem_region_opts *o)
 		o->fault_deadline_ms = 10000;
 	if ((o->flags & ~KNOWN_FLAGS) || o->gpa % VMEM_PAGE_SIZE ||
 	    (uintptr_t)o->hva % VMEM_PAGE_SIZE || o->bytes % VMEM_PAGE_SIZE || !o->bytes ||
-	    o->bytes > REGION_BYTES_MAX || o->gpa > UINT64_MAX - o->bytes ||
+	    o->bytes > REGION_BYTES_MAX || o->gpa > UINT64_MAX - o->bytes || o->reserved ||
+	    o->reserved_file || (o->file_offset && !(o->flags & VMEM_REGION_FILE)) ||
 	    o->file_offset % VMEM_PAGE_SIZE || o->file_offset > INT64_MAX - o->bytes ||
 	    o->fault_way > VMEM_FAULT_SIGBUS || o->fault_deadline_ms > DEADLINE_MS_MAX ||
 	    ((o->flags & (VMEM_REGION_FROM_SOURCE | VMEM_REGION_SOURCE_STAYS)) &&

@@ -50,22 +50,18 @@ uint64_t vmemi_take_ahead(struct vmemi_reclaim *rc)
 {
 	uint32_t slots = atomic_load(&rc->host->region_slots);
 	uint64_t staged = 0, pages = 0, limit;
-	bool any = false;
 
 	for (uint32_t i = 0; i < slots; i++) {
 		struct vmem_region *r = atomic_load(&rc->host->regions[i]);
 
-		if (!r)
+		if (!r || !(r->opts.flags & VMEM_REGION_PROACTIVE) || vmemi_region_is_quiet(r))
 			continue;
-		if ((r->opts.flags & VMEM_REGION_PROACTIVE) && !vmemi_region_is_quiet(r)) {
-			take_ahead(rc, r);
-			any = true;
-		}
+		take_ahead(rc, r);
 		staged += vmemi_region_count(r, VMEM_PAGE_STAGED);
 		pages += r->pages;
 	}
 	limit = rc->staging_pages < pages / 16 ? rc->staging_pages : pages / 16;
-	if (!any || staged <= limit / 2)
+	if (staged <= limit / 2)
 		return 0;
 	return staged - limit / 2 < VMEMI_BATCH ? staged - limit / 2 : VMEMI_BATCH;
 }

@@ -40,8 +40,9 @@ void vmemi_pressure_begin(struct vmemi_pressure *p, uint64_t now_ns)
 
 void vmemi_pressure_end(struct vmemi_pressure *p, uint64_t began_ns, uint64_t now_ns)
 {
-	change(p, now_ns, -ONE_BLOCKED);
+	/* Who sees that nobody waits any more finds the sum whole. */
 	atomic_fetch_add_explicit(&p->blocked_ns, now_ns - began_ns, memory_order_relaxed);
+	change(p, now_ns, -ONE_BLOCKED);
 }
 
 void vmemi_pressure_add(struct vmemi_pressure *p, uint64_t ns)

@@ -220,6 +220,7 @@ int vmem_region_dirty_mark(vmem_region *region, uint64_t gpa, uint64_t bytes)
 int vmem_region_dirty_start(vmem_region *region)
 {
 	const struct vmem_allocator *a;
+	struct vmemi_reclaim *rc;
 
 	if (!region)
 		return -VMEM_EINVAL;
@@ -234,8 +235,12 @@ int vmem_region_dirty_start(vmem_region *region)
 		return -VMEM_ENOMEM;
 	for (uint64_t i = 0; i < (region->pages + 63) / 64; i++)
 		atomic_store(&region->dirty[i], 0);
-	/* Before looking: what is claimed from now on sees it, what is claimed or there already is seen. */
+	/* Before looking: what is claimed from now on sees it, what is claimed or there already is seen. Not while
+	 * reclaim makes a range writable that it had looked through before. */
+	rc = ((struct vmem_manager *)region->host)->reclaim;
+	vmemi_reclaim_enter(rc);
 	atomic_store(&region->dirty_on, 1);
+	vmemi_reclaim_leave(rc);
 	for (uint64_t page = 0; page < region->pages; page++)
 		if (vmemi_page_state(vmemi_region_word(region, page)) != VMEM_PAGE_ABSENT)
 			vmemi_dirty_mark(region, page);

@@ -114,8 +114,9 @@ static int put_word(struct load *l, const struct vmemi_snapshot_frame *f)
 	uint64_t most = f->pages < VMEMI_SNAPSHOT_PAGES ? f->pages : VMEMI_SNAPSHOT_PAGES, n;
 	int error = 0;
 
-	for (size_t at = 0; at < most * VMEM_PAGE_SIZE; at += sizeof(f->word))
-		memcpy(l->b->pages[0] + at, &f->word, sizeof(f->word));
+	for (uint64_t i = 0; i < most; i++)
+		for (size_t at = 0; at < VMEM_PAGE_SIZE; at += sizeof(f->word))
+			memcpy(l->b->pages[i] + at, &f->word, sizeof(f->word));
 	for (uint64_t done = 0; done < f->pages && !error; done += n) {
 		n = f->pages - done < most ? f->pages - done : most;
 		error = put_pages(l, f, f->first + done, n);

@@ -96,8 +96,12 @@ static int save_page(struct save *s, uint64_t number)
 	enum vmem_page_state was;
 	int error = vmemi_content_read(s->r, number, bytes, &was);
 
+	/* An error of the page's source, or of a device, may pass: only what is poisoned is lost. */
+	if (error == -VMEM_EIO &&
+	    vmemi_page_state(vmemi_region_word(s->r, number)) == VMEM_PAGE_POISONED)
+		return save_lost(s, &page);
 	if (error)
-		return error == -VMEM_EIO ? save_lost(s, &page) : error;
+		return error;
 	page.kind = VMEMI_SNAPSHOT_BYTES;
 	page.state = place_of(was);
 	if (is_one_word(bytes, &page.word)) {
