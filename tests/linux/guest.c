@@ -396,3 +396,25 @@ void vmemt_end(vmem_manager *m, vmem_region *r)
 	assert(!vmem_region_detach(r, VMEM_DETACH_DISCARD));
 	assert(!vmem_manager_free(m));
 }
+
+static void *detach(void *argument)
+{
+	struct vmemt_detaching *d = argument;
+
+	assert(!vmem_region_detach(d->region, VMEM_DETACH_DISCARD));
+	atomic_store(&d->over, 1);
+	return NULL;
+}
+
+void vmemt_detach_begin(struct vmemt_detaching *d, vmem_region *r)
+{
+	d->region = r;
+	atomic_store(&d->over, 0);
+	assert(!pthread_create(&d->thread, NULL, detach, d));
+}
+
+void vmemt_detach_end(struct vmemt_detaching *d)
+{
+	VMEMT_UNTIL(atomic_load(&d->over));
+	assert(!pthread_join(d->thread, NULL));
+}

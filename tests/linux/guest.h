@@ -107,6 +107,15 @@ void vmemt_stage(vmem_region *r, uint64_t first, uint64_t count);
 void vmemt_store(vmem_region *r, uint64_t first, uint64_t count);
 /* Detaches and frees; both must work. */
 void vmemt_end(vmem_manager *m, vmem_region *r);
+/* Detaches with VMEM_DETACH_DISCARD from a thread of its own, which must be over before the deadline of touches
+ * from the end on. */
+struct vmemt_detaching {
+	vmem_region *region;
+	pthread_t thread;
+	_Atomic int over; /* atomic */
+};
+void vmemt_detach_begin(struct vmemt_detaching *d, vmem_region *r);
+void vmemt_detach_end(struct vmemt_detaching *d);
 
 /* Milliseconds of a clock that only goes forward, for deadlines. */
 uint64_t vmemt_now_ms(void);

@@ -139,24 +139,10 @@ static void stopped_and_started(void)
 	end_slow();
 }
 
-struct detaching {
-	pthread_t thread;
-	_Atomic int over; /* atomic */
-};
-
-static void *detach(void *argument)
-{
-	struct detaching *d = argument;
-
-	assert(!vmem_region_detach(region, VMEM_DETACH_DISCARD));
-	atomic_store(&d->over, 1);
-	return NULL;
-}
-
 /* A region goes when all handlers hold faults on it: those that wait are forgotten, loads are waited for. */
 static void detached(bool threads)
 {
-	struct detaching d = { .over = 0 };
+	struct vmemt_detaching d;
 
 	make_slow(8, false);
 	for (unsigned h = 0; h < HANDLERS; h++)
@@ -166,13 +152,12 @@ static void detached(bool threads)
 		assert(!vmem_manager_thread_start(manager));
 	for (unsigned c = 0; c < HANDLERS; c++)
 		cpu[c].region = NULL;
-	assert(!pthread_create(&d.thread, NULL, detach, &d));
+	vmemt_detach_begin(&d, region);
 	VMEMT_UNTIL(!atomic_load(&manager->host.regions[0]));
 	assert(!vmemt_slow_finish(1, 0));
 	assert(!atomic_load(&d.over));
 	assert(!vmemt_slow_finish(0, -VMEM_EIO));
-	VMEMT_UNTIL(atomic_load(&d.over));
-	assert(!pthread_join(d.thread, NULL));
+	vmemt_detach_end(&d);
 	for (unsigned c = 0; c < HANDLERS; c++)
 		assert(vmemt_touch_end(&cpu[c]) == SIGSEGV);
 	vmem_manager_thread_stop(manager);

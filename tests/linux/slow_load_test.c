@@ -310,39 +310,24 @@ static void restored(bool threads)
 	assert(!vmem_manager_free(manager));
 }
 
-struct detaching {
-	pthread_t thread;
-	_Atomic int over; /* atomic */
-};
-
-static void *detach(void *argument)
-{
-	struct detaching *d = argument;
-
-	assert(!vmem_region_detach(region, VMEM_DETACH_DISCARD));
-	atomic_store(&d->over, 1);
-	return NULL;
-}
-
 /* The region goes away under a load, and under somebody who waits for it: who finds no memory any more,
  * and not zeros. The buffer comes back, and the store forgets the VM. */
 static void detached(bool threads)
 {
 	static struct vmemt_page got;
 	struct vmem_store_account a = { .size = sizeof(a) };
-	struct detaching d = { .over = 0 };
+	struct vmemt_detaching d;
 
 	make((struct how){ .pages = 8, .threads = threads });
 	read_begin(0, 2, &got);
 	VMEMT_UNTIL((threads || vmem_manager_step(manager, 0, NULL) >= 0) &&
 		    vmemt_slow_held() == 1);
 	cpu[0].region = NULL;
-	assert(!pthread_create(&d.thread, NULL, detach, &d));
+	vmemt_detach_begin(&d, region);
 	VMEMT_UNTIL(!atomic_load(&manager->host.regions[0]));
 	assert(!atomic_load(&d.over)); /* the load writes into our buffer and needs its ref */
 	finish(0, 0);
-	VMEMT_UNTIL(atomic_load(&d.over));
-	assert(!pthread_join(d.thread, NULL));
+	vmemt_detach_end(&d);
 	assert(vmemt_touch_end(&cpu[0]) == SIGSEGV);
 	assert(!atomic_load(&manager->host.buffer_busy));
 	assert(!vmem_manager_get_account(manager, &a) && !a.pages);

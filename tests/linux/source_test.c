@@ -415,26 +415,12 @@ static void restored(bool threads)
 	assert(!vmem_manager_free(manager));
 }
 
-struct detaching {
-	pthread_t thread;
-	_Atomic int over; /* atomic */
-};
-
-static void *detach(void *argument)
-{
-	struct detaching *d = argument;
-
-	assert(!vmem_region_detach(region, VMEM_DETACH_DISCARD));
-	atomic_store(&d->over, 1);
-	return NULL;
-}
-
 /* The region goes away under a load: who waits finds no memory any more. A call that has not returned is
  * waited for; what is in progress is not. */
 static void detached(bool in_progress)
 {
 	static struct vmemt_page got;
-	struct detaching d = { .over = 0 };
+	struct vmemt_detaching d;
 
 	make((struct how){ .pages = 8, .threads = true });
 	atomic_store(&answer, in_progress ? -VMEM_EINPROGRESS : 0);
@@ -443,11 +429,11 @@ static void detached(bool in_progress)
 	VMEMT_UNTIL(atomic_load(&asked[2]));
 	for (unsigned i = 0; i < MANY; i++)
 		cpu[i].region = NULL;
-	assert(!pthread_create(&d.thread, NULL, detach, &d));
+	vmemt_detach_begin(&d, region);
 	VMEMT_UNTIL(!atomic_load(&manager->host.regions[0]));
 	assert(in_progress || !atomic_load(&d.over));
 	atomic_store(&hold, 0);
-	assert(!pthread_join(d.thread, NULL));
+	vmemt_detach_end(&d);
 	assert(vmemt_touch_end(&cpu[0]) == SIGSEGV);
 	vmem_manager_thread_stop(manager);
 	assert(!atomic_load(&manager->host.buffer_busy));
