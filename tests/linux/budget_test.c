@@ -242,16 +242,26 @@ static void stuck(bool threads)
 }
 
 static vmem_manager *raised;
+static vmem_region *raised_region;
 static _Atomic uint32_t raises; /* atomic */
+static bool raised_by_threads;
+static _Atomic bool raised_over; /* atomic; nobody touches any more */
 
 static void raise_budget(void *context, enum vmem_manager_event event, uint64_t a, uint64_t b)
 {
+	uint64_t stalls;
+
 	assert(context == &raised && a > 0);
 	if (event != VMEM_MANAGER_STUCK)
 		return;
 	atomic_fetch_add(&raises, 1);
+	stalls = vmemt_metrics(raised_region).stalls;
 	assert(!vmem_manager_set_budget(raised, b + MIB));
 	assert(vmemt_manager_metrics(raised).budget_bytes == b + MIB);
+	/* What was added is used up before reclaim looks again: it must be told again. */
+	if (raised_by_threads)
+		VMEMT_UNTIL(vmemt_metrics(raised_region).stalls > stalls ||
+			    atomic_load(&raised_over));
 }
 
 /* The obvious thing to do when the VMM is told: it may call back. */
@@ -268,11 +278,14 @@ static void raised_when_told(bool threads)
 	vmem_region *r;
 
 	atomic_store(&raises, 0);
+	atomic_store(&raised_over, false);
+	raised_by_threads = threads;
 	assert(!vmem_manager_new(&raised, &o));
+	raised_region = r = vmemt_region(raised, 0, pages, 0);
 	if (threads)
 		assert(!vmem_manager_thread_start(raised));
 	vmemt_cpu_start(&cpu);
-	cpu.region = r = vmemt_region(raised, 0, pages, 0);
+	cpu.region = r;
 	base = vmem_region_hva(r);
 	for (uint64_t i = 0; i < 2 * pages; i++) {
 		uint64_t at = i % pages;
@@ -286,6 +299,7 @@ static void raised_when_told(bool threads)
 		assert(i < pages || !memcmp(&p, &got, PAGE));
 	}
 	assert(atomic_load(&raises));
+	atomic_store(&raised_over, true);
 	vmemt_cpu_stop(&cpu);
 	vmemt_end(raised, r);
 }

@@ -13,7 +13,7 @@
 #define STORE_MS \
 	3 /* between two pieces of the store's work of 1 ms, when there is nothing else to do */
 
-static void set_stuck(struct vmem_manager *m, bool stuck)
+void vmemi_manager_set_stuck(struct vmem_manager *m, bool stuck)
 {
 	if (!stuck)
 		atomic_store(&m->nothing_since_ns, 0);
@@ -21,7 +21,7 @@ static void set_stuck(struct vmem_manager *m, bool stuck)
 		vmemi_tally(&m->stuck, 1);
 }
 
-/* Tells the VMM what set_stuck() noted, without the lock of reclaim: it may change the budget from there.
+/* Tells the VMM whether reclaim is stuck, without its lock: it may change the budget from there.
  * One at a time, and never inside itself; what changes meanwhile is told by who is at it. */
 static void tell(struct vmem_manager *m)
 {
@@ -50,7 +50,7 @@ static void found_nothing(struct vmem_manager *m)
 	if (!since)
 		atomic_store(&m->nothing_since_ns, now);
 	else if (now - since >= STUCK_AFTER_NS)
-		set_stuck(m, true);
+		vmemi_manager_set_stuck(m, true);
 }
 
 /* How long the loop may sleep. */
@@ -75,7 +75,7 @@ static bool reclaim_piece(struct vmem_manager *m, uint64_t max_pages)
 	vmemi_tally(&m->reclaim_rounds, 1);
 	if (!target || progress || atomic_load(&m->detaching) ||
 	    vmemi_frames_free(f) > atomic_load(&f->floor_bytes) + VMEM_PAGE_SIZE)
-		set_stuck(m, false);
+		vmemi_manager_set_stuck(m, false);
 	else if (!atomic_load(
 			 &m->reclaim->savers.pending)) /* else it is theirs to find something */
 		found_nothing(m);

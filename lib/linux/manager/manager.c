@@ -309,8 +309,14 @@ int vmem_manager_set_budget(vmem_manager *manager, uint64_t budget_bytes)
 	host = &manager->host;
 	vmemi_reclaim_enter(manager->reclaim);
 	held += vmemi_host_pinned(host) * VMEM_PAGE_SIZE + atomic_load(&host->metadata.bytes);
-	if (!budget_bytes || budget_bytes >= held)
+	if (!budget_bytes || budget_bytes >= held) {
+		uint64_t before = atomic_load(&host->frames.budget_bytes);
+
 		set_marks(manager, budget_bytes);
+		/* What was added may be used up before anybody looks, and that is told anew. */
+		if (atomic_load(&host->frames.budget_bytes) > before)
+			vmemi_manager_set_stuck(manager, false);
+	}
 	vmemi_reclaim_leave(manager->reclaim);
 	if (budget_bytes && budget_bytes < held)
 		return -VMEM_EINVAL;

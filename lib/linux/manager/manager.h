@@ -38,6 +38,8 @@ struct vmem_manager {
 int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manager_opts *opts,
 		      const struct vmemi_kernel *k);
 
+/* Notes whether reclaim finds anything; @on_event is told later, and only what changed. */
+void vmemi_manager_set_stuck(struct vmem_manager *m, bool stuck);
 /* Makes room for who waits and finds no reclaim thread. */
 bool vmemi_manager_make_room(struct vmemi_host *host);
 /* Serves faults for who waits and finds no thread that does. */
