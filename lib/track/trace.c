@@ -2,97 +2,44 @@
 /* Trackers as files: <vmem/trace.h> has the format. What is read is not trusted: each number is checked
  * before use, and a tracker is given out only after its checksum was right. Guard: the tracker's. */
 #include <vmem/trace.h>
-#include "base/hash.h"
 #include "base/mem.h"
 #include "base/opts.h"
+#include "base/stream.h"
 #include "track/track_internal.h"
-
-#define BLOCK 256u
-#define SUM_BYTES 8u
 
 static const uint8_t magic[8] = { 'V', 'M', 'E', 'M', 'T', 'R', 'K', '1' };
 
-/* The bytes of a frame on their way, and the checksum of those before. After an error all else is idle. */
-struct stream {
-	struct vmem_trace_writer writer; /* one of the two */
-	struct vmem_trace_reader reader;
-	int err;
-	uint32_t used; /* bytes of the block */
-	uint64_t sum;
-	uint8_t block[BLOCK];
-};
-
-static uint64_t checksum(const struct stream *s)
-{
-	return vmemi_hash_scalar(s->block, s->used, s->sum);
-}
-
-static void next_block(struct stream *s)
-{
-	s->sum = checksum(s);
-	s->used = 0;
-}
-
 /* --- Writing --- */
 
-static void write_block(struct stream *s)
+static int writing(struct vmemi_stream *s, const struct vmem_trace_writer *given, uint8_t kind)
 {
-	if (!s->err)
-		s->err = s->writer.write(s->writer.context, s->block, s->used);
-	next_block(s);
-}
+	struct vmem_trace_writer writer;
+	int err = vmemi_callbacks_take(&writer, sizeof(writer),
+				       VMEMI_BYTES_TO(struct vmem_trace_writer, write), given);
 
-static void put(struct stream *s, uint64_t number)
-{
-	do {
-		if (s->used == BLOCK)
-			write_block(s);
-		s->block[s->used++] = (uint8_t)((number & 0x7f) | (number > 0x7f ? 0x80 : 0));
-		number >>= 7;
-	} while (number);
-}
-
-static void put_end(struct stream *s)
-{
-	uint64_t sum = checksum(s);
-	uint8_t bytes[SUM_BYTES];
-
-	write_block(s);
-	for (uint32_t i = 0; i < SUM_BYTES; i++)
-		bytes[i] = (uint8_t)(sum >> 8 * i);
-	if (!s->err)
-		s->err = s->writer.write(s->writer.context, bytes, sizeof(bytes));
-}
-
-static int writing(struct stream *s, const struct vmem_trace_writer *writer, uint8_t kind)
-{
-	int err = vmemi_callbacks_take(&s->writer, sizeof(s->writer),
-				       VMEMI_BYTES_TO(struct vmem_trace_writer, write), writer);
-
-	if (err || !s->writer.write)
+	if (err || !writer.write)
 		return -VMEM_EINVAL;
-	s->err = 0;
-	s->sum = 0;
-	s->block[0] = kind;
-	s->used = 1;
+	vmemi_stream_write(s, writer.write, writer.context);
+	if (kind == 'S')
+		vmemi_stream_put_bytes(s, magic, sizeof(magic));
+	vmemi_stream_put_byte(s, kind);
 	return 0;
 }
 
 int vmem_trace_save(const vmem_track *t, const struct vmem_trace_writer *writer)
 {
-	struct stream s;
+	struct vmemi_stream s;
 	uint64_t end;
 
 	if (writing(&s, writer, 'S'))
 		return -VMEM_EINVAL;
-	s.err = s.writer.write(s.writer.context, magic, sizeof(magic));
-	put(&s, t->pages);
-	put(&s, t->periods);
-	put(&s, t->accesses);
-	put(&s, t->taken);
-	put(&s, t->returned);
+	vmemi_stream_put(&s, t->pages);
+	vmemi_stream_put(&s, t->periods);
+	vmemi_stream_put(&s, t->accesses);
+	vmemi_stream_put(&s, t->taken);
+	vmemi_stream_put(&s, t->returned);
 	for (uint32_t age = 0; age < VMEM_TRACK_AGES; age++)
-		put(&s, t->promotions[age]);
+		vmemi_stream_put(&s, t->promotions[age]);
 	for (uint64_t page = 0; page < t->pages && !s.err; page = end) {
 		uint32_t age = vmemi_track_age(t, t->stamps[page]);
 
@@ -100,11 +47,11 @@ int vmem_trace_save(const vmem_track *t, const struct vmem_trace_writer *writer)
 		while (end < t->pages && t->states[end] == t->states[page] &&
 		       vmemi_track_age(t, t->stamps[end]) == age)
 			end++;
-		put(&s, end - page);
-		put(&s, age);
-		put(&s, t->states[page]);
+		vmemi_stream_put(&s, end - page);
+		vmemi_stream_put(&s, age);
+		vmemi_stream_put(&s, t->states[page]);
 	}
-	put_end(&s);
+	vmemi_stream_put_end(&s);
 	return s.err;
 }
 
@@ -120,7 +67,7 @@ static uint32_t accessed(const struct vmem_track *t, uint64_t page)
 
 int vmem_trace_save_period(const vmem_track *t, const struct vmem_trace_writer *writer)
 {
-	struct stream s;
+	struct vmemi_stream s;
 	uint64_t last = 0, end;
 
 	if (writing(&s, writer, 'P'))
@@ -133,90 +80,44 @@ int vmem_trace_save_period(const vmem_track *t, const struct vmem_trace_writer *
 			continue;
 		while (end < t->pages && accessed(t, end) == how)
 			end++;
-		put(&s, page - last);
-		put(&s, (end - page) * 2 + how % 2);
+		vmemi_stream_put(&s, page - last);
+		vmemi_stream_put(&s, (end - page) * 2 + how % 2);
 		last = end;
 	}
-	put(&s, 0);
-	put(&s, 0);
-	put_end(&s);
+	vmemi_stream_put(&s, 0);
+	vmemi_stream_put(&s, 0);
+	vmemi_stream_put_end(&s);
 	return s.err;
 }
 
 /* --- Reading --- */
 
-static int reading(struct stream *s, const struct vmem_trace_reader *reader)
+static int reading(struct vmemi_stream *s, const struct vmem_trace_reader *given)
 {
-	int err = vmemi_callbacks_take(&s->reader, sizeof(s->reader),
-				       VMEMI_BYTES_TO(struct vmem_trace_reader, read), reader);
+	struct vmem_trace_reader reader;
+	int err = vmemi_callbacks_take(&reader, sizeof(reader),
+				       VMEMI_BYTES_TO(struct vmem_trace_reader, read), given);
 
-	s->err = 0;
-	s->sum = 0;
-	s->used = 0;
-	return err || !s->reader.read ? -VMEM_EINVAL : 0;
-}
-
-/* What has begun must not end. */
-static void get_bytes(struct stream *s, void *bytes, size_t count)
-{
-	int got = s->err ? 0 : s->reader.read(s->reader.context, bytes, count);
-
-	if (!s->err && got != 1)
-		s->err = got < 0 ? got : -VMEM_EBADMSG;
-	if (s->err)
-		memset(bytes, 0, count);
-}
-
-static uint8_t get_byte(struct stream *s)
-{
-	if (s->used == BLOCK)
-		next_block(s);
-	get_bytes(s, &s->block[s->used], 1);
-	return s->block[s->used++];
-}
-
-static uint64_t get(struct stream *s)
-{
-	uint64_t number = 0;
-
-	for (uint32_t shift = 0; shift < 64; shift += 7) {
-		uint8_t byte = get_byte(s);
-
-		number |= (uint64_t)(byte & 0x7f) << shift;
-		if (shift == 63 && byte > 1)
-			break;
-		if (byte < 0x80)
-			return number;
-	}
-	if (!s->err)
-		s->err = -VMEM_EBADMSG;
+	if (err || !reader.read)
+		return -VMEM_EINVAL;
+	vmemi_stream_read(s, reader.read, reader.context);
 	return 0;
 }
 
-static void get_end(struct stream *s)
-{
-	uint64_t sum = checksum(s);
-	uint8_t bytes[SUM_BYTES];
-
-	get_bytes(s, bytes, sizeof(bytes));
-	for (uint32_t i = 0; i < SUM_BYTES && !s->err; i++)
-		if (bytes[i] != (uint8_t)(sum >> 8 * i))
-			s->err = -VMEM_EBADMSG;
-}
-
 /* The rest of an 'S' frame, after the number of pages. */
-static void get_all(struct stream *s, struct vmem_track *t)
+static void get_all(struct vmemi_stream *s, struct vmem_track *t)
 {
 	uint64_t end;
 
-	t->periods = get(s);
-	t->accesses = get(s);
-	t->taken = get(s);
-	t->returned = get(s);
+	t->periods = vmemi_stream_get(s);
+	t->accesses = vmemi_stream_get(s);
+	t->taken = vmemi_stream_get(s);
+	t->returned = vmemi_stream_get(s);
 	for (uint32_t age = 0; age < VMEM_TRACK_AGES; age++)
-		t->promotions[age] = get(s);
+		t->promotions[age] = vmemi_stream_get(s);
 	for (uint64_t page = 0; page < t->pages && !s->err; page = end) {
-		uint64_t length = get(s), age = get(s), state = get(s);
+		uint64_t length = vmemi_stream_get(s), age = vmemi_stream_get(s),
+			 state = vmemi_stream_get(s);
 
 		if (!length || length > t->pages - page || age >= VMEM_TRACK_AGES ||
 		    state > UINT8_MAX) {
@@ -229,7 +130,7 @@ static void get_all(struct stream *s, struct vmem_track *t)
 		vmemi_track_count(t, page, length);
 	}
 	t->scan->settle(t, 0, t->words);
-	get_end(s);
+	vmemi_stream_get_end(s);
 }
 
 int vmem_trace_load(vmem_track **ret_track, const struct vmem_track_opts *given,
@@ -237,7 +138,7 @@ int vmem_trace_load(vmem_track **ret_track, const struct vmem_track_opts *given,
 {
 	struct vmem_track_opts opts;
 	struct vmem_track *t;
-	struct stream s;
+	struct vmemi_stream s;
 	uint8_t start[sizeof(magic)];
 	uint64_t pages;
 	int err = ret_track ? vmemi_opts_take(&opts, sizeof(opts), given) : -VMEM_EINVAL;
@@ -246,10 +147,10 @@ int vmem_trace_load(vmem_track **ret_track, const struct vmem_track_opts *given,
 		err = reading(&s, reader);
 	if (err)
 		return err;
-	get_bytes(&s, start, sizeof(start));
-	if (!s.err && (memcmp(start, magic, sizeof(magic)) || get_byte(&s) != 'S'))
+	vmemi_stream_get_bytes(&s, start, sizeof(start));
+	if (!s.err && (memcmp(start, magic, sizeof(magic)) || vmemi_stream_get_byte(&s) != 'S'))
 		s.err = s.err ? s.err : -VMEM_EBADMSG;
-	pages = get(&s);
+	pages = vmemi_stream_get(&s);
 	if (s.err)
 		return s.err;
 	if (!pages)
@@ -270,20 +171,20 @@ int vmem_trace_load(vmem_track **ret_track, const struct vmem_track_opts *given,
 
 int vmem_trace_replay(vmem_track *t, const struct vmem_trace_reader *reader)
 {
-	struct stream s;
+	struct vmemi_stream s;
 	uint64_t page = 0;
+	uint8_t kind;
 	int err = reading(&s, reader), got;
 
 	if (err)
 		return err;
-	got = s.reader.read(s.reader.context, &s.block[0], 1);
+	got = vmemi_stream_get_first(&s, &kind);
 	if (got <= 0)
 		return got;
-	s.used = 1;
-	if (s.block[0] != 'P')
+	if (kind != 'P')
 		return -VMEM_EBADMSG;
 	for (;;) {
-		uint64_t gap = get(&s), how = get(&s), length = how / 2;
+		uint64_t gap = vmemi_stream_get(&s), how = vmemi_stream_get(&s), length = how / 2;
 
 		if (s.err || (!gap && !how))
 			break;
@@ -296,6 +197,6 @@ int vmem_trace_replay(vmem_track *t, const struct vmem_trace_reader *reader)
 			vmemi_track_touch_page(t, page + i, (int)(how % 2));
 		page += length;
 	}
-	get_end(&s);
+	vmemi_stream_get_end(&s);
 	return s.err ? s.err : 1;
 }
