@@ -5,6 +5,7 @@ set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
 cd "$top"
 . tests/support/setup.sh
+. tests/support/results.sh
 
 usage() {
 	cat <<-END
@@ -16,6 +17,8 @@ usage() {
 		              and timing, which measures: only if it is named, on an idle machine
 		  --preset P  another build, in build-P/: debug asan tsan clang fuzz freestanding
 		              freestanding-clang freestanding-aarch64
+		  --again N   what fails by the clock alone is run N times more, with nothing beside it; if it
+		              passes each time it counts as passed, and is told as "unsteady NAME". Default: 0
 		  --jobs N    so many at a time; default: the number of processors
 		  --help      this text
 
@@ -25,10 +28,11 @@ usage() {
 
 preset=release
 label=
+again=0
 jobs=$(nproc 2>/dev/null || echo 2)
 while [ $# -gt 0 ]; do
 	case $1 in
-	--label | --preset | --jobs)
+	--label | --preset | --again | --jobs)
 		[ $# -ge 2 ] || { echo "tests/run.sh: $1 needs a value" >&2; exit 2; }
 		eval "${1#--}=\$2"
 		shift
@@ -46,53 +50,16 @@ esac
 
 build=build-$preset
 [ "$preset" != release ] || build=build
-results=$build/results.xml
 mkdir -p "$build"
 
 vmem_quietly "$build/log.txt" cmake --preset "$preset"
 vmem_quietly "$build/log.txt" cmake --build --preset "$preset" --parallel "$jobs"
 
-rm -f "$results"
-status=0
 if [ -n "$label" ]; then
 	set -- -L "^$label\$"
 else
 	set -- -LE '^timing$'
 fi
-ctest --preset "$preset" --parallel "$jobs" --output-junit "$top/$results" --no-tests=error "$@" ||
-	status=$?
-[ -e "$results" ] || exit 1
-
-# The reason of a skipped test is the last line that it printed.
-awk '
-	function text(s) {
-		sub(/^skip(ped)?: */, "", s)
-		gsub(/&lt;/, "<", s); gsub(/&gt;/, ">", s); gsub(/&quot;/, "\"", s)
-		gsub(/&apos;/, "\047", s); gsub(/&amp;/, "\\&", s)
-		return s
-	}
-	/<testcase / {
-		name = $0; sub(/.* name="/, "", name); sub(/".*/, "", name)
-		state = $0; sub(/.* status="/, "", state); sub(/".*/, "", state)
-		code = why = ""
-	}
-	/<skipped message="/ { code = $0; sub(/.*<skipped message="/, "", code) }
-	/<system-out>/ { out = 1; sub(/.*<system-out>/, "") }
-	out { line = $0; sub(/<\/system-out>.*/, "", line); if (line ~ /[^ \t]/) why = line }
-	/<\/system-out>/ { out = 0 }
-	/<\/testcase>/ {
-		if (state == "run")
-			passed++
-		else if (state == "notrun" && code ~ /^SKIP_RETURN_CODE/)
-			reasons[++skipped] = name ": " text(why)
-		else
-			failures[++failed] = name
-	}
-	END {
-		for (i = 1; i <= skipped; i++)
-			print "skipped " reasons[i]
-		for (i = 1; i <= failed; i++)
-			print "failed " failures[i]
-		printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped
-	}' "$results"
+status=0
+vmem_run_tests "$top/$build" "$again" --parallel "$jobs" "$@" || status=$?
 exit "$status"

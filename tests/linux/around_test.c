@@ -89,7 +89,7 @@ static bool watch(enum vmemt_call call, void *argument, int fd, int *ret_result)
 	if (start == (uintptr_t)base + (WINDOW + 1) * PAGE) {
 		asked = true;
 		vmemt_touch_begin(&cpu[1], VMEMT_READ, other_base, &word, 8);
-		assert(poll(&messages, 1, VMEMT_DEADLINE_MS) == 1);
+		vmemt_until_readable(messages.fd);
 	}
 	came = start == (uintptr_t)other_base;
 	if (asked && !came)

@@ -20,13 +20,6 @@
 
 static struct vmemt_rig rig;
 
-static bool is_readable(int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-
-	return poll(&p, 1, 0) == 1 && (p.revents & POLLIN);
-}
-
 /* --- in this process --- */
 
 static _Atomic uint32_t deaf; /* atomic; faults cannot be read */
@@ -56,7 +49,7 @@ static void handler_is_dead(void)
 	vmemt_rig_threads(&rig);
 	memset(&got, 77, sizeof(got));
 	vmemt_touch_begin(&rig.cpu[1], VMEMT_READ, rig.base + 2 * PAGE, &got, PAGE);
-	VMEMT_UNTIL(is_readable(rig.manager->host.uffd[0].fd) && atomic_load(&in_vain) > 10);
+	VMEMT_UNTIL(vmemt_is_readable(rig.manager->host.uffd[0].fd) && atomic_load(&in_vain) > 10);
 	for (uint64_t i = 4; i < 8; i++)
 		assert(!vmem_region_resolve(rig.region, i * PAGE, 1));
 	vmemt_rig_expect(&rig, 4, 4, 1);
@@ -221,7 +214,7 @@ static uint64_t faulting_page(int fd)
 {
 	struct uffd_msg m = { .event = 0 };
 
-	VMEMT_UNTIL(is_readable(fd));
+	vmemt_until_readable(fd);
 	assert(read(fd, &m, sizeof(m)) == sizeof(m) && m.event == UFFD_EVENT_PAGEFAULT);
 	return m.arg.pagefault.address & ~(uint64_t)(PAGE - 1);
 }

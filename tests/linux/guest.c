@@ -9,20 +9,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 #include <vmem/fault.h>
 
 static vmem_manager *_Atomic catching;          /* atomic */
 static _Thread_local struct vmemt_cpu *current; /* the processor that this thread is */
-
-uint64_t vmemt_now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static void fail(const char *what, const void *address)
 {
@@ -142,7 +133,7 @@ int vmemt_touch_end(struct vmemt_cpu *c)
 	while (c->state == VMEMT_BUSY)
 		if (pthread_cond_timedwait(&c->changed, &c->lock, &until) == ETIMEDOUT &&
 		    c->state == VMEMT_BUSY)
-			fail("a touch was not answered", c->address);
+			vmemt_timed_out("an answer to a touch", __FILE__, __LINE__, __func__);
 	signal = c->signal;
 	pthread_mutex_unlock(&c->lock);
 	wait_until_booked(c);
@@ -163,8 +154,7 @@ int vmemt_touch_step(struct vmemt_cpu *c, enum vmemt_touch touch, void *memory, 
 	vmemt_touch_begin(c, touch, memory, data, bytes);
 	while (!vmemt_touch_over(c)) {
 		assert(vmem_manager_step(manager, 100, NULL) >= 0);
-		if (vmemt_now_ms() > end)
-			fail("a touch was not answered by steps", memory);
+		VMEMT_NOT_AFTER(end, "an answer to a touch, by steps");
 		sched_yield();
 	}
 	return vmemt_touch_end(c);

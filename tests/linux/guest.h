@@ -11,6 +11,7 @@
 #include <vmem/region.h>
 #include "linux/kernel/kernel.h"
 #include "linux/manager/manager.h"
+#include "support/deadline.h"
 #include "support/pages.h"
 
 /* Whether a sanitizer is at work, whose own memory is then in every measurement of the process. */
@@ -116,18 +117,5 @@ struct vmemt_detaching {
 };
 void vmemt_detach_begin(struct vmemt_detaching *d, vmem_region *r);
 void vmemt_detach_end(struct vmemt_detaching *d);
-
-/* Milliseconds of a clock that only goes forward, for deadlines. */
-uint64_t vmemt_now_ms(void);
-/* A condition that another thread will make true: waits for it, up to the deadline of touches. */
-#define VMEMT_UNTIL(condition)                                               \
-	do {                                                                 \
-		uint64_t vmemt_end_ms = vmemt_now_ms() + VMEMT_DEADLINE_MS;  \
-		while (!(condition)) {                                       \
-			assert(vmemt_now_ms() < vmemt_end_ms && #condition); \
-			sched_yield();                                       \
-		}                                                            \
-	} while (0)
-#define VMEMT_DEADLINE_MS 30000
 
 #endif

@@ -201,7 +201,7 @@ static void watch(void)
 		if (now != last)
 			deadline = vmemt_now_ms() + 2 * VMEMT_DEADLINE_MS;
 		last = now;
-		assert(vmemt_now_ms() < deadline && "threads go on");
+		VMEMT_NOT_AFTER(deadline, "threads go on");
 		sched_yield();
 	}
 }

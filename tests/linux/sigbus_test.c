@@ -153,7 +153,7 @@ static void disturb(uint64_t seed)
 			assert(!vmemt_alloc(&other, manager, &o));
 			assert(!vmem_region_detach(other, VMEM_DETACH_DISCARD));
 		}
-		assert(vmemt_now_ms() < deadline && "touches go on");
+		VMEMT_NOT_AFTER(deadline, "touches go on");
 		sched_yield();
 	}
 }

@@ -210,7 +210,7 @@ static void many_at_once(uint32_t way)
 		over = 0;
 		for (unsigned i = 0; i < MANY; i++)
 			over += vmemt_touch_over(&cpu[i]);
-		assert(vmemt_now_ms() < deadline);
+		VMEMT_NOT_AFTER(deadline, "all loads are over");
 	} while (over < MANY);
 	for (unsigned i = 0; i < MANY; i++)
 		expect_read(i, i, &got[i]);
