@@ -1,46 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Pages whose bytes are with the caller: see source.h.
- *
- * A load has an entry in its region's table from before the page is claimed until that claim is ended. Who
- * turns an entry from LOADING to ENDING ends the load: the thread whose call of read_source() has returned,
- * vmem_region_source_done(), or whoever finds that its time is up; the others find it gone. An entry is
- * used again only when the call has returned, too. Guard: host->source_lock, never held while the caller's
- * functions run or bytes are copied. */
+/* Pages whose bytes are with the caller: see source.h; and their loads: see source_load.h. What is wanted is
+ * asked for in source_ask.c. */
 #include "linux/backing/backing.h"
-#include "linux/fault/source.h"
 #include "base/mem.h"
+#include "linux/fault/source_load.h"
 #include "linux/fault/serve.h"
 #include "linux/region/dirty.h"
 #include <limits.h>
 #include <vmem/source.h>
-
-enum load_state {
-	LOAD_IDLE,
-	LOAD_CLAIMING, /* its page is not ours yet */
-	LOAD_LOADING,  /* the caller has been asked */
-	LOAD_ENDING,   /* somebody is at it */
-	LOAD_PEEKED    /* the bytes are with who reads without making it resident */
-};
-
-struct load {
-	uint64_t page;
-	uint64_t began_ns;
-	enum load_state state;
-	bool calling;        /* read_source() has not returned */
-	unsigned char *peek; /* where the bytes go instead; NULL: into the guest */
-	int error;           /* of a peek that is over */
-};
-
-struct vmemi_source {
-	struct vmemi_page_set wanted;
-	_Atomic uint64_t *written;   /* bitmap: wanted for writing; atomic, a hint */
-	_Atomic uint64_t *loading;   /* bitmap: who waits for it will be woken; atomic */
-	_Atomic uint32_t any_wanted; /* atomic */
-	_Atomic uint32_t under_way;  /* atomic; loads that are LOADING */
-	_Atomic uint64_t stalled_ns; /* atomic; since when there is no frame; 0: there is */
-	uint64_t hand;               /* group of pages to look at next; the lock */
-	struct load load[VMEMI_SOURCE_LOADS];
-};
 
 static size_t bitmap_bytes(const struct vmem_region *r)
 {
@@ -99,7 +66,7 @@ static void kick(struct vmemi_host *host)
 		host->k->futex_wake(&host->source_work, INT_MAX);
 }
 
-static void want_again(struct vmem_region *r, uint64_t page)
+void vmemi_source_want_again(struct vmem_region *r, uint64_t page)
 {
 	vmemi_page_set_add(&r->source->wanted, page);
 	atomic_store(&r->source->any_wanted, 1);
@@ -109,7 +76,7 @@ void vmemi_source_want(struct vmem_region *r, uint64_t page, bool write)
 {
 	if (write)
 		set_bit(r->source->written, page);
-	want_again(r, page);
+	vmemi_source_want_again(r, page);
 	kick(r->host);
 }
 
@@ -183,24 +150,24 @@ static int install(struct vmem_region *r, uint64_t page, const void *data, int e
 }
 
 /* The caller has made @l ENDING. Its entry goes on as @state. */
-static void leave(struct vmem_region *r, struct load *l, enum load_state state)
+static void leave(struct vmem_region *r, struct vmemi_source_load *l, enum vmemi_load_state state)
 {
 	vmemi_lock(&r->host->source_lock);
 	l->state = state;
-	if (state == LOAD_LOADING)
+	if (state == VMEMI_LOAD_LOADING)
 		atomic_fetch_add(&r->source->under_way, 1);
 	vmemi_unlock(&r->host->source_lock);
 }
 
 /* Makes a LOADING entry the caller's to end. The lock is held. */
-static void enter(struct vmem_region *r, struct load *l)
+static void enter(struct vmem_region *r, struct vmemi_source_load *l)
 {
-	l->state = LOAD_ENDING;
+	l->state = VMEMI_LOAD_ENDING;
 	atomic_fetch_sub(&r->source->under_way, 1);
 }
 
 /* The end of @l, which is ENDING. 0, -VMEM_EAGAIN (it is LOADING as before). */
-static int end_load(struct vmem_region *r, struct load *l, const void *data, int error)
+static int end_load(struct vmem_region *r, struct vmemi_source_load *l, const void *data, int error)
 {
 	uint64_t began_ns = l->began_ns;
 
@@ -208,41 +175,41 @@ static int end_load(struct vmem_region *r, struct load *l, const void *data, int
 		if (!error && data != l->peek)
 			memcpy(l->peek, data, VMEM_PAGE_SIZE);
 		l->error = error;
-		leave(r, l, LOAD_PEEKED);
+		leave(r, l, VMEMI_LOAD_PEEKED);
 		return 0;
 	}
 	if (install(r, l->page, data, error)) {
-		leave(r, l, LOAD_LOADING);
+		leave(r, l, VMEMI_LOAD_LOADING);
 		return -VMEM_EAGAIN;
 	}
 	vmemi_latency_add(&r->latency, r->host->k->clock_ns() - began_ns);
-	leave(r, l, LOAD_IDLE);
+	leave(r, l, VMEMI_LOAD_IDLE);
 	return 0;
 }
 
-static bool too_late(const struct vmem_region *r, const struct load *l, uint64_t now)
+static bool too_late(const struct vmem_region *r, const struct vmemi_source_load *l, uint64_t now)
 {
 	return now - l->began_ns >= r->opts.fault_deadline_ms * 1000000;
 }
 
 /* Finds a load of @r by what @now says is too late. */
-static struct load *find_late(struct vmem_region *r, uint64_t now)
+static struct vmemi_source_load *find_late(struct vmem_region *r, uint64_t now)
 {
 	for (unsigned i = 0; i < VMEMI_SOURCE_LOADS; i++)
-		if (r->source->load[i].state == LOAD_LOADING &&
+		if (r->source->load[i].state == VMEMI_LOAD_LOADING &&
 		    too_late(r, &r->source->load[i], now))
 			return &r->source->load[i];
 	return NULL;
 }
 
-void vmemi_source_give_up(struct vmemi_host *host)
+void vmemi_source_give_up_loads(struct vmemi_host *host)
 {
 	uint32_t slots = atomic_load(&host->region_slots);
 	uint64_t now = 0;
 
 	for (uint32_t i = 0; i < slots; i++) {
 		struct vmem_region *r;
-		struct load *l = NULL;
+		struct vmemi_source_load *l = NULL;
 
 		vmemi_lock(&host->source_lock);
 		r = atomic_load(&host->regions[i]);
@@ -261,7 +228,7 @@ void vmemi_source_give_up(struct vmemi_host *host)
 int vmem_region_source_done(vmem_region *region, uint64_t gpa, const void *data, int error)
 {
 	uint64_t page, count;
-	struct load *l = NULL;
+	struct vmemi_source_load *l = NULL;
 
 	if (!region->source || gpa % VMEM_PAGE_SIZE || error > 0 || (!error && !data))
 		return -VMEM_EINVAL;
@@ -269,7 +236,7 @@ int vmem_region_source_done(vmem_region *region, uint64_t gpa, const void *data,
 		return -VMEM_ERANGE;
 	vmemi_lock(&region->host->source_lock);
 	for (unsigned i = 0; i < VMEMI_SOURCE_LOADS && !l; i++)
-		if (region->source->load[i].state == LOAD_LOADING &&
+		if (region->source->load[i].state == VMEMI_LOAD_LOADING &&
 		    region->source->load[i].page == page)
 			l = &region->source->load[i];
 	if (l)
@@ -278,39 +245,40 @@ int vmem_region_source_done(vmem_region *region, uint64_t gpa, const void *data,
 	return l ? end_load(region, l, data, error) : -VMEM_ENOENT;
 }
 
-/* --- Asking --- */
+/* --- Entries --- */
 
-/* The lock is held. */
-static struct load *free_entry(struct vmemi_source *s)
+struct vmemi_source_load *vmemi_source_free_entry(struct vmemi_source *s)
 {
 	for (unsigned i = 0; i < VMEMI_SOURCE_LOADS; i++)
-		if (s->load[i].state == LOAD_IDLE && !s->load[i].calling)
+		if (s->load[i].state == VMEMI_LOAD_IDLE && !s->load[i].calling)
 			return &s->load[i];
 	return NULL;
 }
 
-static void take_entry(struct load *l, uint64_t page, unsigned char *peek)
+void vmemi_source_take_entry(struct vmemi_source_load *l, uint64_t page, unsigned char *peek)
 {
-	*l = (struct load){ .page = page, .peek = peek, .state = LOAD_CLAIMING, .calling = true };
+	*l = (struct vmemi_source_load){
+		.page = page, .peek = peek, .state = VMEMI_LOAD_CLAIMING, .calling = true
+	};
 }
 
-/* Calls the caller's function, whose answer, if it is one, goes where the load's goes. */
-static void call(struct vmem_region *r, struct load *l, unsigned char *buffer)
+void vmemi_source_call(struct vmem_region *r, struct vmemi_source_load *l, unsigned char *buffer)
 {
 	struct vmemi_host *host = r->host;
 	int error;
 	bool mine;
 
+	set_bit(r->source->loading, l->page);
 	vmemi_lock(&host->source_lock);
 	l->began_ns = host->k->clock_ns();
-	l->state = LOAD_LOADING;
+	l->state = VMEMI_LOAD_LOADING;
 	atomic_fetch_add(&r->source->under_way, 1);
 	vmemi_unlock(&host->source_lock);
 	error = r->opts.read_source(r->opts.context, vmemi_region_gpa(r, l->page), buffer);
 	for (;;) {
 		vmemi_lock(&host->source_lock);
 		/* Otherwise it was ended meanwhile, or is being. */
-		mine = l->state == LOAD_LOADING && error != -VMEM_EINPROGRESS;
+		mine = l->state == VMEMI_LOAD_LOADING && error != -VMEM_EINPROGRESS;
 		if (mine)
 			enter(r, l);
 		else
@@ -323,171 +291,18 @@ static void call(struct vmem_region *r, struct load *l, unsigned char *buffer)
 	}
 }
 
-static void drop_entry(struct vmem_region *r, struct load *l)
+void vmemi_source_drop_entry(struct vmem_region *r, struct vmemi_source_load *l)
 {
 	vmemi_lock(&r->host->source_lock);
-	l->state = LOAD_IDLE;
+	l->state = VMEMI_LOAD_IDLE;
 	l->calling = false;
 	vmemi_unlock(&r->host->source_lock);
-}
-
-/* As for a fault by somebody who waits. */
-static bool take_frame(struct vmem_region *r)
-{
-	struct vmemi_frames *f = &r->host->frames;
-	bool taken = true;
-
-	if (atomic_load(&r->restoring))
-		vmemi_frames_force(f, 1);
-	else
-		taken = vmemi_frames_take(f, 1, atomic_load(&f->floor_bytes));
-	if (!taken || vmemi_frames_free(f) < atomic_load(&f->reserve_bytes))
-		vmemi_host_kick_reclaim(r->host);
-	return taken;
-}
-
-/* All that is wanted of a region waits together: that is one stall. */
-static void note_stall(struct vmem_region *r, bool stalled)
-{
-	uint64_t now = r->host->k->clock_ns(), since = 0;
-
-	if (stalled) {
-		if (atomic_compare_exchange_strong(&r->source->stalled_ns, &since, now)) {
-			vmemi_tally(&r->counters.stalls, 1);
-			vmemi_tally(&r->host->stalls, 1);
-		}
-		return;
-	}
-	since = atomic_exchange(&r->source->stalled_ns, 0);
-	if (since && now > since) {
-		vmemi_tally(&r->counters.stall_ns, now - since);
-		vmemi_tally(&r->host->stall_ns, now - since);
-	}
-}
-
-/* Claims a wanted page, with a frame. 0; -VMEM_EAGAIN: not now; -VMEM_ENOENT: its bytes are not with the
- * source. */
-static int claim(struct vmem_region *r, uint64_t page)
-{
-	uint64_t word = vmemi_region_word(r, page), old;
-	bool frame;
-
-	if (vmemi_page_state(word) != VMEM_PAGE_SOURCE)
-		return -VMEM_ENOENT;
-	if (word & VMEMI_PAGE_LEAVING)
-		return -VMEM_EAGAIN;
-	frame = take_frame(r);
-	if (!frame || atomic_load(&r->source->stalled_ns))
-		note_stall(r, !frame);
-	if (!frame)
-		return -VMEM_EAGAIN;
-	if (!vmemi_region_step(r, page, VMEMI_PAGE_FETCH, 0, &old)) {
-		vmemi_frames_untake(&r->host->frames, 1);
-		return -VMEM_ENOENT;
-	}
-	if (vmemi_page_state(old) == VMEM_PAGE_SOURCE)
-		return 0;
-	vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
-	return -VMEM_ENOENT;
-}
-
-/* Takes one wanted page; the others stay. The lock is held. */
-static bool take_wanted(struct vmemi_source *s, uint64_t *ret_page)
-{
-	uint64_t group = s->hand, bits = vmemi_page_set_take(&s->wanted, &group, s->wanted.count);
-
-	if (!bits) {
-		group = 0;
-		bits = vmemi_page_set_take(&s->wanted, &group, s->wanted.count);
-	}
-	s->hand = group;
-	if (!bits)
-		return false;
-	*ret_page = group * 64 + (uint64_t)__builtin_ctzll(bits);
-	for (bits &= bits - 1; bits; bits &= bits - 1)
-		vmemi_page_set_add(&s->wanted, group * 64 + (uint64_t)__builtin_ctzll(bits));
-	return true;
-}
-
-/* A wanted page of any region, and an entry for it, which keeps the region. */
-static struct vmem_region *next(struct vmemi_host *host, struct load **ret_load, bool *ret_full)
-{
-	uint32_t slots = atomic_load(&host->region_slots);
-	struct vmem_region *found = NULL;
-	uint64_t page;
-
-	vmemi_lock(&host->source_lock);
-	for (uint32_t i = 0; i < slots && !found; i++) {
-		struct vmem_region *r =
-			atomic_load(&host->regions[(host->source_hand + i) % slots]);
-
-		if (!r || !r->source || !atomic_load(&r->source->any_wanted))
-			continue;
-		*ret_load = free_entry(r->source);
-		*ret_full |= !*ret_load;
-		if (!*ret_load)
-			continue;
-		atomic_store(&r->source->any_wanted, 0);
-		if (!take_wanted(r->source, &page))
-			continue;
-		atomic_store(&r->source->any_wanted, 1); /* perhaps */
-		take_entry(*ret_load, page, NULL);
-		found = r;
-	}
-	host->source_hand++;
-	vmemi_unlock(&host->source_lock);
-	return found;
-}
-
-enum vmemi_source_turn vmemi_source_turn(struct vmemi_host *host)
-{
-	unsigned char *buffer = vmemi_host_buffer(host);
-	enum vmemi_source_turn turn = VMEMI_SOURCE_TURNED;
-	struct vmem_region *r = NULL;
-	bool full = !buffer;
-	struct load *l;
-
-	if (buffer)
-		r = next(host, &l, &full);
-	if (!r) {
-		turn = full ? VMEMI_SOURCE_STARVED : VMEMI_SOURCE_IDLE;
-	} else {
-		switch (claim(r, l->page)) {
-		case 0:
-			set_bit(r->source->loading, l->page);
-			call(r, l, buffer);
-			break;
-		case -VMEM_EAGAIN:
-			want_again(r, l->page);
-			drop_entry(r, l);
-			turn = VMEMI_SOURCE_STARVED;
-			break;
-		default: /* who waits for it tries again, and finds it as it is now */
-			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, l->page), VMEM_PAGE_SIZE);
-			drop_entry(r, l);
-		}
-	}
-	if (buffer)
-		vmemi_host_buffer_return(host, buffer);
-	return turn;
-}
-
-void vmemi_source_step(struct vmemi_host *host)
-{
-	bool (*make_room)(struct vmemi_host *) = atomic_load(&host->make_room);
-	enum vmemi_source_turn turn;
-
-	vmemi_source_give_up(host);
-	do
-		turn = vmemi_source_turn(host);
-	while (turn == VMEMI_SOURCE_TURNED ||
-	       (turn == VMEMI_SOURCE_STARVED && make_room && make_room(host)));
 }
 
 /* --- Reading without making resident --- */
 
 /* Waits until a peek is over, and lets go of its entry. */
-static int wait_for(struct vmem_region *r, struct load *l)
+static int wait_for(struct vmem_region *r, struct vmemi_source_load *l)
 {
 	struct vmemi_host *host = r->host;
 	bool over;
@@ -495,10 +310,10 @@ static int wait_for(struct vmem_region *r, struct load *l)
 
 	for (;;) {
 		vmemi_lock(&host->source_lock);
-		over = l->state == LOAD_PEEKED;
+		over = l->state == VMEMI_LOAD_PEEKED;
 		error = l->error;
 		if (over)
-			l->state = LOAD_IDLE;
+			l->state = VMEMI_LOAD_IDLE;
 		vmemi_unlock(&host->source_lock);
 		if (over)
 			return error;
@@ -508,18 +323,17 @@ static int wait_for(struct vmem_region *r, struct load *l)
 
 int vmemi_source_peek(struct vmem_region *r, uint64_t page, void *data)
 {
-	struct load *l;
+	struct vmemi_source_load *l;
 	int error;
 
 	vmemi_lock(&r->host->source_lock);
-	l = free_entry(r->source);
+	l = vmemi_source_free_entry(r->source);
 	if (l)
-		take_entry(l, page, data);
+		vmemi_source_take_entry(l, page, data);
 	vmemi_unlock(&r->host->source_lock);
 	if (!l)
 		return -VMEM_EAGAIN;
-	set_bit(r->source->loading, page);
-	call(r, l, data);
+	vmemi_source_call(r, l, data);
 	error = wait_for(r, l);
 	clear_bit(r->source->loading, page);
 	return error ? -VMEM_EIO : 0;
@@ -557,11 +371,11 @@ void vmemi_source_end(struct vmem_region *r)
 		busy = false;
 		vmemi_lock(&r->host->source_lock);
 		for (unsigned i = 0; i < VMEMI_SOURCE_LOADS; i++) {
-			struct load *l = &r->source->load[i];
+			struct vmemi_source_load *l = &r->source->load[i];
 
-			if (l->state == LOAD_LOADING && !l->calling)
-				l->state = LOAD_IDLE;
-			busy |= l->calling || l->state != LOAD_IDLE;
+			if (l->state == VMEMI_LOAD_LOADING && !l->calling)
+				l->state = VMEMI_LOAD_IDLE;
+			busy |= l->calling || l->state != VMEMI_LOAD_IDLE;
 		}
 		vmemi_unlock(&r->host->source_lock);
 		if (busy)

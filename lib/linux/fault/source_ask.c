@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Asking callers for the pages that are wanted: see source.h. */
+#include "linux/fault/source_load.h"
+#include "linux/fault/serve.h"
+
+/* As for a fault by somebody who waits. */
+static bool take_frame(struct vmem_region *r)
+{
+	struct vmemi_frames *f = &r->host->frames;
+	bool taken = true;
+
+	if (atomic_load(&r->restoring))
+		vmemi_frames_force(f, 1);
+	else
+		taken = vmemi_frames_take(f, 1, atomic_load(&f->floor_bytes));
+	if (!taken || vmemi_frames_free(f) < atomic_load(&f->reserve_bytes))
+		vmemi_host_kick_reclaim(r->host);
+	return taken;
+}
+
+/* All that is wanted of a region waits together: that is one stall. */
+static void note_stall(struct vmem_region *r, bool stalled)
+{
+	uint64_t now = r->host->k->clock_ns(), since = 0;
+
+	if (stalled) {
+		if (atomic_compare_exchange_strong(&r->source->stalled_ns, &since, now)) {
+			vmemi_tally(&r->counters.stalls, 1);
+			vmemi_tally(&r->host->stalls, 1);
+		}
+		return;
+	}
+	since = atomic_exchange(&r->source->stalled_ns, 0);
+	if (since && now > since) {
+		vmemi_tally(&r->counters.stall_ns, now - since);
+		vmemi_tally(&r->host->stall_ns, now - since);
+	}
+}
+
+/* Claims a wanted page, with a frame. 0; -VMEM_EAGAIN: not now; -VMEM_ENOENT: its bytes are not with the
+ * source. */
+static int claim(struct vmem_region *r, uint64_t page)
+{
+	uint64_t word = vmemi_region_word(r, page), old;
+	bool frame;
+
+	if (vmemi_page_state(word) != VMEM_PAGE_SOURCE)
+		return -VMEM_ENOENT;
+	if (word & VMEMI_PAGE_LEAVING)
+		return -VMEM_EAGAIN;
+	frame = take_frame(r);
+	if (!frame || atomic_load(&r->source->stalled_ns))
+		note_stall(r, !frame);
+	if (!frame)
+		return -VMEM_EAGAIN;
+	if (!vmemi_region_step(r, page, VMEMI_PAGE_FETCH, 0, &old)) {
+		vmemi_frames_untake(&r->host->frames, 1);
+		return -VMEM_ENOENT;
+	}
+	if (vmemi_page_state(old) == VMEM_PAGE_SOURCE)
+		return 0;
+	vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
+	return -VMEM_ENOENT;
+}
+
+/* Takes one wanted page; the others stay. The lock is held. */
+static bool take_wanted(struct vmemi_source *s, uint64_t *ret_page)
+{
+	uint64_t group = s->hand, bits = vmemi_page_set_take(&s->wanted, &group, s->wanted.count);
+
+	if (!bits) {
+		group = 0;
+		bits = vmemi_page_set_take(&s->wanted, &group, s->wanted.count);
+	}
+	s->hand = group;
+	if (!bits)
+		return false;
+	*ret_page = group * 64 + (uint64_t)__builtin_ctzll(bits);
+	for (bits &= bits - 1; bits; bits &= bits - 1)
+		vmemi_page_set_add(&s->wanted, group * 64 + (uint64_t)__builtin_ctzll(bits));
+	return true;
+}
+
+/* A wanted page of any region, and an entry for it, which keeps the region. */
+static struct vmem_region *next(struct vmemi_host *host, struct vmemi_source_load **ret_load,
+				bool *ret_full)
+{
+	uint32_t slots = atomic_load(&host->region_slots);
+	struct vmem_region *found = NULL;
+	uint64_t page;
+
+	vmemi_lock(&host->source_lock);
+	for (uint32_t i = 0; i < slots && !found; i++) {
+		struct vmem_region *r =
+			atomic_load(&host->regions[(host->source_hand + i) % slots]);
+
+		if (!r || !r->source || !atomic_load(&r->source->any_wanted))
+			continue;
+		*ret_load = vmemi_source_free_entry(r->source);
+		*ret_full |= !*ret_load;
+		if (!*ret_load)
+			continue;
+		atomic_store(&r->source->any_wanted, 0);
+		if (!take_wanted(r->source, &page))
+			continue;
+		atomic_store(&r->source->any_wanted, 1); /* perhaps */
+		vmemi_source_take_entry(*ret_load, page, NULL);
+		found = r;
+	}
+	host->source_hand++;
+	vmemi_unlock(&host->source_lock);
+	return found;
+}
+
+enum vmemi_source_turn vmemi_source_turn(struct vmemi_host *host)
+{
+	unsigned char *buffer = vmemi_host_buffer(host);
+	enum vmemi_source_turn turn = VMEMI_SOURCE_TURNED;
+	struct vmem_region *r = NULL;
+	bool full = !buffer;
+	struct vmemi_source_load *l;
+
+	if (buffer)
+		r = next(host, &l, &full);
+	if (!r) {
+		turn = full ? VMEMI_SOURCE_STARVED : VMEMI_SOURCE_IDLE;
+	} else {
+		switch (claim(r, l->page)) {
+		case 0:
+			vmemi_source_call(r, l, buffer);
+			break;
+		case -VMEM_EAGAIN:
+			vmemi_source_want_again(r, l->page);
+			vmemi_source_drop_entry(r, l);
+			turn = VMEMI_SOURCE_STARVED;
+			break;
+		default: /* who waits for it tries again, and finds it as it is now */
+			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, l->page), VMEM_PAGE_SIZE);
+			vmemi_source_drop_entry(r, l);
+		}
+	}
+	if (buffer)
+		vmemi_host_buffer_return(host, buffer);
+	return turn;
+}
+
+void vmemi_source_give_up(struct vmemi_host *host)
+{
+	vmemi_source_give_up_loads(host);
+}
+
+void vmemi_source_step(struct vmemi_host *host)
+{
+	bool (*make_room)(struct vmemi_host *) = atomic_load(&host->make_room);
+	enum vmemi_source_turn turn;
+
+	vmemi_source_give_up(host);
+	do
+		turn = vmemi_source_turn(host);
+	while (turn == VMEMI_SOURCE_TURNED ||
+	       (turn == VMEMI_SOURCE_STARVED && make_room && make_room(host)));
+}
