@@ -94,9 +94,10 @@ struct vmem_region_opts {
 	 *  waits; and by vmem_region_read(), once in each call. It must not touch guest memory, nor call
 	 *  the library but for vmem_region_source_done().
 	 *  0: the bytes are there. -VMEM_EINPROGRESS: vmem_region_source_done() will be called. Another error,
-	 *  or none of them before fault_deadline_ms: the page is lost. A call that does not return keeps its thread
-	 *  (vmem_manager_opts.source_threads), and pages that are not asked for yet wait for one: what may take
-	 *  long had better be -VMEM_EINPROGRESS. NULL: there is no source. */
+	 *  or none of them before fault_deadline_ms: the page is lost. A call that does not return keeps its thread.
+	 *  While all of them hang, pages that wait to be asked for are lost too, between the deadline (at least 100 ms)
+	 *  and half as much again: what may take long had better be -VMEM_EINPROGRESS. Calls are waited for by
+	 *  vmem_region_detach() and vmem_manager_thread_stop(), however long. NULL: there is no source. */
 	int (*read_source)(void *context, uint64_t gpa, void *buffer);
 
 	int32_t file_fd; /**< attach with VMEM_REGION_FILE: the file, O_RDWR; may be closed afterwards */
@@ -136,7 +137,9 @@ VMEM_API const char *vmem_region_why(const void *hva, uint64_t bytes);
                                     unmapped, attached memory is left without access (never as zeros) */
 
 /** Detach. No thread may touch the memory, and no other call on the region may run, until it returns
- *  (with RESTORE the guest may run, if its faults come to a thread).
+ *  (with RESTORE the guest may run, if its faults come to a thread). Calls of read_source() are over then: one
+ *  that hangs must be ended by the VMM, for this waits for it. RESTORE gives up what its source does not give before the
+ *  deadline.
  *  @return 0, -VMEM_EINVAL, -VMEM_EIO (RESTORE: pages are lost; DISCARD: access could not be taken away;
  *          the region stays attached)
  *  @threads exclusive for the region, serial for the manager

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Programs of page_world.h about pages whose bytes are with the caller: the caller, who gives bytes to an
  * absent page, or forgets one that is away; and who asks for what is wanted, as lib/linux/fault/source.c
- * does. A load that is in progress is ended by another thread, but by one: that is the same program. */
+ * does, or gives it up. A load that is in progress is ended by another thread, but by one: that is the same program. */
 #include "linux/page_world.h"
 #include <string.h>
 
@@ -53,7 +53,8 @@ static void claim(struct vmemt_run *run, struct vmemt_claim *c)
 	} else {
 		vmemt_expect(run, vmemt_event(run, VMEMI_PAGE_FETCH, 0, &c->old),
 			     "a page that is with the caller cannot be fetched");
-		c->pc = SAY;
+		/* It may be for nothing: it was wanted for too long. */
+		c->pc = vmemt_may(run, VMEMT_MAY_LOSE) ? POISON : SAY;
 	}
 }
 

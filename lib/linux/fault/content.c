@@ -49,15 +49,10 @@ static int read_page(struct vmem_region *r, uint64_t page, void *data,
 		error = vmem_store_peek(r->host->store, r->vm, vmemi_region_key(r, page),
 					vmemi_page_ref(old), data, NULL);
 		break;
-	case VMEM_PAGE_SOURCE: error = vmemi_source_peek(r, page, data); break;
+	case VMEM_PAGE_SOURCE: return vmemi_source_peek(r, page, data); /* the claim, too */
 	default: error = -VMEM_EIO; break;
 	}
 	vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
-	if (vmemi_page_state(old) == VMEM_PAGE_SOURCE) {
-		/* Who touched it meanwhile was told to wait: it tries again. */
-		vmemi_uffd_wake(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
-		return error;
-	}
 	if (error == -VMEM_EAGAIN)
 		vmemi_serve_want(r, page);
 	return error == -VMEM_EBADMSG ? -VMEM_EIO : error;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Pages whose bytes are with the caller: see source.h; and their loads: see source_load.h. What is wanted is
- * asked for in source_ask.c. */
+ * asked for in source_ask.c, or given up in source_late.c. */
 #include "linux/backing/backing.h"
 #include "base/mem.h"
 #include "linux/fault/source_load.h"
@@ -24,8 +24,13 @@ int vmemi_source_new(struct vmem_region *r)
 	r->source = s;
 	s->written = vmemi_zalloc(a, bitmap_bytes(r), 64);
 	s->loading = vmemi_zalloc(a, bitmap_bytes(r), 64);
-	if (s->written && s->loading && !vmemi_page_set_init(&s->wanted, a, r->pages))
+	for (unsigned i = 0; i < 2; i++)
+		s->waiting.wanted[i] = vmemi_zalloc(a, bitmap_bytes(r), 64);
+	if (s->written && s->loading && s->waiting.wanted[0] && s->waiting.wanted[1] &&
+	    !vmemi_page_set_init(&s->wanted, a, r->pages)) {
+		s->waiting.group = s->wanted.count;
 		return 0;
+	}
 	vmemi_source_free(r);
 	return -VMEM_ENOMEM;
 }
@@ -40,6 +45,8 @@ void vmemi_source_free(struct vmem_region *r)
 	vmemi_page_set_destroy(&s->wanted, a);
 	vmemi_free(a, s->written, bitmap_bytes(r), 64);
 	vmemi_free(a, s->loading, bitmap_bytes(r), 64);
+	for (unsigned i = 0; i < 2; i++)
+		vmemi_free(a, s->waiting.wanted[i], bitmap_bytes(r), 64);
 	vmemi_free(a, s, sizeof(*s), 64);
 	r->source = NULL;
 }
@@ -98,7 +105,7 @@ static bool passes(int error)
 	return error == -VMEM_EAGAIN || error == -VMEM_ENOMEM;
 }
 
-static int lose(struct vmem_region *r, uint64_t page, int error)
+int vmemi_source_lose(struct vmem_region *r, uint64_t page, int error)
 {
 	if (!vmemi_serve_poison(r, page))
 		return -VMEM_EAGAIN;
@@ -127,7 +134,7 @@ static int install(struct vmem_region *r, uint64_t page, const void *data, int e
 	/* From here on it is not said any more that a wake-up is to come: this is it. */
 	clear_bit(r->source->loading, page);
 	if (error)
-		return lose(r, page, error);
+		return vmemi_source_lose(r, page, error);
 	clean = stays_clean(r, page);
 	if (!clean)
 		vmemi_dirty_mark(r, page);
@@ -142,11 +149,25 @@ static int install(struct vmem_region *r, uint64_t page, const void *data, int e
 	if (passes(error))
 		return -VMEM_EAGAIN;
 	if (error)
-		return lose(r, page, error);
+		return vmemi_source_lose(r, page, error);
 	vmemi_page_set_add(&r->ages.accessed, page);
 	vmemi_region_end(r, page, clean ? VMEMI_PAGE_ARRIVE_CLEAN : VMEMI_PAGE_ARRIVE, 0);
 	vmemi_serve_count(r, &f, VMEM_PAGE_SOURCE);
 	return 0;
+}
+
+void vmemi_source_wake(struct vmem_region *r, uint64_t page)
+{
+	vmemi_uffd_wake(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
+}
+
+/* A page that was read without making it resident is with its source still. Who touched it meanwhile was told to
+ * wait. */
+static void give_back(struct vmem_region *r, uint64_t page)
+{
+	clear_bit(r->source->loading, page);
+	vmemi_region_end(r, page, VMEMI_PAGE_RETURN, vmemi_page_word(VMEM_PAGE_SOURCE, 0, 0));
+	vmemi_source_wake(r, page);
 }
 
 /* The caller has made @l ENDING. Its entry goes on as @state. */
@@ -175,6 +196,7 @@ static int end_load(struct vmem_region *r, struct vmemi_source_load *l, const vo
 		if (!error && data != l->peek)
 			memcpy(l->peek, data, VMEM_PAGE_SIZE);
 		l->error = error;
+		give_back(r, l->page); /* also if the reader's call does not return */
 		leave(r, l, VMEMI_LOAD_PEEKED);
 		return 0;
 	}
@@ -331,11 +353,12 @@ int vmemi_source_peek(struct vmem_region *r, uint64_t page, void *data)
 	if (l)
 		vmemi_source_take_entry(l, page, data);
 	vmemi_unlock(&r->host->source_lock);
-	if (!l)
+	if (!l) {
+		give_back(r, page);
 		return -VMEM_EAGAIN;
+	}
 	vmemi_source_call(r, l, data);
 	error = wait_for(r, l);
-	clear_bit(r->source->loading, page);
 	return error ? -VMEM_EIO : 0;
 }
 

@@ -26,8 +26,8 @@ void vmemi_source_end(struct vmem_region *r);
 void vmemi_source_want(struct vmem_region *r, uint64_t page, bool write);
 /* Whether an ARRIVING page comes from its source, and who waits for it now is going to be woken. */
 bool vmemi_source_joins(struct vmem_region *r, uint64_t page, bool write);
-/* Its bytes without making it resident; the caller has claimed it. Waits. -VMEM_EAGAIN: too many loads at
- * the time. */
+/* Its bytes without making it resident; the caller has claimed it, and this ends the claim. Waits. 0, -VMEM_EIO,
+ * -VMEM_EAGAIN: too many loads at the time. */
 int vmemi_source_peek(struct vmem_region *r, uint64_t page, void *data);
 
 enum vmemi_source_turn {
@@ -38,7 +38,7 @@ enum vmemi_source_turn {
 
 /* Looks for a wanted page of any region and asks for it. May take as long as read_source() does. */
 enum vmemi_source_turn vmemi_source_turn(struct vmemi_host *host);
-/* Gives up loads that took too long. */
+/* Gives up what took too long: loads, and pages that wait to be asked for while the source's threads hang. */
 void vmemi_source_give_up(struct vmemi_host *host);
 /* Both, until nothing more can be done; for who has no thread for it. */
 void vmemi_source_step(struct vmemi_host *host);

@@ -3,21 +3,6 @@
 #include "linux/fault/source_load.h"
 #include "linux/fault/serve.h"
 
-/* As for a fault by somebody who waits. */
-static bool take_frame(struct vmem_region *r)
-{
-	struct vmemi_frames *f = &r->host->frames;
-	bool taken = true;
-
-	if (atomic_load(&r->restoring))
-		vmemi_frames_force(f, 1);
-	else
-		taken = vmemi_frames_take(f, 1, atomic_load(&f->floor_bytes));
-	if (!taken || vmemi_frames_free(f) < atomic_load(&f->reserve_bytes))
-		vmemi_host_kick_reclaim(r->host);
-	return taken;
-}
-
 /* All that is wanted of a region waits together: that is one stall. */
 static void note_stall(struct vmem_region *r, bool stalled)
 {
@@ -37,21 +22,36 @@ static void note_stall(struct vmem_region *r, bool stalled)
 	}
 }
 
-/* Claims a wanted page, with a frame. 0; -VMEM_EAGAIN: not now; -VMEM_ENOENT: its bytes are not with the
- * source. */
-static int claim(struct vmem_region *r, uint64_t page)
+/* As for a fault by somebody who waits. */
+static bool take_frame(struct vmem_region *r)
+{
+	struct vmemi_frames *f = &r->host->frames;
+	bool taken = true;
+
+	if (atomic_load(&r->restoring))
+		vmemi_frames_force(f, 1);
+	else
+		taken = vmemi_frames_take(f, 1, atomic_load(&f->floor_bytes));
+	if (!taken || vmemi_frames_free(f) < atomic_load(&f->reserve_bytes))
+		vmemi_host_kick_reclaim(r->host);
+	if (!taken)
+		atomic_store(&r->source->starved, 1);
+	if (!taken || atomic_load(&r->source->stalled_ns))
+		note_stall(r, !taken);
+	return taken;
+}
+
+int vmemi_source_claim(struct vmem_region *r, uint64_t page, bool to_lose)
 {
 	uint64_t word = vmemi_region_word(r, page), old;
-	bool frame;
 
 	if (vmemi_page_state(word) != VMEM_PAGE_SOURCE)
 		return -VMEM_ENOENT;
 	if (word & VMEMI_PAGE_LEAVING)
 		return -VMEM_EAGAIN;
-	frame = take_frame(r);
-	if (!frame || atomic_load(&r->source->stalled_ns))
-		note_stall(r, !frame);
-	if (!frame)
+	if (to_lose)
+		vmemi_frames_force(&r->host->frames, 1); /* until it is known to hold none */
+	else if (!take_frame(r))
 		return -VMEM_EAGAIN;
 	if (!vmemi_region_step(r, page, VMEMI_PAGE_FETCH, 0, &old)) {
 		vmemi_frames_untake(&r->host->frames, 1);
@@ -75,6 +75,7 @@ static bool take_wanted(struct vmemi_source *s, uint64_t *ret_page)
 	s->hand = group;
 	if (!bits)
 		return false;
+	vmemi_source_not_waiting(s, group, bits & -bits);
 	*ret_page = group * 64 + (uint64_t)__builtin_ctzll(bits);
 	for (bits &= bits - 1; bits; bits &= bits - 1)
 		vmemi_page_set_add(&s->wanted, group * 64 + (uint64_t)__builtin_ctzll(bits));
@@ -125,18 +126,14 @@ enum vmemi_source_turn vmemi_source_turn(struct vmemi_host *host)
 	if (!r) {
 		turn = full ? VMEMI_SOURCE_STARVED : VMEMI_SOURCE_IDLE;
 	} else {
-		switch (claim(r, l->page)) {
-		case 0:
-			vmemi_source_call(r, l, buffer);
-			break;
+		switch (vmemi_source_claim(r, l->page, false)) {
+		case 0: vmemi_source_call(r, l, buffer); break;
 		case -VMEM_EAGAIN:
 			vmemi_source_want_again(r, l->page);
 			vmemi_source_drop_entry(r, l);
 			turn = VMEMI_SOURCE_STARVED;
 			break;
-		default: /* who waits for it tries again, and finds it as it is now */
-			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, l->page), VMEM_PAGE_SIZE);
-			vmemi_source_drop_entry(r, l);
+		default: vmemi_source_wake(r, l->page); vmemi_source_drop_entry(r, l);
 		}
 	}
 	if (buffer)
@@ -147,6 +144,7 @@ enum vmemi_source_turn vmemi_source_turn(struct vmemi_host *host)
 void vmemi_source_give_up(struct vmemi_host *host)
 {
 	vmemi_source_give_up_loads(host);
+	vmemi_source_give_up_wanted(host);
 }
 
 void vmemi_source_step(struct vmemi_host *host)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Loads of pages whose bytes are with the caller, for source.c and source_ask.c alone.
+/* Loads of pages whose bytes are with the caller, for source.c, source_ask.c and source_late.c alone.
  *
  * A load has an entry in its region's table from before the page is claimed until that claim is ended. Who
  * turns an entry from LOADING to ENDING ends the load: the thread whose call of read_source() has returned,
@@ -35,6 +35,15 @@ struct vmemi_source {
 	_Atomic uint32_t under_way;  /* atomic; loads that are LOADING */
 	_Atomic uint64_t stalled_ns; /* atomic; since when there is no frame; 0: there is */
 	uint64_t hand;               /* group of pages to look at next; the lock */
+	struct { /* how long pages are wanted already: see source_late.c; the lock */
+		uint64_t *wanted[2]; /* bitmaps: at the last time, at the last two */
+		uint64_t count;      /* of times */
+		uint64_t ended_ns;   /* the last one */
+		uint64_t group;      /* that it goes on with; all: it is over */
+		bool starved;        /* it is no fault of the source's */
+	} waiting;
+	_Atomic uint32_t
+		starved; /* atomic; there was no frame for a wanted page since the last time */
 	struct vmemi_source_load load[VMEMI_SOURCE_LOADS];
 };
 
@@ -49,6 +58,19 @@ void vmemi_source_drop_entry(struct vmem_region *r, struct vmemi_source_load *l)
 void vmemi_source_call(struct vmem_region *r, struct vmemi_source_load *l, unsigned char *buffer);
 /* Gives up loads that took too long. */
 void vmemi_source_give_up_loads(struct vmemi_host *host);
+/* A claimed page is lost. 0, -VMEM_EAGAIN: not now; the claim stays. */
+int vmemi_source_lose(struct vmem_region *r, uint64_t page, int error);
+
+/* Claims a wanted page; with a frame, or to lose it with none. 0; -VMEM_EAGAIN: not now; -VMEM_ENOENT: its
+ * bytes are not with the source. */
+int vmemi_source_claim(struct vmem_region *r, uint64_t page, bool to_lose);
+/* Who waits for a page that is not with the source tries again, and finds it as it is now. */
+void vmemi_source_wake(struct vmem_region *r, uint64_t page);
+
+/* Gives up wanted pages that have waited too long to be asked for. */
+void vmemi_source_give_up_wanted(struct vmemi_host *host);
+/* The pages @bits of a group are not wanted any more, for now. The lock is held. */
+void vmemi_source_not_waiting(struct vmemi_source *s, uint64_t group, uint64_t bits);
 /* Notes that a page is wanted, for who will look anyway. */
 void vmemi_source_want_again(struct vmem_region *r, uint64_t page);
 

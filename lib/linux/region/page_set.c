@@ -35,19 +35,27 @@ void vmemi_page_set_add(struct vmemi_page_set *s, uint64_t page)
 		atomic_fetch_or(&s->groups[group / 64], UINT64_C(1) << group % 64);
 }
 
+uint64_t vmemi_page_set_next(const struct vmemi_page_set *s, uint64_t group, uint64_t end)
+{
+	uint64_t some;
+
+	while (group < end) {
+		some = atomic_load_explicit(&s->groups[group / 64], memory_order_relaxed) >>
+		       group % 64;
+		if (some) {
+			group += (unsigned)__builtin_ctzll(some);
+			return group < end ? group : end;
+		}
+		group = (group | 63) + 1;
+	}
+	return end;
+}
+
 uint64_t vmemi_page_set_take(struct vmemi_page_set *s, uint64_t *group, uint64_t end)
 {
-	uint64_t g = *group, some, bits;
+	uint64_t g = *group, bits;
 
-	while (g < end) {
-		some = atomic_load_explicit(&s->groups[g / 64], memory_order_relaxed) >> g % 64;
-		if (!some) {
-			g = (g | 63) + 1;
-			continue;
-		}
-		g += (unsigned)__builtin_ctzll(some);
-		if (g >= end)
-			break;
+	while ((g = vmemi_page_set_next(s, g, end)) < end) {
 		atomic_fetch_and(&s->groups[g / 64], ~(UINT64_C(1) << g % 64));
 		bits = atomic_exchange(&s->pages[g], 0);
 		if (bits) {

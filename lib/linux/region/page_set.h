@@ -20,6 +20,9 @@ void vmemi_page_set_destroy(struct vmemi_page_set *s, const struct vmem_allocato
 /* Any thread, signal handlers too. */
 void vmemi_page_set_add(struct vmemi_page_set *s, uint64_t page);
 
+/* The first group from @group on and before @end that may have pages; @end: none has. Any thread. */
+uint64_t vmemi_page_set_next(const struct vmemi_page_set *s, uint64_t group, uint64_t end);
+
 /* Takes all pages out of the first group with any, from *@group on and before @end, and returns them as
  * bits. *@group is which; 0: there are none. Any thread. */
 uint64_t vmemi_page_set_take(struct vmemi_page_set *s, uint64_t *group, uint64_t end);
