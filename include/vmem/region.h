@@ -103,6 +103,11 @@ struct vmem_region_opts {
 	int32_t file_fd; /**< attach with VMEM_REGION_FILE: the file, O_RDWR; may be closed afterwards */
 	uint32_t reserved_file; /**< 0 */
 	uint64_t file_offset;   /**< in the file, of the first byte; page-aligned */
+
+	/** Estimate how much is in use: of so many random pages, taken out in each period, those that are touched are
+	 *  counted. Up to 4096, and a 64th of what is in place; ESX takes 100. 0: no estimate. See <vmem/feed.h>. */
+	uint32_t active_samples;
+	uint32_t active_period_ms; /**< 100..3600000; 0: 30000 */
 };
 
 /** Attach memory. Pages that are present are resident, others absent. The guest must not run yet.

@@ -51,6 +51,16 @@ struct vmem_region_metrics {
 	uint64_t pressure_ns;    /**< while any waited: "some" of the kernel's PSI */
 	uint64_t pressure_avg10_ppm; /**< its share of the last 10 s, in parts per million */
 	uint64_t pressure_avg60_ppm; /**< of the last minute; both change every 2 s */
+	/** Bytes in use of those in place, by vmem_region_opts.active_samples: up fast, down slowly, as ESX has it;
+	 *  0 before the first period has ended */
+	uint64_t active_bytes;
+	uint64_t active_now_bytes;  /**< by the last period alone */
+	uint64_t active_low_bytes;  /**< between this and the next is what is so, with 95 % */
+	uint64_t active_high_bytes; /**< (in the last period; Wilson's interval) */
+	uint64_t active_samples;    /**< pages that this rests on */
+	uint64_t sampled;           /**< pages taken out for it, ever */
+	uint64_t sampled_touched;   /**< of them, touched: a fault each */
+	uint64_t sampled_ns;        /**< time that taking them out took */
 };
 
 VMEM_END_DECLS

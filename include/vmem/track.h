@@ -25,10 +25,14 @@ VMEM_BEGIN_DECLS
 
 typedef struct vmem_track vmem_track; /* opaque */
 
+/** A sample lasts until the next call of vmem_track_sample(), however many periods that is: for periods that are
+ *  shorter than it takes to see what is in use. Without it, a sample ends with the period. */
+#define VMEM_TRACK_LONG_SAMPLES (UINT64_C(1) << 0)
+
 /** Options. Fields are only ever added at the end. */
 struct vmem_track_opts {
-	size_t size;                            /**< sizeof(*this) as the caller compiled it */
-	uint64_t flags;                         /**< 0; an unknown bit is -VMEM_EINVAL */
+	size_t size;    /**< sizeof(*this) as the caller compiled it */
+	uint64_t flags; /**< VMEM_TRACK_LONG_SAMPLES, or 0; an unknown bit is -VMEM_EINVAL */
 	const struct vmem_allocator *allocator; /**< NULL: libc (freestanding: -VMEM_EINVAL) */
 	uint64_t pages;                         /**< 1 .. VMEM_TRACK_MAX_PAGES */
 	uint64_t seed;                          /**< of the sampler's random numbers */
@@ -197,6 +201,7 @@ struct vmem_track_estimate {
 	uint64_t
 		active; /**< up fast, down slowly: the largest of the slow average, the fast one, and the
 			      fast one with this period so far */
+	uint64_t samples; /**< that the first three rest on */
 };
 
 /** Choose random pages for this period. The caller arranges to see whether they are accessed.
@@ -213,6 +218,12 @@ VMEM_API size_t vmem_track_sample(vmem_track *track, uint64_t *ret_pages, size_t
  *  @threads serial
  *  @since 1.0 */
 VMEM_API int vmem_track_sample_accessed(vmem_track *track, size_t accessed);
+
+/** Say that @p count of the samples of this period say nothing: they could not be watched, or came back unused.
+ *  @return 0, -VMEM_EINVAL (there are not so many that were not accessed)
+ *  @threads serial
+ *  @since 1.0 */
+VMEM_API int vmem_track_sample_spoiled(vmem_track *track, size_t count);
 
 /** The estimate now. @return 0, -VMEM_EINVAL, -VMEM_ENOENT (no period with answers yet) @threads serial @since 1.0 */
 VMEM_API int vmem_track_get_estimate(const vmem_track *track, struct vmem_track_estimate *estimate);

@@ -43,7 +43,8 @@ void vmem_track_period(vmem_track *t)
 	first = t->words * slice / VMEMI_TRACK_SLICES;
 	end = t->words * (slice + 1) / VMEMI_TRACK_SLICES;
 	t->scan->settle(t, first, end - first);
-	vmemi_track_sampler_period(&t->sampler);
+	if (!t->sampler.long_samples)
+		vmemi_track_sampler_period(&t->sampler);
 }
 
 static void mark_page(struct vmem_track *t, uint64_t page, uint8_t keep, uint8_t set)
@@ -207,7 +208,8 @@ int vmem_track_new(vmem_track **ret_track, const struct vmem_track_opts *given)
 	struct vmem_track *t;
 	int err = ret_track ? vmemi_opts_take(&opts, sizeof(opts), given) : -VMEM_EINVAL;
 
-	if (!err && (opts.flags || !opts.pages || opts.pages > VMEM_TRACK_MAX_PAGES))
+	if (!err && (opts.flags & ~VMEM_TRACK_LONG_SAMPLES || !opts.pages ||
+		     opts.pages > VMEM_TRACK_MAX_PAGES))
 		err = -VMEM_EINVAL;
 	if (!err)
 		err = vmemi_alloc_take(&allocator, opts.allocator);
@@ -221,6 +223,7 @@ int vmem_track_new(vmem_track **ret_track, const struct vmem_track_opts *given)
 	t->words = (opts.pages + VMEMI_TRACK_WORD - 1) / VMEMI_TRACK_WORD;
 	t->scan = choose(opts.cpu);
 	t->sampler.random = opts.seed;
+	t->sampler.long_samples = opts.flags & VMEM_TRACK_LONG_SAMPLES ? 1 : 0;
 	while ((opts.pages * 2 - 1) >> t->shadow_shift >> VMEM_TRACK_SHADOW_BITS)
 		t->shadow_shift++;
 	if (bytes_of(t) <= SIZE_MAX)

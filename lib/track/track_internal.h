@@ -83,6 +83,7 @@ struct vmemi_track_sampler {
 	uint32_t samples, accessed; /* of this period */
 	uint32_t last_samples, last_accessed;
 	uint8_t answered, averaged; /* there was an answer in this period, ever before */
+	uint8_t long_samples;       /* they end with the next sample, not with a period */
 };
 
 struct vmem_track {

@@ -24,35 +24,6 @@ static uint64_t next_random(uint64_t *state)
 	return z ^ z >> 31;
 }
 
-size_t vmem_track_sample(vmem_track *t, uint64_t *ret_pages, size_t count)
-{
-	struct vmemi_track_sampler *s = &t->sampler;
-	size_t tries = count * TRIES;
-
-	s->samples = s->accessed = 0;
-	s->answered = 0;
-	if (count > VMEM_TRACK_MAX_SAMPLE)
-		return 0;
-	while (s->samples < count && tries--) {
-		uint64_t page = next_random(&s->random) % t->pages;
-
-		if (!(t->states[page] & (VMEM_TRACK_ABSENT | VMEM_TRACK_AWAY)))
-			ret_pages[s->samples++] = page;
-	}
-	return s->samples;
-}
-
-int vmem_track_sample_accessed(vmem_track *t, size_t accessed)
-{
-	struct vmemi_track_sampler *s = &t->sampler;
-
-	if (!s->samples || accessed > s->samples)
-		return -VMEM_EINVAL;
-	s->accessed = (uint32_t)accessed;
-	s->answered = 1;
-	return 0;
-}
-
 static uint64_t share_of(uint32_t accessed, uint32_t samples)
 {
 	return ((uint64_t)accessed << SHARE_BITS) / samples;
@@ -80,6 +51,49 @@ void vmemi_track_sampler_period(struct vmemi_track_sampler *s)
 	}
 	s->samples = 0;
 	s->answered = 0;
+}
+
+size_t vmem_track_sample(vmem_track *t, uint64_t *ret_pages, size_t count)
+{
+	struct vmemi_track_sampler *s = &t->sampler;
+	size_t tries = count * TRIES;
+
+	if (s->long_samples)
+		vmemi_track_sampler_period(s);
+	s->samples = s->accessed = 0;
+	s->answered = 0;
+	if (count > VMEM_TRACK_MAX_SAMPLE)
+		return 0;
+	while (s->samples < count && tries--) {
+		uint64_t page = next_random(&s->random) % t->pages;
+
+		if (!(t->states[page] & (VMEM_TRACK_ABSENT | VMEM_TRACK_AWAY)))
+			ret_pages[s->samples++] = page;
+	}
+	return s->samples;
+}
+
+int vmem_track_sample_accessed(vmem_track *t, size_t accessed)
+{
+	struct vmemi_track_sampler *s = &t->sampler;
+
+	if (!s->samples || accessed > s->samples)
+		return -VMEM_EINVAL;
+	s->accessed = (uint32_t)accessed;
+	s->answered = 1;
+	return 0;
+}
+
+int vmem_track_sample_spoiled(vmem_track *t, size_t count)
+{
+	struct vmemi_track_sampler *s = &t->sampler;
+
+	if (count > s->samples - s->accessed)
+		return -VMEM_EINVAL;
+	s->samples -= (uint32_t)count;
+	if (!s->samples)
+		s->answered = 0;
+	return 0;
 }
 
 static uint64_t square_root(uint64_t x)
@@ -127,5 +141,6 @@ int vmem_track_get_estimate(const vmem_track *t, struct vmem_track_estimate *est
 	now.low = pages * low >> SHARE_BITS;
 	now.high = (pages * high + WHOLE - 1) >> SHARE_BITS;
 	now.active = pages * active >> SHARE_BITS;
+	now.samples = s->last_samples;
 	return vmemi_opts_give(estimate, &now, sizeof(now));
 }

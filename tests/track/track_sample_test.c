@@ -168,3 +168,35 @@ Test(track_sample, active)
 	cr_assert_lt(before, PAGES / 1000);
 	vmemt_track_done(t, &memory);
 }
+
+/* A sample that lasts for several periods; and samples that say nothing. */
+Test(track_sample, long_and_spoiled)
+{
+	enum { PAGES = 1 << 16 };
+	struct vmem_track_opts opts = { .size = sizeof(opts),
+					.flags = VMEM_TRACK_LONG_SAMPLES,
+					.pages = PAGES };
+	vmem_track *t;
+
+	cr_assert_eq(vmem_track_new(&t, &opts), 0);
+	cr_assert_eq(vmem_track_mark(t, 0, PAGES, VMEM_TRACK_ABSENT, 0), 0);
+	cr_assert_eq(vmem_track_sample_spoiled(t, 1), -VMEM_EINVAL);
+	cr_assert_eq(vmem_track_sample(t, sample, 100), 100);
+	cr_assert_eq(vmem_track_sample_accessed(t, 25), 0);
+	for (int i = 0; i < 10; i++)
+		vmem_track_period(t);
+	cr_assert_eq(vmem_track_get_estimate(t, &(struct vmem_track_estimate){ .size = 8 }),
+		     -VMEM_ENOENT);
+	cr_assert_eq(vmem_track_sample_spoiled(t, 76), -VMEM_EINVAL);
+	cr_assert_eq(vmem_track_sample_spoiled(t, 50), 0);
+	cr_assert_eq(vmem_track_sample_accessed(t, 51), -VMEM_EINVAL);
+	cr_assert_eq(vmem_track_sample(t, sample, 10), 10);
+	cr_assert_eq(estimate(t).working_set, PAGES / 2);
+	cr_assert_eq(estimate(t).samples, 50);
+	/* All of them: no answer, and what was known stays. */
+	cr_assert_eq(vmem_track_sample_accessed(t, 0), 0);
+	cr_assert_eq(vmem_track_sample_spoiled(t, 10), 0);
+	cr_assert_eq(vmem_track_sample(t, sample, 10), 10);
+	cr_assert_eq(estimate(t).working_set, PAGES / 2);
+	vmem_track_free(t);
+}

@@ -35,7 +35,7 @@ static uint64_t search(vmem_track *t, const struct vmem_track_want *want,
 
 Test(track, options)
 {
-	struct vmem_track_opts opts = { .size = sizeof(opts), .flags = 1, .pages = 1 };
+	struct vmem_track_opts opts = { .size = sizeof(opts), .flags = 2, .pages = 1 };
 	struct vmem_track_stats small = { .size = 1 };
 	vmem_track *t = (vmem_track *)&opts;
 

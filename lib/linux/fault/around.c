@@ -32,6 +32,7 @@ static unsigned claim_run(struct vmem_region *r, uint64_t first, uint64_t end, u
 		uint64_t page = first + count;
 
 		if (vmemi_page_state(vmemi_region_word(r, page)) != VMEM_PAGE_STAGED ||
+		    vmemi_active_has(&r->ages.active, page) ||
 		    !vmemi_frames_take(frames, 1, atomic_load(&frames->reserve_bytes) / 2))
 			break;
 		if (!vmemi_region_step(r, page, VMEMI_PAGE_FETCH, 0, &old[count])) {
@@ -63,6 +64,10 @@ static bool bring_range(const struct vmemi_around *a, uint64_t first, uint64_t e
 			continue;
 		}
 		state = vmemi_page_state(vmemi_region_word(r, first));
+		if (vmemi_active_has(&r->ages.active, first)) {
+			first++; /* whether somebody touches it is to be seen */
+			continue;
+		}
 		if (state == VMEM_PAGE_STORED || (state == VMEM_PAGE_ABSENT && a->plan.zero)) {
 			struct vmemi_fault f = { .page = first, .write = a->write };
 

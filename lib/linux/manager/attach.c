@@ -12,6 +12,7 @@
 
 #define REGION_BYTES_MAX (UINT64_C(16) << 40)
 #define DEADLINE_MS_MAX 86400000
+#define ACTIVE_PERIOD_MS_MAX 3600000
 #define KNOWN_FLAGS                                                                    \
 	(VMEM_REGION_DMA_PINNED | VMEM_REGION_FROM_SOURCE | VMEM_REGION_SOURCE_STAYS | \
 	 VMEM_REGION_PROACTIVE | VMEM_REGION_FILE)
@@ -20,6 +21,8 @@ static int check_opts(struct vmem_region_opts *o)
 {
 	if (!o->fault_around_pages)
 		o->fault_around_pages = 16;
+	if (!o->active_period_ms)
+		o->active_period_ms = 30000;
 	if (!o->fault_deadline_ms)
 		o->fault_deadline_ms = 10000;
 	if ((o->flags & ~KNOWN_FLAGS) || o->gpa % VMEM_PAGE_SIZE ||
@@ -30,7 +33,9 @@ static int check_opts(struct vmem_region_opts *o)
 	    o->fault_way > VMEM_FAULT_SIGBUS || o->fault_deadline_ms > DEADLINE_MS_MAX ||
 	    ((o->flags & (VMEM_REGION_FROM_SOURCE | VMEM_REGION_SOURCE_STAYS)) &&
 	     !o->read_source) ||
-	    o->fault_around_pages > 64 || (o->fault_around_pages & (o->fault_around_pages - 1)))
+	    o->active_samples > VMEMI_ACTIVE_MOST || o->active_period_ms < 100 ||
+	    o->active_period_ms > ACTIVE_PERIOD_MS_MAX || o->fault_around_pages > 64 ||
+	    (o->fault_around_pages & (o->fault_around_pages - 1)))
 		return -VMEM_EINVAL;
 	return 0;
 }
@@ -109,6 +114,8 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	r->wanted = vmemi_zalloc(a, bitmap, 64);
 	if (!r->words || !r->pins || !r->wanted || vmemi_page_set_init(&r->waste, a, r->pages) ||
 	    vmemi_ages_init(&r->ages, a, r->pages, m->host.k->clock_ns()) || vmemi_feed_open(r) ||
+	    vmemi_active_init(&r->ages.active, a, r->pages, o->active_samples,
+			      o->active_period_ms * UINT64_C(1000000)) ||
 	    vmemi_neighbours_init(&r->neighbours, a, r->pages, o->fault_around_pages) ||
 	    (o->read_source && vmemi_source_new(r)) || vmemi_lock_init(&r->pin_lock, m->host.env)) {
 		free_tables(r);

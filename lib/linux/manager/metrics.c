@@ -13,6 +13,7 @@ static uint64_t gauge(const _Atomic int64_t *value)
 int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *metrics)
 {
 	const struct vmemi_region_counters *c = &region->counters;
+	const struct vmemi_active *active = &region->ages.active;
 	struct vmem_region_metrics m = {
 		.size = sizeof(m),
 		.bytes = region->opts.bytes,
@@ -48,6 +49,14 @@ int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *met
 		.faults_source = c->faults_source,
 		.faults_mapped = c->faults_mapped,
 		.taken_unmapped = c->taken_unmapped,
+		.active_bytes = active->active * VMEM_PAGE_SIZE,
+		.active_now_bytes = active->now * VMEM_PAGE_SIZE,
+		.active_low_bytes = active->low * VMEM_PAGE_SIZE,
+		.active_high_bytes = active->high * VMEM_PAGE_SIZE,
+		.active_samples = active->samples,
+		.sampled = active->taken,
+		.sampled_touched = active->touched,
+		.sampled_ns = active->ns,
 	};
 	uint64_t copies = vmemi_region_copies(region), now = region->host->k->clock_ns();
 

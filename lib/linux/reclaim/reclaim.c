@@ -178,6 +178,7 @@ static void tick(struct vmemi_reclaim *rc)
 		if (!r)
 			continue;
 		vmemi_ages_tick(r, now);
+		vmemi_sample_tick(rc, r, now);
 		vmemi_pressure_tick(&r->pressure, now);
 	}
 }

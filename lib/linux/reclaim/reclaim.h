@@ -89,6 +89,8 @@ uint64_t vmemi_take_older(struct vmemi_reclaim *rc, struct vmem_region *r, uint6
 /* Takes pages that are cold by the threshold from all regions that ask for it. Returns how many staged
  * pages should be saved, to make room for more. */
 uint64_t vmemi_take_ahead(struct vmemi_reclaim *rc);
+/* Begins the next sample of what is in use, where one is asked for and it is time. */
+void vmemi_sample_tick(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t now_ns);
 /* Takes about @want of the coldest pages; in an emergency also those of this period. */
 uint64_t vmemi_take_cold(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t want,
 			 bool emergency);

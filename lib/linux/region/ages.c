@@ -27,6 +27,7 @@ int vmemi_ages_init(struct vmemi_ages *ages, const struct vmem_allocator *a, uin
 		.size = sizeof(opts),
 		.allocator = a,
 		.pages = pages,
+		.flags = VMEM_TRACK_LONG_SAMPLES,
 		.seed = now_ns,
 		.cpu = vmem_cpu_detect(),
 	};
@@ -56,6 +57,7 @@ void vmemi_ages_destroy(struct vmemi_ages *ages, const struct vmem_allocator *a)
 	vmem_track_free(ages->track);
 	ages->threshold = NULL;
 	ages->track = NULL;
+	vmemi_active_destroy(&ages->active, a);
 	vmemi_page_set_destroy(&ages->stuck, a);
 	vmemi_page_set_destroy(&ages->moved, a);
 	vmemi_page_set_destroy(&ages->accessed, a);
@@ -88,16 +90,29 @@ static void book(struct vmemi_ages *ages, uint32_t state, bool came_back)
 	}
 }
 
-/* The guest used a page. */
+/* What became of a page of a sample. */
+static void end_sample(struct vmemi_ages *ages, uint64_t page, bool accessed)
+{
+	vmemi_active_saw(&ages->active, ages->track, page, accessed);
+	if (accessed)
+		vmemi_tally(&ages->active.touched, 1);
+	mark(ages, page, VMEMI_AGES_SAMPLED, 0);
+}
+
+/* The guest used a page. One of a sample may have gone and come back since we looked. */
 static void access_page(struct vmemi_ages *ages, uint64_t page)
 {
 	uint32_t state = track_state(ages, page);
-	bool from_staging = (state & VMEM_TRACK_AWAY) && !(state & VMEMI_AGES_STORED);
+	bool sampled = state & VMEMI_AGES_SAMPLED;
+	bool from_staging = (sampled || state & VMEM_TRACK_AWAY) && !(state & VMEMI_AGES_STORED);
 
 	ages->arrivals++;
+	if (sampled)
+		end_sample(ages, page, true);
 	if (from_staging) {
 		/* No promotion: it was not saved, and to see whether it is in use it had to be taken. */
-		book(ages, state, true);
+		if (!sampled) /* which were no victims */
+			book(ages, state, true);
 		mark(ages, page, 0, VMEM_TRACK_ABSENT);
 		mark(ages, page, VMEM_TRACK_ABSENT | VMEM_TRACK_AWAY | OURS, VMEMI_AGES_PROVEN);
 		return;
@@ -113,6 +128,8 @@ static void is_in_place(struct vmemi_ages *ages, uint64_t page, uint64_t word)
 	uint32_t written = vmemi_page_state(word) == VMEM_PAGE_RESIDENT ? VMEM_TRACK_WRITTEN : 0;
 	uint32_t kept = word & VMEMI_PAGE_PINNED ? VMEM_TRACK_KEPT : 0;
 
+	if (state & VMEMI_AGES_SAMPLED)
+		end_sample(ages, page, false);
 	/* It came as a neighbour, or by the VMM: as if it came for the first time, now. */
 	if (state & VMEM_TRACK_AWAY) {
 		mark(ages, page, 0, VMEM_TRACK_ABSENT);
@@ -139,7 +156,7 @@ static void is_stored(struct vmemi_ages *ages, uint64_t page)
 
 	if (state & VMEMI_AGES_STORED)
 		return;
-	if (state & VMEM_TRACK_AWAY)
+	if ((state & VMEM_TRACK_AWAY) && !(state & VMEMI_AGES_SAMPLED))
 		book(ages, state, false);
 	is_away(ages, page, state);
 	mark(ages, page, OURS, VMEMI_AGES_STORED);
@@ -158,7 +175,10 @@ static void place_page(struct vmem_region *r, uint64_t page)
 	case VMEM_PAGE_STORING: is_away(&r->ages, page, track_state(&r->ages, page)); break;
 	case VMEM_PAGE_STORED: is_stored(&r->ages, page); break;
 	case VMEM_PAGE_ARRIVING: break; /* comes here again with the end of that */
-	default: mark(&r->ages, page, UINT8_MAX, VMEM_TRACK_ABSENT);
+	default:
+		if (track_state(&r->ages, page) & VMEMI_AGES_SAMPLED)
+			end_sample(&r->ages, page, false);
+		mark(&r->ages, page, UINT8_MAX, VMEM_TRACK_ABSENT);
 	}
 }
 
@@ -283,6 +303,19 @@ void vmemi_ages_saw(struct vmem_region *r, uint64_t first, uint64_t count, uint6
 	}
 	vmem_track_feed_bitmap(ages->track, first, count, bits, NULL);
 	vmemi_tally(&ages->seen, seen);
+}
+
+void vmemi_ages_sample(struct vmem_region *r, uint64_t page)
+{
+	mark(&r->ages, page, 0, VMEMI_AGES_SAMPLED);
+}
+
+bool vmemi_ages_unsample(struct vmem_region *r, uint64_t page)
+{
+	if (!(track_state(&r->ages, page) & VMEMI_AGES_SAMPLED))
+		return false;
+	end_sample(&r->ages, page, false);
+	return true;
 }
 
 unsigned vmemi_ages_return_percent(const struct vmemi_ages *ages, enum vmemi_ages_class of)

@@ -11,6 +11,7 @@
  * missed. (Equal return at the margin, as in ARC: Megiddo and Modha, FAST 2003; but measured at both.) */
 #ifndef VMEMI_AGES_H
 #define VMEMI_AGES_H
+#include "linux/region/active.h"
 #include "linux/region/page_set.h"
 #include <vmem/env.h>
 #include <vmem/threshold.h>
@@ -21,7 +22,8 @@ struct vmem_region;
 /* Our bits in the tracker's states. A page in place or staged is NEW or PROVEN. */
 #define VMEMI_AGES_NEW 0x10u
 #define VMEMI_AGES_PROVEN 0x20u
-#define VMEMI_AGES_STORED 0x40u /* away, and no longer in staging */
+#define VMEMI_AGES_STORED 0x40u  /* away, and no longer in staging */
+#define VMEMI_AGES_SAMPLED 0x80u /* taken as a sample (active.h), or about to be; not back yet */
 
 enum vmemi_ages_class { VMEMI_CLASS_NEW, VMEMI_CLASS_PROVEN, VMEMI_CLASSES };
 
@@ -54,6 +56,7 @@ struct vmemi_ages {
 	uint64_t release;      /* which slice of the stuck pages is tried again next */
 	struct vmem_track_cursor cursor[VMEMI_CLASSES + 1]; /* by class; the last: of both */
 	struct vmemi_ages_return returns[VMEMI_CLASSES];
+	struct vmemi_active active; /* with guards of its own */
 	vmem_threshold *threshold;
 	uint64_t pace;         /* see ahead.c */
 	uint64_t ahead_period; /* in which pages were taken ahead last */
@@ -78,6 +81,10 @@ void vmemi_ages_hurry(struct vmem_region *r, uint64_t now_ns);
 /* Pages of [first, first + count) were used where they are, by a bit each; @first a multiple of 64. Bits of
  * those that are not in place do not count, and are cleared. */
 void vmemi_ages_saw(struct vmem_region *r, uint64_t first, uint64_t count, uint64_t *bits);
+
+/* A page in place is about to be taken as a sample; or it was not. False: it has been accessed since. */
+void vmemi_ages_sample(struct vmem_region *r, uint64_t page);
+bool vmemi_ages_unsample(struct vmem_region *r, uint64_t page);
 
 /* Of a class, how many of those taken came back from staging. */
 unsigned vmemi_ages_return_percent(const struct vmemi_ages *ages, enum vmemi_ages_class of);
