@@ -24,5 +24,6 @@
 #include <vmem/threshold.h>
 #include <vmem/trace.h>
 #include <vmem/track.h>
+#include <vmem/working_set.h>
 
 #endif

@@ -17,6 +17,7 @@ static void install_run(struct vmem_region *r, uint64_t first, unsigned count, c
 		if (i < done) {
 			vmemi_backing_returned(r, first + i, old[i]);
 			vmemi_tally(&r->counters.prefetched, 1);
+			vmemi_touched(&r->touches, first + i);
 		} else {
 			vmemi_region_end(r, first + i, VMEMI_PAGE_RETURN, old[i]);
 		}

@@ -3,18 +3,13 @@
  * the same place are claimed together, and installed by one copy. Only into frames that are free above the
  * reserve: what is fetched displaces nothing. */
 #include "linux/backing/backing.h"
+#include "linux/fault/fetch.h"
 #include "linux/fault/serve.h"
 #include "linux/fault/source.h"
+#include "linux/manager/manager.h"
 #include "linux/region/dirty.h"
 
-#define RUN 64 /* pages of one copy: who touches one meanwhile waits that long */
-
-struct fetch {
-	struct vmem_region *r;
-	unsigned char *buffer; /* RUN pages */
-	uint64_t fetched;
-	uint64_t old[RUN]; /* words of a claimed run */
-};
+#define RUN VMEMI_FETCH_RUN
 
 enum from { FROM_NOWHERE, FROM_STAGING, FROM_STORE, FROM_SOURCE };
 
@@ -42,7 +37,7 @@ static bool has_frames(const struct vmem_region *r, uint64_t pages)
 }
 
 /* Claims pages from @page on that are all @from, with frames for them. *@ret_full: there are no more. */
-static unsigned claim_run(struct fetch *f, uint64_t page, uint64_t end, enum from from,
+static unsigned claim_run(struct vmemi_fetch *f, uint64_t page, uint64_t end, enum from from,
 			  bool *ret_full)
 {
 	struct vmem_region *r = f->r;
@@ -69,7 +64,7 @@ static unsigned claim_run(struct fetch *f, uint64_t page, uint64_t end, enum fro
 
 /* Loads a claimed run into the buffer, up to the first page that cannot be had at once: a slow load, which is
  * left to the handler, or one that fails, which is left to the fault that meets it. */
-static unsigned load_run(struct fetch *f, uint64_t page, unsigned n)
+static unsigned load_run(struct vmemi_fetch *f, uint64_t page, unsigned n)
 {
 	struct vmem_region *r = f->r;
 	unsigned i;
@@ -88,7 +83,7 @@ static unsigned load_run(struct fetch *f, uint64_t page, unsigned n)
 }
 
 /* Brings the first @have of a claimed run back, and lets go of the others. Returns how many are done. */
-static unsigned install_run(struct fetch *f, uint64_t page, unsigned n, unsigned have,
+static unsigned install_run(struct vmemi_fetch *f, uint64_t page, unsigned n, unsigned have,
 			    enum from from)
 {
 	struct vmem_region *r = f->r;
@@ -117,7 +112,7 @@ static unsigned install_run(struct fetch *f, uint64_t page, unsigned n, unsigned
 }
 
 /* Asks for a run of pages that are with the caller, and waits for them. A lost one is passed over. */
-static int ask_run(struct fetch *f, uint64_t page, uint64_t end, uint64_t *ret_next)
+static int ask_run(struct vmemi_fetch *f, uint64_t page, uint64_t end, uint64_t *ret_next)
 {
 	struct vmem_region *r = f->r;
 	unsigned n = 0;
@@ -139,7 +134,7 @@ static int ask_run(struct fetch *f, uint64_t page, uint64_t end, uint64_t *ret_n
 }
 
 /* One run, or one page that needs nothing. 0, -VMEM_ENOSPC. */
-static int fetch_some(struct fetch *f, uint64_t page, uint64_t end, uint64_t *ret_next)
+static int fetch_some(struct vmemi_fetch *f, uint64_t page, uint64_t end, uint64_t *ret_next)
 {
 	struct vmem_region *r = f->r;
 	enum from from = where(r, vmemi_region_word(r, page));
@@ -149,9 +144,11 @@ static int fetch_some(struct fetch *f, uint64_t page, uint64_t end, uint64_t *re
 	if (from == FROM_SOURCE)
 		return ask_run(f, page, end, ret_next);
 	n = from ? claim_run(f, page, end, from, &full) : 0;
+	if (full && !n)
+		return -VMEM_ENOSPC;
 	if (!n) {
 		*ret_next = page + 1;
-		return full ? -VMEM_ENOSPC : 0;
+		return 0;
 	}
 	have = from == FROM_STORE ? load_run(f, page, n) : n;
 	done = install_run(f, page, n, have, from);
@@ -160,21 +157,58 @@ static int fetch_some(struct fetch *f, uint64_t page, uint64_t end, uint64_t *re
 	return 0;
 }
 
+int vmemi_fetch_begin(struct vmemi_fetch *f, struct vmem_region *r)
+{
+	f->r = r;
+	f->fetched = 0;
+	f->buffer = vmemi_alloc(&r->host->metadata.allocator, (size_t)RUN * VMEM_PAGE_SIZE, 64);
+	return f->buffer ? 0 : -VMEM_ENOMEM;
+}
+
+/* What came back from staging has left a frame there. False: none is to be had by that. */
+static bool tidy(struct vmem_region *r)
+{
+	struct vmemi_reclaim *rc = ((struct vmem_manager *)r->host)->reclaim;
+	uint64_t freed;
+
+	if (vmemi_region_is_quiet(r) || !vmemi_region_copies(r))
+		return false;
+	vmemi_reclaim_enter(rc);
+	freed = vmemi_tidy(rc, r, 0, r->pages);
+	vmemi_reclaim_leave(rc);
+	return freed > 0;
+}
+
+int vmemi_fetch_range(struct vmemi_fetch *f, uint64_t first, uint64_t count)
+{
+	uint64_t end = first + count;
+	int error = 0;
+
+	while (first < end && !error) {
+		error = fetch_some(f, first, end, &first);
+		if (error == -VMEM_ENOSPC && tidy(f->r))
+			error = 0;
+	}
+	return error;
+}
+
+void vmemi_fetch_end(struct vmemi_fetch *f)
+{
+	vmemi_free(&f->r->host->metadata.allocator, f->buffer, (size_t)RUN * VMEM_PAGE_SIZE, 64);
+}
+
 int vmem_region_fetch(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_pages)
 {
-	const struct vmem_allocator *a = &region->host->metadata.allocator;
-	struct fetch f = { .r = region };
-	uint64_t first, count, end;
+	struct vmemi_fetch f;
+	uint64_t first, count;
 	int error = vmemi_region_span(region, gpa, bytes, true, &first, &count);
 
+	if (!error)
+		error = vmemi_fetch_begin(&f, region);
 	if (error)
 		return error;
-	f.buffer = vmemi_alloc(a, (size_t)RUN * VMEM_PAGE_SIZE, 64);
-	if (!f.buffer)
-		return -VMEM_ENOMEM;
-	for (end = first + count; first < end && !error;)
-		error = fetch_some(&f, first, end, &first);
-	vmemi_free(a, f.buffer, (size_t)RUN * VMEM_PAGE_SIZE, 64);
+	error = vmemi_fetch_range(&f, first, count);
+	vmemi_fetch_end(&f);
 	if (ret_pages)
 		*ret_pages = f.fetched;
 	return error;

@@ -44,6 +44,7 @@ void vmemi_serve_count(struct vmem_region *r, struct vmemi_fault *f, enum vmem_p
 
 	if (!f->demand) {
 		vmemi_tally(&c->prefetched, 1);
+		vmemi_touched(&r->touches, f->page); /* it is going to be, without a fault */
 		return;
 	}
 	if (from == VMEM_PAGE_ABSENT)
@@ -377,6 +378,8 @@ enum vmemi_served vmemi_serve(struct vmem_region *r, struct vmemi_fault *f)
 	uint64_t word = vmemi_region_word(r, f->page);
 	bool leaving = word & VMEMI_PAGE_LEAVING;
 
+	if (f->demand)
+		vmemi_touched(&r->touches, f->page);
 	switch (vmemi_page_state(word)) {
 	case VMEM_PAGE_RESIDENT:
 	case VMEM_PAGE_CLEAN:

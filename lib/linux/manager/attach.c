@@ -88,6 +88,7 @@ static void free_tables(struct vmem_region *r)
 	vmemi_neighbours_destroy(&r->neighbours, a);
 	vmemi_free(a, r->wanted, bitmap, 64);
 	vmemi_free(a, r->dirty, bitmap, 64);
+	vmemi_touches_drop(&r->touches, a);
 	vmemi_source_free(r);
 	vmemi_free(a, r, sizeof(*r), 64);
 }

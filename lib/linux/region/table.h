@@ -19,6 +19,7 @@
 #include "linux/region/page.h"
 #include "linux/region/page_set.h"
 #include "linux/region/pressure.h"
+#include "linux/region/touches.h"
 
 struct vmemi_region_counters { /* atomic, since attach */
 	_Atomic uint64_t faults_zero, faults_staged, faults_stored, faults_write, faults_redundant;
@@ -92,6 +93,7 @@ struct vmem_region {
 	/* atomic; a wide range is write-protected: what arrives now must not be clean */
 	_Atomic uint32_t batching;
 	struct vmemi_neighbours neighbours; /* what to bring beside a fault */
+	struct vmemi_touches touches;       /* record of a working set */
 	_Atomic uint64_t redundant_page;    /* atomic; see serve.c */
 	_Atomic uint32_t redundant_streak;  /* atomic */
 	_Atomic int32_t clean_written;  /* atomic; how often clean pages are written, see table.c */
