@@ -14,22 +14,52 @@
 #include <vmem/region.h>
 VMEM_BEGIN_DECLS
 
-/** Where accesses are known from, the cheapest first. */
+/** Where accesses are known from. */
 enum vmem_feed {
-	VMEM_FEED_FAULTS = 0,    /**< faults on pages that were taken out, and no more */
-	VMEM_FEED_DIRTY_LOG = 1, /**< also vmem_region_opts.dirty_log: writes */
+	VMEM_FEED_FAULTS =
+		0, /**< private memory: faults on pages that were taken out, and no more */
+	VMEM_FEED_DIRTY_LOG = 1, /**< besides faults, vmem_region_opts.dirty_log: writes */
+	/** A file: faults on pages that were taken out, or that this mapping has not touched since they came (MINOR).
+	 *  To take a page out is to unmap it, and it comes back in its own frame, without a copy: so to know costs
+	 *  less than in private memory. */
+	VMEM_FEED_MINOR_FAULTS = 2
 };
 
-/** The feed that a region uses: the cheapest of those that it has.
+/** The feed that a region uses: the cheapest of those that see pages in place, if it has one, else its faults.
  *  @return enum vmem_feed
  *  @threads any
  *  @since 1.0 */
 VMEM_API int vmem_region_feed(const vmem_region *region);
 
-/** Its name: "faults", "dirty log".
+/** Its name: "faults", "dirty log", "minor faults".
  *  @threads any
  *  @since 1.0 */
 VMEM_API const char *vmem_region_feed_name(const vmem_region *region);
+
+#define VMEM_FEED_SEES_READS 1u
+#define VMEM_FEED_SEES_WRITES 2u
+#define VMEM_FEED_SEES_IN_PLACE 4u /**< without: pages that were taken out, or unmapped, alone */
+
+/** What a feed is to a region. */
+struct vmem_feed_info {
+	size_t size;      /**< sizeof(*this) as the caller compiled it; set before the call */
+	const char *name; /**< static */
+	uint32_t sees;    /**< VMEM_FEED_SEES_* */
+	int32_t error;    /**< 0: the region can have it; or why not: -VMEM_ENOTSUP */
+	uint32_t used;    /**< 1: it is in use; faults are, besides any other */
+	uint32_t reserved;
+	uint64_t pages; /**< accesses that it told of, since attach */
+	uint64_t asked; /**< times that it was asked; 0: it comes by itself */
+	uint64_t ns;    /**< time that that took */
+};
+
+/** Tell what @p feed is to @p region.
+ *  @param feed  enum vmem_feed
+ *  @return 0, -VMEM_EINVAL (no such feed)
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_region_feed_info(const vmem_region *region, int feed,
+				   struct vmem_feed_info *info);
 
 VMEM_END_DECLS
 #endif

@@ -96,6 +96,14 @@ static uint64_t in_place(const struct log *log, uint64_t first, uint64_t count)
 	return n;
 }
 
+static struct vmem_feed_info info(vmem_region *r, int feed)
+{
+	struct vmem_feed_info i = { .size = sizeof(i) };
+
+	assert(!vmem_region_feed_info(r, feed, &i));
+	return i;
+}
+
 static void written_pages_stay(void)
 {
 	struct log log = { .first = 0, .count = HALF };
@@ -108,6 +116,11 @@ static void written_pages_stay(void)
 	assert(in_place(&log, HALF, PAGES - HALF) == 0);
 	assert(vmemt_metrics(log.region).feed_asked == 4);
 	assert(vmemt_metrics(log.region).feed_pages == 4 * HALF);
+	assert(info(log.region, VMEM_FEED_DIRTY_LOG).used);
+	assert(info(log.region, VMEM_FEED_DIRTY_LOG).asked == 4);
+	assert(info(log.region, VMEM_FEED_DIRTY_LOG).pages == 4 * HALF);
+	assert(info(log.region, VMEM_FEED_DIRTY_LOG).sees & VMEM_FEED_SEES_IN_PLACE);
+	assert(info(log.region, VMEM_FEED_FAULTS).used);
 	end(&log);
 }
 
@@ -165,13 +178,55 @@ static void a_log_that_is_slow(void)
 	end(&log);
 }
 
-static void without(void)
+/* A region without a log knows what comes back, and its memory says which kind of fault that is. */
+static void without(bool file)
 {
+	const int own = file ? VMEM_FEED_MINOR_FAULTS : VMEM_FEED_FAULTS;
+	const char *name = file ? "minor faults" : "faults";
+	struct vmem_region_opts o = {
+		.size = sizeof(o),
+		.flags = file ? VMEM_REGION_FILE | VMEM_REGION_DMA_PINNED : 0,
+		.bytes = 64 * PAGE,
+	};
 	vmem_manager *m = vmemt_manager(0);
-	vmem_region *r = vmemt_region(m, 0, 64, 0);
+	struct vmem_feed_info i = { .size = sizeof(i) };
+	vmem_region *r;
+	uint32_t age, state;
 
-	assert(vmem_region_feed(r) == VMEM_FEED_FAULTS);
-	assert(!strcmp(vmem_region_feed_name(r), "faults"));
+	if (file && !(vmemt_manager_metrics(m).kernel_features & VMEM_KERNEL_FILES)) {
+		assert(!vmem_manager_free(m));
+		return;
+	}
+	assert(!vmem_region_alloc(&r, m, &o));
+	assert(vmem_region_feed(r) == own && !strcmp(vmem_region_feed_name(r), name));
+	assert(vmem_region_feed_info(r, 99, &i) == -VMEM_EINVAL && !i.name);
+	assert(info(r, VMEM_FEED_DIRTY_LOG).error == -VMEM_ENOTSUP);
+	assert(!info(r, VMEM_FEED_DIRTY_LOG).used);
+	i = info(r, file ? VMEM_FEED_FAULTS : VMEM_FEED_MINOR_FAULTS);
+	assert(i.error == -VMEM_ENOTSUP && !i.used && !i.pages);
+	for (uint64_t page = 0; page < 64; page++)
+		assert(!vmem_region_resolve(r, page * PAGE, 1));
+	vmemt_stage(r, 0, 32);
+	vmemi_reclaim_enter(m->reclaim);
+	vmemi_ages_harvest(r);
+	for (unsigned k = 0; k < 5; k++)
+		vmemi_ages_hurry(r, m->host.k->clock_ns());
+	vmemi_reclaim_leave(m->reclaim);
+	assert(!info(r, own).pages);
+	for (uint64_t page = 0; page < 8; page++)
+		assert(!vmem_region_resolve(r, page * PAGE, 0));
+	i = info(r, own);
+	assert(i.used && !i.error && !strcmp(i.name, name) && i.pages == 8 && !i.asked);
+	assert(i.sees == (VMEM_FEED_SEES_READS | VMEM_FEED_SEES_WRITES));
+	vmemi_reclaim_enter(m->reclaim);
+	vmemi_ages_harvest(r);
+	vmemi_reclaim_leave(m->reclaim);
+	for (uint64_t page = 0; page < 64; page++) {
+		assert(!vmem_track_page(r->ages.track, page, &age, &state));
+		assert(age == (page < 8 ? 0 : 5));
+		assert(!(state & VMEMI_AGES_PROVEN) == (page >= 8));
+	}
+	vmemt_check(m, r);
 	vmemt_end(m, r);
 }
 
@@ -256,7 +311,8 @@ static void kvm_says_what_was_written(void)
 int main(void)
 {
 	vmemt_need(VMEM_KERNEL_MOVE);
-	without();
+	without(false);
+	without(true);
 	written_pages_stay();
 	a_log_that_lies();
 	a_log_that_fails();

@@ -9,10 +9,13 @@ static size_t bytes_of(const struct vmem_region *r)
 	return (size_t)((r->pages + 63) / 64 * sizeof(uint64_t));
 }
 
+static int has_log(const struct vmem_region *r)
+{
+	return r->opts.dirty_log ? 0 : -VMEM_ENOTSUP;
+}
+
 static int open_log(struct vmem_region *r)
 {
-	if (!r->opts.dirty_log)
-		return -VMEM_ENOTSUP;
 	r->feed.bitmap = vmemi_zalloc(&r->host->metadata.allocator, bytes_of(r), 64);
 	return r->feed.bitmap ? 0 : -VMEM_ENOMEM;
 }
@@ -36,6 +39,9 @@ static int ask_log(struct vmem_region *r)
 
 const struct vmemi_feed_kind vmemi_feed_dirty_log = { .name = "dirty log",
 						      .number = VMEM_FEED_DIRTY_LOG,
+						      .sees = VMEM_FEED_SEES_WRITES |
+							      VMEM_FEED_SEES_IN_PLACE,
+						      .can = has_log,
 						      .open = open_log,
 						      .close = close_log,
 						      .ask = ask_log };

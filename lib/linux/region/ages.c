@@ -336,7 +336,7 @@ enum vmemi_ages_class vmemi_ages_choose(const struct vmemi_ages *ages)
 uint32_t vmemi_ages_least(const struct vmem_region *r)
 {
 	/* A page that a feed has seen at the end of a period is of age 1 in the next. */
-	return r->feed.kind == &vmemi_feed_faults ? 1 : 2;
+	return r->feed.kind->ask ? 2 : 1;
 }
 
 int vmemi_ages_victims(struct vmem_region *r, const struct vmemi_wanted *wanted,
