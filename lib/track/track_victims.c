@@ -38,18 +38,18 @@ static uint64_t spread_runs(uint64_t firsts, uint32_t length)
 	return length < 64 ? firsts * ((UINT64_C(1) << length) - 1) : 0 - (firsts & 1);
 }
 
-/* The pages of a word that this pass names. */
-static uint64_t chosen(const struct search *s, const struct vmemi_track_matched *m)
+/* The pages of a word that this pass names. @param other  all ones: those that are not clean */
+static inline uint64_t chosen(const struct search *s, const struct vmemi_track_matched *m,
+			      uint64_t other)
 {
 	uint64_t able = m->able, before = m->able & m->older, clean = m->clean;
 
-	if (s->want.run_pages > 1) {
-		able = whole_runs(s, able);
-		before = whole_runs(s, before);
-		clean = whole_runs(s, clean);
-	}
-	return spread_runs(able & ~before & (s->at->stage == CLEAN ? clean : ~clean),
-			   s->want.run_pages);
+	if (s->want.run_pages == 1)
+		return able & ~before & (clean ^ other);
+	able = whole_runs(s, able);
+	before = whole_runs(s, before);
+	clean = whole_runs(s, clean);
+	return spread_runs(able & ~before & (clean ^ other), s->want.run_pages);
 }
 
 /* So many of @pages as are wanted still, in whole runs. */
@@ -81,25 +81,53 @@ static uint64_t enter(struct search *s, uint64_t first, uint64_t length)
 	return length;
 }
 
+/* The first row of pages in a word. @return its length; @ret_rest: the pages after it */
+static inline uint32_t first_row(uint64_t pages, uint32_t *ret_bit, uint64_t *ret_rest)
+{
+	uint32_t bit = (uint32_t)__builtin_ctzll(pages);
+	uint64_t next = pages + (UINT64_C(1) << bit); /* carries over pages in a row */
+
+	*ret_bit = bit;
+	*ret_rest = pages & next;
+	return (next ? (uint32_t)__builtin_ctzll(next) : VMEMI_TRACK_WORD) - bit;
+}
+
 /* Enters the pages of some words, all of which have some, and one more, which has not. How many rows a word
- * has cannot be guessed: there is no branch for it.
+ * has cannot be guessed: there is no branch for it. What changes with each row is kept in registers.
  * @return the page where it had to stop, UINT64_MAX: at the end */
 static uint64_t enter_words(struct search *s, const struct vmemi_track_matches *m, uint32_t count)
 {
-	uint64_t pages = m->words[0].able;
+	const uint64_t before = s->at->found, most = s->want.pages, from = s->at->word;
+	uint64_t pages = m->words[0].able, found = before, first = 0, rest, entered;
+	struct vmem_track_run *run = s->runs + s->count, *const end = s->runs + s->max_runs;
+	uint64_t last = run > s->runs ? run[-1].first + run[-1].count : UINT64_MAX;
+	uint32_t i = 0, bit, length = 0;
 
-	for (uint32_t i = 0; i < count;) {
-		uint32_t bit = (uint32_t)__builtin_ctzll(pages);
-		uint64_t next = pages + (UINT64_C(1) << bit); /* carries over pages in a row */
-		uint32_t length = (next ? (uint32_t)__builtin_ctzll(next) : VMEMI_TRACK_WORD) - bit;
-		uint64_t first = (s->at->word + m->at[i]) * VMEMI_TRACK_WORD + bit;
-		uint64_t entered = enter(s, first, length);
-
+	while (i < count) {
+		length = first_row(pages, &bit, &rest);
+		first = (from + m->at[i]) * VMEMI_TRACK_WORD + bit;
+		if (found + length > most || run == end)
+			break;
+		if (first == last)
+			run[-1].count += length;
+		else
+			*run++ = (struct vmem_track_run){ first, length };
+		last = first + length;
+		found += length;
+		i += rest == 0;
+		pages = rest ? rest : m->words[i].able;
+	}
+	s->count = (size_t)(run - s->runs);
+	s->at->found = found;
+	s->at->left -= found - before < s->at->left ? found - before : s->at->left;
+	while (i < count) { /* there is an end to what is wanted, or to the room */
+		length = first_row(pages, &bit, &rest);
+		first = (from + m->at[i]) * VMEMI_TRACK_WORD + bit;
+		entered = enter(s, first, length);
 		if (entered < length)
 			return first + entered;
-		pages &= next;
-		i += pages == 0;
-		pages = pages ? pages : m->words[i].able;
+		i += rest == 0;
+		pages = rest ? rest : m->words[i].able;
 	}
 	return UINT64_MAX;
 }
@@ -202,12 +230,13 @@ static int passed(const struct search *s)
 /* Chooses from words that match, and leaves out those without. @return how many are left */
 static uint32_t choose(const struct search *s, struct vmemi_track_matches *m, uint32_t count)
 {
+	const uint64_t other = s->at->stage == CLEAN ? 0 : UINT64_MAX;
 	uint32_t left = 0;
 
 	if (count && m->at[0] == 0)
 		m->words[0].able &= UINT64_MAX << s->at->part;
 	for (uint32_t i = 0; i < count; i++) {
-		uint64_t pages = chosen(s, &m->words[i]);
+		uint64_t pages = chosen(s, &m->words[i], other);
 
 		m->at[left] = m->at[i];
 		m->words[left].able = pages;

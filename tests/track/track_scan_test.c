@@ -211,3 +211,45 @@ Test(track_scan, oldest_is_exact)
 		vmemt_track_done(t, &memory);
 	}
 }
+
+/* A feed gives the same wherever it begins, with pages in all states. */
+Test(track_scan, touch_in_parts)
+{
+	struct vmemt_fail_alloc allocators[2];
+	uint32_t detected = vmem_cpu_detect();
+
+	state = vmemt_seed("track_scan_parts");
+	for (size_t b = 0; b < sizeof(builds) / sizeof(builds[0]); b++) {
+		vmem_track *whole, *parts;
+
+		if (builds[b].cpu & ~detected)
+			continue;
+		whole = vmemt_track_full(&allocators[0], PAGES, builds[b].cpu);
+		parts = vmemt_track_full(&allocators[1], PAGES, builds[b].cpu);
+		for (uint32_t round = 0; round < ROUNDS; round++) {
+			uint64_t accessed[WORDS], written[WORDS], page = vmemt_rand(&state) % PAGES;
+			uint32_t cut = (uint32_t)(vmemt_rand(&state) % (WORDS + 1));
+			uint32_t mark = (uint32_t)vmemt_rand(&state) & 0xff;
+
+			for (uint32_t i = 0; i < WORDS; i++) {
+				accessed[i] = vmemt_rand(&state) & vmemt_rand(&state);
+				written[i] = vmemt_rand(&state) % 4 ? 0 : accessed[i];
+			}
+			cr_assert_eq(vmem_track_mark(whole, page, 1, 0xff, mark), 0);
+			cr_assert_eq(vmem_track_mark(parts, page, 1, 0xff, mark), 0);
+			cr_assert_eq(vmem_track_feed_bitmap(whole, 0, PAGES, accessed, written), 0);
+			cr_assert_eq(vmem_track_feed_bitmap(parts, cut * 64, (WORDS - cut) * 64,
+							    accessed + cut, written + cut),
+				     0);
+			cr_assert_eq(vmem_track_feed_bitmap(parts, 0, cut * 64, accessed, written),
+				     0);
+			vmem_track_period(whole);
+			vmem_track_period(parts);
+			cr_assert_eq(memcmp(parts->stamps, whole->stamps, 2 * PAGES), 0);
+			cr_assert_eq(memcmp(parts->present, whole->present, sizeof(whole->present)),
+				     0);
+		}
+		vmemt_track_done(whole, &allocators[0]);
+		vmemt_track_done(parts, &allocators[1]);
+	}
+}
