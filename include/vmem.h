@@ -20,6 +20,7 @@
 #include <vmem/similar.h>
 #include <vmem/source.h>
 #include <vmem/snapshot.h>
+#include <vmem/snapshot_source.h>
 #include <vmem/store.h>
 #include <vmem/threshold.h>
 #include <vmem/trace.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /** @file vmem/snapshot.h
  *  For snapshots and migration: where the pages of a region are, without touching them; a time in which
- *  they stay there; and a region as a stream of bytes, and back, within the budget. Linux only.
+ *  they stay there; and a region as a stream of bytes, and back, within the budget (page by page, when they are
+ *  touched: <vmem/snapshot_source.h>). Linux only.
  *
  *  The stream. All numbers have their least significant byte first; sums are XXH3-64, with the seed that is
  *  named. A header of 64 bytes:

@@ -46,17 +46,42 @@ static vmem_region *small_region(void)
 /* A head that passes is within the region, and after what came before. */
 static void take_apart(const uint8_t *data, size_t bytes)
 {
-	static struct vmemi_snapshot_buffer b;
+	static struct vmemi_snapshot_head h;
 	struct vmemi_snapshot_frame f;
 
 	if (bytes < VMEMI_SNAPSHOT_HEAD)
 		return;
-	memcpy(b.head, data, VMEMI_SNAPSHOT_HEAD);
-	if (!vmemi_snapshot_get_head(&b, 7, PAGES, &f) || f.kind == VMEMI_SNAPSHOT_END)
+	memcpy(h.bytes, data, VMEMI_SNAPSHOT_HEAD);
+	if (!vmemi_snapshot_get_head(&h, 7, PAGES, &f) || f.kind == VMEMI_SNAPSHOT_END)
 		return;
 	require(f.first >= 7 && f.pages && f.first + f.pages > f.first &&
 		f.first + f.pages <= PAGES);
 	require(vmemi_snapshot_sum_bytes(&f) <= (size_t)VMEMI_SNAPSHOT_PAGES * 8);
+}
+
+/* Read page by page it is what the load of it was: there is no second opinion of a stream. */
+static void read_pages(struct vmemt_tape *tape, vmem_region *loaded)
+{
+	static unsigned char want[VMEM_PAGE_SIZE], got[VMEM_PAGE_SIZE];
+	struct vmem_snapshot_info info = { .size = sizeof(info) };
+	vmem_snapshot *s;
+	int error = vmemt_tape_open(tape, &s);
+
+	require(error <= 0 && (!error || !loaded));
+	if (error)
+		return;
+	require(!vmem_snapshot_get_info(s, &info) && info.bytes && info.frames <= tape->size / 40);
+	for (uint64_t page = 0; page < PAGES && page < info.bytes / VMEM_PAGE_SIZE; page++) {
+		error = vmem_snapshot_read_page(s, info.gpa + page * VMEM_PAGE_SIZE, got);
+		require(error <= 0);
+		if (!loaded)
+			continue;
+		if (vmem_region_read(loaded, GPA + page * VMEM_PAGE_SIZE, want, VMEM_PAGE_SIZE))
+			require(error == -VMEM_EIO);
+		else
+			require(!error && !memcmp(got, want, VMEM_PAGE_SIZE));
+	}
+	vmem_snapshot_close(s);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
@@ -67,13 +92,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	require(copy != NULL);
 	memcpy(copy, data, bytes);
 	take_apart(data, bytes);
-	for (int mend = 0; r && mend < 2; mend++) {
+	for (int mend = 0; mend < 2; mend++) {
 		struct vmemt_tape tape = { .bytes = copy, .size = bytes, .fail_after = -1 };
+		int error;
 
 		if (mend)
 			vmemt_tape_mend(copy, bytes);
-		require(vmemt_tape_load(&tape, r, NULL) <= 0);
+		if (!r) {
+			read_pages(&tape, NULL);
+			continue;
+		}
+		error = vmemt_tape_load(&tape, r, NULL);
+		require(error <= 0);
 		require(!vmemi_region_check(r));
+		read_pages(&tape, error ? NULL : r);
 		require(!vmem_region_discard(r, GPA, (uint64_t)PAGES * VMEM_PAGE_SIZE, NULL));
 		require(vmemi_region_count(r, VMEM_PAGE_ABSENT) == PAGES);
 	}

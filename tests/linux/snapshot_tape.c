@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/hash.h"
+#include "linux/region/table.h"
 
 #define HEADER 64
 #define HEAD 40
@@ -64,6 +65,30 @@ int vmemt_tape_read(void *tape, void *bytes, size_t count)
 	return 1;
 }
 
+int vmemt_tape_read_at(void *tape, uint64_t offset, void *bytes, size_t count)
+{
+	struct vmemt_tape *t = tape;
+	int result = begin_call(t);
+
+	if (result != 1)
+		return result;
+	assert(count && count <= VMEM_PAGE_SIZE);
+	if (offset > t->size || count > t->size - offset)
+		return 0;
+	memcpy(bytes, t->bytes + offset, count);
+	return 1;
+}
+
+int vmemt_tape_open(struct vmemt_tape *t, vmem_snapshot **ret_snapshot)
+{
+	struct vmem_snapshot_open_opts o = { .size = sizeof(o),
+					     .read_at = vmemt_tape_read_at,
+					     .context = t };
+
+	t->calls = 0;
+	return vmem_snapshot_open(ret_snapshot, &o);
+}
+
 int vmemt_tape_save(struct vmemt_tape *t, vmem_region *r, uint64_t flags,
 		    struct vmem_snapshot_stats *stats)
 {
@@ -114,5 +139,57 @@ void vmemt_tape_mend(unsigned char *bytes, size_t size)
 		sum = vmemi_hash_scalar(head, HEAD - 8, sum);
 		sum = vmemi_hash_scalar(head + HEAD, sums, sum);
 		memcpy(head + HEAD - 8, &sum, 8);
+	}
+}
+
+/* --- A region with some of everything --- */
+
+enum { KINDS = 10 };
+
+enum vmemt_page_kind vmemt_some_kind(uint64_t page)
+{
+	switch (page / 3 % KINDS) {
+	case 1: return VMEMT_PAGE_SAME;
+	case 2: return VMEMT_PAGE_WORD;
+	case 3:
+	case 4:
+	case 5: return VMEMT_PAGE_TEXT;
+	case 6: return VMEMT_PAGE_NOISE;
+	default: return VMEMT_PAGE_ZERO;
+	}
+}
+
+void vmemt_some_make(struct vmemt_page *p, uint64_t page, uint64_t seed)
+{
+	/* One value for all pages of one word, so that they make runs. */
+	vmemt_page_make(p, vmemt_some_kind(page),
+			vmemt_some_kind(page) < VMEMT_PAGE_TEXT ? seed : seed + page);
+}
+
+static bool vmemt_some_touched(uint64_t page)
+{
+	return page / 3 % KINDS != 0;
+}
+
+void vmemt_some_fill(vmem_region *r, uint64_t pages, uint64_t seed)
+{
+	struct vmemt_page p;
+
+	for (uint64_t page = 0; page < pages; page++) {
+		vmemt_some_make(&p, page, seed);
+		if (vmemt_some_touched(page))
+			assert(!vmem_region_write(r, vmemi_region_gpa(r, page), &p,
+						  VMEM_PAGE_SIZE));
+	}
+}
+
+void vmemt_some_compare(vmem_region *r, uint64_t pages, uint64_t seed)
+{
+	struct vmemt_page got, want;
+
+	for (uint64_t page = 0; page < pages; page++) {
+		vmemt_some_make(&want, page, seed);
+		assert(!vmem_region_read(r, vmemi_region_gpa(r, page), &got, VMEM_PAGE_SIZE));
+		assert(!memcmp(&got, &want, VMEM_PAGE_SIZE));
 	}
 }

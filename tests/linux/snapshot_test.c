@@ -13,56 +13,6 @@
 
 static struct vmemt_cpu cpu;
 
-/* --- A region with some of everything --- */
-
-enum { KINDS = 10 };
-
-static enum vmemt_page_kind kind_of(uint64_t page)
-{
-	switch (page / 3 % KINDS) {
-	case 1: return VMEMT_PAGE_SAME;
-	case 2: return VMEMT_PAGE_WORD;
-	case 3:
-	case 4:
-	case 5: return VMEMT_PAGE_TEXT;
-	case 6: return VMEMT_PAGE_NOISE;
-	default: return VMEMT_PAGE_ZERO;
-	}
-}
-
-static void make(struct vmemt_page *p, uint64_t page, uint64_t seed)
-{
-	/* One value for all pages of one word, so that they make runs. */
-	vmemt_page_make(p, kind_of(page), kind_of(page) < VMEMT_PAGE_TEXT ? seed : seed + page);
-}
-
-static bool is_touched(uint64_t page)
-{
-	return page / 3 % KINDS != 0;
-}
-
-static void fill(vmem_region *r, uint64_t pages, uint64_t seed)
-{
-	struct vmemt_page p;
-
-	for (uint64_t page = 0; page < pages; page++) {
-		make(&p, page, seed);
-		if (is_touched(page))
-			assert(!vmem_region_write(r, GPA + page * PAGE, &p, PAGE));
-	}
-}
-
-static void compare(vmem_region *r, uint64_t pages, uint64_t seed)
-{
-	struct vmemt_page got, want;
-
-	for (uint64_t page = 0; page < pages; page++) {
-		make(&want, page, seed);
-		assert(!vmem_region_read(r, GPA + page * PAGE, &got, PAGE));
-		assert(!memcmp(&got, &want, PAGE));
-	}
-}
-
 static void states_of(vmem_region *r, uint8_t *states)
 {
 	for (uint64_t page = 0; page < r->pages; page++)
@@ -90,7 +40,7 @@ static void pages_and_places(void)
 
 	vmemt_tape_init(&tape);
 	vmemt_tape_init(&again);
-	fill(r, SMALL, 7);
+	vmemt_some_fill(r, SMALL, 7);
 	/* Noise is refused by the store, and stays; what is staged comes back stored. */
 	for (uint64_t page = 0; page < SMALL; page += 30) {
 		vmemt_store(r, page + 9, 3);
@@ -115,7 +65,7 @@ static void pages_and_places(void)
 	for (uint64_t page = 0; page < SMALL; page++) {
 		unsigned want = before[page] == VMEM_PAGE_STAGED ? VMEM_PAGE_STORED : before[page];
 
-		if (kind_of(page) == VMEMT_PAGE_ZERO && page != lost)
+		if (vmemt_some_kind(page) == VMEMT_PAGE_ZERO && page != lost)
 			want = VMEM_PAGE_ABSENT;
 		assert(vmemt_state(copy, page) == want);
 	}
@@ -129,7 +79,7 @@ static void pages_and_places(void)
 	assert(tape.size == again.size && !memcmp(tape.bytes, again.bytes, tape.size));
 
 	assert(!vmem_region_discard(copy, GPA + lost * PAGE, PAGE, NULL));
-	compare(copy, SMALL, 7);
+	vmemt_some_compare(copy, SMALL, 7);
 	vmemt_tape_free(&tape);
 	vmemt_tape_free(&again);
 	vmemt_end(other, copy);
@@ -150,7 +100,7 @@ static void each_call_fails_once(void)
 	long n;
 
 	vmemt_tape_init(&tape);
-	fill(r, FEW, 9);
+	vmemt_some_fill(r, FEW, 9);
 	vmemt_store(r, 39, 3);
 	tape.error = -4711;
 	for (n = 0;; n++) {
@@ -180,7 +130,7 @@ static void each_call_fails_once(void)
 				assert(error == (cut ? -VMEM_EBADMSG : -4711) &&
 				       !stats.stream_bytes);
 			else
-				compare(copy, FEW, 9);
+				vmemt_some_compare(copy, FEW, 9);
 			vmemt_check(m, copy);
 			assert(!vmem_region_discard(copy, GPA, FEW * PAGE, NULL));
 			assert(vmemt_manager_metrics(m).metadata_bytes < before + 65536);
@@ -265,7 +215,7 @@ static void any_damage_is_found(void)
 	unsigned tries = VMEMT_SLOW ? 200 : 2000;
 
 	vmemt_tape_init(&tape);
-	fill(r, FEW, 11);
+	vmemt_some_fill(r, FEW, 11);
 	vmemt_store(r, 39, 3);
 	assert(!vmemt_tape_save(&tape, r, 0, NULL));
 	assert(!vmem_region_discard(r, GPA, FEW * PAGE, NULL));
@@ -290,7 +240,7 @@ static void any_damage_is_found(void)
 		assert(!vmem_region_discard(r, GPA, FEW * PAGE, NULL));
 	}
 	assert(!vmemt_tape_load(&tape, r, NULL));
-	compare(r, FEW, 11);
+	vmemt_some_compare(r, FEW, 11);
 	vmemt_tape_free(&tape);
 	vmemt_end(m, r);
 }
@@ -326,7 +276,7 @@ static void malice_does_no_harm(void)
 
 	vmemt_tape_init(&tape);
 	vmemt_tape_init(&bad);
-	fill(r, FEW, 13);
+	vmemt_some_fill(r, FEW, 13);
 	vmemt_page_make(&p, VMEMT_PAGE_NOISE, 1);
 	assert(!vmem_region_write(r, GPA + (FEW - 1) * PAGE, &p, PAGE)); /* the last part, alone */
 	vmemt_store(r, 39, 3);
@@ -421,7 +371,7 @@ static void within_the_budget(bool threads)
 	assert(states);
 	vmemt_tape_init(&tape);
 	assert(!vmem_manager_thread_start(m));
-	fill(r, BIG, 17);
+	vmemt_some_fill(r, BIG, 17);
 	atomic_store(&stop, 0);
 	assert(!pthread_create(&thread, NULL, busy_guest, vmem_region_hva(busy)));
 	until = atomic_load(&rewritten) + BUSY;
@@ -449,10 +399,10 @@ static void within_the_budget(bool threads)
 	assert(loaded.pages == saved.pages && loaded.pages_same == saved.pages_same);
 	assert(vmemt_metrics(copy).pages[VMEM_PAGE_STORED]);
 	assert(vmemt_metrics(copy).pages[VMEM_PAGE_RESIDENT]);
-	compare(copy, BIG, 17);
+	vmemt_some_compare(copy, BIG, 17);
 	atomic_store(&stop, 1);
 	assert(!pthread_join(thread, NULL));
-	compare(r, BIG, 17);
+	vmemt_some_compare(r, BIG, 17);
 	vmemt_tape_free(&tape);
 	free(states);
 	vmemt_check(m, busy);

@@ -25,38 +25,37 @@ static uint64_t get(const unsigned char *from, unsigned bytes)
 	return number;
 }
 
-void vmemi_snapshot_put_header(struct vmemi_snapshot_buffer *b, uint64_t gpa, uint64_t bytes)
+void vmemi_snapshot_put_header(struct vmemi_snapshot_head *h, uint64_t gpa, uint64_t bytes)
 {
-	memset(b->head, 0, VMEMI_SNAPSHOT_HEADER);
-	memcpy(b->head, magic, sizeof(magic));
-	put(b->head + 8, VERSION, 4);
-	put(b->head + 12, VMEM_PAGE_SIZE, 4);
-	put(b->head + 16, gpa, 8);
-	put(b->head + 24, bytes, 8);
-	b->sum = b->hash(b->head, HEADER_SUM_AT, 0);
-	put(b->head + HEADER_SUM_AT, b->sum, 8);
+	memset(h->bytes, 0, VMEMI_SNAPSHOT_HEADER);
+	memcpy(h->bytes, magic, sizeof(magic));
+	put(h->bytes + 8, VERSION, 4);
+	put(h->bytes + 12, VMEM_PAGE_SIZE, 4);
+	put(h->bytes + 16, gpa, 8);
+	put(h->bytes + 24, bytes, 8);
+	h->sum = h->hash(h->bytes, HEADER_SUM_AT, 0);
+	put(h->bytes + HEADER_SUM_AT, h->sum, 8);
 }
 
-int vmemi_snapshot_get_header(struct vmemi_snapshot_buffer *b, uint64_t *ret_gpa,
-			      uint64_t *ret_bytes)
+int vmemi_snapshot_get_header(struct vmemi_snapshot_head *h, uint64_t *ret_gpa, uint64_t *ret_bytes)
 {
-	b->sum = b->hash(b->head, HEADER_SUM_AT, 0);
-	if (memcmp(b->head, magic, sizeof(magic)) || get(b->head + HEADER_SUM_AT, 8) != b->sum)
+	h->sum = h->hash(h->bytes, HEADER_SUM_AT, 0);
+	if (memcmp(h->bytes, magic, sizeof(magic)) || get(h->bytes + HEADER_SUM_AT, 8) != h->sum)
 		return -VMEM_EBADMSG;
-	if (get(b->head + 8, 4) != VERSION || get(b->head + 12, 4) != VMEM_PAGE_SIZE)
+	if (get(h->bytes + 8, 4) != VERSION || get(h->bytes + 12, 4) != VMEM_PAGE_SIZE)
 		return -VMEM_ENOTSUP;
 	for (unsigned i = 32; i < HEADER_SUM_AT; i += 8)
-		if (get(b->head + i, 8))
+		if (get(h->bytes + i, 8))
 			return -VMEM_ENOTSUP;
-	*ret_gpa = get(b->head + 16, 8);
-	*ret_bytes = get(b->head + 24, 8);
+	*ret_gpa = get(h->bytes + 16, 8);
+	*ret_bytes = get(h->bytes + 24, 8);
 	return 0;
 }
 
-uint64_t vmemi_snapshot_page_sum(const struct vmemi_snapshot_buffer *b, const void *bytes,
+uint64_t vmemi_snapshot_page_sum(const struct vmemi_snapshot_head *h, const void *bytes,
 				 uint64_t page)
 {
-	return b->hash(bytes, VMEM_PAGE_SIZE, page);
+	return h->hash(bytes, VMEM_PAGE_SIZE, page);
 }
 
 size_t vmemi_snapshot_sum_bytes(const struct vmemi_snapshot_frame *f)
@@ -65,29 +64,29 @@ size_t vmemi_snapshot_sum_bytes(const struct vmemi_snapshot_frame *f)
 }
 
 /* Of the head and the sums behind it, as if its own had not been there. */
-static uint64_t head_sum(const struct vmemi_snapshot_buffer *b,
-			 const struct vmemi_snapshot_frame *f)
+static uint64_t head_sum(const struct vmemi_snapshot_head *h, const struct vmemi_snapshot_frame *f)
 {
-	uint64_t sum = b->hash(b->head, SUM_AT, b->sum);
+	uint64_t sum = h->hash(h->bytes, SUM_AT, h->sum);
 
-	return b->hash(b->head + VMEMI_SNAPSHOT_HEAD, vmemi_snapshot_sum_bytes(f), sum);
+	return h->hash(h->bytes + VMEMI_SNAPSHOT_HEAD, vmemi_snapshot_sum_bytes(f), sum);
 }
 
 size_t vmemi_snapshot_put_head(struct vmemi_snapshot_buffer *b,
 			       const struct vmemi_snapshot_frame *f)
 {
+	struct vmemi_snapshot_head *h = &b->head;
 	size_t sums = vmemi_snapshot_sum_bytes(f);
 
-	put(b->head, f->kind, 4);
-	put(b->head + 4, f->state, 4);
-	put(b->head + 8, f->first, 8);
-	put(b->head + 16, f->pages, 8);
-	put(b->head + 24, f->word, 8);
+	put(h->bytes, f->kind, 4);
+	put(h->bytes + 4, f->state, 4);
+	put(h->bytes + 8, f->first, 8);
+	put(h->bytes + 16, f->pages, 8);
+	put(h->bytes + 24, f->word, 8);
 	for (size_t i = 0; i < sums / 8; i++)
-		put(b->head + VMEMI_SNAPSHOT_HEAD + i * 8,
-		    vmemi_snapshot_page_sum(b, b->pages[i], f->first + i), 8);
-	b->sum = head_sum(b, f);
-	put(b->head + SUM_AT, b->sum, 8);
+		put(h->bytes + VMEMI_SNAPSHOT_HEAD + i * 8,
+		    vmemi_snapshot_page_sum(h, b->pages[i], f->first + i), 8);
+	h->sum = head_sum(h, f);
+	put(h->bytes + SUM_AT, h->sum, 8);
 	return VMEMI_SNAPSHOT_HEAD + sums;
 }
 
@@ -97,15 +96,15 @@ static bool is_place(uint32_t state)
 	       state == VMEM_PAGE_STORED;
 }
 
-bool vmemi_snapshot_get_head(const struct vmemi_snapshot_buffer *b, uint64_t next, uint64_t pages,
+bool vmemi_snapshot_get_head(const struct vmemi_snapshot_head *h, uint64_t next, uint64_t pages,
 			     struct vmemi_snapshot_frame *ret_frame)
 {
 	struct vmemi_snapshot_frame f = {
-		.kind = (uint32_t)get(b->head, 4),
-		.state = (uint32_t)get(b->head + 4, 4),
-		.first = get(b->head + 8, 8),
-		.pages = get(b->head + 16, 8),
-		.word = get(b->head + 24, 8),
+		.kind = (uint32_t)get(h->bytes, 4),
+		.state = (uint32_t)get(h->bytes + 4, 4),
+		.first = get(h->bytes + 8, 8),
+		.pages = get(h->bytes + 16, 8),
+		.word = get(h->bytes + 24, 8),
 	};
 
 	*ret_frame = f;
@@ -122,19 +121,30 @@ bool vmemi_snapshot_get_head(const struct vmemi_snapshot_buffer *b, uint64_t nex
 	}
 }
 
-bool vmemi_snapshot_check_head(struct vmemi_snapshot_buffer *b,
-			       const struct vmemi_snapshot_frame *f)
+bool vmemi_snapshot_check_head(struct vmemi_snapshot_head *h, const struct vmemi_snapshot_frame *f)
 {
-	b->sum = head_sum(b, f);
-	return get(b->head + SUM_AT, 8) == b->sum;
+	h->sum = head_sum(h, f);
+	return get(h->bytes + SUM_AT, 8) == h->sum;
+}
+
+bool vmemi_snapshot_check_page(const struct vmemi_snapshot_head *h,
+			       const struct vmemi_snapshot_frame *f, uint64_t i, const void *bytes)
+{
+	return get(h->bytes + VMEMI_SNAPSHOT_HEAD + i * 8, 8) ==
+	       vmemi_snapshot_page_sum(h, bytes, f->first + i);
 }
 
 bool vmemi_snapshot_check_pages(const struct vmemi_snapshot_buffer *b,
 				const struct vmemi_snapshot_frame *f)
 {
 	for (uint64_t i = 0; i < f->pages; i++)
-		if (get(b->head + VMEMI_SNAPSHOT_HEAD + i * 8, 8) !=
-		    vmemi_snapshot_page_sum(b, b->pages[i], f->first + i))
+		if (!vmemi_snapshot_check_page(&b->head, f, i, b->pages[i]))
 			return false;
 	return true;
+}
+
+void vmemi_snapshot_fill(void *page, uint64_t word)
+{
+	for (size_t at = 0; at < VMEM_PAGE_SIZE; at += sizeof(word))
+		memcpy((unsigned char *)page + at, &word, sizeof(word));
 }

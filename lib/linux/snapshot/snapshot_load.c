@@ -40,14 +40,14 @@ static int get_bytes(struct load *l, void *bytes, size_t count)
 static int get_frame(struct load *l, struct vmemi_snapshot_frame *f)
 {
 	struct vmemi_snapshot_buffer *b = l->b;
-	int error = get_bytes(l, b->head, VMEMI_SNAPSHOT_HEAD);
+	int error = get_bytes(l, b->head.bytes, VMEMI_SNAPSHOT_HEAD);
 
 	if (error)
 		return error;
-	if (!vmemi_snapshot_get_head(b, l->next, l->r->pages, f))
+	if (!vmemi_snapshot_get_head(&b->head, l->next, l->r->pages, f))
 		return -VMEM_EBADMSG;
-	error = get_bytes(l, b->head + VMEMI_SNAPSHOT_HEAD, vmemi_snapshot_sum_bytes(f));
-	if (!error && !vmemi_snapshot_check_head(b, f))
+	error = get_bytes(l, b->head.bytes + VMEMI_SNAPSHOT_HEAD, vmemi_snapshot_sum_bytes(f));
+	if (!error && !vmemi_snapshot_check_head(&b->head, f))
 		error = -VMEM_EBADMSG;
 	if (error || f->kind != VMEMI_SNAPSHOT_BYTES)
 		return error;
@@ -115,8 +115,7 @@ static int put_word(struct load *l, const struct vmemi_snapshot_frame *f)
 	int error = 0;
 
 	for (uint64_t i = 0; i < most; i++)
-		for (size_t at = 0; at < VMEM_PAGE_SIZE; at += sizeof(f->word))
-			memcpy(l->b->pages[i] + at, &f->word, sizeof(f->word));
+		vmemi_snapshot_fill(l->b->pages[i], f->word);
 	for (uint64_t done = 0; done < f->pages && !error; done += n) {
 		n = f->pages - done < most ? f->pages - done : most;
 		error = put_pages(l, f, f->first + done, n);
@@ -124,13 +123,13 @@ static int put_word(struct load *l, const struct vmemi_snapshot_frame *f)
 	return error;
 }
 
-static int put_lost(struct load *l, const struct vmemi_snapshot_frame *f)
+int vmemi_snapshot_put_lost(struct vmem_region *r, uint64_t first, uint64_t pages)
 {
-	for (uint64_t page = f->first; page < f->first + f->pages; page++) {
-		while (vmemi_serve_lose(l->r, page, -VMEM_EIO) != VMEMI_POISONED) {
-			if (vmemi_page_state(vmemi_region_word(l->r, page)) != VMEM_PAGE_ABSENT)
+	for (uint64_t page = first; page < first + pages; page++) {
+		while (vmemi_serve_lose(r, page, -VMEM_EIO) != VMEMI_POISONED) {
+			if (vmemi_page_state(vmemi_region_word(r, page)) != VMEM_PAGE_ABSENT)
 				return -VMEM_EEXIST;
-			vmemi_host_wait(l->r->host);
+			vmemi_host_wait(r->host);
 		}
 	}
 	return 0;
@@ -143,7 +142,9 @@ static int put_frame(struct load *l, const struct vmemi_snapshot_frame *f)
 		l->stats.pages += f->pages;
 		return put_pages(l, f, f->first, f->pages);
 	case VMEMI_SNAPSHOT_WORD: l->stats.pages_same += f->pages; return put_word(l, f);
-	default: l->stats.pages_lost += f->pages; return put_lost(l, f);
+	default:
+		l->stats.pages_lost += f->pages;
+		return vmemi_snapshot_put_lost(l->r, f->first, f->pages);
 	}
 }
 
@@ -161,10 +162,10 @@ static int load(struct load *l)
 {
 	struct vmemi_snapshot_frame f;
 	uint64_t gpa, bytes;
-	int error = get_bytes(l, l->b->head, VMEMI_SNAPSHOT_HEADER);
+	int error = get_bytes(l, l->b->head.bytes, VMEMI_SNAPSHOT_HEADER);
 
 	if (!error)
-		error = vmemi_snapshot_get_header(l->b, &gpa, &bytes);
+		error = vmemi_snapshot_get_header(&l->b->head, &gpa, &bytes);
 	if (error)
 		return error;
 	if (gpa != l->r->opts.gpa || bytes != l->r->opts.bytes)
@@ -213,7 +214,7 @@ int vmem_snapshot_load(vmem_region *region, const struct vmem_snapshot_load_opts
 	l.b = vmemi_zalloc(a, sizeof(*l.b), _Alignof(struct vmemi_snapshot_buffer));
 	if (!l.b)
 		return -VMEM_ENOMEM;
-	l.b->hash = vmemi_hash_choose(vmem_cpu_detect());
+	l.b->head.hash = vmemi_hash_choose(vmem_cpu_detect());
 	error = load(&l);
 	vmemi_free(a, l.b, sizeof(*l.b), _Alignof(struct vmemi_snapshot_buffer));
 	if (!error && stats)

@@ -33,7 +33,7 @@ static int flush(struct save *s)
 		return 0;
 	head = vmemi_snapshot_put_head(s->b, &s->f);
 	s->frames++;
-	error = put_bytes(s, s->b->head, head);
+	error = put_bytes(s, s->b->head.bytes, head);
 	if (!error && s->f.kind == VMEMI_SNAPSHOT_BYTES)
 		error = put_bytes(s, s->b->pages, (size_t)s->f.pages * VMEM_PAGE_SIZE);
 	s->f.pages = 0;
@@ -129,8 +129,8 @@ static int save(struct save *s)
 	struct vmem_region *r = s->r;
 	int error;
 
-	vmemi_snapshot_put_header(s->b, r->opts.gpa, r->opts.bytes);
-	error = put_bytes(s, s->b->head, VMEMI_SNAPSHOT_HEADER);
+	vmemi_snapshot_put_header(&s->b->head, r->opts.gpa, r->opts.bytes);
+	error = put_bytes(s, s->b->head.bytes, VMEMI_SNAPSHOT_HEADER);
 	for (uint64_t page = 0; page < r->pages && !error;) {
 		if (vmemi_page_state(vmemi_region_word(r, page)) != VMEM_PAGE_ABSENT)
 			error = save_page(s, page);
@@ -170,7 +170,7 @@ int vmem_snapshot_save(vmem_region *region, const struct vmem_snapshot_save_opts
 	s.b = vmemi_zalloc(a, sizeof(*s.b), _Alignof(struct vmemi_snapshot_buffer));
 	if (!s.b)
 		return -VMEM_ENOMEM;
-	s.b->hash = vmemi_hash_choose(vmem_cpu_detect());
+	s.b->head.hash = vmemi_hash_choose(vmem_cpu_detect());
 	error = save(&s);
 	vmemi_free(a, s.b, sizeof(*s.b), _Alignof(struct vmemi_snapshot_buffer));
 	if (!error && stats)
