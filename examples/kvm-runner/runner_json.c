@@ -76,6 +76,7 @@ static void add_region(cJSON *vm_object, const struct vmem_region_metrics *m)
 	ADD(faults_zero);
 	ADD(faults_staged);
 	ADD(faults_stored);
+	ADD(faults_source);
 	ADD(faults_write);
 	ADD(faults_redundant);
 	ADD(prefetched);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Loading: pin the low part of a VM, write what the guest and the host must know into it, fill the
- * rest from the VM's image.
+ * rest from the VM's image; or restore all of it from a snapshot, and write what is new into the low part.
  *
  * A thread of its own does it, because it waits in the library while there is no room: so the main
  * thread can hear Ctrl-C. It ends such a wait by discarding what was loaded. What both threads use is
@@ -15,6 +15,7 @@
 #include "runner_low.h"
 #include "runner_print.h"
 #include "runner_result.h"
+#include "runner_saved.h"
 #include "runner_signals.h"
 #include "common/units.h"
 #include "runner_vcpu.h"
@@ -26,10 +27,21 @@
 struct loader {
 	struct runner *runner;
 	_Atomic uint64_t pages; /* loaded so far */
+	uint64_t before;        /* of the VM that is restored */
 	_Atomic bool cancelled;
 	_Atomic bool done; /* the thread is; error is final */
 	int error;
 };
+
+/* Adds pages to those that are loaded. -VMEM_EAGAIN: it shall end. */
+static int restored_to(void *context, uint64_t done_bytes, uint64_t vm_bytes)
+{
+	struct loader *loader = context;
+
+	(void)vm_bytes;
+	atomic_store(&loader->pages, loader->before + (done_bytes >> GUEST_PAGE_SHIFT));
+	return atomic_load(&loader->cancelled) ? -VMEM_EAGAIN : 0;
+}
 
 static int pin_low_part(struct vm *vm)
 {
@@ -106,6 +118,27 @@ static int load_image(struct loader *loader, struct vm *vm, struct image *image)
 	return error;
 }
 
+/* All of a VM is in its snapshot, but for what depends on this process: where its memory lies, how long it runs. */
+static int restore_vm(struct loader *loader, struct vm *vm)
+{
+	int error;
+
+	loader->before = atomic_load(&loader->pages);
+	error = vm_restore(vm, restored_to, loader);
+	if (!error)
+		error = pin_low_part(vm);
+	if (error)
+		return error;
+	if (vm->params->truth_gpa != vm->layout.truth_gpa) {
+		print_error(
+			"vm %u: what was saved is of a VM with another number of --vcpus than %u.",
+			vm->index, vm->runner->options->vcpus);
+		return -VMEM_EINVAL;
+	}
+	low_part_fill(vm, true);
+	return 0;
+}
+
 static int load_vm(struct loader *loader, struct vm *vm)
 {
 	const struct runner_options *o = vm->runner->options;
@@ -125,7 +158,7 @@ static int load_vm(struct loader *loader, struct vm *vm)
 				    vm->index);
 		return error;
 	}
-	low_part_fill(vm);
+	low_part_fill(vm, false);
 	error = load_image(loader, vm, image);
 	vm->image = *image_counts(image);
 	image_close(image);
@@ -138,8 +171,11 @@ static void *load_thread(void *argument)
 	struct runner *runner = loader->runner;
 
 	for (uint32_t i = 0; i < runner->options->vms && !loader->error; i++) {
-		loader->error = load_vm(loader, &runner->vms[i]);
-		if (!loader->error)
+		if (runner->options->restore)
+			loader->error = restore_vm(loader, &runner->vms[i]);
+		else
+			loader->error = load_vm(loader, &runner->vms[i]);
+		if (!loader->error && !runner->options->restore)
 			result_print_image(&runner->vms[i]);
 	}
 	atomic_store(&loader->done, true);

@@ -77,13 +77,13 @@ static void fill_vcpu(struct guest_vcpu *vcpu, struct vm *vm, uint32_t index)
 		vcpu->scatter += 2;
 }
 
-void low_part_fill(struct vm *vm)
+void low_part_fill(struct vm *vm, bool restored)
 {
 	const struct runner_options *o = vm->runner->options;
 	struct guest_params *params = vm->params;
 	uint64_t seed = o->seed ^ (uint64_t)(vm->index + 1) << 32;
 
-	memset(vm->hva, 0, vm->layout.pinned_bytes);
+	memset(vm->hva, 0, restored ? vm->layout.truth_gpa : vm->layout.pinned_bytes);
 	memcpy(vm->hva + GUEST_PAYLOAD_GPA, payload_blob, payload_blob_bytes);
 	fill_page_tables(vm);
 	params->base = vm->runner->backend == BACKEND_KVM ? 0 : (uint64_t)(uintptr_t)vm->hva;

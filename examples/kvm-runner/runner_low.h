@@ -7,7 +7,8 @@
 /* Where things lie in the VMs of these options. */
 void low_part_layout(struct low_layout *layout, const struct runner_options *options);
 
-/* Write all of it but the sums of the pages, which come with the image. The part is pinned. */
-void low_part_fill(struct vm *vm);
+/* Write all of it but the truth of the pages, which comes with the image, or was restored with them. The part is
+ * pinned. */
+void low_part_fill(struct vm *vm, bool restored);
 
 #endif

@@ -20,6 +20,7 @@ typedef struct vmem_jemalloc vmem_jemalloc;
 #include "runner_low.h"
 #include "runner_print.h"
 #include "runner_result.h"
+#include "runner_saved.h"
 #include "runner_signals.h"
 #include "runner_table.h"
 #include "common/units.h"
@@ -204,7 +205,7 @@ static int make_manager(struct session *s)
 static int make_vms(struct session *s)
 {
 	struct runner *runner = &s->runner;
-	int error = s->options.image_count ? 0 : corpus_find(&runner->corpus);
+	int error = s->options.image_count || s->options.restore ? 0 : corpus_find(&runner->corpus);
 
 	runner->vms = error ? NULL : alloc_new(s->options.vms * sizeof(*runner->vms));
 	if (!runner->vms) {
@@ -379,6 +380,8 @@ static int check(struct session *s)
 {
 	int error = s->options.json ? result_check_json(s->options.json) : 0;
 
+	if (!error && s->options.save)
+		error = saved_check(&s->options);
 	if (!error)
 		error = check_images(&s->options);
 	if (!error)
@@ -420,6 +423,10 @@ static enum runner_exit run(struct session *s)
 	status = result_print_totals(&s->runner, signals_interrupted());
 	if (error)
 		status = RUNNER_EXIT_BAD;
+	for (uint32_t i = 0; s->options.save && status == RUNNER_EXIT_GOOD && i < s->options.vms;
+	     i++)
+		if (vm_save(&s->runner.vms[i]) != 0)
+			status = RUNNER_EXIT_BAD;
 	if (s->options.json && result_write_json(&s->runner, status, s->options.json) != 0)
 		status = RUNNER_EXIT_BAD;
 	return status;

@@ -24,6 +24,9 @@ enum option_key {
 	KEY_SHARING,
 	KEY_RECOMPRESS,
 	KEY_IMAGE,
+	KEY_RESTORE,
+	KEY_LAZY,
+	KEY_SAVE,
 	KEY_WORKLOAD,
 	KEY_SKEW,
 	KEY_WRITES,
@@ -64,6 +67,13 @@ static const struct argp_option option_table[] = {
 	  "number. Default: an image made of files of this machine (35 % executables, 25 % libraries, "
 	  "10 % text) and 30 % same-filled pages, different for each VM",
 	  2 },
+	{ "restore", KEY_RESTORE, "PATH", 0,
+	  "VM i starts with the memory that --save has left in PATH.i, instead of an image; --mem and --vcpus as there",
+	  2 },
+	{ "lazy", KEY_LAZY, NULL, 0,
+	  "with --restore: start at once, and read pages when they are touched", 2 },
+	{ "save", KEY_SAVE, "PATH", 0,
+	  "when time is up and every page was right, write the memory of VM i to PATH.i", 2 },
 	{ "workload", KEY_WORKLOAD, "NAME[,NAME...]", 0,
 	  "scan, zipf, churn, hotcold, zerofill, idle, or mixed (one after the other); VM i takes name i "
 	  "modulo their number (default zipf)",
@@ -207,6 +217,10 @@ static void finish(struct argp_state *state, struct parse *parse)
 		argp_error(state, "--budget %s: give a size such as 600M, or percent such as 60%%",
 			   budget);
 	}
+	if (o->lazy && !o->restore)
+		argp_error(state, "--lazy needs --restore: it says how that is done");
+	if (o->restore && o->image_count)
+		argp_error(state, "--restore and --image: a VM starts with one of them");
 	if (o->fault_way == VMEM_FAULT_SIGBUS && o->backend != BACKEND_THREAD)
 		argp_error(state,
 			   "--fault-way sigbus needs --backend thread: KVM reads and writes guest "
@@ -231,6 +245,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	case KEY_WRITES: need_number(state, "writes", text, 0, 100, &o->write_percent); break;
 	case KEY_SECONDS: need_number(state, "seconds", text, 1, 1000000, &o->seconds); break;
 	case KEY_BUDGET: parse->budget = text; break;
+	case KEY_RESTORE: o->restore = text; break;
+	case KEY_LAZY: o->lazy = true; break;
+	case KEY_SAVE: o->save = text; break;
 	case KEY_JSON: o->json = text; break;
 	case KEY_QUIET: o->quiet = true; break;
 	case KEY_WORKLOAD: parse_workloads(state, o, text); break;

@@ -48,6 +48,9 @@ struct runner_options {
 	uint32_t recompress_per_second; /* most that are; 0: no limit */
 	bool jemalloc;
 	bool quiet;
+	const char *save;    /* VM i goes to the file of this name with .i; NULL: none */
+	const char *restore; /* comes from there */
+	bool lazy;
 	const char *json; /* NULL: none */
 	uint64_t seed;
 	enum runner_injection injection;

@@ -7,6 +7,7 @@
 
 #include "runner_low.h"
 #include "runner_print.h"
+#include "runner_saved.h"
 #include "common/units.h"
 
 const char *const vm_end_names[END_WRONG + 1] = {
@@ -41,6 +42,14 @@ static int attach(struct vm *vm, struct vmem_region_opts *opts)
 	return error;
 }
 
+/* On a thread of the library that serves no faults; or, where none runs, by who waits. */
+static int read_source(void *context, uint64_t gpa, void *buffer)
+{
+	const struct vm *vm = context;
+
+	return vmem_snapshot_read_page(vm->snapshot, gpa, buffer);
+}
+
 int vm_create(struct vm *vm, struct runner *runner, uint32_t index)
 {
 	const struct runner_options *o = runner->options;
@@ -55,7 +64,12 @@ int vm_create(struct vm *vm, struct runner *runner, uint32_t index)
 	};
 	int error;
 
+	if (o->lazy) { /* the file stays as it is: what is not written need not be stored */
+		opts.flags |= VMEM_REGION_SOURCE_STAYS;
+		opts.read_source = read_source;
+	}
 	vm->runner = runner;
+	vm->snapshot_fd = -1;
 	vm->index = index;
 	vm->workload = o->workloads[index % o->workload_count];
 	vm->fd = -1;
@@ -86,6 +100,8 @@ int vm_destroy(struct vm *vm)
 			    vmem_strerror(error));
 	else
 		vm->region = NULL;
+	if (!error) /* nobody reads from it any more */
+		vm_saved_close(vm);
 	if (vm->mapped && !error)
 		munmap(vm->mapped, vm->runner->options->mem_bytes);
 	return error;

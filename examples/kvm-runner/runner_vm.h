@@ -11,6 +11,7 @@
 
 #include <vmem/manager.h>
 #include <vmem/region.h>
+#include <vmem/snapshot_source.h>
 
 #include "guest_abi.h"
 #include "runner_image.h"
@@ -83,6 +84,8 @@ struct vm {
 	struct guest_params *params; /* in guest memory, pinned */
 	struct guest_truth *truth;   /* the same */
 	struct image_counts image;
+	vmem_snapshot *snapshot; /* --lazy: where its pages come from */
+	int snapshot_fd;
 	int fd; /* KVM */
 	struct vcpu vcpu[GUEST_MAX_VCPUS];
 	uint32_t started;  /* vCPU threads */
