@@ -272,10 +272,8 @@ static void a_copy_is_kept_up(uint64_t flags, uint64_t seed)
 	assert(!vmem_region_dirty_start(region));
 	assert(!pthread_create(&threads[2], NULL, vmm, &seeds[0]));
 	for (unsigned round = 0; round < (VMEMT_SLOW ? 10 : 30); round++) {
-		uint64_t until = atomic_load(&writes) + 200;
-
 		assert(!vmem_region_dirty_round(region, GPA, PAGES * PAGE, send, NULL, &pages));
-		VMEMT_UNTIL(atomic_load(&writes) >= until);
+		vmemt_until_more(&writes, 200);
 	}
 	atomic_store(&stop, 1);
 	for (unsigned i = 0; i < 3; i++)

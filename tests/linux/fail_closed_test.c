@@ -184,9 +184,7 @@ static struct guest start_guest(enum how how)
 	int sockets[2];
 
 	assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets));
-	fflush(NULL);
-	g.pid = fork();
-	assert(g.pid >= 0);
+	g.pid = vmemt_fork();
 	if (!g.pid)
 		_exit(guest_process(sockets[1], how));
 	close(sockets[1]);
@@ -203,13 +201,13 @@ static void go_on(const struct guest *g)
 
 static int end_of(const struct guest *g)
 {
-	int status = 0;
+	int status = vmemt_end_of(g->pid);
 
-	VMEMT_UNTIL(waitpid(g->pid, &status, WNOHANG) == g->pid);
 	close(g->socket);
 	return status;
 }
 
+/* Where a process comes to wait. */
 static uint64_t faulting_page(int fd)
 {
 	struct uffd_msg m = { .event = 0 };
@@ -217,6 +215,17 @@ static uint64_t faulting_page(int fd)
 	vmemt_until_readable(fd);
 	assert(read(fd, &m, sizeof(m)) == sizeof(m) && m.event == UFFD_EVENT_PAGEFAULT);
 	return m.arg.pagefault.address & ~(uint64_t)(PAGE - 1);
+}
+
+/* Lets the guest go on, to where it waits. */
+static uint64_t fault_of(const struct guest *g)
+{
+	uint64_t page;
+
+	go_on(g);
+	page = faulting_page(g->fd);
+	assert(waitpid(g->pid, NULL, WNOHANG) == 0);
+	return page;
 }
 
 /* The danger: nobody holds the descriptor any more. */
@@ -236,12 +245,9 @@ static void a_holder_makes_it_an_error(void)
 {
 	struct guest g = start_guest(CLOSES);
 	struct vmemi_uffd u = { .k = &vmemi_kernel_linux, .fd = g.fd };
-	uint64_t page;
+	uint64_t page = fault_of(&g);
 	int status;
 
-	go_on(&g);
-	page = faulting_page(g.fd);
-	assert(waitpid(g.pid, &status, WNOHANG) == 0);
 	assert(!vmemi_uffd_poison(&u, (void *)(uintptr_t)page, PAGE));
 	status = end_of(&g);
 	assert(WIFEXITED(status) && WEXITSTATUS(status) == MET_ERROR);
@@ -253,12 +259,9 @@ static void a_holder_ends_the_guest(enum how how)
 {
 	struct guest g = start_guest(how);
 	struct vmemi_uffd u = { .k = &vmemi_kernel_linux, .fd = g.fd };
-	uint64_t page;
+	uint64_t page = fault_of(&g);
 	int status;
 
-	go_on(&g);
-	page = faulting_page(g.fd);
-	assert(waitpid(g.pid, &status, WNOHANG) == 0);
 	assert(!kill(g.pid, SIGKILL));
 	status = end_of(&g);
 	assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
@@ -316,31 +319,29 @@ static void pager_is_killed(void)
 
 	assert(!socketpair(AF_UNIX, SOCK_STREAM, 0, to_guest));
 	assert(!socketpair(AF_UNIX, SOCK_STREAM, 0, to_pager));
-	fflush(NULL);
-	guest = fork();
-	assert(guest >= 0);
+	guest = vmemt_fork();
 	if (!guest)
 		_exit(foreign_process(to_guest[1]));
+	close(to_guest[1]);
 	u.fd = vmemt_receive_fd(to_guest[0]);
 	assert(u.fd >= 0);
-	pager = fork();
-	assert(pager >= 0);
+	pager = vmemt_fork();
 	if (!pager)
 		pager_process(u.fd, to_pager[1]);
+	close(to_pager[1]);
 	assert(read(to_pager[0], &byte, 1) == 1);
 	assert(!kill(pager, SIGKILL));
-	assert(waitpid(pager, &status, 0) == pager);
+	status = vmemt_end_of(pager);
+	assert(WIFSIGNALED(status));
 	assert(write(to_guest[0], "", 1) == 1);
 	page = faulting_page(u.fd);
 	assert(waitpid(guest, &status, WNOHANG) == 0);
 	assert(!vmemi_uffd_poison(&u, (void *)(uintptr_t)page, PAGE));
-	VMEMT_UNTIL(waitpid(guest, &status, WNOHANG) == guest);
+	status = vmemt_end_of(guest);
 	assert(WIFEXITED(status) && WEXITSTATUS(status) == MET_ERROR);
 	vmemi_uffd_close(&u);
-	for (unsigned i = 0; i < 2; i++) {
-		close(to_guest[i]);
-		close(to_pager[i]);
-	}
+	close(to_guest[0]);
+	close(to_pager[0]);
 }
 
 int main(void)

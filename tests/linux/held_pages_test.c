@@ -2,6 +2,7 @@
 /* Pages that the kernel holds by itself: those registered for DMA stay, and nothing else does, not even
  * after a fork, which makes all memory that the child inherits immovable. */
 #include "linux/guest.h"
+#include "linux/hand_over.h"
 #include <errno.h>
 #include <linux/io_uring.h>
 #include <stdio.h>
@@ -71,13 +72,13 @@ static void registered_for_dma(void)
 static int look_in_child(void)
 {
 	unsigned char present[PAGES];
-	int status = -1;
-	pid_t child = fork();
+	pid_t child = vmemt_fork();
+	int status;
 
-	assert(child >= 0);
 	if (!child)
 		_exit(mincore(base, PAGES * PAGE, present) && errno == ENOMEM ? 0 : 1);
-	assert(waitpid(child, &status, 0) == child && WIFEXITED(status));
+	status = vmemt_end_of(child);
+	assert(WIFEXITED(status));
 	return WEXITSTATUS(status);
 }
 

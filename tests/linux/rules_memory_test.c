@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Rules about kinds of memory, rights, and who else is in the process: see rules.h. */
+#include "linux/hand_over.h"
 #include "linux/kernel/uffd_abi.h"
 #include "linux/rules.h"
 #include <errno.h>
@@ -73,16 +74,15 @@ static void rule_10_parts_of_a_huge_page(void)
 static void rule_11_a_child_has_no_such_memory(void)
 {
 	unsigned char present[8];
-	int status = -1;
 	pid_t child;
+	int status;
 
 	vmemt_rig_make(&rig, 8, 0, NULL);
 	vmemt_stage(rig.region, 0, 4);
-	child = fork();
-	assert(child >= 0);
+	child = vmemt_fork();
 	if (!child)
 		_exit(mincore(rig.base, 8 * PAGE, present) && errno == ENOMEM ? 0 : 1);
-	assert(waitpid(child, &status, 0) == child);
+	status = vmemt_end_of(child);
 	assert(WIFEXITED(status) && !WEXITSTATUS(status));
 	vmemt_rig_threads(&rig);
 	vmemt_rig_expect(&rig, 0, 8, 1);

@@ -374,8 +374,7 @@ static void within_the_budget(bool threads)
 	vmemt_some_fill(r, BIG, 17);
 	atomic_store(&stop, 0);
 	assert(!pthread_create(&thread, NULL, busy_guest, vmem_region_hva(busy)));
-	until = atomic_load(&rewritten) + BUSY;
-	VMEMT_UNTIL(atomic_load(&rewritten) >= until);
+	vmemt_until_more(&rewritten, BUSY);
 
 	assert(!vmem_region_quiesce(r));
 	states_of(r, states);

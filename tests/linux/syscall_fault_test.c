@@ -5,6 +5,7 @@
 #include "linux/guest.h"
 #include "linux/kernel/uffd_abi.h"
 #include "linux/life.h"
+#include "support/slow.h"
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
@@ -86,7 +87,7 @@ static void each_call(void)
 	for (unsigned i = 0; i < failure_count; i++) {
 		unsigned fired = 0, errors = 0, lost = 0;
 
-		for (long n = 0;; n += 1 + n / 16) {
+		for (long n = 0;; n += 1 + n / (VMEMT_SLOW ? 4 : 16)) {
 			struct vmemt_life life = { 0 };
 
 			vmemt_kernel_reset();

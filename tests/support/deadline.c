@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <spawn.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,6 +96,17 @@ void vmemt_timed_out(const char *what, const char *file, int line, const char *f
 	say_stacks();
 	say("%s:%d: %s:\ntimed out: %s\n", file, line, function, what);
 	_exit(VMEMT_TIMED_OUT);
+}
+
+void vmemt_until_more(_Atomic uint64_t *counter, uint64_t count)
+{
+	uint64_t end = atomic_load(counter) + count;
+
+	for (uint64_t now = end - count; now < end;) {
+		uint64_t next = end - now < 64 ? end : now + 64;
+
+		VMEMT_UNTIL((now = atomic_load(counter)) >= next);
+	}
 }
 
 bool vmemt_is_readable(int fd)

@@ -36,6 +36,9 @@ void vmemt_timed_out(const char *what, const char *file, int line, const char *f
 		}                                                           \
 	} while (0)
 
+/* Waits until @counter has gone up by @count more; it may take long, but a part of it must come each time. */
+void vmemt_until_more(_Atomic uint64_t *counter, uint64_t count);
+
 bool vmemt_is_readable(int fd);
 /* Waits until @fd can be read. */
 void vmemt_until_readable(int fd);
