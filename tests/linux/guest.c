@@ -264,16 +264,22 @@ void vmemt_need(uint64_t features)
 	}
 }
 
-vmem_manager *vmemt_manager(uint64_t budget)
+vmem_manager *vmemt_manager_of(const struct vmem_manager_opts *opts)
 {
 	const char *threads = getenv("VMEM_TEST_FAULT_THREADS");
-	struct vmem_manager_opts o = { .size = sizeof(o),
-				       .budget_bytes = budget,
-				       .fault_threads = threads ? (uint32_t)atoi(threads) : 0 };
+	struct vmem_manager_opts o = *opts;
 	vmem_manager *m;
 
+	if (threads)
+		o.fault_threads = (uint32_t)atoi(threads);
 	assert(!vmem_manager_new(&m, &o));
 	return m;
+}
+
+vmem_manager *vmemt_manager(uint64_t budget)
+{
+	return vmemt_manager_of(&(struct vmem_manager_opts){
+		.size = sizeof(struct vmem_manager_opts), .budget_bytes = budget });
 }
 
 bool vmemt_on_files(void)

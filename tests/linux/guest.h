@@ -88,6 +88,8 @@ void vmemt_skip(const char *why) __attribute__((noreturn));
 /* A manager that must come to be. @budget 0: none. With VMEM_TEST_FAULT_THREADS set it has so many threads
  * that serve faults. */
 vmem_manager *vmemt_manager(uint64_t budget);
+/* The same with other options; @opts->fault_threads stands if that is not set. */
+vmem_manager *vmemt_manager_of(const struct vmem_manager_opts *opts);
 /* Whether the tests run on files (VMEM_TEST_FILES is set): then regions of vmemt_alloc() and vmemt_region() are
  * in one, and taken out of it in its way. */
 bool vmemt_on_files(void);
