@@ -394,7 +394,8 @@ static int body(struct bench *bench)
 	if ((result = bench_reclaim_stage(bench, contents)) != 0)
 		return result;
 	machine_unmap(contents, PAGES * PAGE);
-	if ((result = bench_reclaim_store(bench, &pages)) != 0)
+	if ((result = bench_reclaim_store(bench, &pages)) != 0 ||
+	    (result = bench_replay(bench, &pages)) != 0)
 		return result;
 	return bench_half_budget(bench, &pages);
 }

@@ -14,6 +14,7 @@
 int reclaim_guest_new(struct kvm_guest **ret_guest, void *memory, size_t bytes);
 
 int bench_reclaim_store(struct bench *bench, const struct real_pages *pages);
+int bench_replay(struct bench *bench, const struct real_pages *pages);
 int bench_half_budget(struct bench *bench, const struct real_pages *pages);
 
 #endif

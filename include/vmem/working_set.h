@@ -130,7 +130,7 @@ struct vmem_working_set_stats {
 };
 
 /** Bring the pages of a set back, in its order, as vmem_region_fetch() does: whatever is stored, staged or with the
- *  caller, into frames above the reserve only. The order holds between pieces of 8 MiB; within one it is that of
+ *  caller, into frames above the reserve only. The order holds between pieces of 64 MiB; within one it is that of
  *  addresses, so that what was touched by several processors in turn comes in runs. The guest may run.
  *
  *  Where the budget cannot hold all, the pages that are touched first come, and the rest by faults.

@@ -475,8 +475,8 @@ static void begun_and_ended_meanwhile(uint32_t way)
 	make(way, 0, false, 8);
 	fill();
 	all = set_of_all();
-	walk_all(walkers, seed, VMEMT_SLOW ? 200 : 2000);
-	for (unsigned round = 0; round < (VMEMT_SLOW ? 10 : 40); round++) {
+	walk_all(walkers, seed, VMEMT_SLOW ? 100 : 2000);
+	for (unsigned round = 0; round < (VMEMT_SLOW ? 3 : 40); round++) {
 		static struct list l;
 		vmem_working_set *set;
 		bool seen[PAGES] = { false };
@@ -561,6 +561,8 @@ int main(void)
 		uint32_t ways[] = { VMEM_FAULT_THREAD, VMEM_FAULT_SIGBUS };
 
 		in_the_order_of_touches(ways[way]);
+		if (VMEMT_SLOW && way)
+			continue;
 		exactly_these_pages(ways[way]);
 		begun_and_ended_meanwhile(ways[way]);
 	}

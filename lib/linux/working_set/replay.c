@@ -6,7 +6,8 @@
 #include "linux/fault/fetch.h"
 #include "linux/working_set/working_set.h"
 
-#define PIECE 2048u /* pages: 8 MiB */
+#define PIECE 16384u /* pages: 64 MiB */
+#define TELL 2048u   /* pages between two calls of progress */
 
 struct replay {
 	const struct vmem_working_set *set;
@@ -14,6 +15,7 @@ struct replay {
 	uint64_t run;    /* that comes next */
 	uint64_t within; /* pages of it that are done */
 	uint64_t done;   /* pages */
+	uint64_t told;   /* of them, by progress */
 	unsigned count;  /* runs of the piece */
 	uint32_t pages;  /* likewise */
 	struct vmemi_fetch fetch;
@@ -73,9 +75,38 @@ static void sort_piece(struct replay *p)
 	}
 }
 
+static int tell(struct replay *p)
+{
+	if (!p->opts.progress || p->done == p->told)
+		return 0;
+	p->told = p->done;
+	return p->opts.progress(p->opts.context, p->done, p->set->pages);
+}
+
+/* Of the piece, which ends when @end pages of the set are done. */
+static int fetch_range(struct replay *p, uint64_t first, uint64_t count, uint64_t end)
+{
+	int error = 0;
+
+	while (count && !error) {
+		uint64_t room = TELL - (p->done - p->told) % TELL, n = count < room ? count : room;
+
+		error = vmemi_fetch_range(&p->fetch, first, n);
+		if (error)
+			break;
+		first += n;
+		count -= n;
+		p->done = end - p->done < n ? end : p->done + n;
+		if (p->done - p->told >= TELL)
+			error = tell(p);
+	}
+	return error;
+}
+
 /* Runs that touch each other are brought as one. */
 static int fetch_piece(struct replay *p)
 {
+	uint64_t done = p->done + p->pages;
 	unsigned next;
 	int error = 0;
 
@@ -87,8 +118,10 @@ static int fetch_piece(struct replay *p)
 
 			end = its_end > end ? its_end : end;
 		}
-		error = vmemi_fetch_range(&p->fetch, first, end - first);
+		error = fetch_range(p, first, end - first, done);
 	}
+	if (!error)
+		p->done = done;
 	return error;
 }
 
@@ -99,13 +132,8 @@ static int run_replay(struct replay *p)
 	while (!error && take_piece(p)) {
 		sort_piece(p);
 		error = fetch_piece(p);
-		if (error)
-			break;
-		p->done += p->pages;
-		if (p->opts.progress)
-			error = p->opts.progress(p->opts.context, p->done, p->set->pages);
 	}
-	return error;
+	return error ? error : tell(p);
 }
 
 /* 0, or why not. */
