@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* bench-reclaim: how fast a guest is that has half the memory it uses. Its operations, each about
  * 1 us of work on one page, one in four with a write, fall on pages by Zipf's law (zipf), or 99.9 %
- * of them on 30 % of its memory (hot30).
+ * of them on 30 % of its memory (hot30), which are other pages after each minute (hot30-moving).
  * ours   libvmem
  * peer   a memory cgroup and zram-lz4
  * The guests run in turn, each in a process of its own, and so does one without a budget, whose speed
@@ -29,8 +29,12 @@
 #define PAGES ((size_t)65536)
 #define BYTES (PAGES * PAGE)
 #define BUDGET ((int64_t)(BYTES / 2))
-#define ORDER ((size_t)1 << 21) /* more than a guest does in one window */
-#define CLUSTER ((size_t)16)    /* pages side by side that are about equally hot */
+#define ORDER ((size_t)1 << 21)        /* more than a guest does in one window */
+#define ORDER_MOVING ((size_t)1 << 26) /* in one of a minute */
+#define MOVING_MS 60000u
+#define SETTLING_MS 1500u
+#define HOT (PAGES * 3 / 10)
+#define CLUSTER ((size_t)16) /* pages side by side that are about equally hot */
 #define CLUSTERS (PAGES / CLUSTER)
 #define ZIPF_EXPONENT 0.99
 #define REFRESH_NS 200000
@@ -41,6 +45,7 @@
 #define STEPS_MOST 60
 #define SETTLED_BYTES ((int64_t)1 << 20)
 #define SETTLING_SEED 1000000u /* the rounds that count have the numbers from 0 on */
+#define SETTLING_MOVING 2u     /* so that in round 0 the hot part is another one */
 
 enum kind { OURS, PEER, UNBUDGETED, KINDS };
 
@@ -69,8 +74,10 @@ struct half_bench {
 	const uint8_t *contents;
 	uint32_t *order; /* of all guests: shared with their processes, which do not pay for it */
 	uint32_t *clusters;
+	size_t order_count;
 	double *cumulated; /* chance of the ranks up to each, times a constant; NULL: hot30 */
-	unsigned window_ms;
+	int moving;        /* the hot part is another one in each window */
+	unsigned window_ms, whole_ms; /* with a budget, and without */
 	struct machine machines[KINDS];
 	const char *peer_lost; /* why the peer is measured no more; NULL: it is */
 };
@@ -104,19 +111,22 @@ static size_t draw_zipf(const double *cumulated, uint64_t *random)
 
 static size_t draw_hot30(uint64_t *random)
 {
-	const size_t hot = PAGES * 3 / 10;
-
-	return uniform(random) < 0.999 ? random_below(random, hot)
-				       : hot + random_below(random, PAGES - hot);
+	return uniform(random) < 0.999 ? random_below(random, HOT)
+				       : HOT + random_below(random, PAGES - HOT);
 }
 
-/* While no guest runs. */
-static void draw_order(const struct half_bench *state, uint64_t seed)
+/* The first @count of the order, for window @window. While no guest runs. */
+static void draw_order(const struct half_bench *state, unsigned window, size_t count)
 {
-	for (size_t i = 0; i < ORDER; i++)
-		state->order[i] =
-			page_of_rank(state, state->cumulated ? draw_zipf(state->cumulated, &seed)
-							     : draw_hot30(&seed));
+	const size_t shift = state->moving ? window * HOT % PAGES : 0;
+	uint64_t seed = window;
+
+	for (size_t i = 0; i < count; i++) {
+		size_t rank =
+			state->cumulated ? draw_zipf(state->cumulated, &seed) : draw_hot30(&seed);
+
+		state->order[i] = page_of_rank(state, (rank + shift) % PAGES);
+	}
 }
 
 static double *zipf_chances(void)
@@ -190,7 +200,7 @@ static int run_machine(const struct half_bench *state, enum kind kind, int comma
 	if (answer.error == 0)
 		answer.error = reclaim_guest_new(&guest, memory, BYTES);
 	if (answer.error == 0)
-		answer.error = kvm_guest_share_order(guest, state->order, ORDER);
+		answer.error = kvm_guest_share_order(guest, state->order, state->order_count);
 	for (;;) {
 		if (write(answers, &answer, sizeof(answer)) != (ssize_t)sizeof(answer) ||
 		    answer.error != 0 ||
@@ -308,8 +318,8 @@ static int settle(const struct half_bench *state, struct machine *machine)
 		double ignored;
 		int result;
 
-		draw_order(state, SETTLING_SEED + step);
-		result = run(machine, state->window_ms, &ignored);
+		draw_order(state, state->moving ? SETTLING_MOVING : SETTLING_SEED + step, ORDER);
+		result = run(machine, state->moving ? SETTLING_MS : state->window_ms, &ignored);
 		if (result != 0)
 			return result;
 		if (machine->grouped)
@@ -329,8 +339,8 @@ static int measure(struct half_bench *state, enum kind kind, double *values)
 	double whole = 0, budgeted = 0;
 	int result;
 
-	draw_order(state, machine->rounds++);
-	result = run(&state->machines[UNBUDGETED], state->window_ms / 2, &whole);
+	draw_order(state, machine->rounds++, state->order_count);
+	result = run(&state->machines[UNBUDGETED], state->whole_ms, &whole);
 	if (result == 0)
 		result = run(machine, state->window_ms, &budgeted);
 	if (result != 0)
@@ -443,6 +453,7 @@ static int compare_case(struct bench *bench, struct half_bench *state, const cha
 	struct bench_comparison comparison = {
 		.metrics = metrics,
 		.metric_count = 2,
+		.rounds = state->moving ? 1 : 0, /* one is long */
 		.context = state,
 		.ours = { "libvmem", measure_ours, NULL },
 		.peer = { "memcg+zram-lz4", measure_peer, NULL },
@@ -468,7 +479,7 @@ static int make(struct half_bench *state, const struct real_pages *pages)
 {
 	uint8_t *contents = machine_map(BYTES);
 
-	state->order = mmap(NULL, ORDER * sizeof(*state->order), PROT_READ | PROT_WRITE,
+	state->order = mmap(NULL, ORDER_MOVING * sizeof(*state->order), PROT_READ | PROT_WRITE,
 			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	state->clusters = calloc(CLUSTERS, sizeof(*state->clusters));
 	if (!contents || state->order == MAP_FAILED || !state->clusters)
@@ -481,10 +492,12 @@ static int make(struct half_bench *state, const struct real_pages *pages)
 
 int bench_half_budget(struct bench *bench, const struct real_pages *pages)
 {
-	struct half_bench state = { .window_ms = bench_quick(bench) ? 600 : 1500 };
+	struct half_bench state = { .order_count = ORDER,
+				    .window_ms = bench_quick(bench) ? 600 : 1500 };
 	double *const zipf = zipf_chances();
 	int result = zipf ? make(&state, pages) : -ENOMEM;
 
+	state.whole_ms = state.window_ms / 2;
 	/* The peer's limit and statistics are kept up to date from here, whatever else runs. */
 	machine_pin(RECLAIM_CPU);
 	sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &(struct sched_param){ 1 });
@@ -495,6 +508,13 @@ int bench_half_budget(struct bench *bench, const struct real_pages *pages)
 	if (result == 0) {
 		state.cumulated = NULL;
 		result = compare_case(bench, &state, "hot30");
+	}
+	if (result == 0) {
+		state.moving = 1;
+		state.order_count = ORDER_MOVING;
+		state.window_ms = bench_quick(bench) ? MOVING_MS / 3 : MOVING_MS;
+		state.whole_ms = state.window_ms / 6;
+		result = compare_case(bench, &state, "hot30-moving");
 	}
 	machine_unmap((void *)(uintptr_t)state.contents, BYTES);
 	free(state.clusters);
