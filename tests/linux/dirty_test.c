@@ -177,6 +177,36 @@ static void what_a_round_tells(uint64_t flags)
 	vmemt_end(manager, region);
 }
 
+static int give(void *context, uint64_t gpa, void *buffer)
+{
+	(void)context;
+	memset(buffer, (int)(gpa / PAGE % 128), PAGE);
+	return 0;
+}
+
+/* It was absent, and told as that; now it has other bytes. */
+static void what_goes_to_its_source(void)
+{
+	struct vmem_region_opts o = {
+		.size = sizeof(o), .gpa = GPA, .bytes = FEW * PAGE, .read_source = give
+	};
+
+	manager = vmemt_manager(0);
+	assert(!vmem_region_alloc(&region, manager, &o));
+	base = vmem_region_hva(region);
+	cpu.region = region;
+	assert(!vmem_region_dirty_start(region));
+	touch(VMEMT_WRITE, 3);
+	TELLS(3);
+	assert(!vmem_region_discard(region, gpa_of(3), PAGE, NULL));
+	TELLS(3);
+	TELLS(-1);
+	assert(!vmem_region_set_source(region, gpa_of(3), PAGE));
+	TELLS(3);
+	assert(!vmem_region_dirty_stop(region));
+	vmemt_end(manager, region);
+}
+
 /* --- A copy that is kept up --- */
 
 #define PAGES 3072u
@@ -299,6 +329,7 @@ int main(void)
 	vmemt_cpu_start(&cpu);
 	what_a_round_tells(0);
 	what_a_round_tells(VMEM_REGION_DMA_PINNED);
+	what_goes_to_its_source();
 	a_copy_is_kept_up(0, seed);
 	a_copy_is_kept_up(VMEM_REGION_DMA_PINNED, seed);
 	vmemt_cpu_stop(&cpu);

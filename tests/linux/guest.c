@@ -339,6 +339,18 @@ struct vmem_store_account vmemt_account(vmem_region *r)
 	return a;
 }
 
+bool vmemt_kept(vmem_region *r, uint64_t page)
+{
+	struct vmemi_reclaim *rc = ((struct vmem_manager *)r->host)->reclaim;
+	uint32_t age, state;
+
+	vmemi_reclaim_enter(rc); /* who guards the tracker */
+	vmemi_ages_harvest(r);
+	assert(!vmem_track_page(r->ages.track, page, &age, &state));
+	vmemi_reclaim_leave(rc);
+	return state & VMEM_TRACK_KEPT;
+}
+
 enum vmem_page_state vmemt_state(vmem_region *r, uint64_t page)
 {
 	int state = vmem_region_page_state(r, r->opts.gpa + page * VMEM_PAGE_SIZE);

@@ -101,6 +101,8 @@ struct vmem_region_metrics vmemt_metrics(vmem_region *r);
 struct vmem_manager_metrics vmemt_manager_metrics(vmem_manager *m);
 /* When reclaim has dropped what faults left for it. */
 struct vmem_store_account vmemt_account(vmem_region *r);
+/* Whether reclaim keeps off a page because the kernel would not let it go. */
+bool vmemt_kept(vmem_region *r, uint64_t page);
 /* The state of page @page. */
 enum vmem_page_state vmemt_state(vmem_region *r, uint64_t page);
 /* Asserts that all counters and words agree. Stops the manager's threads meanwhile, if they run. */

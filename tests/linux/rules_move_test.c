@@ -90,6 +90,8 @@ static void rule_19_what_cannot_be_moved(void)
 	assert(!vmem_region_stage(rig.region, 0, 32 * PAGE, &pages));
 	assert(pages == (ring < 0 ? 32u : 30u));
 	assert(vmemt_metrics(rig.region).unmovable == (ring < 0 ? 0u : 2u));
+	for (uint64_t i = 4; i < 8; i++)
+		assert(vmemt_kept(rig.region, i) == (ring >= 0 && i > 4 && i < 7));
 	if (ring >= 0)
 		close(ring);
 	vmemt_rig_threads(&rig);
@@ -260,6 +262,59 @@ static void rule_27_memory_of_others_is_refused(void)
 	vmemt_rig_end(&rig);
 }
 
+#define COUNTERS 16
+
+static _Atomic uint32_t counting; /* atomic */
+static _Atomic uint64_t counted;  /* atomic */
+
+/* Each page has a number that only this thread changes. */
+static void *count_up(void *argument)
+{
+	volatile uint64_t *words = argument;
+
+	for (uint64_t n = 0; atomic_load(&counting); n++)
+		for (unsigned i = 0; i < COUNTERS; i++) {
+			assert(words[i * PAGE / 8] == n);
+			words[i * PAGE / 8] = n + 1;
+			atomic_fetch_add(&counted, 1);
+		}
+	return NULL;
+}
+
+/* Memory in a file of this process alone: what is unmapped, stored and punched, and comes back, loses no write,
+ * however they meet. */
+static void rule_27_no_write_to_a_file_is_lost(void)
+{
+	struct vmem_region_opts o = { .size = sizeof(o),
+				      .flags = VMEM_REGION_FILE | VMEM_REGION_DMA_PINNED,
+				      .bytes = COUNTERS * PAGE };
+	vmem_manager *m = vmemt_manager(0);
+	struct vmemt_page zeros = { { 0 } };
+	vmem_region *r;
+	pthread_t thread;
+
+	if (!(vmemt_manager_metrics(m).kernel_features & VMEM_KERNEL_FILES)) {
+		VMEMT_NOT_HERE("memory in files (this kernel)");
+		assert(!vmem_manager_free(m));
+		return;
+	}
+	assert(!vmem_region_alloc(&r, m, &o));
+	for (uint64_t i = 0; i < COUNTERS; i++)
+		assert(!vmem_region_write(r, i * PAGE, &zeros, PAGE));
+	assert(!vmem_manager_thread_start(m));
+	vmemt_store(r, 0, COUNTERS);
+	atomic_store(&counting, 1);
+	assert(!pthread_create(&thread, NULL, count_up, vmem_region_hva(r)));
+	for (unsigned round = 0; round < (VMEMT_SANITIZED ? 100 : 500); round++) {
+		vmemt_until_more(&counted, round % 4);
+		assert(!vmem_region_stage(r, 0, COUNTERS * PAGE, NULL));
+		assert(!vmem_region_store(r, 0, COUNTERS * PAGE, NULL));
+	}
+	atomic_store(&counting, 0);
+	assert(!pthread_join(thread, NULL));
+	vmemt_end(m, r);
+}
+
 int main(void)
 {
 	vmemt_need(VMEM_KERNEL_MOVE | VMEM_KERNEL_WP | VMEM_KERNEL_KERNEL_FAULTS);
@@ -271,5 +326,6 @@ int main(void)
 	VMEMT_RULE(rule_23_scattered_pages_leave_together);
 	VMEMT_RULE(rule_24_a_read_of_staging_does_not_hang);
 	VMEMT_RULE(rule_27_memory_of_others_is_refused);
+	VMEMT_RULE(rule_27_no_write_to_a_file_is_lost);
 	return 0;
 }
