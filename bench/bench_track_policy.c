@@ -6,7 +6,12 @@
  *        last time, and choose those that it takes one by one: in each minute as many as the objective
  *        allows come back, and those are the ones that were away for longest; and all pages in those 5 %
  *        of the minutes that give most. No policy that keeps the objective in 95 % finds more.
- * Cold memory is counted at the end of each minute. The first hour does not count. */
+ * peer   the one age that finds most in all of the trace, of those that keep the objective in 95 % of the
+ *        minutes: it knows the future too, but sees no more of a page than its age
+ * Cold memory is counted at the end of each minute. The first hour does not count. Then, victims: each hour a
+ * quarter of all pages is to go, and the share of them that comes back within ten minutes.
+ * ours   vmem_track_victims in an emergency
+ * peer   pages at random */
 #include "bench_track.h"
 #include "guest_traces.h"
 #include <errno.h>
@@ -20,7 +25,22 @@
 #define OBJECTIVE_PPM 2000u
 #define WINDOW 2u /* minutes of the working set */
 
+#define HOUR 60u
+#define BACK_WITHIN 10u /* minutes */
+
 enum { KEPT, FOUND, PER_TRACE };
+
+/* A quarter of all pages, as if taken. */
+struct taken {
+	uint64_t pages[TRACE_PAGES / 64]; /* that have not come back */
+	uint64_t count, back;             /* of all hours */
+};
+
+/* What is measured of a trace; the same each time. */
+struct finding {
+	double ours[PER_TRACE], fixed[PER_TRACE];
+	double back, random_back;
+};
 
 struct policy {
 	struct guest_trace trace;
@@ -34,6 +54,12 @@ struct policy {
 	uint32_t last[TRACE_PAGES]; /* minute of the last access of a page, and 1 */
 	uint32_t returned
 		[TRACE_MINUTES]; /* pages that are accessed in this minute, by what was gained */
+	/* With one age all the time. */
+	uint32_t fixed_kept[VMEM_TRACK_AGES];
+	uint64_t fixed_cold[VMEM_TRACK_AGES];
+	struct taken best, random;
+	struct vmem_track_cursor cursor;
+	uint64_t seed;
 };
 
 static uint64_t sum_from(const struct vmem_track_histogram *h, uint32_t age)
@@ -82,6 +108,67 @@ static void end_oracle(struct policy *p)
 		p->oracle += p->extra[i];
 }
 
+static void see_back(struct taken *taken, uint32_t page)
+{
+	const uint64_t bit = UINT64_C(1) << page % 64;
+
+	taken->back += (taken->pages[page / 64] & bit) != 0;
+	taken->pages[page / 64] &= ~bit;
+}
+
+/* @return whether it was not there before */
+static int take(struct taken *taken, uint64_t page)
+{
+	const uint64_t bit = UINT64_C(1) << page % 64;
+
+	if (taken->pages[page / 64] & bit)
+		return 0;
+	taken->pages[page / 64] |= bit;
+	taken->count++;
+	return 1;
+}
+
+static void take_at_random(struct policy *p, uint64_t count)
+{
+	while (count > 0) {
+		/* Knuth, MMIX. */
+		p->seed = p->seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+		count -= (uint64_t)take(&p->random, (p->seed >> 33) % TRACE_PAGES);
+	}
+}
+
+/* Names a quarter of all pages, twice. */
+static int take_quarter(struct policy *p)
+{
+	struct vmem_track_want want = { .size = sizeof(want),
+					.flags = VMEM_TRACK_EMERGENCY,
+					.pages = TRACE_PAGES / 4,
+					.min_age = VMEM_TRACK_AGES - 1 };
+	uint64_t before = p->best.count;
+	int again;
+
+	do {
+		struct vmem_track_run run;
+		size_t found;
+
+		again = vmem_track_victims(p->track, &want, &p->cursor, &run, 1, &found);
+		for (uint64_t i = 0; again >= 0 && found > 0 && i < run.count; i++)
+			take(&p->best, run.first + i);
+	} while (again == 1);
+	take_at_random(p, p->best.count - before);
+	return again;
+}
+
+/* Each hour, and what came back of it a while later is forgotten. */
+static int live_emergency(struct policy *p)
+{
+	if (p->minute % HOUR == BACK_WITHIN) {
+		memset(p->best.pages, 0, sizeof(p->best.pages));
+		memset(p->random.pages, 0, sizeof(p->random.pages));
+	}
+	return p->minute >= LEARN && p->minute % HOUR == 0 ? take_quarter(p) : 0;
+}
+
 static int look_at_pages(struct policy *p)
 {
 	memset(p->returned, 0, sizeof(p->returned));
@@ -95,8 +182,22 @@ static int look_at_pages(struct policy *p)
 			continue;
 		p->returned[counted(p->last[page], p->minute)]++;
 		p->last[page] = p->minute + 1;
+		see_back(&p->best, page);
+		see_back(&p->random, page);
 	}
 	return 0;
+}
+
+static void judge_fixed(struct policy *p, uint64_t allowed)
+{
+	uint64_t promotions = 0, cold = 0;
+
+	for (uint32_t age = VMEM_TRACK_AGES; age-- > 0;) {
+		promotions += p->promotions.pages[age] - p->before.pages[age];
+		cold += p->ages.pages[age];
+		p->fixed_kept[age] += promotions <= allowed;
+		p->fixed_cold[age] += cold;
+	}
 }
 
 static int judge(struct policy *p)
@@ -109,8 +210,9 @@ static int judge(struct policy *p)
 		return result;
 	p->kept += sum_from(&p->promotions, age) - sum_from(&p->before, age) <= allowed;
 	p->cold += sum_from(&p->ages, age);
+	judge_fixed(p, allowed);
 	choose(p, allowed);
-	return 0;
+	return live_emergency(p);
 }
 
 /* @return 1, 0 (the trace ends), or an error */
@@ -161,27 +263,74 @@ static int live(struct policy *p)
 	return p->minute == TRACE_MINUTES ? 0 : -EIO;
 }
 
+static void conclude(const struct policy *p, struct finding *finding)
+{
+	const double minutes = TRACE_MINUTES - LEARN;
+	uint32_t best = VMEM_TRACK_AGES - 1;
+
+	while (best > 0 && p->fixed_kept[best - 1] >= 0.95 * minutes)
+		best--;
+	finding->ours[KEPT] = p->kept / minutes;
+	finding->ours[FOUND] = (double)p->cold / (double)p->oracle;
+	finding->fixed[KEPT] = p->fixed_kept[best] / minutes;
+	finding->fixed[FOUND] = (double)p->fixed_cold[best] / (double)p->oracle;
+	finding->back = (double)p->best.back / (double)p->best.count;
+	finding->random_back = (double)p->random.back / (double)p->random.count;
+}
+
+static int find(enum guest_trace_habit habit, struct finding *finding)
+{
+	struct policy *p = calloc(1, sizeof(*p));
+	int result;
+
+	if (!p)
+		return -ENOMEM;
+	result = guest_trace_make(&p->trace, habit);
+	if (result == 0)
+		result = live(p);
+	if (result == 0)
+		conclude(p, finding);
+	vmem_threshold_free(p->threshold);
+	vmem_track_free(p->track);
+	guest_trace_free(&p->trace);
+	free(p);
+	return result;
+}
+
 static int measure_ours(void *context, double *values)
 {
-	int result = 0;
+	const struct finding *findings = context;
 
-	(void)context;
-	for (uint32_t habit = 0; habit < TRACE_HABITS && result == 0; habit++) {
-		struct policy *p = calloc(1, sizeof(*p));
+	for (uint32_t i = 0; i < TRACE_HABITS * PER_TRACE; i++)
+		values[i] = findings[i / PER_TRACE].ours[i % PER_TRACE];
+	return 0;
+}
 
-		if (!p)
-			return -ENOMEM;
-		result = guest_trace_make(&p->trace, (enum guest_trace_habit)habit);
-		if (result == 0)
-			result = live(p);
-		values[habit * PER_TRACE + KEPT] = (double)p->kept / (TRACE_MINUTES - LEARN);
-		values[habit * PER_TRACE + FOUND] = (double)p->cold / (double)p->oracle;
-		vmem_threshold_free(p->threshold);
-		vmem_track_free(p->track);
-		guest_trace_free(&p->trace);
-		free(p);
-	}
-	return result;
+static int measure_fixed(void *context, double *values)
+{
+	const struct finding *findings = context;
+
+	for (uint32_t i = 0; i < TRACE_HABITS * PER_TRACE; i++)
+		values[i] = findings[i / PER_TRACE].fixed[i % PER_TRACE];
+	return 0;
+}
+
+static int measure_back(void *context, double *values)
+{
+	const struct finding *findings = context;
+
+	for (uint32_t i = 0; i < TRACE_HABITS; i++)
+		values[i] = findings[i].back;
+	return 0;
+}
+
+static int measure_random(void *context, double *values)
+{
+	const struct finding *findings = context;
+
+	for (uint32_t i = 0; i < TRACE_HABITS; i++)
+		values[i] = findings[i].random_back;
+	return 0;
 }
 
 static int measure_limit(void *context, double *values)
@@ -192,7 +341,7 @@ static int measure_limit(void *context, double *values)
 	return 0;
 }
 
-int bench_track_policy(struct bench *bench)
+static int compare_policy(struct bench *bench, struct finding *findings)
 {
 	static const struct bench_metric metrics[TRACE_HABITS * PER_TRACE] = {
 		{ "objective_kept_share", "share", "zipf", 1 },
@@ -208,9 +357,43 @@ int bench_track_policy(struct bench *bench)
 		.metrics = metrics,
 		.metric_count = TRACE_HABITS * PER_TRACE,
 		.rounds = 1, /* the same each time */
+		.context = findings,
 		.ours = { "libvmem", measure_ours, NULL },
+		.peer = { "fixed-age", measure_fixed, NULL },
 		.limit = { "oracle", measure_limit, NULL },
 	};
 
 	return bench_compare(bench, &comparison);
+}
+
+static int compare_victims(struct bench *bench, struct finding *findings)
+{
+	static const struct bench_metric metrics[TRACE_HABITS] = {
+		{ "victims_back_share", "share", "zipf", 0 },
+		{ "victims_back_share", "share", "heavy-tail", 0 },
+		{ "victims_back_share", "share", "phases", 0 },
+		{ "victims_back_share", "share", "scan", 0 },
+	};
+	const struct bench_comparison comparison = {
+		.metrics = metrics,
+		.metric_count = TRACE_HABITS,
+		.rounds = 1, /* the same each time */
+		.context = findings,
+		.ours = { "libvmem", measure_back, NULL },
+		.peer = { "random", measure_random, NULL },
+	};
+
+	return bench_compare(bench, &comparison);
+}
+
+int bench_track_policy(struct bench *bench)
+{
+	struct finding findings[TRACE_HABITS];
+	int result = 0;
+
+	for (uint32_t habit = 0; habit < TRACE_HABITS && result == 0; habit++)
+		result = find((enum guest_trace_habit)habit, &findings[habit]);
+	if (result == 0)
+		result = compare_policy(bench, findings);
+	return result ? result : compare_victims(bench, findings);
 }
