@@ -13,6 +13,7 @@
 #include <vmem/feed.h>
 #include <vmem/manager.h>
 #include <vmem/page_state.h>
+#include <vmem/peer.h>
 #include <vmem/pool.h>
 #include <vmem/region.h>
 #include <vmem/region_metrics.h>

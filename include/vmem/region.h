@@ -50,8 +50,8 @@ enum vmem_fault_way {
 
 /** The memory is a MAP_SHARED mapping of the file @c file_fd in memory. The budget counts the file's blocks.
  *  Needs VMEM_KERNEL_FILES; and VMEM_REGION_DMA_PINNED, or nothing is taken out: the kernel does not tell who
- *  holds a page of a file. Nobody else may map or change the file (docs/requirements.md). Give it
- *  F_SEAL_SHRINK: if it shrinks, what lay behind is a SIGBUS. */
+ *  holds a page of a file. Nobody else may change the file, and others who map it are peers (<vmem/peer.h>), or
+ *  what they map is pinned (docs/requirements.md). Give it F_SEAL_SHRINK: if it shrinks, what lay behind is a SIGBUS. */
 #define VMEM_REGION_FILE (UINT64_C(1) << 3)
 
 /** Options. Fields are only ever added at the end. */
@@ -142,9 +142,10 @@ VMEM_API const char *vmem_region_why(const void *hva, uint64_t bytes);
                                     unmapped, attached memory is left without access (never as zeros) */
 
 /** Detach. No thread may touch the memory, and no other call on the region may run, until it returns
- *  (with RESTORE the guest may run, if its faults come to a thread). Calls of read_source() are over then: one
- *  that hangs must be ended by the VMM, for this waits for it. RESTORE gives up what its source does not give before the
- *  deadline.
+ *  (with RESTORE the guest may run, if its faults come to a thread). Peers end with it: with RESTORE they find all
+ *  in place, with DISCARD all they touch is an error (where the kernel has UFFDIO_POISON). Calls of read_source() are
+ *  over then: one that hangs must be ended by the VMM, for this waits for it. RESTORE gives up what its source does
+ *  not give before the deadline.
  *  @return 0, -VMEM_EINVAL, -VMEM_EIO (RESTORE: pages are lost; DISCARD: access could not be taken away;
  *          the region stays attached)
  *  @threads exclusive for the region, serial for the manager

@@ -61,6 +61,8 @@ struct vmem_region_metrics {
 	uint64_t sampled;           /**< pages taken out for it, ever */
 	uint64_t sampled_touched;   /**< of them, touched: a fault each */
 	uint64_t sampled_ns;        /**< time that taking them out took */
+	uint64_t peers;             /**< mappings of its file that are served too: <vmem/peer.h> */
+	uint64_t faults_peer;       /**< that they met */
 };
 
 VMEM_END_DECLS

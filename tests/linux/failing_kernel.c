@@ -31,6 +31,7 @@ const char *vmemt_call_name(enum vmemt_call call)
 	static const char *const name[VMEMT_K_CALLS] = {
 		"open",
 		"read",
+		"read without waiting",
 		"pread",
 		"write",
 		"pwrite",
@@ -43,6 +44,7 @@ const char *vmemt_call_name(enum vmemt_call call)
 		"poll",
 		"eventfd",
 		"epoll",
+		"epoll_ctl",
 		"userfaultfd",
 		"mmap",
 		"mmap of a file",
@@ -72,6 +74,8 @@ static int refuse(enum vmemt_call call)
 	struct vmemt_failing_kernel *k = &vmemt_kernel;
 	long nth = atomic_fetch_add(&k->calls[call], 1);
 
+	if (k->at_call)
+		k->at_call(call);
 	if (k->fail_after < 0 || k->fail != call || nth != k->fail_after)
 		return 0;
 	atomic_fetch_add(&k->failed, 1);
@@ -97,6 +101,13 @@ static ssize_t f_read(int fd, void *buffer, size_t bytes)
 	int error = refuse(VMEMT_K_READ);
 
 	return error ? error : real->read(fd, buffer, bytes);
+}
+
+static ssize_t f_read_now(int fd, void *buffer, size_t bytes)
+{
+	int error = refuse(VMEMT_K_READ_NOW);
+
+	return error ? error : real->read_now(fd, buffer, bytes);
 }
 
 static ssize_t f_pread(int fd, void *buffer, size_t bytes, off_t offset)
@@ -184,6 +195,13 @@ static int f_epoll(const int *fds, size_t count)
 	int error = refuse(VMEMT_K_EPOLL);
 
 	return error ? error : real->epoll(fds, count);
+}
+
+static int f_epoll_watch(int epoll, int fd, int watch)
+{
+	int error = refuse(VMEMT_K_EPOLL_WATCH);
+
+	return error ? error : real->epoll_watch(epoll, fd, watch);
 }
 
 static int f_userfaultfd(int flags)
@@ -377,6 +395,7 @@ const struct vmemi_kernel vmemt_kernel_table = {
 	.open = f_open,
 	.close = f_close,
 	.read = f_read,
+	.read_now = f_read_now,
 	.pread = f_pread,
 	.write = f_write,
 	.pwrite = f_pwrite,
@@ -389,6 +408,7 @@ const struct vmemi_kernel vmemt_kernel_table = {
 	.poll = f_poll,
 	.eventfd = f_eventfd,
 	.epoll = f_epoll,
+	.epoll_watch = f_epoll_watch,
 	.userfaultfd = f_userfaultfd,
 	.ioctl = f_ioctl,
 	.mmap = f_mmap,

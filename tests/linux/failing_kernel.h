@@ -11,6 +11,7 @@
 enum vmemt_call {
 	VMEMT_K_OPEN,
 	VMEMT_K_READ,
+	VMEMT_K_READ_NOW,
 	VMEMT_K_PREAD,
 	VMEMT_K_WRITE,
 	VMEMT_K_PWRITE,
@@ -23,6 +24,7 @@ enum vmemt_call {
 	VMEMT_K_POLL,
 	VMEMT_K_EVENTFD,
 	VMEMT_K_EPOLL,
+	VMEMT_K_EPOLL_WATCH,
 	VMEMT_K_USERFAULTFD,
 	VMEMT_K_MMAP,
 	VMEMT_K_MAP_FILE,
@@ -54,6 +56,8 @@ struct vmemt_failing_kernel {
 	bool only_user_mode;  /* userfaultfd for faults in user mode alone */
 	/* Called before each ioctl on a userfaultfd. True: it is done, with *ret_result. May be NULL. */
 	bool (*before)(enum vmemt_call call, void *argument, int fd, int *ret_result);
+	/* Called before each call that can be made to fail. May be NULL. */
+	void (*at_call)(enum vmemt_call call);
 	_Atomic long calls[VMEMT_K_CALLS];
 	_Atomic long failed;       /* calls that were made to fail */
 	_Atomic long mapped_bytes; /* that the table mapped and has not unmapped */

@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #endif
 #include "linux/backing/backing.h"
+#include "linux/backing/peers.h"
 #include "linux/discard/discard.h"
 #include "linux/reclaim/reclaim.h"
 #include <errno.h>
@@ -228,8 +229,9 @@ static uint32_t file_release(struct vmem_region *r, const uint64_t *pages, uint3
 	return each_run(r, pages, count, punch);
 }
 
-/* Unmaps the victims, which stay in the file. Who touches one meanwhile waits until all are away: so nothing
- * is written to a page that is staged without a fault that brings it back. */
+/* Unmaps the victims here, and write-protects them with peers, who cannot be made to unmap them; they stay in the
+ * file. Who touches one meanwhile waits until all are away: so nothing is written to a page that is staged
+ * without a fault that brings it back. */
 static unsigned file_take(struct vmemi_reclaim *rc, struct vmem_region *r)
 {
 	uint32_t kept = 0, gone;
@@ -240,6 +242,7 @@ static unsigned file_take(struct vmemi_reclaim *rc, struct vmem_region *r)
 			rc->scattered[kept++] = rc->scattered[i];
 	rc->scattered_count = 0;
 	gone = vmemi_backing_private.release(r, rc->scattered, kept);
+	gone = vmemi_peers_protect(r, rc->scattered, gone);
 	for (uint32_t i = 0; i < kept; i++)
 		vmemi_region_end(r, rc->scattered[i],
 				 i < gone ? VMEMI_PAGE_TAKE_DONE : VMEMI_PAGE_TAKE_UNDO, 0);

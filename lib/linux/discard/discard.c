@@ -3,6 +3,7 @@
  * zero from then on. */
 #include "linux/discard/discard.h"
 #include "linux/backing/backing.h"
+#include "linux/backing/peers.h"
 #include "linux/region/dirty.h"
 #include "store/store_internal.h"
 #include <sys/mman.h>
@@ -36,8 +37,10 @@ static bool has_frame(enum vmem_page_state was)
 /* A poisoned page of a file has no frame to free, which would take the error with it. */
 static void heal(struct vmem_region *r, uint64_t page)
 {
-	if (r->backing->one_frame)
-		r->host->k->madvise(vmemi_region_page(r, page), VMEM_PAGE_SIZE, MADV_DONTNEED);
+	if (!r->backing->one_frame)
+		return;
+	r->host->k->madvise(vmemi_region_page(r, page), VMEM_PAGE_SIZE, MADV_DONTNEED);
+	vmemi_peers_heal(r, page);
 }
 
 /* Takes the mappings of a batch away and ends it. */
@@ -64,8 +67,10 @@ static void flush(struct batch *b)
 		gone -= b->mapped[i] && gone;
 		vmemi_region_end(r, b->page[i], kept ? VMEMI_PAGE_DISCARD_UNDO : done, 0);
 		/* Others who wait are served in their turn; its fault was answered. */
-		if (b->was[i] == VMEM_PAGE_POISONED)
+		if (b->was[i] == VMEM_PAGE_POISONED) {
 			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, b->page[i]), VMEM_PAGE_SIZE);
+			vmemi_peers_wake(r, b->page[i]);
+		}
 		if (kept)
 			b->error = -VMEM_EIO;
 		else

@@ -5,12 +5,14 @@
  * that finds none keeps the others from asking, and newcomers too, of whichever handler. Between handlers
  * the first ones of each take their chance. */
 #include "linux/fault/handler.h"
+#include "linux/backing/peers.h"
 #include "linux/fault/loads.h"
 #include "base/mem.h"
 #include "linux/kernel/uffd_abi.h"
 
 #define BATCH 32
 #define BATCH_OF_SEVERAL 4 /* what one handler reads at a time where others could take the rest */
+#define BATCH_OF_PEER 8    /* whoever floods keeps others waiting for so many faults */
 #define READS_PER_TURN 32
 #define STALL_POLL_MS 10
 #define LOAD_POLL_MS 1
@@ -43,6 +45,7 @@ struct vmemi_handler {
 	uint64_t spin_ns;
 	_Atomic uint32_t busy, loading; /* atomic; held faults by what they wait for */
 	struct vmemi_lock lock;         /* guards all below; held while serving */
+	bool peers_called;              /* a poll was over because of peers */
 	uint32_t count;
 	uint32_t around_count;
 	struct vmemi_around around[BATCH]; /* neighbours to be brought, in between */
@@ -161,6 +164,7 @@ static void ended(struct vmemi_handler *h, struct held *e)
  * So whoever makes so many faults wait does not keep others from being served. */
 static bool serve_or_send_back(struct vmemi_handler *h, struct held *e)
 {
+	const struct vmemi_at *at;
 	enum vmemi_served served;
 
 	e->fault.own_frame = vmemi_host_starving(h->host) > 0 && !e->fault.force;
@@ -170,8 +174,8 @@ static bool serve_or_send_back(struct vmemi_handler *h, struct held *e)
 	ended(h, e);
 	if (is_over(served))
 		return true;
-	vmemi_uffd_wake(e->region->uffd, vmemi_region_page(e->region, e->fault.page),
-			VMEM_PAGE_SIZE);
+	at = e->fault.at ? e->fault.at : &e->region->own;
+	vmemi_uffd_wake(at->uffd, vmemi_address(at, e->fault.page), VMEM_PAGE_SIZE);
 	return false;
 }
 
@@ -235,6 +239,21 @@ static bool retry(struct vmemi_handler *h)
 	return any;
 }
 
+static struct held fault_of(const struct uffd_msg *m, struct vmem_region *r, uint64_t now)
+{
+	return (struct held){
+		.region = r,
+		.arrived_ns = now,
+		.blocks = true,
+		.fault.kind = m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP
+				      ? VMEMI_FAULT_PROTECTED
+				      : VMEMI_FAULT_MISSING,
+		.fault.write = m->arg.pagefault.flags &
+			       (UFFD_PAGEFAULT_FLAG_WP | UFFD_PAGEFAULT_FLAG_WRITE),
+		.fault.demand = true,
+	};
+}
+
 static bool read_messages(struct vmemi_handler *h)
 {
 	const struct vmemi_uffd *u = &h->host->uffd[VMEM_FAULT_THREAD];
@@ -255,25 +274,19 @@ static bool read_messages(struct vmemi_handler *h)
 	for (size_t i = 0; i < (size_t)bytes / sizeof(messages[0]); i++) {
 		const struct uffd_msg *m = &messages[i];
 		void *address = (void *)(uintptr_t)m->arg.pagefault.address;
-		struct held e = { .arrived_ns = now };
+		struct vmem_region *r;
+		struct held e;
 
 		if (m->event != UFFD_EVENT_PAGEFAULT)
 			continue;
-		e.region = vmemi_host_find(h->host, address);
-		if (!e.region) { /* being attached, or detached: it comes again, or never */
+		r = vmemi_host_find(h->host, address);
+		if (!r) { /* being attached, or detached: it comes again, or never */
 			vmemi_uffd_wake(u, (void *)((uintptr_t)address & ~(VMEM_PAGE_SIZE - 1ul)),
 					VMEM_PAGE_SIZE);
 			continue;
 		}
-		e.fault.page =
-			(uint64_t)((unsigned char *)address - e.region->base) / VMEM_PAGE_SIZE;
-		e.fault.kind = m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP
-				       ? VMEMI_FAULT_PROTECTED
-				       : VMEMI_FAULT_MISSING;
-		e.fault.write = m->arg.pagefault.flags &
-				(UFFD_PAGEFAULT_FLAG_WP | UFFD_PAGEFAULT_FLAG_WRITE);
-		e.fault.demand = true;
-		e.blocks = true;
+		e = fault_of(m, r, now);
+		e.fault.page = (uint64_t)((unsigned char *)address - r->base) / VMEM_PAGE_SIZE;
 		vmemi_pressure_begin(&e.region->pressure, now);
 		if (take_in(h, &e) && e.fault.kind == VMEMI_FAULT_MISSING &&
 		    h->around_count < BATCH &&
@@ -282,6 +295,73 @@ static bool read_messages(struct vmemi_handler *h)
 			h->around_count++;
 	}
 	return true;
+}
+
+/* A message of a peer. What is around it need not be brought: it would be mapped here only. */
+static void take_in_of_peer(struct vmemi_handler *h, struct vmemi_process *process,
+			    const struct uffd_msg *m, uint64_t now)
+{
+	uintptr_t address = (uintptr_t)m->arg.pagefault.address;
+	struct vmem_peer *p;
+	struct held e;
+	uint64_t page;
+
+	if (m->event != UFFD_EVENT_PAGEFAULT)
+		return;
+	p = vmemi_peer_find(h->host, process, address, &page);
+	if (!p) { /* being added or removed, or a range that is not known: it comes again */
+		vmemi_process_failed(h->host, process, -VMEM_ENOENT);
+		vmemi_uffd_wake(&process->uffd, (void *)(address & ~(VMEM_PAGE_SIZE - 1ul)),
+				VMEM_PAGE_SIZE);
+		return;
+	}
+	e = fault_of(m, p->region, now);
+	e.fault.page = page;
+	e.fault.at = &p->at;
+	vmemi_tally(&p->region->counters.faults_peer, 1);
+	vmemi_pressure_begin(&p->region->pressure, now);
+	take_in(h, &e);
+}
+
+/* True if something came in. */
+static bool read_peer(struct vmemi_handler *h, struct vmemi_process *process)
+{
+	struct uffd_msg messages[BATCH_OF_PEER];
+	ssize_t bytes = vmemi_uffd_read(&process->uffd, messages, sizeof(messages));
+	uint64_t now;
+
+	if (bytes <= 0) {
+		/* A poll that is over for nothing is not a fault, and must not go on. */
+		if (h->peers_called && vmemi_uffd_mend(&process->uffd))
+			vmemi_process_failed(h->host, process, -VMEM_EINVAL);
+		return false;
+	}
+	now = h->host->k->clock_ns();
+	for (size_t i = 0; i < (size_t)bytes / sizeof(messages[0]); i++)
+		take_in_of_peer(h, process, &messages[i], now);
+	return true;
+}
+
+/* By the first handler alone. */
+static bool read_peers(struct vmemi_handler *h)
+{
+	struct vmemi_host *host = h->host;
+	uint32_t slots = h->index ? 0 : atomic_load(&host->peer_slots);
+	_Atomic uint32_t *walkers;
+	bool any = false;
+
+	if (!slots)
+		return false;
+	walkers = vmemi_host_enter(host, NULL);
+	for (uint32_t i = 0; i < slots; i++) {
+		struct vmem_peer *p = atomic_load(&host->peers[i]);
+
+		if (p && !atomic_load(&p->process->dropped))
+			any |= read_peer(h, p->process);
+	}
+	vmemi_host_leave(walkers);
+	h->peers_called = false;
+	return any;
 }
 
 /* Neighbours come when nobody waits; the latest first, as who goes on from there comes soonest. If faults
@@ -381,6 +461,7 @@ static bool turn(struct vmemi_handler *h)
 		count_held(h);
 	}
 	any |= read_and_bring_around(h);
+	any |= read_peers(h);
 	take_wanted(h);
 	count_held(h);
 	vmemi_unlock(&h->lock);
@@ -389,6 +470,9 @@ static bool turn(struct vmemi_handler *h)
 
 int vmemi_handler_step(struct vmemi_handler *h)
 {
+	vmemi_lock(&h->lock);
+	h->peers_called = true;
+	vmemi_unlock(&h->lock);
 	for (unsigned i = 0; i < STEP_TURNS && turn(h); i++)
 		;
 	return atomic_load(&h->sign->put_off) > 0;
@@ -398,9 +482,10 @@ int vmemi_handler_step(struct vmemi_handler *h)
 static void sleep_until_kicked(struct vmemi_handler *h)
 {
 	struct vmemi_host *host = h->host;
-	struct pollfd fds[2] = {
+	struct pollfd fds[3] = {
 		{ .fd = h->sign->fd, .events = POLLIN },
 		{ .fd = host->uffd[VMEM_FAULT_THREAD].fd, .events = POLLIN },
+		{ .fd = host->peers_epoll, .events = POLLIN },
 	};
 	bool loading = atomic_load(&h->loading) || atomic_load(&h->busy);
 	int timeout_ms = loading                           ? LOAD_POLL_MS
@@ -416,11 +501,16 @@ static void sleep_until_kicked(struct vmemi_handler *h)
 	/* Only the first waits for faults, or each would wake them all. */
 	if (h->index)
 		atomic_fetch_or(&host->idle_handlers, 1u << h->index);
-	host->k->poll(fds, h->index ? 1 : 2, timeout_ms);
+	host->k->poll(fds, h->index ? 1 : 3, timeout_ms);
 	if (h->index)
 		atomic_fetch_and(&host->idle_handlers, ~(1u << h->index));
 	if (fds[0].revents & POLLIN)
 		host->k->read(h->sign->fd, &value, sizeof(value));
+	if (fds[2].revents) {
+		vmemi_lock(&h->lock);
+		h->peers_called = true;
+		vmemi_unlock(&h->lock);
+	}
 }
 
 /* Looking for the next fault instead of sleeping saves its thread a wake-up, and takes a core from the
@@ -474,4 +564,24 @@ bool vmemi_handler_forget(struct vmemi_handler *h, const struct vmem_region *r)
 	count_held(h);
 	vmemi_unlock(&h->lock);
 	return loading;
+}
+
+void vmemi_handler_forget_peer(struct vmemi_handler *h, const struct vmemi_at *at)
+{
+	uint32_t kept = 0;
+
+	vmemi_lock(&h->lock);
+	for (uint32_t i = 0; i < h->count; i++) {
+		struct held *e = &h->held[i];
+
+		if (e->fault.at == at && e->why == HELD_LOADING)
+			e->fault.at = NULL; /* the page comes all the same */
+		if (e->fault.at == at)
+			ended(h, e);
+		else
+			h->held[kept++] = *e;
+	}
+	h->count = kept;
+	count_held(h);
+	vmemi_unlock(&h->lock);
 }

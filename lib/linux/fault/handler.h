@@ -28,5 +28,7 @@ void vmemi_handler_run(struct vmemi_handler *h);
 /* Forgets what is held back for a region that goes away, but for slow loads: those must be over first.
  * True if there are some. */
 bool vmemi_handler_forget(struct vmemi_handler *h, const struct vmem_region *r);
+/* Forgets what is held back for a peer's mapping, which no handler comes upon any more. */
+void vmemi_handler_forget_peer(struct vmemi_handler *h, const struct vmemi_at *at);
 
 #endif

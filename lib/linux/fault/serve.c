@@ -4,6 +4,7 @@
 #include "linux/fault/serve.h"
 #include "linux/region/dirty.h"
 #include "linux/fault/source.h"
+#include "linux/backing/peers.h"
 #include "linux/backing/backing.h"
 
 /* A page that is in place and still faults this often in a row has lost its mapping behind our back. */
@@ -23,11 +24,9 @@ static void wake(const struct vmem_region *r, const struct vmemi_fault *f)
 	vmemi_uffd_wake(at->uffd, vmemi_address(at, f->page), VMEM_PAGE_SIZE);
 }
 
-static int protect(const struct vmem_region *r, const struct vmemi_fault *f, bool protect)
+static int unlock(const struct vmemi_at *at, uint64_t page)
 {
-	const struct vmemi_at *at = at_of(r, f);
-
-	return vmemi_uffd_protect(at->uffd, vmemi_address(at, f->page), VMEM_PAGE_SIZE, protect);
+	return vmemi_uffd_protect(at->uffd, vmemi_address(at, page), VMEM_PAGE_SIZE, false);
 }
 
 /* Somebody waits for this page: the one sample of accesses that costs nothing. Said before the change
@@ -58,34 +57,39 @@ void vmemi_serve_count(struct vmem_region *r, struct vmemi_fault *f, enum vmem_p
 }
 
 /* Puts an error in the place of a page that is not mapped. 0, -VMEM_EEXIST: it is; or why not. */
-static int put_mark(struct vmem_region *r, const struct vmemi_fault *f)
+static int put_mark(const struct vmem_region *r, const struct vmemi_at *at, uint64_t page)
 {
-	const struct vmemi_at *at = at_of(r, f);
-	int error = vmemi_uffd_poison(at->uffd, vmemi_address(at, f->page), VMEM_PAGE_SIZE);
+	int error = vmemi_uffd_poison(at->uffd, vmemi_address(at, page), VMEM_PAGE_SIZE);
 
 	/* What was protected in a file, and left, has another mark there instead of nothing. */
-	if (error == -VMEM_EEXIST && r->backing->one_frame && !protect(r, f, false))
-		error = vmemi_uffd_poison(at->uffd, vmemi_address(at, f->page), VMEM_PAGE_SIZE);
+	if (error == -VMEM_EEXIST && r->backing->one_frame && !unlock(at, page))
+		error = vmemi_uffd_poison(at->uffd, vmemi_address(at, page), VMEM_PAGE_SIZE);
 	return error;
 }
 
-/* Makes the claimed page an error to touch; from when the claim has ended a discard may heal it. Where
- * the kernel cannot do that, whoever touches it waits for good: never zeros. False: not now. */
-static bool poison(struct vmem_region *r, const struct vmemi_fault *f)
+bool vmemi_serve_poison(struct vmem_region *r, uint64_t page)
 {
 	int error;
 
 	if (!(r->host->features & VMEM_KERNEL_POISON))
 		return true;
-	error = put_mark(r, f);
+	error = put_mark(r, &r->own, page);
 	return error != -VMEM_EAGAIN && error != -VMEM_ENOMEM;
 }
 
-bool vmemi_serve_poison(struct vmem_region *r, uint64_t page)
+/* A page is poisoned, and who has nothing there waits, or has not been woken: each mapping has an error of its own,
+ * and a peer gets one when it asks. Repeated, the access fails. */
+static void meet_poison(struct vmem_region *r, const struct vmemi_fault *f)
 {
-	struct vmemi_fault f = { .page = page };
+	int error = 0;
 
-	return poison(r, &f);
+	if (!(r->host->features & VMEM_KERNEL_POISON))
+		return;
+	if (r->backing->one_frame)
+		error = put_mark(r, at_of(r, f), f->page);
+	if (f->at && error && error != -VMEM_EEXIST)
+		vmemi_peer_failed(r->host, (struct vmem_peer *)(uintptr_t)f->at, error);
+	wake(r, f);
 }
 
 void vmemi_serve_tell_lost(struct vmem_region *r, uint64_t page, int error)
@@ -98,11 +102,13 @@ void vmemi_serve_tell_lost(struct vmem_region *r, uint64_t page, int error)
 /* The claimed page's bytes are gone; @old is its word before the claim. */
 static enum vmemi_served lose(struct vmem_region *r, struct vmemi_fault *f, uint64_t old, int error)
 {
-	if (!poison(r, f)) {
+	if (!vmemi_serve_poison(r, f->page)) {
 		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
 		return VMEMI_PUT_OFF;
 	}
 	vmemi_serve_tell_lost(r, f->page, error);
+	if (f->at)
+		meet_poison(r, f);
 	vmemi_region_end(r, f->page, VMEMI_PAGE_LOSE, 0);
 	return VMEMI_POISONED;
 }
@@ -131,7 +137,7 @@ static enum vmemi_served install(struct vmem_region *r, struct vmemi_fault *f, u
 
 	if (!src && wp) /* what the kernel maps as zeros cannot be protected */
 		src = r->host->zero_page;
-	error = r->backing->fill(r, at_of(r, f), f->page, 1, src, &wp, &done);
+	error = r->backing->fill(r, &r->own, f->page, 1, src, &wp, &done);
 	clean &= wp;
 	if (error == -VMEM_EEXIST) {
 		/* The guest has a page there: it counts, and who waits is woken. */
@@ -143,6 +149,8 @@ static enum vmemi_served install(struct vmem_region *r, struct vmemi_fault *f, u
 	}
 	if (error)
 		return failed(r, f, old, error);
+	if (f->at)
+		clean &= vmemi_peer_map(r, f->at, f->page, clean);
 	note_access(r, f);
 	vmemi_region_end(r, f->page, clean ? VMEMI_PAGE_ARRIVE_CLEAN : VMEMI_PAGE_ARRIVE, 0);
 	vmemi_serve_count(r, f, vmemi_page_state(old));
@@ -208,14 +216,9 @@ static enum vmemi_served come_back(struct vmem_region *r, struct vmemi_fault *f,
 	size_t done;
 	int error;
 
-	/* Protected means that it is mapped there; and what is mapped there may be protected. */
-	if (f->kind == VMEMI_FAULT_PROTECTED) {
-		error = protect(r, f, false);
-	} else {
-		error = r->backing->unstage(r, at_of(r, f), f->page, 1, &done);
-		if (error == -VMEM_EEXIST)
-			error = protect(r, f, false);
-	}
+	error = r->backing->unstage(r, &r->own, f->page, 1, &done);
+	if (error == -VMEM_EEXIST) /* it is mapped, perhaps protected */
+		error = unlock(&r->own, f->page);
 	if (error == -VMEM_EFAULT && vmemi_page_state(old) == VMEM_PAGE_STORED) {
 		/* The file has lost it, the store has it: reclaim will see that its frame is gone. */
 		vmemi_host_kick_reclaim(r->host);
@@ -223,6 +226,8 @@ static enum vmemi_served come_back(struct vmem_region *r, struct vmemi_fault *f,
 	}
 	if (error)
 		return failed(r, f, old, error);
+	if (f->at)
+		vmemi_peer_map(r, f->at, f->page, false);
 	note_access(r, f);
 	vmemi_backing_returned(r, f->page, old);
 	vmemi_serve_count(r, f, VMEM_PAGE_STAGED);
@@ -281,12 +286,15 @@ static enum vmemi_served bring(struct vmem_region *r, struct vmemi_fault *f, uin
 static enum vmemi_served unprotect(struct vmem_region *r, struct vmemi_fault *f)
 {
 	uint64_t old;
-	int error;
+	int error = 0;
 
 	if (!vmemi_region_step(r, f->page, VMEMI_PAGE_CLAIM, 0, &old))
 		return VMEMI_PUT_OFF;
 	vmemi_dirty_mark(r, f->page);
-	error = protect(r, f, false);
+	if (f->at)
+		vmemi_peer_map(r, f->at, f->page, false);
+	else
+		error = unlock(&r->own, f->page);
 	if (error) {
 		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
 		return VMEMI_PUT_OFF;
@@ -308,7 +316,7 @@ static enum vmemi_served not_mapped(struct vmem_region *r, struct vmemi_fault *f
 {
 	if (error == -VMEM_EAGAIN || error == -VMEM_ENOMEM)
 		return failed(r, f, old, error);
-	if (put_mark(r, f) != -VMEM_EEXIST)
+	if (put_mark(r, &r->own, f->page) != -VMEM_EEXIST)
 		return lose(r, f, old, -VMEM_EFAULT);
 	vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE, 0); /* it is writable now */
 	wake(r, f);
@@ -325,11 +333,13 @@ static enum vmemi_served map_too(struct vmem_region *r, struct vmemi_fault *f)
 	if (!vmemi_region_step(r, f->page, VMEMI_PAGE_CLAIM, 0, &old))
 		return VMEMI_PUT_OFF;
 	clean = vmemi_page_state(old) == VMEM_PAGE_CLEAN && !f->write;
-	error = vmemi_file_map(r, at_of(r, f), f->page, &clean);
+	error = vmemi_file_map(r, &r->own, f->page, &clean);
 	if (error < 0)
 		return not_mapped(r, f, old, error);
-	if (error == 1 && f->write)
-		unprotected = protect(r, f, false);
+	if (f->at)
+		clean &= vmemi_peer_map(r, f->at, f->page, clean);
+	else if (error == 1 && f->write)
+		unprotected = unlock(&r->own, f->page);
 	else if (error == 1)
 		wake(r, f);
 	if (unprotected)
@@ -338,9 +348,9 @@ static enum vmemi_served map_too(struct vmem_region *r, struct vmemi_fault *f)
 	vmemi_region_end(r, f->page, clean ? VMEMI_PAGE_RETURN : VMEMI_PAGE_ARRIVE, old);
 	if (!clean && vmemi_page_state(old) == VMEM_PAGE_CLEAN)
 		vmemi_region_note_clean(r, 1, 0);
-	vmemi_tally(!error     ? &r->counters.faults_mapped
-		    : f->write ? &r->counters.faults_write
-			       : &r->counters.faults_redundant,
+	vmemi_tally(!error || f->at ? &r->counters.faults_mapped
+		    : f->write      ? &r->counters.faults_write
+				    : &r->counters.faults_redundant,
 		    1);
 	return VMEMI_SERVED;
 }
@@ -388,13 +398,8 @@ enum vmemi_served vmemi_serve(struct vmem_region *r, struct vmemi_fault *f)
 	case VMEM_PAGE_ARRIVING:
 		return vmemi_source_joins(r, f->page, f->write) ? VMEMI_ASKED : VMEMI_PUT_OFF;
 	case VMEM_PAGE_POISONED:
-		/* Who found nothing there before it was poisoned, and came to wait only after that, has
-		 * not been woken; repeated, its access fails. */
-		if (r->host->features & VMEM_KERNEL_POISON) {
-			if (r->backing->one_frame) /* each mapping has an error of its own */
-				poison(r, f);
-			wake(r, f);
-		}
+		/* Who found nothing there before it was poisoned may have come to wait only after that. */
+		meet_poison(r, f);
 		return VMEMI_POISONED;
 	default:
 		if (leaving)
@@ -435,7 +440,7 @@ bool vmemi_serve_give_up(struct vmem_region *r, struct vmemi_fault *f, int error
 {
 	uint64_t old;
 
-	if (!poison(r, f))
+	if (!vmemi_serve_poison(r, f->page))
 		return false;
 	vmemi_serve_tell_lost(r, f->page, error);
 	if (vmemi_region_step(r, f->page, VMEMI_PAGE_LOSE_LATE, 0, &old))

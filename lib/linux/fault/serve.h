@@ -21,7 +21,7 @@ enum vmemi_fault_kind {
 };
 
 struct vmemi_fault {
-	const struct vmemi_at *at; /* the mapping that faults; NULL: the region's own */
+	const struct vmemi_at *at; /* the peer's mapping that faults; NULL: the region's own */
 	uint64_t page;
 	enum vmemi_fault_kind kind;
 	bool write;

@@ -2,6 +2,7 @@
 /* Pages whose bytes are with the caller: see source.h; and their loads: see source_load.h. What is wanted is
  * asked for in source_ask.c, or given up in source_late.c. */
 #include "linux/backing/backing.h"
+#include "linux/backing/peers.h"
 #include "base/mem.h"
 #include "linux/fault/source_load.h"
 #include "linux/fault/serve.h"
@@ -105,12 +106,19 @@ static bool passes(int error)
 	return error == -VMEM_EAGAIN || error == -VMEM_ENOMEM;
 }
 
+/* Ends the claim. Who waits here was woken by the change of the mapping; peers fault again. */
+static void end(struct vmem_region *r, uint64_t page, enum vmemi_page_event event)
+{
+	vmemi_region_end(r, page, event, 0);
+	vmemi_peers_wake(r, page);
+}
+
 int vmemi_source_lose(struct vmem_region *r, uint64_t page, int error)
 {
 	if (!vmemi_serve_poison(r, page))
 		return -VMEM_EAGAIN;
 	vmemi_serve_tell_lost(r, page, error);
-	vmemi_region_end(r, page, VMEMI_PAGE_LOSE, 0);
+	end(r, page, VMEMI_PAGE_LOSE);
 	return 0;
 }
 
@@ -141,7 +149,7 @@ static int install(struct vmem_region *r, uint64_t page, const void *data, int e
 	error = r->backing->fill(r, &r->own, page, 1, data, &clean, &done);
 	if (error == -VMEM_EEXIST) {
 		vmemi_dirty_mark(r, page); /* what is there may be writable */
-		vmemi_region_end(r, page, VMEMI_PAGE_ARRIVE, 0);
+		end(r, page, VMEMI_PAGE_ARRIVE);
 		vmemi_uffd_wake(r->uffd, dst, VMEM_PAGE_SIZE);
 		vmemi_tally(&r->counters.faults_redundant, 1);
 		return 0;
@@ -151,7 +159,7 @@ static int install(struct vmem_region *r, uint64_t page, const void *data, int e
 	if (error)
 		return vmemi_source_lose(r, page, error);
 	vmemi_page_set_add(&r->ages.accessed, page);
-	vmemi_region_end(r, page, clean ? VMEMI_PAGE_ARRIVE_CLEAN : VMEMI_PAGE_ARRIVE, 0);
+	end(r, page, clean ? VMEMI_PAGE_ARRIVE_CLEAN : VMEMI_PAGE_ARRIVE);
 	vmemi_serve_count(r, &f, VMEM_PAGE_SOURCE);
 	return 0;
 }
@@ -159,6 +167,7 @@ static int install(struct vmem_region *r, uint64_t page, const void *data, int e
 void vmemi_source_wake(struct vmem_region *r, uint64_t page)
 {
 	vmemi_uffd_wake(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
+	vmemi_peers_wake(r, page);
 }
 
 /* A page that was read without making it resident is with its source still. Who touched it meanwhile was told to

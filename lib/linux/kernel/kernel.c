@@ -45,6 +45,14 @@ static ssize_t k_read(int fd, void *buffer, size_t bytes)
 	return r < 0 ? -errno : r;
 }
 
+static ssize_t k_read_now(int fd, void *buffer, size_t bytes)
+{
+	struct iovec range = { buffer, bytes };
+	ssize_t r = preadv2(fd, &range, 1, -1, RWF_NOWAIT);
+
+	return r < 0 ? -errno : r;
+}
+
 static ssize_t k_pread(int fd, void *buffer, size_t bytes, off_t offset)
 {
 	ssize_t r = pread(fd, buffer, bytes, offset);
@@ -125,6 +133,13 @@ static int k_epoll(const int *fds, size_t count)
 		}
 	}
 	return epoll;
+}
+
+static int k_epoll_watch(int epoll, int fd, int watch)
+{
+	struct epoll_event e = { .events = EPOLLIN };
+
+	return result(epoll_ctl(epoll, watch ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &e));
 }
 
 static int k_userfaultfd(int flags)
@@ -226,6 +241,7 @@ const struct vmemi_kernel vmemi_kernel_linux = {
 	.open = k_open,
 	.close = k_close,
 	.read = k_read,
+	.read_now = k_read_now,
 	.pread = k_pread,
 	.write = k_write,
 	.pwrite = k_pwrite,
@@ -238,6 +254,7 @@ const struct vmemi_kernel vmemi_kernel_linux = {
 	.poll = k_poll,
 	.eventfd = k_eventfd,
 	.epoll = k_epoll,
+	.epoll_watch = k_epoll_watch,
 	.userfaultfd = k_userfaultfd,
 	.ioctl = k_ioctl,
 	.mmap = k_mmap,

@@ -16,6 +16,8 @@ struct vmemi_kernel {
 	int (*open)(const char *path, int flags);
 	int (*close)(int fd);
 	ssize_t (*read)(int fd, void *buffer, size_t bytes);
+	/* the same without waiting, whatever the descriptor's flags; -EOPNOTSUPP: not from this one */
+	ssize_t (*read_now)(int fd, void *buffer, size_t bytes);
 	ssize_t (*pread)(int fd, void *buffer, size_t bytes, off_t offset);
 	ssize_t (*write)(int fd, const void *buffer, size_t bytes);
 	ssize_t (*pwrite)(int fd, const void *buffer, size_t bytes, off_t offset);
@@ -29,6 +31,7 @@ struct vmemi_kernel {
 	int (*eventfd)(unsigned initial, int flags);
 	int (*epoll)(const int *fds,
 		     size_t count); /* an epoll descriptor that watches them for input */
+	int (*epoll_watch)(int epoll, int fd, int watch); /* from now on, or no longer */
 	int (*userfaultfd)(int flags);
 	int (*ioctl)(int fd, unsigned long request, void *argument);
 	int (*mmap)(void **ret_memory, size_t bytes, int protection, int flags); /* anonymous */

@@ -5,6 +5,8 @@
 #include "linux/kernel/uffd_abi.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
 
 /* A fork, an unmapping or a discard by another thread makes the kernel answer EAGAIN until that
  * thread has run on. It is asked again this many times in a row before the caller hears of it. */
@@ -86,6 +88,84 @@ void vmemi_uffd_close(struct vmemi_uffd *u)
 	if (u->k && u->fd >= 0)
 		u->k->close(u->fd);
 	u->fd = -1;
+}
+
+/* What a userfaultfd was opened with, from /proc/self/fdinfo: "API:" and the API, the features of this one, what
+ * the kernel has. 0, -VMEM_EINVAL (it is none), -VMEM_EIO. */
+static int features_of(const struct vmemi_kernel *k, int fd, uint64_t *ret_features)
+{
+	unsigned long long api, features;
+	char path[40], text[512];
+	const char *line;
+	ssize_t bytes;
+	int info;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	info = k->open(path, O_RDONLY | O_CLOEXEC);
+	if (info < 0)
+		return -VMEM_EIO;
+	bytes = k->read(info, text, sizeof(text) - 1);
+	k->close(info);
+	if (bytes < 0)
+		return -VMEM_EIO;
+	text[bytes] = 0;
+	line = strstr(text, "API:");
+	if (!line || sscanf(line, "API: %llx:%llx", &api, &features) != 2)
+		return -VMEM_EINVAL;
+	*ret_features = features;
+	return 0;
+}
+
+int vmemi_uffd_adopt(struct vmemi_uffd *u, const struct vmemi_kernel *k, int fd)
+{
+	const uint64_t keep_from_us =
+		VMEMI_UFFD_FEATURE_EVENTS | VMEMI_UFFD_FEATURE_SIGBUS | VMEMI_UFFD_FEATURE_WP_ASYNC;
+	uint64_t ignored;
+	int error;
+
+	u->k = k;
+	u->fd = k->fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (u->fd < 0)
+		return u->fd == -EBADF ? -VMEM_EINVAL : -VMEM_EIO;
+	/* If it fails its owner has done it; what it asked for then stays so. */
+	handshake(k, u->fd,
+		  VMEMI_UFFD_FEATURE_WP | VMEMI_UFFD_FEATURE_MINOR_SHMEM |
+			  VMEMI_UFFD_FEATURE_WP_SHMEM,
+		  &ignored);
+	error = features_of(k, u->fd, &u->features);
+	if (!error && (u->features & keep_from_us))
+		error = -VMEM_ENOTSUP;
+	if (error)
+		vmemi_uffd_close(u);
+	else
+		vmemi_uffd_mend(u);
+	return error;
+}
+
+bool vmemi_uffd_mend(const struct vmemi_uffd *u)
+{
+	struct pollfd p = { .fd = u->fd, .events = POLLIN };
+	int flags;
+
+	if (u->k->poll(&p, 1, 0) != 1 || !(p.revents & POLLERR))
+		return false;
+	flags = u->k->fcntl(u->fd, F_GETFL, 0);
+	if (flags >= 0)
+		u->k->fcntl(u->fd, F_SETFL, flags | O_NONBLOCK);
+	return true;
+}
+
+ssize_t vmemi_uffd_read(const struct vmemi_uffd *u, void *messages, size_t bytes)
+{
+	ssize_t r = u->k->read_now(u->fd, messages, bytes);
+	struct pollfd p = { .fd = u->fd, .events = POLLIN };
+
+	if (r != -EOPNOTSUPP)
+		return r;
+	/* An older kernel: then its owner is trusted not to make it wait between these two. */
+	if (u->k->poll(&p, 1, 0) != 1 || !(p.revents & POLLIN))
+		return -VMEM_EAGAIN;
+	return u->k->read(u->fd, messages, bytes);
 }
 
 int vmemi_uffd_register(const struct vmemi_uffd *u, void *start, size_t bytes, bool wp,

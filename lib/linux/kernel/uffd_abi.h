@@ -15,10 +15,12 @@
 #endif
 
 #define VMEMI_UFFD_FEATURE_WP (UINT64_C(1) << 0)           /* PAGEFAULT_FLAG_WP, 5.7 */
+#define VMEMI_UFFD_FEATURE_EVENTS UINT64_C(0x4e)           /* of fork, remap, remove, unmap */
 #define VMEMI_UFFD_FEATURE_SIGBUS (UINT64_C(1) << 7)       /* 4.14 */
 #define VMEMI_UFFD_FEATURE_MINOR_SHMEM (UINT64_C(1) << 10) /* 5.14 */
 #define VMEMI_UFFD_FEATURE_WP_SHMEM (UINT64_C(1) << 12)    /* WP_HUGETLBFS_SHMEM, 5.19 */
 #define VMEMI_UFFD_FEATURE_POISON (UINT64_C(1) << 14)      /* 6.6 */
+#define VMEMI_UFFD_FEATURE_WP_ASYNC (UINT64_C(1) << 15)    /* 6.7 */
 #define VMEMI_UFFD_FEATURE_MOVE (UINT64_C(1) << 16)        /* 6.8 */
 
 #ifndef UFFDIO_REGISTER_MODE_MINOR /* 5.13 */

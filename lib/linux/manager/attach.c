@@ -388,7 +388,9 @@ static bool forget(struct vmem_manager *m, const struct vmem_region *r)
 static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 {
 	const struct vmemi_kernel *k = m->host.k;
+	struct vmem_peer *peers[VMEMI_PEERS_MAX];
 	bool unmapped = false;
+	uint32_t peer_count = 0;
 	int error;
 
 	/* No page is taken from here on. */
@@ -400,8 +402,10 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	} else {
 		error = close_memory(m, r, &unmapped);
 	}
-	if (!error)
+	if (!error) {
+		peer_count = vmemi_manager_hide_peers(r, peers);
 		vmemi_host_remove(&m->host, r->slot);
+	}
 	vmemi_reclaim_leave(m->reclaim);
 	if (error)
 		return error;
@@ -417,6 +421,7 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 		vmemi_uffd_wake(r->uffd, r->base, r->opts.bytes);
 	if (how == VMEM_DETACH_DISCARD && (!unmapped || r->backing->one_frame))
 		r->backing->empty(r);
+	vmemi_manager_end_peers(r, how, peers, peer_count);
 	if (how == VMEM_DETACH_DISCARD && r->allocated) {
 		if (!unmapped)
 			k->munmap(r->base, r->opts.bytes);

@@ -131,7 +131,7 @@ static int map_buffers(struct vmemi_host *host)
 static int open_descriptors(struct vmem_manager *m)
 {
 	const struct vmemi_kernel *k = m->host.k;
-	int fds[2 + VMEMI_HANDLERS_MAX];
+	int fds[3 + VMEMI_HANDLERS_MAX];
 
 	m->host.reclaim_fd = k->eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (m->host.reclaim_fd < 0)
@@ -144,7 +144,11 @@ static int open_descriptors(struct vmem_manager *m)
 		if (fds[2 + i] < 0)
 			return -VMEM_EIO;
 	}
-	m->epoll = k->epoll(fds, 2 + m->host.handlers);
+	m->host.peers_epoll = k->epoll(NULL, 0);
+	if (m->host.peers_epoll < 0)
+		return -VMEM_EIO;
+	fds[2 + m->host.handlers] = m->host.peers_epoll;
+	m->epoll = k->epoll(fds, 3 + m->host.handlers);
 	return m->epoll < 0 ? -VMEM_EIO : 0;
 }
 
@@ -161,6 +165,7 @@ static void destroy(struct vmem_manager *m)
 	const struct vmemi_kernel *k = m->host.k;
 
 	close_fd(k, m->epoll);
+	close_fd(k, m->host.peers_epoll);
 	for (uint32_t i = 0; i < m->host.handlers; i++)
 		close_fd(k, m->host.handler[i].fd);
 	close_fd(k, m->host.reclaim_fd);
@@ -267,7 +272,7 @@ int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manag
 	m->host.frames.metadata = &m->host.metadata;
 	atomic_store(&m->host.frames.budget_bytes, UINT64_MAX);
 	m->host.uffd[0].fd = m->host.uffd[1].fd = m->host.staging.fd = -1;
-	m->host.reclaim_fd = m->epoll = -1;
+	m->host.reclaim_fd = m->host.peers_epoll = m->epoll = -1;
 	m->host.handlers = o.fault_threads;
 	for (uint32_t i = 0; i < m->host.handlers; i++)
 		m->host.handler[i].fd = -1;

@@ -56,6 +56,12 @@ void vmemi_manager_stop_sources(struct vmem_manager *m);
 /* Whether any region has a source. */
 bool vmemi_manager_has_source(const struct vmem_manager *m);
 
+/* A region is being detached: takes its peers from their slots, at most VMEMI_PEERS_MAX, and tells which they were.
+ * When no slot is looked at any more, and the region is as it is left, they end (peer_attach.c). */
+uint32_t vmemi_manager_hide_peers(struct vmem_region *r, struct vmem_peer **peers);
+void vmemi_manager_end_peers(struct vmem_region *r, uint32_t how, struct vmem_peer **peers,
+			     uint32_t count);
+
 /* The pool's segments: mapped memory, counted, refused above the budget. */
 void vmemi_segments_init(struct vmem_allocator *a, struct vmemi_host *host);
 

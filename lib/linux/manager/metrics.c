@@ -57,6 +57,8 @@ int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *met
 		.sampled = active->taken,
 		.sampled_touched = active->touched,
 		.sampled_ns = active->ns,
+		.peers = region->peers,
+		.faults_peer = c->faults_peer,
 	};
 	uint64_t copies = vmemi_region_copies(region), now = region->host->k->clock_ns();
 

@@ -4,8 +4,8 @@
 #include "base/lock.h"
 #include "linux/region/table.h"
 
-/* Counts the caller as a walker, in a stripe by @address. Returns where. */
-static _Atomic uint32_t *enter(struct vmemi_host *host, const void *address)
+/* In a stripe by @address. */
+_Atomic uint32_t *vmemi_host_enter(struct vmemi_host *host, const void *address)
 {
 	uint32_t stripe = (uintptr_t)address / VMEM_PAGE_SIZE / 64 % VMEMI_STRIPES;
 	_Atomic uint32_t *count = &host->walkers[stripe].count[atomic_load(&host->phase)];
@@ -14,9 +14,14 @@ static _Atomic uint32_t *enter(struct vmemi_host *host, const void *address)
 	return count;
 }
 
+void vmemi_host_leave(_Atomic uint32_t *walkers)
+{
+	atomic_fetch_sub(walkers, 1);
+}
+
 struct vmem_region *vmemi_host_find(struct vmemi_host *host, const void *address)
 {
-	_Atomic uint32_t *walkers = enter(host, address);
+	_Atomic uint32_t *walkers = vmemi_host_enter(host, address);
 	struct vmem_region *found = NULL;
 	uint32_t slots;
 
@@ -27,13 +32,13 @@ struct vmem_region *vmemi_host_find(struct vmemi_host *host, const void *address
 		if (r && (uintptr_t)address - (uintptr_t)r->base < r->opts.bytes)
 			found = r;
 	}
-	atomic_fetch_sub(walkers, 1);
+	vmemi_host_leave(walkers);
 	return found;
 }
 
 uint64_t vmemi_host_pinned(struct vmemi_host *host)
 {
-	_Atomic uint32_t *walkers = enter(host, NULL);
+	_Atomic uint32_t *walkers = vmemi_host_enter(host, NULL);
 	uint64_t pinned = 0;
 	uint32_t slots;
 
@@ -44,16 +49,12 @@ uint64_t vmemi_host_pinned(struct vmemi_host *host)
 		if (r)
 			pinned += vmemi_region_pinned(r);
 	}
-	atomic_fetch_sub(walkers, 1);
+	vmemi_host_leave(walkers);
 	return pinned;
 }
 
-void vmemi_host_remove(struct vmemi_host *host, uint32_t slot)
+void vmemi_host_drain(struct vmemi_host *host)
 {
-	atomic_store(&host->regions[slot], NULL);
-	/* Who looks for loads of sources that are late does so under this lock. */
-	vmemi_lock(&host->source_lock);
-	vmemi_unlock(&host->source_lock);
 	/* As in sleepable RCU (McKenney): newcomers count in the other phase, so that the old one drains
 	 * however many come. Twice, for who had read the phase and not counted yet. */
 	for (unsigned i = 0; i < 2; i++) {
@@ -63,6 +64,15 @@ void vmemi_host_remove(struct vmemi_host *host, uint32_t slot)
 			while (atomic_load(&host->walkers[k].count[old]))
 				vmemi_relax(host->env);
 	}
+}
+
+void vmemi_host_remove(struct vmemi_host *host, uint32_t slot)
+{
+	atomic_store(&host->regions[slot], NULL);
+	/* Who looks for loads of sources that are late does so under this lock. */
+	vmemi_lock(&host->source_lock);
+	vmemi_unlock(&host->source_lock);
+	vmemi_host_drain(host);
 }
 
 unsigned char *vmemi_host_buffer(struct vmemi_host *host)

@@ -15,6 +15,7 @@
 #define VMEMI_BUFFERS 64 /* page buffers for loads */
 #define VMEMI_STRIPES 8  /* of counters that many threads change */
 #define VMEMI_HANDLERS_MAX 16
+#define VMEMI_PEERS_MAX 64
 
 /* Who goes through the regions without a lock, by phase. Each in a cache line of its own. */
 struct vmemi_walkers {
@@ -60,6 +61,11 @@ struct vmemi_host {
 	_Atomic uint32_t region_slots;                            /* slots ever used; atomic */
 	_Atomic uint32_t phase;                                   /* atomic; 0 or 1, of walkers */
 
+	/* Other mappings of regions' files, in the same way: see backing/peers.h. Read by walkers alone. */
+	_Atomic(struct vmem_peer *) peers[VMEMI_PEERS_MAX]; /* atomic */
+	_Atomic uint32_t peer_slots;                        /* slots ever used; atomic */
+	int peers_epoll;                                    /* their userfaultfds */
+
 	/* Where no thread of the library runs, who waits works instead: makes room, or serves faults.
 	 * True if that helped. NULL while threads run. atomic */
 	bool (*_Atomic make_room)(struct vmemi_host *host);
@@ -91,6 +97,13 @@ struct vmem_region *vmemi_host_find(struct vmemi_host *host, const void *address
 
 /* Pages pinned in all regions. */
 uint64_t vmemi_host_pinned(struct vmemi_host *host);
+
+/* Counts the caller as a walker, who looks at slots without a lock, and may use what they point to until it
+ * leaves with what it was given. It must not wait for who fills or empties slots. */
+_Atomic uint32_t *vmemi_host_enter(struct vmemi_host *host, const void *address);
+void vmemi_host_leave(_Atomic uint32_t *walkers);
+/* Waits until all have left who entered before. */
+void vmemi_host_drain(struct vmemi_host *host);
 
 /* Empties a slot, and waits until nobody looks at the region on the way to another. */
 void vmemi_host_remove(struct vmemi_host *host, uint32_t slot);

@@ -28,7 +28,7 @@ struct vmemi_region_counters { /* atomic, since attach */
 		taken_ahead;
 	_Atomic uint64_t saved, rejected, discarded;
 	_Atomic uint64_t faults_source;
-	_Atomic uint64_t faults_mapped, taken_unmapped;
+	_Atomic uint64_t faults_mapped, taken_unmapped, faults_peer;
 };
 
 /* What is counted by page, in stripes, so that threads at different pages seldom share a cache line. */
@@ -62,6 +62,7 @@ struct vmem_region {
 	const struct vmemi_backing *backing;
 	struct vmemi_at own; /* uffd and base */
 	struct vmemi_file file;
+	_Atomic uint32_t peers; /* atomic; others that map it, see backing/peers.h */
 	uint64_t pages;
 	uint32_t vm;                 /* the store's */
 	uint32_t slot;               /* in host->regions */
