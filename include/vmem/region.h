@@ -108,6 +108,10 @@ struct vmem_region_opts {
 	 *  counted. Up to 4096, and a 64th of what is in place; ESX takes 100. 0: no estimate. See <vmem/feed.h>. */
 	uint32_t active_samples;
 	uint32_t active_period_ms; /**< 100..3600000; 0: 30000 */
+
+	/** what it may grow to by vmem_region_grow() of <vmem/grow.h>; page multiple, bytes .. 16 TiB; 0: bytes.
+	 *  No other region may have these guest addresses, host addresses or parts of the file */
+	uint64_t max_bytes;
 };
 
 /** Attach memory. Pages that are present are resident, others absent. The guest must not run yet.
@@ -123,7 +127,8 @@ VMEM_API int vmem_region_attach(vmem_region **ret_region, vmem_manager *manager,
 				const struct vmem_region_opts *opts) VMEM_NODISCARD;
 
 /** Map @p opts->bytes of private anonymous memory, or with VMEM_REGION_FILE of a new file in memory that is
- *  sealed against a change of its size, and attach it. hva, file_fd and file_offset are ignored.
+ *  sealed against a change of its size, and attach it. hva, file_fd and file_offset are ignored. With max_bytes
+ *  the mapping and the file are so long; what the region has not grown to has no access.
  *  @return as vmem_region_attach()
  *  @threads serial for the manager
  *  @since 1.0 */

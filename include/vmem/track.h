@@ -48,7 +48,7 @@ struct vmem_track_histogram {
 /** Counters. */
 struct vmem_track_stats {
 	size_t size;       /**< sizeof(*this) as the caller compiled it; set before the call */
-	uint64_t pages;    /**< as in the options */
+	uint64_t pages;    /**< as in the options, or what it has grown to */
 	uint64_t present;  /**< not absent */
 	uint64_t away;     /**< taken, not back */
 	uint64_t periods;  /**< that have ended */
@@ -65,6 +65,13 @@ struct vmem_track_stats {
  *  @since 1.0 */
 VMEM_API int vmem_track_new(vmem_track **ret_track,
 			    const struct vmem_track_opts *opts) VMEM_NODISCARD;
+
+/** More pages, all of them absent. Copies 2.02 bytes a page; old and new arrays are both there meanwhile. Shadows
+ *  from before say nothing any more.
+ *  @return 0, -VMEM_EINVAL (less than now, too many), -VMEM_ENOMEM; on error nothing has changed
+ *  @threads serial
+ *  @since 1.0 */
+VMEM_API int vmem_track_grow(vmem_track *track, uint64_t pages) VMEM_NODISCARD;
 
 /** Free it. NULL is fine. @threads exclusive @since 1.0 */
 VMEM_API void vmem_track_free(vmem_track *track);

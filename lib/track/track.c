@@ -157,15 +157,15 @@ uint64_t vmem_track_working_set(const vmem_track *t, uint32_t window_periods)
 	return sum;
 }
 
-static uint64_t groups_of(const struct vmem_track *t)
+static uint64_t groups_of(uint64_t words)
 {
-	return (t->words + VMEMI_TRACK_GROUP - 1) / VMEMI_TRACK_GROUP;
+	return (words + VMEMI_TRACK_GROUP - 1) / VMEMI_TRACK_GROUP;
 }
 
-static uint64_t bytes_of(const struct vmem_track *t)
+static uint64_t bytes_of(uint64_t words)
 {
-	return t->words * VMEMI_TRACK_WORD * 2 +
-	       groups_of(t) * (VMEMI_TRACK_GROUP + 2 * sizeof(*t->kinds));
+	return words * VMEMI_TRACK_WORD * 2 +
+	       groups_of(words) * (VMEMI_TRACK_GROUP + 2 * sizeof(uint64_t));
 }
 
 int vmem_track_get_stats(const vmem_track *t, struct vmem_track_stats *stats)
@@ -179,7 +179,7 @@ int vmem_track_get_stats(const vmem_track *t, struct vmem_track_stats *stats)
 		.accesses = t->accesses,
 		.taken = t->taken,
 		.returned = t->returned,
-		.bytes = bytes_of(t) + sizeof(*t),
+		.bytes = bytes_of(t->words) + sizeof(*t),
 	};
 
 	return vmemi_opts_give(stats, &now, sizeof(now));
@@ -201,10 +201,76 @@ static const struct vmemi_track_scan *choose(uint32_t cpu)
 	return &vmemi_track_scan_plain;
 }
 
+/* The arrays of a tracker, and what follows from its size. */
+struct arrays {
+	uint8_t *stamps, *states, *oldest;
+	uint64_t *kinds;
+	uint64_t pages, words;
+	uint32_t shadow_shift;
+};
+
+static void use(struct vmem_track *t, const struct arrays *n)
+{
+	t->stamps = n->stamps;
+	t->states = n->states;
+	t->oldest = n->oldest;
+	t->kinds = n->kinds;
+	t->pages = n->pages;
+	t->words = n->words;
+	t->shadow_shift = n->shadow_shift;
+}
+
+/* Makes arrays of @pages pages, all absent. 0, -VMEM_ENOMEM. */
+static int make_arrays(const struct vmem_track *t, uint64_t pages, struct arrays *n)
+{
+	uint64_t words = (pages + VMEMI_TRACK_WORD - 1) / VMEMI_TRACK_WORD, bytes = bytes_of(words);
+	size_t stamps = (size_t)(words * VMEMI_TRACK_WORD);
+	size_t oldest = (size_t)(groups_of(words) * VMEMI_TRACK_GROUP);
+
+	n->pages = pages;
+	n->words = words;
+	n->shadow_shift = 0;
+	while ((pages * 2 - 1) >> n->shadow_shift >> VMEM_TRACK_SHADOW_BITS)
+		n->shadow_shift++;
+	n->stamps = bytes > SIZE_MAX ? NULL : vmemi_alloc(&t->allocator, (size_t)bytes, ALIGN);
+	if (!n->stamps)
+		return -VMEM_ENOMEM;
+	n->states = n->stamps + stamps;
+	n->oldest = n->states + stamps;
+	n->kinds = (uint64_t *)(void *)(n->oldest + oldest);
+	memset(n->stamps, vmemi_track_now(t), stamps);
+	memset(n->states, VMEM_TRACK_ABSENT, stamps);
+	memset(n->oldest, vmemi_track_now(t), oldest);
+	memset(n->kinds, 0xff, (size_t)groups_of(words) * 2 * sizeof(*n->kinds));
+	return 0;
+}
+
+int vmem_track_grow(vmem_track *t, uint64_t pages)
+{
+	struct arrays n;
+	int error;
+
+	if (pages < t->pages || pages > VMEM_TRACK_MAX_PAGES)
+		return -VMEM_EINVAL;
+	if (pages == t->pages)
+		return 0;
+	error = make_arrays(t, pages, &n);
+	if (error)
+		return error;
+	memcpy(n.stamps, t->stamps, (size_t)(t->words * VMEMI_TRACK_WORD));
+	memcpy(n.states, t->states, (size_t)(t->words * VMEMI_TRACK_WORD));
+	memcpy(n.oldest, t->oldest, (size_t)t->words);
+	memcpy(n.kinds, t->kinds, (size_t)groups_of(t->words) * 2 * sizeof(*n.kinds));
+	vmemi_free(&t->allocator, t->stamps, (size_t)bytes_of(t->words), ALIGN);
+	use(t, &n);
+	return 0;
+}
+
 int vmem_track_new(vmem_track **ret_track, const struct vmem_track_opts *given)
 {
 	struct vmem_track_opts opts;
 	struct vmem_allocator allocator;
+	struct arrays arrays;
 	struct vmem_track *t;
 	int err = ret_track ? vmemi_opts_take(&opts, sizeof(opts), given) : -VMEM_EINVAL;
 
@@ -219,24 +285,15 @@ int vmem_track_new(vmem_track **ret_track, const struct vmem_track_opts *given)
 	if (!t)
 		return -VMEM_ENOMEM;
 	t->allocator = allocator;
-	t->pages = opts.pages;
-	t->words = (opts.pages + VMEMI_TRACK_WORD - 1) / VMEMI_TRACK_WORD;
 	t->scan = choose(opts.cpu);
 	t->sampler.random = opts.seed;
 	t->sampler.long_samples = opts.flags & VMEM_TRACK_LONG_SAMPLES ? 1 : 0;
-	while ((opts.pages * 2 - 1) >> t->shadow_shift >> VMEM_TRACK_SHADOW_BITS)
-		t->shadow_shift++;
-	if (bytes_of(t) <= SIZE_MAX)
-		t->stamps = vmemi_zalloc(&allocator, (size_t)bytes_of(t), ALIGN);
-	if (!t->stamps) {
-		vmem_track_free(t);
-		return -VMEM_ENOMEM;
+	err = make_arrays(t, opts.pages, &arrays);
+	if (err) {
+		vmemi_free(&allocator, t, sizeof(*t), _Alignof(struct vmem_track));
+		return err;
 	}
-	t->states = t->stamps + t->words * VMEMI_TRACK_WORD;
-	memset(t->states, VMEM_TRACK_ABSENT, (size_t)(t->words * VMEMI_TRACK_WORD));
-	t->oldest = t->states + t->words * VMEMI_TRACK_WORD;
-	t->kinds = (uint64_t *)(void *)(t->oldest + groups_of(t) * VMEMI_TRACK_GROUP);
-	memset(t->kinds, 0xff, (size_t)groups_of(t) * 2 * sizeof(*t->kinds));
+	use(t, &arrays);
 	*ret_track = t;
 	return 0;
 }
@@ -248,6 +305,6 @@ void vmem_track_free(vmem_track *t)
 	if (!t)
 		return;
 	allocator = t->allocator;
-	vmemi_free(&allocator, t->stamps, (size_t)bytes_of(t), ALIGN);
+	vmemi_free(&allocator, t->stamps, (size_t)bytes_of(t->words), ALIGN);
 	vmemi_free(&allocator, t, sizeof(*t), _Alignof(struct vmem_track));
 }

@@ -118,7 +118,7 @@ static void wait_until_booked(struct vmemt_cpu *c)
 	struct vmem_region *r = c->region;
 	uint64_t offset = r ? (uintptr_t)c->address - (uintptr_t)r->base : 0;
 
-	if (r && offset < r->opts.bytes)
+	if (r && offset < vmemi_region_bytes(r))
 		VMEMT_UNTIL(vmemt_state(r, offset / VMEM_PAGE_SIZE) != VMEM_PAGE_ARRIVING);
 }
 

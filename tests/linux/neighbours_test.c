@@ -13,6 +13,7 @@
 
 static struct vmemi_neighbours all;
 static struct vmem_allocator allocator;
+static struct vmemi_arrays arrays;
 static uint8_t here[PAGES];     /* 1: touched, 2: brought */
 static uint32_t queue[PAGES];   /* what came, in order */
 static uint64_t came, capacity; /* pages that stay; 0: all */
@@ -30,12 +31,13 @@ static void start(uint64_t stay)
 	capacity = stay;
 	memset(&all, 0, sizeof(all));
 	cr_assert_eq(vmemi_alloc_take(&allocator, NULL), 0);
-	cr_assert_eq(vmemi_neighbours_init(&all, &allocator, PAGES, MOST), 0);
+	vmemi_arrays_init(&arrays, &allocator, PAGES);
+	cr_assert_eq(vmemi_neighbours_init(&all, &arrays, PAGES, MOST), 0);
 }
 
 static void stop(void)
 {
-	vmemi_neighbours_destroy(&all, &allocator);
+	vmemi_neighbours_destroy(&all, &arrays);
 }
 
 static void arrive(uint64_t page, uint8_t how)
@@ -237,7 +239,8 @@ Test(neighbours, pages_at_the_ends_of_memory)
 
 		memset(&all, 0, sizeof(all));
 		cr_assert_eq(vmemi_alloc_take(&allocator, NULL), 0);
-		cr_assert_eq(vmemi_neighbours_init(&all, &allocator, pages, 64), 0);
+		vmemi_arrays_init(&arrays, &allocator, pages);
+		cr_assert_eq(vmemi_neighbours_init(&all, &arrays, pages, 64), 0);
 		for (unsigned i = 0; i < 500; i++) {
 			if (!vmemi_neighbours_fault(&all, vmemt_rand(&seed) % pages, &plan))
 				continue;

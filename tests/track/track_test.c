@@ -310,3 +310,79 @@ Test(track, away)
 	cr_assert_eq(search(t, &want, &first), 57);
 	vmemt_track_done(t, &memory);
 }
+
+/* A tracker that grows goes on as one that was as large from the beginning. */
+static void grow_to(uint64_t from, uint64_t to)
+{
+	struct vmem_track_opts opts = { .size = sizeof(opts), .pages = from, .seed = 5 };
+	struct vmem_track_histogram one = { .size = sizeof(one) }, other = one;
+	vmem_track *small, *large;
+	uint32_t age[2], state[2];
+
+	cr_assert_eq(vmem_track_new(&small, &opts), 0);
+	opts.pages = to;
+	cr_assert_eq(vmem_track_new(&large, &opts), 0);
+	for (uint32_t i = 0; i < 700; i++) {
+		uint64_t page = i * 37 % from;
+
+		if (i == 300) {
+			cr_assert_eq(vmem_track_grow(small, to), 0);
+			cr_assert_null(vmemi_track_check(small));
+		}
+		if (i > 300 && i % 2)
+			page = from + i * 41 % (to - from);
+		cr_assert_eq(vmem_track_feed_list(small, &page, 1, i % 3 == 0), 0);
+		cr_assert_eq(vmem_track_feed_list(large, &page, 1, i % 3 == 0), 0);
+		if (i % 5 == 0) {
+			cr_assert_eq(vmem_track_take(small, page / 2, 1, NULL), 0);
+			cr_assert_eq(vmem_track_take(large, page / 2, 1, NULL), 0);
+		}
+		vmem_track_period(small);
+		vmem_track_period(large);
+	}
+	cr_assert_null(vmemi_track_check(small));
+	for (uint64_t page = 0; page < to; page++) {
+		cr_assert_eq(vmem_track_page(small, page, &age[0], &state[0]), 0);
+		cr_assert_eq(vmem_track_page(large, page, &age[1], &state[1]), 0);
+		cr_assert_eq(state[0], state[1]);
+		cr_assert(state[0] & VMEM_TRACK_ABSENT || age[0] == age[1]);
+	}
+	cr_assert_eq(vmem_track_get_ages(small, &one), 0);
+	cr_assert_eq(vmem_track_get_ages(large, &other), 0);
+	cr_assert_eq(memcmp(&one, &other, sizeof(one)), 0);
+	cr_assert_eq(vmem_track_get_promotions(small, &one), 0);
+	cr_assert_eq(vmem_track_get_promotions(large, &other), 0);
+	cr_assert_eq(memcmp(&one, &other, sizeof(one)), 0);
+	vmem_track_free(small);
+	vmem_track_free(large);
+}
+
+Test(track, grows)
+{
+	struct vmem_track_opts opts = { .size = sizeof(opts), .pages = 100 };
+	struct vmem_track_stats stats = { .size = sizeof(stats) };
+	vmem_track *t;
+
+	grow_to(1, 2);
+	grow_to(60, 64);
+	grow_to(64, 65);
+	grow_to(1000, 4096);
+	grow_to(4090, 9000);
+	vmemt_fail_alloc_init(&memory);
+	opts.allocator = &memory.allocator;
+	cr_assert_eq(vmem_track_new(&t, &opts), 0);
+	cr_assert_eq(vmem_track_grow(t, 99), -VMEM_EINVAL);
+	cr_assert_eq(vmem_track_grow(t, VMEM_TRACK_MAX_PAGES + 1), -VMEM_EINVAL);
+	memory.fail_after = memory.calls;
+	cr_assert_eq(vmem_track_grow(t, 101), -VMEM_ENOMEM);
+	cr_assert_eq(vmem_track_get_stats(t, &stats), 0);
+	cr_assert_eq(stats.pages, 100);
+	memory.fail_after = -1;
+	cr_assert_eq(vmem_track_grow(t, 100), 0);
+	cr_assert_eq(vmem_track_grow(t, 101), 0);
+	cr_assert_eq(vmem_track_mark(t, 100, 1, VMEM_TRACK_ABSENT, 0), 0);
+	cr_assert_eq(vmem_track_get_stats(t, &stats), 0);
+	cr_assert_eq(stats.pages, 101);
+	vmem_track_free(t);
+	cr_assert_eq(memory.live_bytes, 0);
+}

@@ -21,11 +21,13 @@ struct vmemi_backing {
 	/* A page that is away and OCCUPIED comes back in its own frame, and PUNCH_DONE ends what frees it. */
 	bool one_frame;
 
-	/* Attaching: keeps what it needs and registers the memory. On error close() undoes what there is. 0,
-	 * -VMEM_ENOMEM, -VMEM_EBUSY, -VMEM_ENODEV, -VMEM_ENOTSUP, -VMEM_EIO. */
+	/* Attaching: keeps what it needs, for all that the region may become. On error close() undoes what there
+	 * is. 0, -VMEM_ENOMEM, -VMEM_EBUSY, -VMEM_ENODEV, -VMEM_ENOTSUP, -VMEM_EIO. */
 	int (*open)(struct vmem_region *r);
-	/* Marks the pages that are there already as resident. Returns how many, or -VMEM_EIO. */
-	int64_t (*count)(struct vmem_region *r);
+	/* Registers pages that are attached. 0 or as open(); then nothing is. */
+	int (*join)(struct vmem_region *r, uint64_t first, uint64_t count);
+	/* Marks those of them that are there already as resident. Returns how many, or -VMEM_EIO. */
+	int64_t (*count)(struct vmem_region *r, uint64_t first, uint64_t count);
 	/* The guest is gone, and nobody has access here: gives all frames back. */
 	void (*empty)(struct vmem_region *r);
 	void (*close)(struct vmem_region *r);
@@ -95,7 +97,7 @@ int vmemi_backing_advise(struct vmemi_host *host, void *memory, uint64_t bytes);
 
 /* --- Files --- */
 
-/* Makes a file in memory that cannot shrink, and maps it. 0, -VMEM_ENOMEM, -VMEM_EIO. */
+/* Makes a file in memory whose size cannot change, and maps it. 0, -VMEM_ENOMEM, -VMEM_EIO. */
 int vmemi_file_make(const struct vmemi_kernel *k, uint64_t bytes, void **ret_memory, int *ret_fd);
 
 /* Arriving: maps a page that is in place into @at too, writable or not. 0; 1: it was mapped; -VMEM_EFAULT: the

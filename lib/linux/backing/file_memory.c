@@ -52,7 +52,7 @@ int vmemi_file_make(const struct vmemi_kernel *k, uint64_t bytes, void **ret_mem
 static int file_open(struct vmem_region *r)
 {
 	const struct vmemi_kernel *k = r->host->k;
-	int error, fd;
+	int fd;
 
 	if (!(r->host->features & VMEM_KERNEL_FILES))
 		return -VMEM_ENOTSUP;
@@ -62,7 +62,14 @@ static int file_open(struct vmem_region *r)
 	r->file.fd = fd;
 	r->can_write_protect = true;
 	r->can_scatter = r->opts.flags & VMEM_REGION_DMA_PINNED;
-	error = vmemi_uffd_register_shared(r->uffd, r->base, r->opts.bytes);
+	return 0;
+}
+
+static int file_join(struct vmem_region *r, uint64_t first, uint64_t count)
+{
+	int error = vmemi_uffd_register_shared(r->uffd, vmemi_region_page(r, first),
+					       count * VMEM_PAGE_SIZE);
+
 	if (error == -VMEM_EINVAL) /* a file, but not in memory */
 		return -VMEM_ENOTSUP;
 	return error && error != -VMEM_EBUSY && error != -VMEM_ENOMEM ? -VMEM_EIO : error;
@@ -76,11 +83,11 @@ static void book_present(struct vmem_region *r, uint64_t page)
 
 /* What is data is resident. What is not is made a hole, which it may not be: room that was allocated and never
  * written would count as free and is none. */
-static int64_t file_count(struct vmem_region *r)
+static int64_t file_count(struct vmem_region *r, uint64_t page, uint64_t count)
 {
 	const struct vmemi_kernel *k = r->host->k;
-	off_t first = offset_of(r, 0), end = offset_of(r, r->pages);
-	off_t position = k->lseek(r->file.fd, 0, SEEK_CUR), at = first;
+	off_t first = offset_of(r, 0), at = offset_of(r, page), end = offset_of(r, page + count);
+	off_t position = k->lseek(r->file.fd, 0, SEEK_CUR);
 	int64_t present = 0;
 	int error = 0;
 
@@ -273,6 +280,7 @@ static void file_free_staged(struct vmem_region *r, const uint64_t *pages, uint3
 const struct vmemi_backing vmemi_backing_file = {
 	.one_frame = true,
 	.open = file_open,
+	.join = file_join,
 	.count = file_count,
 	.empty = file_empty,
 	.close = file_close,

@@ -11,17 +11,17 @@
 static int map_staging(struct vmem_region *r)
 {
 	struct vmemi_host *host = r->host;
-	uint64_t ioctls;
+	uint64_t ioctls, bytes = vmemi_region_most_bytes(r);
 	void *memory;
 	int error;
 
-	if (host->k->mmap(&memory, r->opts.bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE))
+	if (host->k->mmap(&memory, bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE))
 		return -VMEM_ENOMEM;
 	r->staging = memory;
-	error = vmemi_backing_advise(host, memory, r->opts.bytes);
+	error = vmemi_backing_advise(host, memory, bytes);
 	if (error)
 		return error;
-	error = vmemi_uffd_register(&host->staging, memory, r->opts.bytes, false, &ioctls);
+	error = vmemi_uffd_register(&host->staging, memory, bytes, false, &ioctls);
 	if (error)
 		return error == -VMEM_ENOMEM ? error : -VMEM_EIO;
 	r->can_move = ioctls >> 5 & 1 && (host->features & VMEM_KERNEL_MOVE);
@@ -30,31 +30,36 @@ static int map_staging(struct vmem_region *r)
 
 static int private_open(struct vmem_region *r)
 {
-	uint64_t ioctls;
 	int error = map_staging(r);
 
 	if (error)
 		return error;
 	r->can_write_protect = r->host->features & VMEM_KERNEL_WP;
-	error = vmemi_uffd_register(r->uffd, r->base, r->opts.bytes, r->can_write_protect, &ioctls);
-	if (error)
-		return error == -VMEM_EBUSY || error == -VMEM_ENOMEM ? error : -VMEM_EIO;
 	r->can_scatter = r->can_write_protect && (r->opts.flags & VMEM_REGION_DMA_PINNED);
 	return 0;
 }
 
+static int private_join(struct vmem_region *r, uint64_t first, uint64_t count)
+{
+	uint64_t ioctls;
+	int error = vmemi_uffd_register(r->uffd, vmemi_region_page(r, first),
+					count * VMEM_PAGE_SIZE, r->can_write_protect, &ioctls);
+
+	return !error || error == -VMEM_EBUSY || error == -VMEM_ENOMEM ? error : -VMEM_EIO;
+}
+
 /* /proc/self/pagemap: one word a page, bit 63 present, 62 swapped. */
-static int64_t private_count(struct vmem_region *r)
+static int64_t private_count(struct vmem_region *r, uint64_t first, uint64_t count)
 {
 	const struct vmemi_kernel *k = r->host->k;
-	uint64_t entries[512];
+	uint64_t entries[512], end = first + count;
 	int64_t present = 0;
 	int fd = k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
 		return -VMEM_EIO;
-	for (uint64_t page = 0; page < r->pages;) {
-		uint64_t n = r->pages - page < 512 ? r->pages - page : 512;
+	for (uint64_t page = first; page < end;) {
+		uint64_t n = end - page < 512 ? end - page : 512;
 		ssize_t bytes = k->pread(fd, entries, n * 8,
 					 (off_t)(((uintptr_t)r->base / VMEM_PAGE_SIZE + page) * 8));
 
@@ -76,13 +81,13 @@ static int64_t private_count(struct vmem_region *r)
 
 static void private_empty(struct vmem_region *r)
 {
-	r->host->k->madvise(r->base, r->opts.bytes, MADV_DONTNEED);
+	r->host->k->madvise(r->base, vmemi_region_bytes(r), MADV_DONTNEED);
 }
 
 static void private_close(struct vmem_region *r)
 {
 	if (r->staging)
-		r->host->k->munmap(r->staging, r->opts.bytes);
+		r->host->k->munmap(r->staging, vmemi_region_most_bytes(r));
 }
 
 static int private_fill(struct vmem_region *r, const struct vmemi_at *at, uint64_t page,
@@ -187,6 +192,7 @@ static void private_free_staged(struct vmem_region *r, const uint64_t *pages, ui
 
 const struct vmemi_backing vmemi_backing_private = {
 	.open = private_open,
+	.join = private_join,
 	.count = private_count,
 	.empty = private_empty,
 	.close = private_close,

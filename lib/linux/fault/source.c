@@ -10,11 +10,6 @@
 #include <limits.h>
 #include <vmem/source.h>
 
-static size_t bitmap_bytes(const struct vmem_region *r)
-{
-	return (size_t)(r->pages + 63) / 64 * sizeof(uint64_t);
-}
-
 int vmemi_source_new(struct vmem_region *r)
 {
 	const struct vmem_allocator *a = &r->host->metadata.allocator;
@@ -23,12 +18,12 @@ int vmemi_source_new(struct vmem_region *r)
 	if (!s)
 		return -VMEM_ENOMEM;
 	r->source = s;
-	s->written = vmemi_zalloc(a, bitmap_bytes(r), 64);
-	s->loading = vmemi_zalloc(a, bitmap_bytes(r), 64);
+	s->written = vmemi_bitmap_new(&r->arrays);
+	s->loading = vmemi_bitmap_new(&r->arrays);
 	for (unsigned i = 0; i < 2; i++)
-		s->waiting.wanted[i] = vmemi_zalloc(a, bitmap_bytes(r), 64);
+		s->waiting.wanted[i] = vmemi_bitmap_new(&r->arrays);
 	if (s->written && s->loading && s->waiting.wanted[0] && s->waiting.wanted[1] &&
-	    !vmemi_page_set_init(&s->wanted, a, r->pages)) {
+	    !vmemi_page_set_init(&s->wanted, &r->arrays, r->pages)) {
 		s->waiting.group = s->wanted.count;
 		return 0;
 	}
@@ -43,13 +38,28 @@ void vmemi_source_free(struct vmem_region *r)
 
 	if (!s)
 		return;
-	vmemi_page_set_destroy(&s->wanted, a);
-	vmemi_free(a, s->written, bitmap_bytes(r), 64);
-	vmemi_free(a, s->loading, bitmap_bytes(r), 64);
+	vmemi_page_set_destroy(&s->wanted, &r->arrays);
+	vmemi_bitmap_free(&r->arrays, s->written);
+	vmemi_bitmap_free(&r->arrays, s->loading);
 	for (unsigned i = 0; i < 2; i++)
-		vmemi_free(a, s->waiting.wanted[i], bitmap_bytes(r), 64);
+		vmemi_bitmap_free(&r->arrays, s->waiting.wanted[i]);
 	vmemi_free(a, s, sizeof(*s), 64);
 	r->source = NULL;
+}
+
+void vmemi_source_grow(struct vmem_region *r, uint64_t pages)
+{
+	struct vmemi_source *s = r->source;
+	bool ended;
+
+	if (!s)
+		return;
+	vmemi_lock(&r->host->source_lock);
+	ended = s->waiting.group == s->wanted.count;
+	vmemi_page_set_grow(&s->wanted, pages);
+	if (ended)
+		s->waiting.group = s->wanted.count;
+	vmemi_unlock(&r->host->source_lock);
 }
 
 static void set_bit(_Atomic uint64_t *bitmap, uint64_t page)

@@ -18,6 +18,8 @@ struct vmemi_source; /* of a region that has one */
 /* 0, -VMEM_ENOMEM. */
 int vmemi_source_new(struct vmem_region *r);
 void vmemi_source_free(struct vmem_region *r); /* NULL source: nothing */
+/* So many pages from now on. */
+void vmemi_source_grow(struct vmem_region *r, uint64_t pages);
 /* Ends what is under way for a region that nobody finds any more. Waits for calls of read_source() that
  * have not returned. */
 void vmemi_source_end(struct vmem_region *r);

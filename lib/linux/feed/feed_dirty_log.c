@@ -16,13 +16,13 @@ static int has_log(const struct vmem_region *r)
 
 static int open_log(struct vmem_region *r)
 {
-	r->feed.bitmap = vmemi_zalloc(&r->host->metadata.allocator, bytes_of(r), 64);
+	r->feed.bitmap = vmemi_bitmap_new(&r->arrays);
 	return r->feed.bitmap ? 0 : -VMEM_ENOMEM;
 }
 
 static void close_log(struct vmem_region *r)
 {
-	vmemi_free(&r->host->metadata.allocator, r->feed.bitmap, bytes_of(r), 64);
+	vmemi_bitmap_free(&r->arrays, r->feed.bitmap);
 	r->feed.bitmap = NULL;
 }
 
@@ -31,7 +31,8 @@ static int ask_log(struct vmem_region *r)
 	int error;
 
 	memset(r->feed.bitmap, 0, bytes_of(r));
-	error = r->opts.dirty_log(r->opts.context, r->opts.gpa, r->opts.bytes, r->feed.bitmap);
+	error = r->opts.dirty_log(r->opts.context, r->opts.gpa, vmemi_region_bytes(r),
+				  r->feed.bitmap);
 	if (!error)
 		vmemi_ages_saw(r, 0, r->pages, r->feed.bitmap);
 	return error;

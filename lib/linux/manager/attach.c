@@ -25,12 +25,16 @@ static int check_opts(struct vmem_region_opts *o)
 		o->active_period_ms = 30000;
 	if (!o->fault_deadline_ms)
 		o->fault_deadline_ms = 10000;
+	if (!o->max_bytes)
+		o->max_bytes = o->bytes;
 	if ((o->flags & ~KNOWN_FLAGS) || o->gpa % VMEM_PAGE_SIZE ||
 	    (uintptr_t)o->hva % VMEM_PAGE_SIZE || o->bytes % VMEM_PAGE_SIZE || !o->bytes ||
-	    o->bytes > REGION_BYTES_MAX || o->gpa > UINT64_MAX - o->bytes || o->reserved ||
-	    o->reserved_file || (o->file_offset && !(o->flags & VMEM_REGION_FILE)) ||
-	    o->file_offset % VMEM_PAGE_SIZE || o->file_offset > INT64_MAX - o->bytes ||
-	    o->fault_way > VMEM_FAULT_SIGBUS || o->fault_deadline_ms > DEADLINE_MS_MAX ||
+	    o->max_bytes < o->bytes || o->max_bytes % VMEM_PAGE_SIZE ||
+	    o->max_bytes > REGION_BYTES_MAX || o->max_bytes > UINTPTR_MAX - (uintptr_t)o->hva ||
+	    o->gpa > UINT64_MAX - o->max_bytes || o->reserved || o->reserved_file ||
+	    (o->file_offset && !(o->flags & VMEM_REGION_FILE)) || o->file_offset % VMEM_PAGE_SIZE ||
+	    o->file_offset > INT64_MAX - o->max_bytes || o->fault_way > VMEM_FAULT_SIGBUS ||
+	    o->fault_deadline_ms > DEADLINE_MS_MAX ||
 	    ((o->flags & (VMEM_REGION_FROM_SOURCE | VMEM_REGION_SOURCE_STAYS)) &&
 	     !o->read_source) ||
 	    o->active_samples > VMEMI_ACTIVE_MOST || o->active_period_ms < 100 ||
@@ -44,11 +48,13 @@ static bool in_one_file(const struct vmem_region *r, const struct vmem_region_op
 			const struct vmemi_file *file)
 {
 	return file && r->file.fd >= 0 && file->device == r->file.device &&
-	       file->inode == r->file.inode && file->offset < r->file.offset + r->opts.bytes &&
-	       r->file.offset < file->offset + o->bytes;
+	       file->inode == r->file.inode &&
+	       file->offset < r->file.offset + vmemi_region_most_bytes(r) &&
+	       r->file.offset < file->offset + o->max_bytes;
 }
 
-/* Overlap with an attached region, in host addresses, in the VM's own or in its file; and a free slot. */
+/* Overlap with an attached region and all that it may become, in host addresses, in the VM's own or in its file;
+ * and a free slot. */
 static int find_slot(struct vmem_manager *m, const struct vmem_region_opts *o,
 		     const struct vmemi_file *file, uint32_t *ret_slot)
 {
@@ -62,13 +68,14 @@ static int find_slot(struct vmem_manager *m, const struct vmem_region_opts *o,
 			found = true;
 			continue;
 		}
-		if ((uintptr_t)o->hva < (uintptr_t)r->base + r->opts.bytes &&
-		    (uintptr_t)r->base < (uintptr_t)o->hva + o->bytes)
+		if ((uintptr_t)o->hva < (uintptr_t)r->base + vmemi_region_most_bytes(r) &&
+		    (uintptr_t)r->base < (uintptr_t)o->hva + o->max_bytes)
 			return -VMEM_EEXIST;
 		if (in_one_file(r, o, file))
 			return -VMEM_EEXIST;
 		if (o->same_vm_as && o->same_vm_as->vm == r->vm &&
-		    o->gpa < r->opts.gpa + r->opts.bytes && r->opts.gpa < o->gpa + o->bytes)
+		    o->gpa < r->opts.gpa + vmemi_region_most_bytes(r) &&
+		    r->opts.gpa < o->gpa + o->max_bytes)
 			return -VMEM_EEXIST;
 	}
 	return found ? 0 : -VMEM_ENOSPC;
@@ -77,17 +84,17 @@ static int find_slot(struct vmem_manager *m, const struct vmem_region_opts *o,
 static void free_tables(struct vmem_region *r)
 {
 	const struct vmem_allocator *a = &r->host->metadata.allocator;
-	size_t bitmap = (size_t)(r->pages + 63) / 64 * sizeof(uint64_t);
+	struct vmemi_arrays *arrays = &r->arrays;
 
 	vmemi_lock_destroy(&r->pin_lock);
-	vmemi_free(a, r->words, r->pages * sizeof(uint64_t), 64);
-	vmemi_free(a, r->pins, r->pages * sizeof(uint16_t), 64);
-	vmemi_page_set_destroy(&r->waste, a);
+	vmemi_array_free(arrays, r->words, 1, sizeof(*r->words));
+	vmemi_array_free(arrays, r->pins, 1, sizeof(*r->pins));
+	vmemi_page_set_destroy(&r->waste, arrays);
 	vmemi_feed_close(r);
-	vmemi_ages_destroy(&r->ages, a);
-	vmemi_neighbours_destroy(&r->neighbours, a);
-	vmemi_free(a, r->wanted, bitmap, 64);
-	vmemi_free(a, r->dirty, bitmap, 64);
+	vmemi_ages_destroy(&r->ages, a, arrays);
+	vmemi_neighbours_destroy(&r->neighbours, arrays);
+	vmemi_bitmap_free(arrays, r->wanted);
+	vmemi_bitmap_free(arrays, r->dirty);
 	vmemi_touches_drop(&r->touches, a);
 	vmemi_source_free(r);
 	vmemi_free(a, r, sizeof(*r), 64);
@@ -97,7 +104,6 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 {
 	const struct vmem_allocator *a = &m->host.metadata.allocator;
 	struct vmem_region *r = vmemi_zalloc(a, sizeof(*r), 64);
-	size_t bitmap;
 
 	if (!r)
 		return NULL;
@@ -109,15 +115,21 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	r->backing = o->flags & VMEM_REGION_FILE ? &vmemi_backing_file : &vmemi_backing_private;
 	r->file.fd = -1;
 	r->pages = o->bytes / VMEM_PAGE_SIZE;
-	bitmap = (size_t)(r->pages + 63) / 64 * sizeof(uint64_t);
-	r->words = vmemi_zalloc(a, r->pages * sizeof(uint64_t), 64);
-	r->pins = vmemi_zalloc(a, r->pages * sizeof(uint16_t), 64);
-	r->wanted = vmemi_zalloc(a, bitmap, 64);
-	if (!r->words || !r->pins || !r->wanted || vmemi_page_set_init(&r->waste, a, r->pages) ||
-	    vmemi_ages_init(&r->ages, a, r->pages, m->host.k->clock_ns()) || vmemi_feed_open(r) ||
-	    vmemi_active_init(&r->ages.active, a, r->pages, o->active_samples,
+	if (o->max_bytes > o->bytes)
+		vmemi_arrays_reserve(&r->arrays, m->host.k, r->pages, o->max_bytes / VMEM_PAGE_SIZE,
+				     &m->host.metadata.bytes);
+	else
+		vmemi_arrays_init(&r->arrays, a, r->pages);
+	r->words = vmemi_array_new(&r->arrays, 1, sizeof(*r->words));
+	r->pins = vmemi_array_new(&r->arrays, 1, sizeof(*r->pins));
+	r->wanted = vmemi_bitmap_new(&r->arrays);
+	if (!r->words || !r->pins || !r->wanted ||
+	    vmemi_page_set_init(&r->waste, &r->arrays, r->pages) ||
+	    vmemi_ages_init(&r->ages, a, &r->arrays, r->pages, m->host.k->clock_ns()) ||
+	    vmemi_feed_open(r) ||
+	    vmemi_active_init(&r->ages.active, a, &r->arrays, r->pages, o->active_samples,
 			      o->active_period_ms * UINT64_C(1000000)) ||
-	    vmemi_neighbours_init(&r->neighbours, a, r->pages, o->fault_around_pages) ||
+	    vmemi_neighbours_init(&r->neighbours, &r->arrays, r->pages, o->fault_around_pages) ||
 	    (o->read_source && vmemi_source_new(r)) || vmemi_lock_init(&r->pin_lock, m->host.env)) {
 		free_tables(r);
 		return NULL;
@@ -125,10 +137,11 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	return r;
 }
 
-static void give_to_children(struct vmem_region *r)
+void vmemi_attach_give_to_children(struct vmem_region *r, uint64_t first, uint64_t count)
 {
 	if (!r->was_kept_from_children)
-		r->host->k->madvise(r->base, r->opts.bytes, MADV_DOFORK);
+		r->host->k->madvise(vmemi_region_page(r, first), count * VMEM_PAGE_SIZE,
+				    MADV_DOFORK);
 }
 
 /* Without that it cannot be paged: a page that was shared with a child cannot be moved, one of a file would be
@@ -149,22 +162,45 @@ int vmemi_backing_advise(struct vmemi_host *host, void *memory, uint64_t bytes)
 	return error ? -VMEM_EIO : 0;
 }
 
-/* What is there already is resident, the rest absent or with the source. */
-static int count_present(struct vmem_region *r)
+void vmemi_attach_undo(struct vmem_region *r, uint64_t first, uint64_t count)
+{
+	vmemi_uffd_unregister(r->uffd, vmemi_region_page(r, first), count * VMEM_PAGE_SIZE);
+	vmemi_attach_give_to_children(r, first, count);
+}
+
+int64_t vmemi_attach_pages(struct vmem_region *r, uint64_t first, uint64_t count)
 {
 	enum vmem_page_state rest =
 		r->opts.flags & VMEM_REGION_FROM_SOURCE ? VMEM_PAGE_SOURCE : VMEM_PAGE_ABSENT;
-	int64_t present = r->backing->count(r);
+	uint64_t end = first + count, bytes = count * VMEM_PAGE_SIZE;
+	int64_t present;
+	int error = vmemi_backing_advise(r->host, vmemi_region_page(r, first), bytes);
 
-	if (present < 0)
-		return (int)present;
-	for (uint64_t page = 0; page < r->pages && rest != VMEM_PAGE_ABSENT; page++)
+	if (!error)
+		error = r->backing->join(r, first, count);
+	if (error) {
+		vmemi_attach_give_to_children(r, first, count);
+		return error;
+	}
+	present = r->backing->count(r, first, count);
+	if (present < 0) {
+		vmemi_attach_undo(r, first, count);
+		return present;
+	}
+	for (uint64_t page = first; page < end && rest != VMEM_PAGE_ABSENT; page++)
 		if (!vmemi_region_word(r, page))
 			atomic_store(&r->words[page], vmemi_page_word(rest, 0, 0));
-	atomic_store(&r->counts[0].state[rest], (int64_t)r->pages - present);
-	atomic_store(&r->counts[0].state[VMEM_PAGE_RESIDENT], present);
+	return present;
+}
+
+void vmemi_attach_count(struct vmem_region *r, uint64_t count, int64_t present)
+{
+	enum vmem_page_state rest =
+		r->opts.flags & VMEM_REGION_FROM_SOURCE ? VMEM_PAGE_SOURCE : VMEM_PAGE_ABSENT;
+
+	atomic_fetch_add(&r->counts[0].state[rest], (int64_t)count - present);
+	atomic_fetch_add(&r->counts[0].state[VMEM_PAGE_RESIDENT], present);
 	atomic_fetch_add(&r->host->frames.resident_pages, present);
-	return 0;
 }
 
 static void unmap(struct vmem_region *r)
@@ -184,7 +220,7 @@ static void unmap(struct vmem_region *r)
 static int add_vm(struct vmem_region *r)
 {
 	struct vmem_store_vm_opts vm = { .size = sizeof(vm),
-					 .vm_bytes = r->opts.bytes,
+					 .vm_bytes = r->opts.max_bytes,
 					 .cap_percent = VMEM_STORE_NO_CAP,
 					 .sharing = r->opts.sharing,
 					 .group = r->opts.sharing_group };
@@ -213,6 +249,7 @@ static int attach(struct vmem_manager *m, const struct vmem_region_opts *o, uint
 		  struct vmem_region **ret_region)
 {
 	struct vmem_region *r = new_tables(m, o);
+	int64_t present = 0;
 	int error;
 
 	if (!r)
@@ -226,24 +263,23 @@ static int attach(struct vmem_manager *m, const struct vmem_region_opts *o, uint
 		free_tables(r);
 		return error;
 	}
-	error = r->uffd->fd < 0 ? -VMEM_ENODEV : vmemi_backing_advise(&m->host, r->base, o->bytes);
+	error = r->uffd->fd < 0 ? -VMEM_ENODEV : 0;
 	if (!error && r->source && m->running)
 		error = vmemi_manager_start_sources(m);
 	if (!error)
 		error = r->backing->open(r);
 	if (!error) {
-		error = count_present(r);
-		if (error)
-			vmemi_uffd_unregister(r->uffd, r->base, o->bytes);
+		present = vmemi_attach_pages(r, 0, r->pages);
+		error = present < 0 ? (int)present : 0;
 	}
 	if (error) {
 		unmap(r);
-		give_to_children(r);
 		if (!o->same_vm_as)
 			vmem_store_drop_vm(m->host.store, r->vm);
 		free_tables(r);
 		return error;
 	}
+	vmemi_attach_count(r, r->pages, present);
 	atomic_store(&m->host.regions[slot], r);
 	if (slot >= atomic_load(&m->host.region_slots))
 		atomic_store(&m->host.region_slots, slot + 1);
@@ -251,9 +287,8 @@ static int attach(struct vmem_manager *m, const struct vmem_region_opts *o, uint
 	return 0;
 }
 
-/* Which file it is. 0, -VMEM_EINVAL, -VMEM_EIO. */
-static int identify(const struct vmemi_kernel *k, const struct vmem_region_opts *o,
-		    struct vmemi_file *file)
+int vmemi_attach_identify(const struct vmemi_kernel *k, const struct vmem_region_opts *o,
+			  struct vmemi_file *file)
 {
 	int flags = k->fcntl(o->file_fd, F_GETFL, 0);
 	struct stat stat;
@@ -289,7 +324,7 @@ int vmem_region_attach(vmem_region **ret_region, vmem_manager *manager,
 		error = -VMEM_EINVAL;
 	if (!error && (o.flags & VMEM_REGION_FILE)) {
 		file = &identity;
-		error = identify(manager->host.k, &o, file);
+		error = vmemi_attach_identify(manager->host.k, &o, file);
 	}
 	if (error)
 		return error;
@@ -322,14 +357,19 @@ int vmem_region_alloc(vmem_region **ret_region, vmem_manager *manager,
 	if (error)
 		return error;
 	if (o.flags & VMEM_REGION_FILE)
-		error = vmemi_file_make(k, o.bytes, &o.hva, &o.file_fd);
-	else if (k->mmap(&o.hva, o.bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE))
+		error = vmemi_file_make(k, o.max_bytes, &o.hva, &o.file_fd);
+	else if (k->mmap(&o.hva, o.max_bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE))
 		error = -VMEM_ENOMEM;
 	if (error)
 		return error;
-	error = vmem_region_attach(ret_region, manager, &o);
+	/* What it has not grown to cannot be touched: the kernel alone would answer there. */
+	if (o.max_bytes > o.bytes &&
+	    k->mprotect((char *)o.hva + o.bytes, o.max_bytes - o.bytes, PROT_NONE))
+		error = -VMEM_ENOMEM;
+	if (!error)
+		error = vmem_region_attach(ret_region, manager, &o);
 	if (error)
-		k->munmap(o.hva, o.bytes);
+		k->munmap(o.hva, o.max_bytes);
 	else
 		(*ret_region)->allocated = true;
 	if (o.file_fd >= 0)
@@ -362,15 +402,21 @@ static int restore(struct vmem_manager *m, struct vmem_region *r)
 	return 0;
 }
 
+/* Of memory of ours also what it has not grown to. */
+static uint64_t mapped_bytes(const struct vmem_region *r)
+{
+	return r->allocated ? vmemi_region_most_bytes(r) : vmemi_region_bytes(r);
+}
+
 /* Takes all access away before the kernel may answer faults again: never zeros. */
 static int close_memory(struct vmem_manager *m, struct vmem_region *r, bool *ret_unmapped)
 {
 	const struct vmemi_kernel *k = m->host.k;
 
 	*ret_unmapped = false;
-	if (!k->mprotect(r->base, r->opts.bytes, PROT_NONE))
+	if (!k->mprotect(r->base, vmemi_region_bytes(r), PROT_NONE))
 		return 0;
-	*ret_unmapped = !k->munmap(r->base, r->opts.bytes);
+	*ret_unmapped = !k->munmap(r->base, mapped_bytes(r));
 	return *ret_unmapped ? 0 : -VMEM_EIO;
 }
 
@@ -418,21 +464,21 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	}
 	vmemi_source_end(r);
 	if (r->source && how == VMEM_DETACH_DISCARD) /* who waits for one finds no memory */
-		vmemi_uffd_wake(r->uffd, r->base, r->opts.bytes);
+		vmemi_uffd_wake(r->uffd, r->base, vmemi_region_bytes(r));
 	if (how == VMEM_DETACH_DISCARD && (!unmapped || r->backing->one_frame))
 		r->backing->empty(r);
 	vmemi_manager_end_peers(r, how, peers, peer_count);
 	if (how == VMEM_DETACH_DISCARD && r->allocated) {
 		if (!unmapped)
-			k->munmap(r->base, r->opts.bytes);
+			k->munmap(r->base, mapped_bytes(r));
 	} else if (!unmapped) {
 		if (how != VMEM_DETACH_DISCARD)
-			give_to_children(r);
-		vmemi_uffd_unregister(r->uffd, r->base, r->opts.bytes);
+			vmemi_attach_give_to_children(r, 0, r->pages);
+		vmemi_uffd_unregister(r->uffd, r->base, vmemi_region_bytes(r));
 	}
 	/* Unmapping wakes nobody. Whoever waits there finds no access. */
 	if (how == VMEM_DETACH_DISCARD)
-		vmemi_uffd_wake(r->uffd, r->base, r->opts.bytes);
+		vmemi_uffd_wake(r->uffd, r->base, vmemi_region_bytes(r));
 	unmap(r);
 	if (vm_is_used(m, r->vm))
 		vmemi_region_drop_all(r);

@@ -75,4 +75,18 @@ struct vmemi_memory_kind {
 const char *vmemi_memory_why(const struct vmemi_kernel *k, const void *hva, uint64_t bytes,
 			     const struct vmemi_file *file, struct vmemi_memory_kind *ret_kind);
 
+/* --- Attaching (attach.c), of all pages or of those that a region grows by (grow.c); attach_lock --- */
+
+/* Which file it is. 0, -VMEM_EINVAL, -VMEM_EIO. */
+int vmemi_attach_identify(const struct vmemi_kernel *k, const struct vmem_region_opts *o,
+			  struct vmemi_file *file);
+/* Registers pages and sets their words: what is there already is resident, the rest absent or with the source.
+ * Returns how many are resident; or -VMEM_ENOMEM, -VMEM_EBUSY, -VMEM_EIO: nothing is registered. */
+int64_t vmemi_attach_pages(struct vmem_region *r, uint64_t first, uint64_t count);
+/* Unregisters them. */
+void vmemi_attach_undo(struct vmem_region *r, uint64_t first, uint64_t count);
+/* Books them by state, @present of them as resident. */
+void vmemi_attach_count(struct vmem_region *r, uint64_t count, int64_t present);
+void vmemi_attach_give_to_children(struct vmem_region *r, uint64_t first, uint64_t count);
+
 #endif

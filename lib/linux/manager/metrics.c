@@ -16,7 +16,7 @@ int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *met
 	const struct vmemi_active *active = &region->ages.active;
 	struct vmem_region_metrics m = {
 		.size = sizeof(m),
-		.bytes = region->opts.bytes,
+		.bytes = vmemi_region_bytes(region),
 		.pinned_pages = vmemi_region_pinned(region),
 		.faults_zero = c->faults_zero,
 		.faults_staged = c->faults_staged,

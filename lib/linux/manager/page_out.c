@@ -117,10 +117,11 @@ int vmem_region_evict_all(vmem_region *region, uint64_t *ret_left)
 						     VMEM_PAGE_SHARED,   VMEM_PAGE_STAGED,
 						     VMEM_PAGE_STORING,  VMEM_PAGE_ARRIVING };
 	uint64_t piece = (uint64_t)EVICT_PIECE * VMEM_PAGE_SIZE, left = 0;
+	uint64_t all = vmemi_region_bytes(region);
 	int error = 0;
 
-	for (uint64_t done = 0; done < region->opts.bytes && !error; done += piece) {
-		uint64_t rest = region->opts.bytes - done, gpa = region->opts.gpa + done;
+	for (uint64_t done = 0; done < all && !error; done += piece) {
+		uint64_t rest = all - done, gpa = region->opts.gpa + done;
 		uint64_t bytes = rest < piece ? rest : piece;
 
 		error = vmem_region_stage(region, gpa, bytes, NULL);

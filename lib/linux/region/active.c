@@ -5,23 +5,31 @@
 #include <stdlib.h>
 
 int vmemi_active_init(struct vmemi_active *a, const struct vmem_allocator *allocator,
-		      uint64_t pages, uint32_t most, uint64_t period_ns)
+		      struct vmemi_arrays *arrays, uint64_t pages, uint32_t most,
+		      uint64_t period_ns)
 {
 	if (!most)
 		return 0;
 	a->most = most;
 	a->period_ns = period_ns;
 	a->pages = vmemi_zalloc(allocator, most * sizeof(*a->pages), 64);
-	return a->pages ? vmemi_page_set_init(&a->out, allocator, pages) : -VMEM_ENOMEM;
+	return a->pages ? vmemi_page_set_init(&a->out, arrays, pages) : -VMEM_ENOMEM;
 }
 
-void vmemi_active_destroy(struct vmemi_active *a, const struct vmem_allocator *allocator)
+void vmemi_active_destroy(struct vmemi_active *a, const struct vmem_allocator *allocator,
+			  struct vmemi_arrays *arrays)
 {
 	if (!a->pages)
 		return;
-	vmemi_page_set_destroy(&a->out, allocator);
+	vmemi_page_set_destroy(&a->out, arrays);
 	vmemi_free(allocator, a->pages, a->most * sizeof(*a->pages), 64);
 	a->pages = NULL;
+}
+
+void vmemi_active_grow(struct vmemi_active *a, uint64_t pages)
+{
+	if (a->pages)
+		vmemi_page_set_grow(&a->out, pages);
 }
 
 static int by_number(const void *a, const void *b)

@@ -29,8 +29,10 @@ struct vmemi_active {
 
 /* @most: pages of a sample, 0: none is ever taken. 0, -VMEM_ENOMEM. */
 int vmemi_active_init(struct vmemi_active *a, const struct vmem_allocator *allocator,
-		      uint64_t pages, uint32_t most, uint64_t period_ns);
-void vmemi_active_destroy(struct vmemi_active *a, const struct vmem_allocator *allocator);
+		      struct vmemi_arrays *arrays, uint64_t pages, uint32_t most,
+		      uint64_t period_ns);
+void vmemi_active_destroy(struct vmemi_active *a, const struct vmem_allocator *allocator,
+			  struct vmemi_arrays *arrays);
 
 /* Any thread. Whether a page is of the sample, and had better not come back unasked. */
 static inline bool vmemi_active_has(const struct vmemi_active *a, uint64_t page)
@@ -40,6 +42,8 @@ static inline bool vmemi_active_has(const struct vmemi_active *a, uint64_t page)
 
 /* --- The caller holds the lock of reclaim --- */
 
+/* So many pages from now on. */
+void vmemi_active_grow(struct vmemi_active *a, uint64_t pages);
 /* A page with VMEMI_AGES_SAMPLED came back: it was accessed; or it says nothing. Pages of samples that are over
  * do not count. */
 void vmemi_active_saw(struct vmemi_active *a, vmem_track *track, uint64_t page, bool accessed);

@@ -20,8 +20,8 @@
 #define CLASSES (VMEMI_AGES_NEW | VMEMI_AGES_PROVEN)
 #define OURS (CLASSES | VMEMI_AGES_STORED)
 
-int vmemi_ages_init(struct vmemi_ages *ages, const struct vmem_allocator *a, uint64_t pages,
-		    uint64_t now_ns)
+int vmemi_ages_init(struct vmemi_ages *ages, const struct vmem_allocator *a,
+		    struct vmemi_arrays *arrays, uint64_t pages, uint64_t now_ns)
 {
 	struct vmem_track_opts opts = {
 		.size = sizeof(opts),
@@ -40,9 +40,9 @@ int vmemi_ages_init(struct vmemi_ages *ages, const struct vmem_allocator *a, uin
 	};
 
 	ages->period_ns = now_ns;
-	if (vmemi_page_set_init(&ages->accessed, a, pages) ||
-	    vmemi_page_set_init(&ages->moved, a, pages) ||
-	    vmemi_page_set_init(&ages->stuck, a, pages))
+	if (vmemi_page_set_init(&ages->accessed, arrays, pages) ||
+	    vmemi_page_set_init(&ages->moved, arrays, pages) ||
+	    vmemi_page_set_init(&ages->stuck, arrays, pages))
 		return -VMEM_ENOMEM;
 	atomic_store(&ages->cold_age, VMEM_TRACK_AGES);
 	if (vmem_track_new(&ages->track, &opts) ||
@@ -51,16 +51,30 @@ int vmemi_ages_init(struct vmemi_ages *ages, const struct vmem_allocator *a, uin
 	return 0;
 }
 
-void vmemi_ages_destroy(struct vmemi_ages *ages, const struct vmem_allocator *a)
+void vmemi_ages_destroy(struct vmemi_ages *ages, const struct vmem_allocator *a,
+			struct vmemi_arrays *arrays)
 {
 	vmem_threshold_free(ages->threshold);
 	vmem_track_free(ages->track);
 	ages->threshold = NULL;
 	ages->track = NULL;
-	vmemi_active_destroy(&ages->active, a);
-	vmemi_page_set_destroy(&ages->stuck, a);
-	vmemi_page_set_destroy(&ages->moved, a);
-	vmemi_page_set_destroy(&ages->accessed, a);
+	vmemi_active_destroy(&ages->active, a, arrays);
+	vmemi_page_set_destroy(&ages->stuck, arrays);
+	vmemi_page_set_destroy(&ages->moved, arrays);
+	vmemi_page_set_destroy(&ages->accessed, arrays);
+}
+
+int vmemi_ages_grow(struct vmemi_ages *ages, uint64_t pages)
+{
+	int error = vmem_track_grow(ages->track, pages);
+
+	if (error)
+		return error;
+	vmemi_active_grow(&ages->active, pages);
+	vmemi_page_set_grow(&ages->accessed, pages);
+	vmemi_page_set_grow(&ages->moved, pages);
+	vmemi_page_set_grow(&ages->stuck, pages);
+	return 0;
 }
 
 static uint32_t track_state(const struct vmemi_ages *ages, uint64_t page)

@@ -65,11 +65,15 @@ struct vmemi_ages {
 };
 
 /* 0, -VMEM_ENOMEM. Destroying is fine whatever came of it. */
-int vmemi_ages_init(struct vmemi_ages *ages, const struct vmem_allocator *a, uint64_t pages,
-		    uint64_t now_ns);
-void vmemi_ages_destroy(struct vmemi_ages *ages, const struct vmem_allocator *a);
+int vmemi_ages_init(struct vmemi_ages *ages, const struct vmem_allocator *a,
+		    struct vmemi_arrays *arrays, uint64_t pages, uint64_t now_ns);
+void vmemi_ages_destroy(struct vmemi_ages *ages, const struct vmem_allocator *a,
+			struct vmemi_arrays *arrays);
 
 /* --- The caller holds the lock of reclaim --- */
+
+/* So many pages from now on. 0, -VMEM_ENOMEM: nothing has changed. */
+int vmemi_ages_grow(struct vmemi_ages *ages, uint64_t pages);
 
 /* Gives the tracker what has happened since. */
 void vmemi_ages_harvest(struct vmem_region *r);

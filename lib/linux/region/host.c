@@ -29,7 +29,7 @@ struct vmem_region *vmemi_host_find(struct vmemi_host *host, const void *address
 	for (uint32_t i = 0; i < slots && !found; i++) {
 		struct vmem_region *r = atomic_load(&host->regions[i]);
 
-		if (r && (uintptr_t)address - (uintptr_t)r->base < r->opts.bytes)
+		if (r && (uintptr_t)address - (uintptr_t)r->base < vmemi_region_bytes(r))
 			found = r;
 	}
 	vmemi_host_leave(walkers);

@@ -2,7 +2,6 @@
 /* Which pages to bring beside one that faulted: see neighbours.h. (Windows that double: as the kernel's swap
  * read-ahead, by hits; here hits cannot be seen. Streams: stride prefetching, Chen and Baer, 1995.) */
 #include "linux/region/neighbours.h"
-#include "base/alloc.h"
 
 #define PLACES (sizeof(((struct vmemi_neighbours *)0)->places) / sizeof(_Atomic uint64_t))
 #define HISTORY (sizeof(((struct vmemi_neighbours *)0)->history) / sizeof(_Atomic uint32_t))
@@ -36,15 +35,15 @@ static uint32_t next(_Atomic uint32_t *counter)
 
 static uint64_t blocks(const struct vmemi_neighbours *a)
 {
-	return (a->pages + VMEMI_NEIGHBOURS_BLOCK - 1) / VMEMI_NEIGHBOURS_BLOCK;
+	return (load(&a->pages) + VMEMI_NEIGHBOURS_BLOCK - 1) / VMEMI_NEIGHBOURS_BLOCK;
 }
 
-int vmemi_neighbours_init(struct vmemi_neighbours *a, const struct vmem_allocator *allocator,
-			  uint64_t pages, uint32_t most)
+int vmemi_neighbours_init(struct vmemi_neighbours *a, struct vmemi_arrays *arrays, uint64_t pages,
+			  uint32_t most)
 {
-	a->pages = pages;
+	vmemi_neighbours_grow(a, pages);
 	a->most = most;
-	a->density = vmemi_zalloc(allocator, blocks(a), 64);
+	a->density = vmemi_array_new(arrays, VMEMI_NEIGHBOURS_BLOCK, sizeof(*a->density));
 	if (!a->density)
 		return -VMEM_ENOMEM;
 	for (unsigned i = 0; i < HISTORY; i++)
@@ -54,9 +53,9 @@ int vmemi_neighbours_init(struct vmemi_neighbours *a, const struct vmem_allocato
 	return 0;
 }
 
-void vmemi_neighbours_destroy(struct vmemi_neighbours *a, const struct vmem_allocator *allocator)
+void vmemi_neighbours_destroy(struct vmemi_neighbours *a, struct vmemi_arrays *arrays)
 {
-	vmemi_free(allocator, (void *)a->density, blocks(a), 64);
+	vmemi_array_free(arrays, (void *)a->density, VMEMI_NEIGHBOURS_BLOCK, sizeof(*a->density));
 }
 
 /* --- What pays --- */
@@ -161,7 +160,8 @@ static int64_t stride_of(uint64_t stream)
 /* How far ahead of the page a window of the stream may go, in the region. */
 static uint64_t room(const struct vmemi_neighbours *a, uint64_t page, int64_t stride)
 {
-	return stride > 0 ? (a->pages - 1 - page) / (uint64_t)stride : page / (uint64_t)-stride;
+	return stride > 0 ? (load(&a->pages) - 1 - page) / (uint64_t)stride
+			  : page / (uint64_t)-stride;
 }
 
 static void follow(struct vmemi_neighbours *a, _Atomic uint64_t *slot, uint64_t page,
@@ -282,6 +282,7 @@ static void around(const struct vmemi_neighbours *a, uint64_t page, unsigned log
 		   enum vmemi_neighbours_kind kind, struct vmemi_neighbours_plan *plan)
 {
 	uint64_t count = UINT64_C(1) << log2, first = page >> log2 << log2;
+	uint64_t most = load(&a->pages) - first;
 
 	*plan = (struct vmemi_neighbours_plan){
 		.kind = kind,
@@ -289,7 +290,7 @@ static void around(const struct vmemi_neighbours *a, uint64_t page, unsigned log
 		.zero = kind == VMEMI_NEIGHBOURS_NEAR && log2 >= 3,
 		.first = first,
 		.stride = 1,
-		.count = count < a->pages - first ? count : a->pages - first,
+		.count = count < most ? count : most,
 	};
 }
 

@@ -11,10 +11,10 @@
  * which its windows shrink, and which turns it off but for a trial now and then. */
 #ifndef VMEMI_NEIGHBOURS_H
 #define VMEMI_NEIGHBOURS_H
+#include "linux/region/arrays.h"
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <vmem/allocator.h>
 
 #define VMEMI_NEIGHBOURS_BLOCK 16 /* pages */
 #define VMEMI_NEIGHBOURS_NONE UINT64_MAX
@@ -27,7 +27,7 @@ enum vmemi_neighbours_kind {
 };
 
 struct vmemi_neighbours {
-	uint64_t pages;           /* of the region, at most 2^32 */
+	_Atomic uint64_t pages;   /* atomic; of the region, at most 2^32; only grows */
 	uint32_t most;            /* pages a window */
 	_Atomic uint8_t *density; /* [blocks of pages] epoch and count */
 	/* all atomic */
@@ -53,9 +53,14 @@ struct vmemi_neighbours_plan {
 };
 
 /* Zeroed memory; @most: a power of two. 0, -VMEM_ENOMEM. */
-int vmemi_neighbours_init(struct vmemi_neighbours *a, const struct vmem_allocator *allocator,
-			  uint64_t pages, uint32_t most);
-void vmemi_neighbours_destroy(struct vmemi_neighbours *a, const struct vmem_allocator *allocator);
+int vmemi_neighbours_init(struct vmemi_neighbours *a, struct vmemi_arrays *arrays, uint64_t pages,
+			  uint32_t most);
+void vmemi_neighbours_destroy(struct vmemi_neighbours *a, struct vmemi_arrays *arrays);
+/* So many pages from now on. */
+static inline void vmemi_neighbours_grow(struct vmemi_neighbours *a, uint64_t pages)
+{
+	atomic_store_explicit(&a->pages, pages, memory_order_relaxed);
+}
 
 /* A fault on @page. True: there are pages to bring, all of them in the region. */
 bool vmemi_neighbours_fault(struct vmemi_neighbours *a, uint64_t page,

@@ -1,29 +1,30 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A sparse set of pages: see page_set.h. */
 #include "linux/region/page_set.h"
-#include "base/mem.h"
 
-static size_t bytes_of(uint64_t bits)
-{
-	return (size_t)(bits + 63) / 64 * sizeof(uint64_t);
-}
+#define GROUP_PAGES_PER_WORD 4096 /* 64 groups of 64 pages */
 
-int vmemi_page_set_init(struct vmemi_page_set *s, const struct vmem_allocator *a, uint64_t pages)
+int vmemi_page_set_init(struct vmemi_page_set *s, struct vmemi_arrays *a, uint64_t pages)
 {
-	s->count = (pages + 63) / 64;
-	s->pages = vmemi_zalloc(a, bytes_of(pages), 64);
-	s->groups = vmemi_zalloc(a, bytes_of(s->count), 64);
+	atomic_store(&s->count, (pages + 63) / 64);
+	s->pages = vmemi_bitmap_new(a);
+	s->groups = vmemi_array_new(a, GROUP_PAGES_PER_WORD, sizeof(uint64_t));
 	if (s->pages && s->groups)
 		return 0;
 	vmemi_page_set_destroy(s, a);
 	return -VMEM_ENOMEM;
 }
 
-void vmemi_page_set_destroy(struct vmemi_page_set *s, const struct vmem_allocator *a)
+void vmemi_page_set_destroy(struct vmemi_page_set *s, struct vmemi_arrays *a)
 {
-	vmemi_free(a, s->pages, bytes_of(s->count * 64), 64);
-	vmemi_free(a, s->groups, bytes_of(s->count), 64);
+	vmemi_bitmap_free(a, s->pages);
+	vmemi_array_free(a, s->groups, GROUP_PAGES_PER_WORD, sizeof(uint64_t));
 	s->pages = s->groups = NULL;
+}
+
+void vmemi_page_set_grow(struct vmemi_page_set *s, uint64_t pages)
+{
+	atomic_store(&s->count, (pages + 63) / 64);
 }
 
 void vmemi_page_set_add(struct vmemi_page_set *s, uint64_t page)

@@ -3,19 +3,21 @@
  * a bit for each 64 that may not be empty, so that a few pages of a large region are found fast. */
 #ifndef VMEMI_PAGE_SET_H
 #define VMEMI_PAGE_SET_H
-#include "base/alloc.h"
+#include "linux/region/arrays.h"
 #include <stdatomic.h>
 #include <stdbool.h>
 
 struct vmemi_page_set {
 	_Atomic uint64_t *pages;  /* atomic; a bit a page */
 	_Atomic uint64_t *groups; /* atomic; a bit 64 pages: set after theirs, cleared before */
-	uint64_t count;           /* of groups */
+	_Atomic uint64_t count;   /* atomic; of groups; only grows */
 };
 
-/* 0, -VMEM_ENOMEM. */
-int vmemi_page_set_init(struct vmemi_page_set *s, const struct vmem_allocator *a, uint64_t pages);
-void vmemi_page_set_destroy(struct vmemi_page_set *s, const struct vmem_allocator *a);
+/* A set of some of the first @pages pages. 0, -VMEM_ENOMEM. */
+int vmemi_page_set_init(struct vmemi_page_set *s, struct vmemi_arrays *a, uint64_t pages);
+void vmemi_page_set_destroy(struct vmemi_page_set *s, struct vmemi_arrays *a);
+/* So many pages from now on. */
+void vmemi_page_set_grow(struct vmemi_page_set *s, uint64_t pages);
 
 /* Any thread, signal handlers too. */
 void vmemi_page_set_add(struct vmemi_page_set *s, uint64_t page);

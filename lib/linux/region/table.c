@@ -137,10 +137,9 @@ void vmemi_region_drop_all(struct vmem_region *r)
 int vmemi_region_span(const struct vmem_region *r, uint64_t gpa, uint64_t bytes, bool outwards,
 		      uint64_t *ret_first, uint64_t *ret_count)
 {
-	uint64_t start, end;
+	uint64_t start, end, all = vmemi_region_bytes(r);
 
-	if (gpa < r->opts.gpa || gpa - r->opts.gpa > r->opts.bytes ||
-	    bytes > r->opts.bytes - (gpa - r->opts.gpa))
+	if (gpa < r->opts.gpa || gpa - r->opts.gpa > all || bytes > all - (gpa - r->opts.gpa))
 		return -VMEM_ERANGE;
 	start = gpa - r->opts.gpa;
 	end = start + bytes;

@@ -13,6 +13,7 @@
 #include "base/lock.h"
 #include "linux/feed/feed.h"
 #include "linux/region/ages.h"
+#include "linux/region/arrays.h"
 #include "linux/region/neighbours.h"
 #include "linux/region/host.h"
 #include "linux/region/latency.h"
@@ -63,7 +64,8 @@ struct vmem_region {
 	struct vmemi_at own; /* uffd and base */
 	struct vmemi_file file;
 	_Atomic uint32_t peers; /* atomic; others that map it, see backing/peers.h */
-	uint64_t pages;
+	_Atomic uint64_t pages; /* atomic; only grows: see manager/grow.c */
+	struct vmemi_arrays arrays;
 	uint32_t vm;                 /* the store's */
 	uint32_t slot;               /* in host->regions */
 	bool allocated;              /* the mapping is ours */
@@ -72,8 +74,9 @@ struct vmem_region {
 	bool can_move;    /* UFFDIO_MOVE is there */
 	bool can_scatter; /* pages may be taken by write-protect, copy and discard */
 
-	_Atomic uint64_t *words; /* [pages] */
-	uint16_t *pins;          /* [pages] pin_lock */
+	_Atomic uint64_t
+		*words; /* [pages]; there is room for arrays.most here, and in all others */
+	uint16_t *pins; /* [pages] pin_lock */
 	struct vmemi_ages ages;
 	struct vmemi_feed feed;
 	/* pages with something that nobody needs: a copy in staging, a stale ref */
@@ -125,6 +128,18 @@ static inline uint64_t vmemi_region_word(const struct vmem_region *r, uint64_t p
 static inline bool vmemi_region_is_quiet(const struct vmem_region *r)
 {
 	return atomic_load(&r->quiet) != 0;
+}
+
+/* Of guest memory now; opts.bytes was at the beginning. */
+static inline uint64_t vmemi_region_bytes(const struct vmem_region *r)
+{
+	return atomic_load(&r->pages) * VMEM_PAGE_SIZE;
+}
+
+/* What that may become. */
+static inline uint64_t vmemi_region_most_bytes(const struct vmem_region *r)
+{
+	return r->arrays.most * VMEM_PAGE_SIZE;
 }
 
 static inline unsigned char *vmemi_region_page(const struct vmem_region *r, uint64_t page)

@@ -19,11 +19,6 @@ struct piece {
 	uint64_t old[PIECE]; /* its words before */
 };
 
-static size_t bitmap_bytes(const struct vmem_region *r)
-{
-	return (size_t)(r->pages + 63) / 64 * sizeof(uint64_t);
-}
-
 static void take_bit(struct piece *p, uint64_t page)
 {
 	uint64_t at = page - p->base;
@@ -219,7 +214,6 @@ int vmem_region_dirty_mark(vmem_region *region, uint64_t gpa, uint64_t bytes)
 
 int vmem_region_dirty_start(vmem_region *region)
 {
-	const struct vmem_allocator *a;
 	struct vmemi_reclaim *rc;
 
 	if (!region)
@@ -228,16 +222,18 @@ int vmem_region_dirty_start(vmem_region *region)
 		return -VMEM_ENOTSUP;
 	if (atomic_load(&region->dirty_on))
 		return -VMEM_EBUSY;
-	a = &region->host->metadata.allocator;
-	if (!region->dirty)
-		region->dirty = vmemi_zalloc(a, bitmap_bytes(region), 64);
+	rc = ((struct vmem_manager *)region->host)->reclaim;
+	if (!region->dirty) {
+		vmemi_reclaim_enter(rc);
+		region->dirty = vmemi_bitmap_new(&region->arrays);
+		vmemi_reclaim_leave(rc);
+	}
 	if (!region->dirty)
 		return -VMEM_ENOMEM;
 	for (uint64_t i = 0; i < (region->pages + 63) / 64; i++)
 		atomic_store(&region->dirty[i], 0);
 	/* Before looking: what is claimed from now on sees it, what is claimed or there already is seen. Not while
 	 * reclaim makes a range writable that it had looked through before. */
-	rc = ((struct vmem_manager *)region->host)->reclaim;
 	vmemi_reclaim_enter(rc);
 	atomic_store(&region->dirty_on, 1);
 	vmemi_reclaim_leave(rc);

@@ -16,6 +16,7 @@ struct load {
 	struct vmem_region *r;
 	struct vmem_snapshot_load_opts opts;
 	struct vmemi_snapshot_buffer *b;
+	uint64_t all;   /* pages of the region when it began */
 	uint64_t next;  /* page; where the frame before has ended */
 	uint64_t pages; /* of all frames */
 	uint64_t frames;
@@ -44,7 +45,7 @@ static int get_frame(struct load *l, struct vmemi_snapshot_frame *f)
 
 	if (error)
 		return error;
-	if (!vmemi_snapshot_get_head(&b->head, l->next, l->r->pages, f))
+	if (!vmemi_snapshot_get_head(&b->head, l->next, l->all, f))
 		return -VMEM_EBADMSG;
 	error = get_bytes(l, b->head.bytes + VMEMI_SNAPSHOT_HEAD, vmemi_snapshot_sum_bytes(f));
 	if (!error && !vmemi_snapshot_check_head(&b->head, f))
@@ -152,10 +153,10 @@ static int progress(struct load *l)
 {
 	uint64_t told = l->next / PROGRESS_EVERY;
 
-	if (!l->opts.progress || (told == l->told && l->next != l->r->pages))
+	if (!l->opts.progress || (told == l->told && l->next != l->all))
 		return 0;
 	l->told = told;
-	return l->opts.progress(l->opts.context, l->next * VMEM_PAGE_SIZE, l->r->opts.bytes);
+	return l->opts.progress(l->opts.context, l->next * VMEM_PAGE_SIZE, l->all * VMEM_PAGE_SIZE);
 }
 
 static int load(struct load *l)
@@ -168,7 +169,7 @@ static int load(struct load *l)
 		error = vmemi_snapshot_get_header(&l->b->head, &gpa, &bytes);
 	if (error)
 		return error;
-	if (gpa != l->r->opts.gpa || bytes != l->r->opts.bytes)
+	if (gpa != l->r->opts.gpa || bytes != l->all * VMEM_PAGE_SIZE)
 		return -VMEM_ERANGE;
 	for (;;) {
 		error = get_frame(l, &f);
@@ -187,9 +188,9 @@ static int load(struct load *l)
 	}
 	if (f.pages != l->pages || f.word != l->frames)
 		return -VMEM_EBADMSG;
-	if (l->next == l->r->pages)
+	if (l->next == l->all)
 		return 0;
-	l->next = l->r->pages;
+	l->next = l->all;
 	return progress(l);
 }
 
@@ -202,13 +203,14 @@ int vmem_snapshot_load(vmem_region *region, const struct vmem_snapshot_load_opts
 
 	if (!region || !opts)
 		return -VMEM_EINVAL;
+	l.all = region->pages;
 	error = vmemi_callbacks_take(&l.opts, sizeof(l.opts),
 				     VMEMI_BYTES_TO(struct vmem_snapshot_load_opts, context), opts);
 	if (error)
 		return error;
 	if (!l.opts.read || l.opts.flags)
 		return -VMEM_EINVAL;
-	if (vmemi_region_count(region, VMEM_PAGE_ABSENT) != region->pages)
+	if (vmemi_region_count(region, VMEM_PAGE_ABSENT) != l.all)
 		return -VMEM_EEXIST;
 	a = &region->host->metadata.allocator;
 	l.b = vmemi_zalloc(a, sizeof(*l.b), _Alignof(struct vmemi_snapshot_buffer));

@@ -14,6 +14,7 @@ struct save {
 	struct vmem_snapshot_save_opts opts;
 	struct vmemi_snapshot_buffer *b;
 	struct vmemi_snapshot_frame f; /* being filled; without pages: none */
+	uint64_t all;                  /* pages of the region when it began */
 	uint64_t frames;
 	struct vmem_snapshot_stats stats;
 };
@@ -119,9 +120,9 @@ static int save_page(struct save *s, uint64_t number)
 
 static int progress(struct save *s, uint64_t page)
 {
-	if (!s->opts.progress || (page % PROGRESS_EVERY && page != s->r->pages))
+	if (!s->opts.progress || (page % PROGRESS_EVERY && page != s->all))
 		return 0;
-	return s->opts.progress(s->opts.context, page * VMEM_PAGE_SIZE, s->r->opts.bytes);
+	return s->opts.progress(s->opts.context, page * VMEM_PAGE_SIZE, s->all * VMEM_PAGE_SIZE);
 }
 
 static int save(struct save *s)
@@ -129,9 +130,9 @@ static int save(struct save *s)
 	struct vmem_region *r = s->r;
 	int error;
 
-	vmemi_snapshot_put_header(&s->b->head, r->opts.gpa, r->opts.bytes);
+	vmemi_snapshot_put_header(&s->b->head, r->opts.gpa, s->all * VMEM_PAGE_SIZE);
 	error = put_bytes(s, s->b->head.bytes, VMEMI_SNAPSHOT_HEADER);
-	for (uint64_t page = 0; page < r->pages && !error;) {
+	for (uint64_t page = 0; page < s->all && !error;) {
 		if (vmemi_page_state(vmemi_region_word(r, page)) != VMEM_PAGE_ABSENT)
 			error = save_page(s, page);
 		page++;
@@ -144,7 +145,7 @@ static int save(struct save *s)
 		return error;
 	s->f = (struct vmemi_snapshot_frame){
 		.kind = VMEMI_SNAPSHOT_END,
-		.first = r->pages,
+		.first = s->all,
 		.pages = s->stats.pages + s->stats.pages_same + s->stats.pages_lost,
 		.word = s->frames,
 	};
@@ -160,6 +161,7 @@ int vmem_snapshot_save(vmem_region *region, const struct vmem_snapshot_save_opts
 
 	if (!region || !opts)
 		return -VMEM_EINVAL;
+	s.all = region->pages;
 	error = vmemi_callbacks_take(&s.opts, sizeof(s.opts),
 				     VMEMI_BYTES_TO(struct vmem_snapshot_save_opts, context), opts);
 	if (error)

@@ -291,7 +291,8 @@ int vmem_snapshot_restore(const vmem_snapshot *snapshot, vmem_region *region)
 
 	if (!snapshot || !region || !region->source)
 		return -VMEM_EINVAL;
-	if (snapshot->info.gpa != region->opts.gpa || snapshot->info.bytes != region->opts.bytes)
+	if (snapshot->info.gpa != region->opts.gpa ||
+	    snapshot->info.bytes != vmemi_region_bytes(region))
 		return -VMEM_ERANGE;
 	if (vmemi_region_count(region, VMEM_PAGE_ABSENT) != region->pages)
 		return -VMEM_EEXIST;

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/** @file vmem/grow.h
+ *  More memory for a guest that runs (hot-add). A region is attached or allocated with
+ *  vmem_region_opts.max_bytes, and grows in steps up to that. It does not shrink; the balloon and
+ *  vmem_region_discard() give memory back.
+ *
+ *  Memory of vmem_region_alloc() was mapped for the maximum, without access, and the part that is new gets
+ *  access. To attached memory the VMM maps the new part itself, right behind what there is, in the same mapping
+ *  if it can (mremap(), or what it mapped as a whole at first): runs of pages are not moved across the border of
+ *  two. A file must be as long as that by then.
+ *
+ *  What the library knows of each page takes address space for the maximum and memory for what there is,
+ *  which is in the budget. */
+#ifndef VMEM_GROW_H
+#define VMEM_GROW_H
+#include <vmem/region.h>
+VMEM_BEGIN_DECLS
+
+/** Make the region @p new_bytes long. The new pages are absent, or with the source (VMEM_REGION_FROM_SOURCE); what is
+ *  in attached memory already is resident. Faults, reclaim and all calls go on meanwhile. Who keeps something about
+ *  the region (a dirty log, a bitmap) must have room for them before the call.
+ *  No thread may touch the new part before the call returns.
+ *  @param new_bytes  page multiple; what it is already: nothing is done
+ *  @return 0, -VMEM_EINVAL (unaligned, less than now; the file is shorter, or another is mapped), -VMEM_ERANGE (above
+ *          max_bytes), -VMEM_ENOTSUP (memory of a kind that cannot be paged; see vmem_region_why()), -VMEM_EBUSY
+ *          (vmem_region_quiesce(); or it has a userfaultfd of somebody else), -VMEM_ENOMEM, -VMEM_EIO; on error nothing
+ *          has changed
+ *  @threads serial for the manager, but not in a callback
+ *  @since 1.0 */
+VMEM_API int vmem_region_grow(vmem_region *region, uint64_t new_bytes) VMEM_NODISCARD;
+
+VMEM_END_DECLS
+#endif
