@@ -22,7 +22,8 @@ enum vmem_feed {
 	/** A file: faults on pages that were taken out, or that this mapping has not touched since they came (MINOR).
 	 *  To take a page out is to unmap it, and it comes back in its own frame, without a copy: so to know costs
 	 *  less than in private memory. */
-	VMEM_FEED_MINOR_FAULTS = 2
+	VMEM_FEED_MINOR_FAULTS = 2,
+	VMEM_FEED_ASYNC_WP = 3 /**< besides faults, VMEM_MANAGER_ASYNC_WP: writes */
 };
 
 /** The feed that a region uses: the cheapest of those that see pages in place, if it has one, else its faults.
@@ -31,7 +32,7 @@ enum vmem_feed {
  *  @since 1.0 */
 VMEM_API int vmem_region_feed(const vmem_region *region);
 
-/** Its name: "faults", "dirty log", "minor faults".
+/** Its name: "faults", "dirty log", "minor faults", "asynchronous write-protect".
  *  @threads any
  *  @since 1.0 */
 VMEM_API const char *vmem_region_feed_name(const vmem_region *region);

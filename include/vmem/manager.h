@@ -73,6 +73,13 @@ struct vmem_manager_opts {
 
 /** Flags of a manager. */
 #define VMEM_MANAGER_AS_SAVED (UINT64_C(1) << 0) /**< stored pages are never encoded anew */
+/** Regions ask the kernel which of their pages were written (VMEM_FEED_ASYNC_WP of <vmem/feed.h>: asynchronous
+ *  write-protection), so that those stay without having to be missed first. The price is a short fault in the
+ *  kernel for each page that is written, once a period; and what needs write-protection that asks us is not to
+ *  be had: no page is clean, pages leave by UFFDIO_MOVE alone, also with VMEM_REGION_DMA_PINNED,
+ *  VMEM_REGION_SOURCE_STAYS does nothing, and VMEM_REGION_FILE and vmem_region_dirty_start() are
+ *  -VMEM_ENOTSUP. Does nothing where the kernel has no VMEM_KERNEL_ASYNC_WP. */
+#define VMEM_MANAGER_ASYNC_WP (UINT64_C(1) << 1)
 
 /** All counters since the start, and gauges of now. */
 struct vmem_manager_metrics {
@@ -108,6 +115,8 @@ struct vmem_manager_metrics {
 /** Faults on files in memory that are mapped already elsewhere, and write-protect of them, Linux 5.19: needed
  *  for VMEM_REGION_FILE */
 #define VMEM_KERNEL_FILES (UINT64_C(1) << 6)
+/** Asynchronous write-protection, PAGEMAP_SCAN and UFFDIO_MOVE, Linux 6.8; with VMEM_MANAGER_ASYNC_WP only */
+#define VMEM_KERNEL_ASYNC_WP (UINT64_C(1) << 7)
 #define VMEM_KERNEL_KERNEL_FAULTS \
 	(UINT64_C(1) << 5) /**< faults from inside the kernel too: needed for KVM
                                                            and for system calls on guest memory */

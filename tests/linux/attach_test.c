@@ -364,7 +364,7 @@ static void manager_options(void)
 
 	assert(vmem_manager_new(NULL, &o) == -VMEM_EINVAL);
 	assert(vmem_manager_new(&m, &large.o) == -VMEM_E2BIG && !m);
-	o.flags = VMEM_MANAGER_AS_SAVED << 1;
+	o.flags = VMEM_MANAGER_ASYNC_WP << 1;
 	assert(vmem_manager_new(&m, &o) == -VMEM_EINVAL && !m);
 	o.flags = 0;
 	o.max_object_bytes = PAGE + 1;

@@ -63,6 +63,7 @@ const char *vmemt_call_name(enum vmemt_call call)
 		"UFFDIO_WRITEPROTECT",
 		"UFFDIO_POISON",
 		"UFFDIO_CONTINUE",
+		"PAGEMAP_SCAN",
 	};
 
 	return name[call];
@@ -227,6 +228,7 @@ static enum vmemt_call call_of(unsigned long request)
 	case UFFDIO_WRITEPROTECT: return VMEMT_K_PROTECT;
 	case VMEMI_UFFDIO_POISON: return VMEMT_K_POISON;
 	case VMEMI_UFFDIO_CONTINUE: return VMEMT_K_CONTINUE;
+	case VMEMI_PAGEMAP_SCAN: return VMEMT_K_SCAN;
 	default: assert(request == VMEMI_UFFDIO_POISON); return VMEMT_K_CALLS;
 	}
 }
@@ -251,6 +253,7 @@ static bool is_hidden(enum vmemt_call call, const void *argument)
 	switch (call) {
 	case VMEMT_K_MOVE: return hide & VMEMI_UFFD_FEATURE_MOVE;
 	case VMEMT_K_POISON: return hide & VMEMI_UFFD_FEATURE_POISON;
+	case VMEMT_K_SCAN: return vmemt_kernel.hide_scan;
 	case VMEMT_K_PROTECT: return hide & VMEMI_UFFD_FEATURE_WP;
 	case VMEMT_K_REGISTER:
 		return (hide & VMEMI_UFFD_FEATURE_WP) &&

@@ -44,6 +44,7 @@ enum vmemt_call {
 	VMEMT_K_PROTECT,
 	VMEMT_K_POISON,
 	VMEMT_K_CONTINUE,
+	VMEMT_K_SCAN,
 	VMEMT_K_CALLS
 };
 
@@ -53,6 +54,7 @@ struct vmemt_failing_kernel {
 	int error;            /* ... with this, negative */
 	uint64_t hide;        /* bits of userfaultfd's features that are not there */
 	bool hide_vector;     /* process_madvise() of oneself */
+	bool hide_scan;       /* PAGEMAP_SCAN */
 	bool only_user_mode;  /* userfaultfd for faults in user mode alone */
 	/* Called before each ioctl on a userfaultfd. True: it is done, with *ret_result. May be NULL. */
 	bool (*before)(enum vmemt_call call, void *argument, int fd, int *ret_result);

@@ -272,6 +272,8 @@ vmem_manager *vmemt_manager_of(const struct vmem_manager_opts *opts)
 
 	if (threads)
 		o.fault_threads = (uint32_t)atoi(threads);
+	if (getenv("VMEM_TEST_ASYNC_WP"))
+		o.flags |= VMEM_MANAGER_ASYNC_WP;
 	assert(!vmem_manager_new(&m, &o));
 	return m;
 }

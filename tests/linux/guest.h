@@ -86,7 +86,7 @@ void vmemt_need(uint64_t features);
 void vmemt_skip(const char *why) __attribute__((noreturn));
 
 /* A manager that must come to be. @budget 0: none. With VMEM_TEST_FAULT_THREADS set it has so many threads
- * that serve faults. */
+ * that serve faults; with VMEM_TEST_ASYNC_WP it has VMEM_MANAGER_ASYNC_WP. */
 vmem_manager *vmemt_manager(uint64_t budget);
 /* The same with other options; @opts->fault_threads stands if that is not set. */
 vmem_manager *vmemt_manager_of(const struct vmem_manager_opts *opts);

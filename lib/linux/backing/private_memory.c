@@ -34,7 +34,7 @@ static int private_open(struct vmem_region *r)
 
 	if (error)
 		return error;
-	r->can_write_protect = r->host->features & VMEM_KERNEL_WP;
+	r->can_write_protect = (r->host->features & VMEM_KERNEL_WP) && !r->async_wp;
 	r->can_scatter = r->can_write_protect && (r->opts.flags & VMEM_REGION_DMA_PINNED);
 	return 0;
 }
@@ -43,7 +43,8 @@ static int private_join(struct vmem_region *r, uint64_t first, uint64_t count)
 {
 	uint64_t ioctls;
 	int error = vmemi_uffd_register(r->uffd, vmemi_region_page(r, first),
-					count * VMEM_PAGE_SIZE, r->can_write_protect, &ioctls);
+					count * VMEM_PAGE_SIZE,
+					r->can_write_protect || r->async_wp, &ioctls);
 
 	return !error || error == -VMEM_EBUSY || error == -VMEM_ENOMEM ? error : -VMEM_EIO;
 }

@@ -88,7 +88,7 @@ static unsigned install_run(struct vmemi_fetch *f, uint64_t page, unsigned n, un
 {
 	struct vmem_region *r = f->r;
 	size_t bytes = 0;
-	bool wp = false;
+	bool wp = r->async_wp; /* that it comes is no write */
 	unsigned done;
 
 	for (unsigned i = 0; i < have && from == FROM_STORE; i++)

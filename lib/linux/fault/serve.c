@@ -135,7 +135,8 @@ static enum vmemi_served install(struct vmem_region *r, struct vmemi_fault *f, u
 	size_t done;
 	int error;
 
-	if (!src && wp) /* what the kernel maps as zeros cannot be protected */
+	/* What the kernel maps as zeros cannot be protected so that it asks. */
+	if (!src && wp && !r->async_wp)
 		src = r->host->zero_page;
 	error = r->backing->fill(r, &r->own, f->page, 1, src, &wp, &done);
 	clean &= wp;

@@ -8,7 +8,7 @@
 #define REST 20
 
 /* The cheapest first; the last two are what there is in any case, by the kind of memory. */
-static const struct vmemi_feed_kind *const kinds[] = { &vmemi_feed_dirty_log,
+static const struct vmemi_feed_kind *const kinds[] = { &vmemi_feed_dirty_log, &vmemi_feed_written,
 						       &vmemi_feed_minor_faults,
 						       &vmemi_feed_faults };
 
@@ -37,14 +37,14 @@ void vmemi_feed_close(struct vmem_region *r)
 void vmemi_feed_ask(struct vmem_region *r)
 {
 	struct vmemi_feed *feed = &r->feed;
-	uint64_t start = r->host->k->clock_ns(), ns;
+	uint64_t start = r->host->k->clock_ns(), seen = r->ages.seen, ns;
 
 	if (!feed->kind->ask || start < feed->next_ns)
 		return;
 	if (feed->kind->ask(r))
 		vmemi_tally(&feed->failed, 1);
 	ns = r->host->k->clock_ns() - start;
-	feed->next_ns = start + ns * (REST + 1);
+	feed->next_ns = start + (ns + (r->ages.seen - seen) * feed->kind->guest_ns) * (REST + 1);
 	vmemi_tally(&feed->asked, 1);
 	vmemi_tally(&feed->ns, ns);
 }

@@ -14,6 +14,8 @@ struct vmemi_feed_kind {
 	const char *name;
 	int number;    /* enum vmem_feed */
 	uint32_t sees; /* VMEM_FEED_SEES_* */
+	/* What a page that it finds costs the guest, about, besides the time that it takes. */
+	uint32_t guest_ns;
 	/* Whether the region can have it: 0, -VMEM_ENOTSUP. */
 	int (*can)(const struct vmem_region *r);
 	/* 0, -VMEM_ENOMEM. NULL, with the next two: it comes by itself. */
@@ -30,6 +32,7 @@ struct vmemi_feed {
 	/* Guard: the lock of reclaim. */
 	uint64_t *bitmap;
 	uint64_t next_ns; /* not asked before */
+	uint64_t hand;    /* page that is asked for next */
 	/* Written by who holds the lock. */
 	_Atomic uint64_t asked, failed, ns; /* atomic; counters */
 };
@@ -43,5 +46,6 @@ void vmemi_feed_ask(struct vmem_region *r);
 extern const struct vmemi_feed_kind vmemi_feed_faults;
 extern const struct vmemi_feed_kind vmemi_feed_minor_faults;
 extern const struct vmemi_feed_kind vmemi_feed_dirty_log;
+extern const struct vmemi_feed_kind vmemi_feed_written;
 
 #endif

@@ -54,6 +54,30 @@ struct vmemi_uffdio_move {
 	int64_t move; /* bytes moved, or a negative error number */
 };
 
+/* linux/fs.h, 6.7 */
+struct vmemi_page_region {
+	uint64_t start, end;
+	uint64_t categories;
+};
+
+struct vmemi_pm_scan {
+	uint64_t size;
+	uint64_t flags;
+	uint64_t start, end;
+	uint64_t walk_end; /* how far it came */
+	uint64_t vec;      /* struct vmemi_page_region[vec_len] */
+	uint64_t vec_len;
+	uint64_t max_pages;
+	uint64_t category_inverted, category_mask, category_anyof_mask;
+	uint64_t return_mask;
+};
+
+#define VMEMI_PAGEMAP_SCAN _IOWR('f', 16, struct vmemi_pm_scan)
+#define VMEMI_PM_SCAN_WP_MATCHING (UINT64_C(1) << 0)
+#define VMEMI_PM_SCAN_CHECK_WPASYNC (UINT64_C(1) << 1)
+#define VMEMI_PAGE_IS_WRITTEN (UINT64_C(1) << 1)
+#define VMEMI_PAGE_IS_PRESENT (UINT64_C(1) << 3)
+
 #define VMEMI_UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct vmemi_uffdio_move)
 #define VMEMI_UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct vmemi_uffdio_poison)
 

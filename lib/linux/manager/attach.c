@@ -114,6 +114,7 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	r->own = (struct vmemi_at){ r->uffd, (uintptr_t)o->hva };
 	r->backing = o->flags & VMEM_REGION_FILE ? &vmemi_backing_file : &vmemi_backing_private;
 	r->file.fd = -1;
+	r->async_wp = m->host.features & VMEM_KERNEL_ASYNC_WP;
 	r->pages = o->bytes / VMEM_PAGE_SIZE;
 	if (o->max_bytes > o->bytes)
 		vmemi_arrays_reserve(&r->arrays, m->host.k, r->pages, o->max_bytes / VMEM_PAGE_SIZE,

@@ -3,6 +3,7 @@
 #include "linux/manager/manager.h"
 #include "base/mem.h"
 #include "base/opts.h"
+#include "linux/kernel/pagemap.h"
 #include "linux/kernel/uffd_abi.h"
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -22,7 +23,8 @@ static int take_opts(struct vmem_manager_opts *o, const struct vmem_manager_opts
 
 	if (error)
 		return error;
-	if (o->flags & ~VMEM_MANAGER_AS_SAVED || o->max_object_bytes > VMEM_PAGE_SIZE ||
+	if (o->flags & ~(VMEM_MANAGER_AS_SAVED | VMEM_MANAGER_ASYNC_WP) ||
+	    o->max_object_bytes > VMEM_PAGE_SIZE ||
 	    (o->budget_bytes && o->budget_bytes < BUDGET_MIN) ||
 	    o->fault_threads > VMEMI_HANDLERS_MAX || o->save_threads > VMEMI_SAVERS_MAX ||
 	    o->source_threads > VMEMI_SOURCE_THREADS || o->reserved)
@@ -76,36 +78,65 @@ static void set_marks(struct vmem_manager *m, uint64_t budget)
 	m->reclaim->staging_pages = clamp(staging, MIB / 2, budget / 2) / VMEM_PAGE_SIZE;
 }
 
-static int open_userfaultfds(struct vmemi_host *host)
+/* Of guest memory. *@wanted: without what is of no use alone. */
+static int open_guest_uffd(struct vmemi_host *host, struct vmemi_uffd *u, uint64_t required,
+			   uint64_t *wanted)
+{
+	int error = vmemi_uffd_open(u, host->k, required, *wanted);
+
+	/* Such a one cannot take pages out by write-protection: it must be able to move them. */
+	if (!error && (u->features & VMEMI_UFFD_FEATURE_WP_ASYNC) &&
+	    (~u->features & (VMEMI_UFFD_FEATURE_WP | VMEMI_UFFD_FEATURE_MOVE))) {
+		vmemi_uffd_close(u);
+		*wanted &= ~VMEMI_UFFD_FEATURE_WP_ASYNC;
+		error = vmemi_uffd_open(u, host->k, required, *wanted);
+	}
+	return error;
+}
+
+static uint64_t features_of(const struct vmemi_uffd *u)
 {
 	const uint64_t files = VMEMI_UFFD_FEATURE_MINOR_SHMEM | VMEMI_UFFD_FEATURE_WP_SHMEM;
-	const uint64_t wanted =
-		VMEMI_UFFD_FEATURE_WP | VMEMI_UFFD_FEATURE_POISON | VMEMI_UFFD_FEATURE_MOVE | files;
-	struct vmemi_uffd *thread = &host->uffd[VMEM_FAULT_THREAD];
-	int error = vmemi_uffd_open(thread, host->k, 0, wanted);
+	uint64_t features = VMEM_KERNEL_SIGBUS;
 
+	if (u->features & VMEMI_UFFD_FEATURE_WP)
+		features |= VMEM_KERNEL_WP;
+	if (u->features & VMEMI_UFFD_FEATURE_POISON)
+		features |= VMEM_KERNEL_POISON;
+	if (u->features & VMEMI_UFFD_FEATURE_MOVE)
+		features |= VMEM_KERNEL_MOVE;
+	if (u->features & VMEMI_UFFD_FEATURE_WP_ASYNC)
+		features |= VMEM_KERNEL_ASYNC_WP;
+	else if ((features & VMEM_KERNEL_WP) && (u->features & files) == files)
+		features |= VMEM_KERNEL_FILES;
+	if (u->kernel_faults)
+		features |= VMEM_KERNEL_KERNEL_FAULTS;
+	return features;
+}
+
+static int open_userfaultfds(struct vmemi_host *host, bool async_wp)
+{
+	uint64_t wanted = VMEMI_UFFD_FEATURE_WP | VMEMI_UFFD_FEATURE_POISON |
+			  VMEMI_UFFD_FEATURE_MOVE | VMEMI_UFFD_FEATURE_MINOR_SHMEM |
+			  VMEMI_UFFD_FEATURE_WP_SHMEM;
+	struct vmemi_uffd *thread = &host->uffd[VMEM_FAULT_THREAD];
+	int error;
+
+	if (async_wp)
+		host->pagemap = vmemi_pagemap_open(host->k);
+	if (host->pagemap >= 0)
+		wanted |= VMEMI_UFFD_FEATURE_WP_ASYNC;
+	error = open_guest_uffd(host, thread, 0, &wanted);
 	if (error)
 		return error;
-	error = vmemi_uffd_open(&host->uffd[VMEM_FAULT_SIGBUS], host->k, VMEMI_UFFD_FEATURE_SIGBUS,
-				wanted);
+	error = open_guest_uffd(host, &host->uffd[VMEM_FAULT_SIGBUS], VMEMI_UFFD_FEATURE_SIGBUS,
+				&wanted);
 	if (error)
 		return error;
 	error = vmemi_uffd_open(&host->staging, host->k, VMEMI_UFFD_FEATURE_SIGBUS,
 				VMEMI_UFFD_FEATURE_MOVE);
-	if (error)
-		return error;
-	host->features = VMEM_KERNEL_SIGBUS;
-	if (thread->features & VMEMI_UFFD_FEATURE_WP)
-		host->features |= VMEM_KERNEL_WP;
-	if (thread->features & VMEMI_UFFD_FEATURE_POISON)
-		host->features |= VMEM_KERNEL_POISON;
-	if (thread->features & VMEMI_UFFD_FEATURE_MOVE)
-		host->features |= VMEM_KERNEL_MOVE;
-	if ((host->features & VMEM_KERNEL_WP) && (thread->features & files) == files)
-		host->features |= VMEM_KERNEL_FILES;
-	if (thread->kernel_faults)
-		host->features |= VMEM_KERNEL_KERNEL_FAULTS;
-	return 0;
+	host->features = features_of(thread);
+	return error;
 }
 
 static int map_buffers(struct vmemi_host *host)
@@ -169,6 +200,7 @@ static void destroy(struct vmem_manager *m)
 	for (uint32_t i = 0; i < m->host.handlers; i++)
 		close_fd(k, m->host.handler[i].fd);
 	close_fd(k, m->host.reclaim_fd);
+	close_fd(k, m->host.pagemap);
 	vmem_store_free(m->host.store);
 	for (uint32_t i = 0; i < m->host.handlers; i++)
 		vmemi_handler_free(m->handlers[i]);
@@ -225,7 +257,7 @@ static int make_parts(struct vmem_manager *m)
 	if (!error)
 		error = vmemi_lock_init(&host->source_lock, host->env);
 	if (!error)
-		error = open_userfaultfds(host);
+		error = open_userfaultfds(host, m->opts.flags & VMEM_MANAGER_ASYNC_WP);
 	if (!error)
 		error = map_buffers(host);
 	if (!error)
@@ -272,7 +304,7 @@ int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manag
 	m->host.frames.metadata = &m->host.metadata;
 	atomic_store(&m->host.frames.budget_bytes, UINT64_MAX);
 	m->host.uffd[0].fd = m->host.uffd[1].fd = m->host.staging.fd = -1;
-	m->host.reclaim_fd = m->host.peers_epoll = m->epoll = -1;
+	m->host.reclaim_fd = m->host.peers_epoll = m->epoll = m->host.pagemap = -1;
 	m->host.handlers = o.fault_threads;
 	for (uint32_t i = 0; i < m->host.handlers; i++)
 		m->host.handler[i].fd = -1;

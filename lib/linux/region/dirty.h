@@ -26,7 +26,7 @@ static inline void vmemi_dirty_mark(struct vmem_region *r, uint64_t page)
 static inline bool vmemi_dirty_protects(struct vmem_region *r, uint64_t page, bool write)
 {
 	if (!write)
-		return atomic_load(&r->dirty_on);
+		return atomic_load(&r->dirty_on) || r->async_wp;
 	vmemi_dirty_mark(r, page);
 	return false;
 }

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Scanning the page tables: see pagemap.h. The numbers are those of linux/fs.h, 6.7. */
+#include "linux/kernel/pagemap.h"
+#include "linux/kernel/uffd_abi.h"
+#include <fcntl.h>
+
+#define RUNS 256 /* told by one call */
+
+int vmemi_pagemap_open(const struct vmemi_kernel *k)
+{
+	int fd = k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), r;
+	struct vmemi_pm_scan scan = {
+		.size = sizeof(scan),
+		.start = (uintptr_t)&scan & ~(uint64_t)(VMEM_PAGE_SIZE - 1),
+		.category_mask = VMEMI_PAGE_IS_PRESENT,
+		.return_mask = VMEMI_PAGE_IS_PRESENT,
+	};
+
+	if (fd < 0)
+		return -VMEM_EIO;
+	scan.end = scan.start + VMEM_PAGE_SIZE;
+	r = k->ioctl(fd, VMEMI_PAGEMAP_SCAN, &scan); /* it asks nothing: whether it is there */
+	if (r >= 0)
+		return fd;
+	k->close(fd);
+	return -VMEM_ENOTSUP;
+}
+
+static void set(uint64_t *bitmap, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end; page++)
+		bitmap[page / 64] |= UINT64_C(1) << page % 64;
+}
+
+int vmemi_pagemap_take_written(const struct vmemi_kernel *k, int fd, uintptr_t start,
+			       uint64_t pages, uint64_t *bitmap)
+{
+	struct vmemi_page_region runs[RUNS];
+	uint64_t end = start + pages * VMEM_PAGE_SIZE, at = start;
+
+	while (at < end) {
+		/* Present too: what is not there would be protected for when it comes. */
+		struct vmemi_pm_scan scan = {
+			.size = sizeof(scan),
+			.flags = VMEMI_PM_SCAN_WP_MATCHING | VMEMI_PM_SCAN_CHECK_WPASYNC,
+			.start = at,
+			.end = end,
+			.vec = (uintptr_t)runs,
+			.vec_len = RUNS,
+			.category_mask = VMEMI_PAGE_IS_WRITTEN | VMEMI_PAGE_IS_PRESENT,
+			.return_mask = VMEMI_PAGE_IS_WRITTEN,
+		};
+		int count = k->ioctl(fd, VMEMI_PAGEMAP_SCAN, &scan);
+
+		if (count < 0)
+			return count;
+		for (int i = 0; i < count; i++)
+			set(bitmap, (runs[i].start - start) / VMEM_PAGE_SIZE,
+			    (runs[i].end - start) / VMEM_PAGE_SIZE);
+		if (scan.walk_end <= at)
+			return -VMEM_EIO;
+		at = scan.walk_end;
+	}
+	return 0;
+}

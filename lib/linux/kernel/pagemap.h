@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* /proc/self/pagemap: which pages were written since they were last asked for, where the range is registered
+ * with a userfaultfd that protects without asking (UFFD_FEATURE_WP_ASYNC). Linux 6.7. */
+#ifndef VMEMI_PAGEMAP_H
+#define VMEMI_PAGEMAP_H
+#include "linux/kernel/kernel.h"
+
+/* A descriptor, or -VMEM_ENOTSUP (the kernel cannot scan), -VMEM_EIO. */
+int vmemi_pagemap_open(const struct vmemi_kernel *k);
+
+/* Sets the bits of the pages of [start, start + pages) that were written, and protects them again: bit i of
+ * word j is page 64 j + i. 0, or a negative error number: what was set then is so. */
+int vmemi_pagemap_take_written(const struct vmemi_kernel *k, int fd, uintptr_t start,
+			       uint64_t pages, uint64_t *bitmap);
+
+#endif
