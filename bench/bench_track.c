@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* bench-track: a period of a guest of 1 TiB: its accesses as a bitmap, its end, both histograms, and a search
  * for the hundredth of all pages that is the best to take. In each period other pages are accessed: at random,
- * or in runs of up to 512 pages. bench_track_policy.c has the rest.
+ * or in runs of up to 512 pages. bench_track_policy.c and bench_track_feeds.c have the rest.
  * ours   vmem_track_*; the bytes are those of the arrays, two a page, whether they had to be read or not
  * limit  a plain read of as many bytes */
 #include "bench_track.h"
@@ -188,7 +188,9 @@ static int body(struct bench *bench)
 		result = prepare(&state, which);
 	if (result == 0)
 		result = bench_compare(bench, &comparison);
-	return result ? result : bench_track_policy(bench);
+	if (result == 0)
+		result = bench_track_policy(bench);
+	return result ? result : bench_track_feeds(bench);
 }
 
 int main(int argc, char **argv)

@@ -20,8 +20,8 @@ enum vmem_feed {
 		0, /**< private memory: faults on pages that were taken out, and no more */
 	VMEM_FEED_DIRTY_LOG = 1, /**< besides faults, vmem_region_opts.dirty_log: writes */
 	/** A file: faults on pages that were taken out, or that this mapping has not touched since they came (MINOR).
-	 *  To take a page out is to unmap it, and it comes back in its own frame, without a copy: so to know costs
-	 *  less than in private memory. */
+	 *  To take a page out is to unmap it, and it comes back in its own frame: without a copy, and without a second
+	 *  frame; the fault itself costs as much as in private memory. */
 	VMEM_FEED_MINOR_FAULTS = 2,
 	VMEM_FEED_ASYNC_WP = 3 /**< besides faults, VMEM_MANAGER_ASYNC_WP: writes */
 };

@@ -42,9 +42,9 @@ static int private_open(struct vmem_region *r)
 static int private_join(struct vmem_region *r, uint64_t first, uint64_t count)
 {
 	uint64_t ioctls;
-	int error = vmemi_uffd_register(r->uffd, vmemi_region_page(r, first),
-					count * VMEM_PAGE_SIZE,
-					r->can_write_protect || r->async_wp, &ioctls);
+	int error =
+		vmemi_uffd_register(r->uffd, vmemi_region_page(r, first), count * VMEM_PAGE_SIZE,
+				    r->can_write_protect || r->async_wp, &ioctls);
 
 	return !error || error == -VMEM_EBUSY || error == -VMEM_ENOMEM ? error : -VMEM_EIO;
 }

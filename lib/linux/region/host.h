@@ -52,8 +52,8 @@ struct vmemi_host {
 	struct vmemi_uffd uffd[2]; /* of guest memory, by enum vmem_fault_way; fd -1: not opened */
 	/* of all staging ranges; a stray access there is SIGBUS, never a hang */
 	struct vmemi_uffd staging;
-	int pagemap;              /* /proc/self/pagemap, for VMEM_MANAGER_ASYNC_WP; -1: not opened */
-	uint64_t features;        /* VMEM_KERNEL_* */
+	int pagemap;       /* /proc/self/pagemap, for VMEM_MANAGER_ASYNC_WP; -1: not opened */
+	uint64_t features; /* VMEM_KERNEL_* */
 	unsigned char *zero_page; /* one page of zeros, read only */
 	unsigned char *buffers;   /* VMEMI_BUFFERS pages */
 

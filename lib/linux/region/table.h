@@ -70,10 +70,10 @@ struct vmem_region {
 	uint32_t slot;               /* in host->regions */
 	bool allocated;              /* the mapping is ours */
 	bool was_kept_from_children; /* by the VMM, before it was attached */
-	bool can_write_protect; /* a write to a protected page asks us */
-	bool async_wp;          /* it does not, and is told of later: feed_written.c */
-	bool can_move;    /* UFFDIO_MOVE is there */
-	bool can_scatter; /* pages may be taken by write-protect, copy and discard */
+	bool can_write_protect;      /* a write to a protected page asks us */
+	bool async_wp;               /* it does not, and is told of later: feed_written.c */
+	bool can_move;               /* UFFDIO_MOVE is there */
+	bool can_scatter;            /* pages may be taken by write-protect, copy and discard */
 
 	_Atomic uint64_t
 		*words; /* [pages]; there is room for arrays.most here, and in all others */
