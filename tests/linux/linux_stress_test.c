@@ -67,7 +67,7 @@ static void wrong(unsigned r, uint64_t page, uint32_t version, unsigned i, uint6
 	fprintf(stderr, is <= version ? ", but %u; state %u\n" : " nor another; state %u %u\n",
 		is <= version ? is : (unsigned)vmemt_state(region[r], page),
 		(unsigned)vmemt_state(region[r], page));
-	assert(!"a page is as it was last written");
+	assert(false && "a page is as it was last written");
 }
 
 static void verify(unsigned r, uint64_t page, uint32_t version)

@@ -181,7 +181,7 @@ static size_t find_page(uint64_t page, uint64_t seed)
 	for (size_t at = 0; at + PAGE <= tape.size; at += 8)
 		if (!memcmp(tape.bytes + at, &p, PAGE))
 			return at;
-	assert(!"it is not there");
+	assert(false && "it is not there");
 	return 0;
 }
 
