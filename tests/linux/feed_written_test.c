@@ -7,6 +7,7 @@
 #include "linux/kernel/uffd_abi.h"
 #include "support/rng.h"
 #include <vmem/feed.h>
+#include <vmem/grow.h>
 #include <vmem/snapshot.h>
 
 #define PAGE VMEM_PAGE_SIZE
@@ -109,6 +110,41 @@ static void written_pages_stay(void)
 		       (page < HALF ? VMEM_PAGE_RESIDENT : VMEM_PAGE_STAGED));
 	assert(vmemt_metrics(region).taken_scattered == 0);
 	end();
+}
+
+/* The bitmap has room for all that a region grows to, and goes as it came: metadata that is there after a life, which
+ * is the store's, is not more after another. */
+static void it_follows_a_region_that_grows(void)
+{
+	const struct vmem_manager_opts mo = { .size = sizeof(mo), .flags = VMEM_MANAGER_ASYNC_WP };
+	const struct vmem_region_opts o = { .size = sizeof(o),
+					    .bytes = 70 * PAGE,
+					    .max_bytes = 5000 * PAGE,
+					    .fault_around_pages = 1 };
+	uint64_t metadata[2];
+
+	assert(!vmem_manager_new(&manager, &mo));
+	for (unsigned life = 0; life < 2; life++) {
+		assert(!vmem_region_alloc(&region, manager, &o));
+		assert(vmem_region_feed(region) == VMEM_FEED_ASYNC_WP);
+		base = vmem_region_hva(region);
+		cpu.region = region;
+		end_period();
+		assert(!vmem_region_grow(region, 5000 * PAGE));
+		for (uint64_t page = 0; page < 5000; page++)
+			assert(!vmem_region_resolve(region, page * PAGE, 1));
+		end_period(); /* all have just come, and were written */
+		end_period();
+		write_in_place(4000, 1000);
+		end_period();
+		for (uint64_t page = 0; page < 5000; page++)
+			assert(age_of(page) == (page < 4000 ? 3 : 1));
+		vmemt_check(manager, region);
+		assert(!vmem_region_detach(region, VMEM_DETACH_DISCARD));
+		metadata[life] = vmemt_manager_metrics(manager).metadata_bytes;
+	}
+	assert(metadata[0] == metadata[1]);
+	assert(!vmem_manager_free(manager));
 }
 
 /* What costs the guest is counted as if it cost us. */
@@ -261,6 +297,7 @@ int main(void)
 	if (!(have & VMEM_KERNEL_ASYNC_WP))
 		vmemt_skip("this kernel has no asynchronous write-protection");
 	written_pages_stay();
+	it_follows_a_region_that_grows();
 	it_rests();
 	to_come_back_is_no_write();
 	refused();

@@ -10,14 +10,12 @@
 #define PIECE (UINT64_C(1) << 18) /* pages: 1 GiB, some milliseconds */
 #define ASK_NS UINT64_C(20000000) /* no further piece is begun after that */
 
-static uint64_t piece_pages(const struct vmem_region *r)
-{
-	return r->pages < PIECE ? r->pages : PIECE;
-}
-
+/* Of the bitmap: room for what the region may grow to, too. */
 static size_t bytes_of(const struct vmem_region *r)
 {
-	return (size_t)((piece_pages(r) + 63) / 64 * sizeof(uint64_t));
+	uint64_t pages = r->arrays.most < PIECE ? r->arrays.most : PIECE;
+
+	return (size_t)((pages + 63) / 64 * sizeof(uint64_t));
 }
 
 static int can_watch(const struct vmem_region *r)
@@ -57,10 +55,9 @@ static int ask_watch(struct vmem_region *r)
 	int error;
 
 	do {
-		uint64_t first = r->feed.hand, count = piece_pages(r);
+		uint64_t first = r->feed.hand, rest = r->pages - first;
+		uint64_t count = rest < PIECE ? rest : PIECE;
 
-		if (count > r->pages - first)
-			count = r->pages - first;
 		error = ask_piece(r, first, count);
 		r->feed.hand = first + count == r->pages ? 0 : first + count;
 		done += count;
