@@ -263,6 +263,8 @@ int vmem_track_grow(vmem_track *t, uint64_t pages)
 	memcpy(n.kinds, t->kinds, (size_t)groups_of(t->words) * 2 * sizeof(*n.kinds));
 	vmemi_free(&t->allocator, t->stamps, (size_t)bytes_of(t->words), ALIGN);
 	use(t, &n);
+	/* Slices are cut anew: the turn of a word may come only after it should have. */
+	t->scan->settle(t, 0, t->words);
 	return 0;
 }
 
