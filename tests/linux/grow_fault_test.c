@@ -14,6 +14,7 @@
 #define BEFORE 64
 #define AFTER (VMEMI_ARRAYS_GRAIN + 100)
 #define ATTACHED 200 /* pages of attached memory, which are filled each time */
+#define LESS 100 /* that are asked for after a failure */
 
 /* What must be as it was after a failure. */
 struct state {
@@ -106,6 +107,9 @@ static bool fails(enum vmemt_call call, int error, long nth, bool attached, bool
 		assert(got == -VMEM_ENOMEM || got == -VMEM_EIO || got == -VMEM_EBUSY ||
 		       got == -VMEM_ENOTSUP || got == -VMEM_EINVAL);
 		nothing_has_changed(m, r, &before);
+		/* Less may be asked for the next time. */
+		assert(!vmem_region_grow(r, LESS * PAGE));
+		assert(!vmemi_region_check(r) && !vmemi_ages_check(r));
 	}
 	grow_to_the_end(m, r, after);
 	if (attached)

@@ -66,7 +66,10 @@ void vmemi_ages_destroy(struct vmemi_ages *ages, const struct vmem_allocator *a,
 
 int vmemi_ages_grow(struct vmemi_ages *ages, uint64_t pages)
 {
-	int error = vmem_track_grow(ages->track, pages);
+	uint32_t age, state;
+	/* One that has grown for a region that then could not is longer already. */
+	bool is_shorter = vmem_track_page(ages->track, pages - 1, &age, &state);
+	int error = is_shorter ? vmem_track_grow(ages->track, pages) : 0;
 
 	if (error)
 		return error;
