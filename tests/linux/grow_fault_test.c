@@ -7,13 +7,15 @@
 #include "support/fail_alloc.h"
 #include <errno.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <vmem/grow.h>
 
 #define PAGE VMEM_PAGE_SIZE
 
 #define BEFORE 64
 #define AFTER (VMEMI_ARRAYS_GRAIN + 100)
-#define ATTACHED 200 /* pages of attached memory, which are filled each time */
+#define ATTACHED \
+	700 /* pages of attached memory, which are filled each time: more than are counted at once */
 #define LESS 100 /* that are asked for after a failure */
 
 /* What must be as it was after a failure. */
@@ -107,8 +109,12 @@ static bool fails(enum vmemt_call call, int error, long nth, bool attached, bool
 		assert(got == -VMEM_ENOMEM || got == -VMEM_EIO || got == -VMEM_EBUSY ||
 		       got == -VMEM_ENOTSUP || got == -VMEM_EINVAL);
 		nothing_has_changed(m, r, &before);
-		/* Less may be asked for the next time. */
+		/* What was there may be gone the next time, and less be asked for. */
+		if (attached)
+			assert(!madvise(memory + BEFORE * PAGE, (after - BEFORE) * PAGE,
+					vmemt_on_files() ? MADV_REMOVE : MADV_DONTNEED));
 		assert(!vmem_region_grow(r, LESS * PAGE));
+		assert(!attached || vmemt_metrics(r).pages[VMEM_PAGE_RESIDENT] == BEFORE / 2);
 		assert(!vmemi_region_check(r) && !vmemi_ages_check(r));
 	}
 	grow_to_the_end(m, r, after);

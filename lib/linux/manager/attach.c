@@ -167,6 +167,9 @@ void vmemi_attach_undo(struct vmem_region *r, uint64_t first, uint64_t count)
 {
 	vmemi_uffd_unregister(r->uffd, vmemi_region_page(r, first), count * VMEM_PAGE_SIZE);
 	vmemi_attach_give_to_children(r, first, count);
+	for (uint64_t page = first; page < first + count; page++)
+		if (vmemi_region_word(r, page))
+			atomic_store(&r->words[page], 0);
 }
 
 int64_t vmemi_attach_pages(struct vmem_region *r, uint64_t first, uint64_t count)

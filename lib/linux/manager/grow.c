@@ -69,14 +69,6 @@ static int publish(struct vmem_region *r, uint64_t first, uint64_t end, int64_t 
 	return 0;
 }
 
-static void forget(struct vmem_region *r, uint64_t first, uint64_t end)
-{
-	vmemi_attach_undo(r, first, end - first);
-	for (uint64_t page = first; page < end; page++)
-		if (vmemi_region_word(r, page))
-			atomic_store(&r->words[page], 0);
-}
-
 static int grow(struct vmem_manager *m, struct vmem_region *r, uint64_t end)
 {
 	bool was_kept = r->was_kept_from_children;
@@ -99,7 +91,7 @@ static int grow(struct vmem_manager *m, struct vmem_region *r, uint64_t end)
 		error = publish(r, first, end, present);
 		vmemi_reclaim_leave(m->reclaim);
 		if (error)
-			forget(r, first, end);
+			vmemi_attach_undo(r, first, end - first);
 	}
 	if (error)
 		r->was_kept_from_children = was_kept;
