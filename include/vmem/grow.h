@@ -10,7 +10,8 @@
  *  two. A file must be as long as that by then.
  *
  *  What the library knows of each page takes address space for the maximum and memory for what there is,
- *  which is in the budget. */
+ *  which is in the budget. The ages (2 bytes a page, of all pages) are copied while reclaim waits, and a word of each new
+ *  page is looked at if some are there already. */
 #ifndef VMEM_GROW_H
 #define VMEM_GROW_H
 #include <vmem/region.h>

@@ -63,7 +63,8 @@ static int publish(struct vmem_region *r, uint64_t first, uint64_t end, int64_t 
 	vmemi_source_grow(r, end);
 	vmemi_neighbours_grow(&r->neighbours, end);
 	vmemi_arrays_grow(&r->arrays, end);
-	show_present(r, first, end);
+	if (present)
+		show_present(r, first, end);
 	vmemi_attach_count(r, end - first, present);
 	atomic_store(&r->pages, end);
 	return 0;
