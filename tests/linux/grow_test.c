@@ -399,7 +399,7 @@ static void *worker(void *argument)
 static void while_threads_use_it(void)
 {
 	static struct worker w[THREADS];
-	uint64_t rng = vmemt_seed("while_threads_use_it"), until;
+	uint64_t rng = vmemt_seed("while_threads_use_it");
 	struct vmem_region_opts o = vmemt_growing_options(FIRST, MOST);
 	vmem_manager *m = vmemt_manager(10 * MIB);
 	vmem_region *r;
@@ -416,15 +416,13 @@ static void while_threads_use_it(void)
 		assert(!pthread_create(&w[i].thread, NULL, worker, &w[i]));
 	}
 	for (uint64_t pages = FIRST; pages < MOST;) {
-		until = atomic_load(&done) + STEP_OPERATIONS;
-		VMEMT_UNTIL(atomic_load(&done) >= until);
+		vmemt_until_more(&done, STEP_OPERATIONS);
 		pages += 1 + vmemt_rand(&rng) % 128;
 		pages = pages < MOST ? pages : MOST;
 		assert(!grow(r, pages));
 		atomic_store(&usable, pages);
 	}
-	until = atomic_load(&done) + LAST_OPERATIONS;
-	VMEMT_UNTIL(atomic_load(&done) >= until);
+	vmemt_until_more(&done, LAST_OPERATIONS);
 	atomic_store(&enough, 1);
 	for (unsigned i = 0; i < THREADS; i++)
 		assert(!pthread_join(w[i].thread, NULL));
