@@ -5,9 +5,10 @@
  *  vmem_region_discard() give memory back.
  *
  *  Memory of vmem_region_alloc() was mapped for the maximum, without access, and the part that is new gets
- *  access. To attached memory the VMM maps the new part itself, right behind what there is, in the same mapping
- *  if it can (mremap(), or what it mapped as a whole at first): runs of pages are not moved across the border of
- *  two. A file must be as long as that by then.
+ *  access. To attached memory the VMM maps the new part itself, right behind what there is; the kernel makes one
+ *  mapping of both if it can, and runs of pages are not moved across the border of two. Not by mremap(): what a
+ *  mapping of the region is extended by has its userfaultfd at once, without being of the region; that is
+ *  -VMEM_EBUSY, and to be unmapped and mapped again. A file must be as long as that by then.
  *
  *  What the library knows of each page takes address space for the maximum and memory for what there is,
  *  which is in the budget. The ages (2 bytes a page, of all pages) are copied while reclaim waits, and a word of each new
@@ -24,8 +25,8 @@ VMEM_BEGIN_DECLS
  *  @param new_bytes  page multiple; what it is already: nothing is done
  *  @return 0, -VMEM_EINVAL (unaligned, less than now; the file is shorter, or another is mapped), -VMEM_ERANGE (above
  *          max_bytes), -VMEM_ENOTSUP (memory of a kind that cannot be paged; see vmem_region_why()), -VMEM_EBUSY
- *          (vmem_region_quiesce(); or it has a userfaultfd of somebody else), -VMEM_ENOMEM, -VMEM_EIO; on error nothing
- *          has changed
+ *          (vmem_region_quiesce(); or it has a userfaultfd, of somebody else or by mremap()), -VMEM_ENOMEM,
+ *          -VMEM_EIO; on error nothing has changed
  *  @threads serial for the manager, but not in a callback
  *  @since 1.0 */
 VMEM_API int vmem_region_grow(vmem_region *region, uint64_t new_bytes) VMEM_NODISCARD;

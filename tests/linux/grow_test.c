@@ -197,6 +197,37 @@ static void attached_memory_is_looked_at(void)
 	vmemt_growing_unmap(memory, 100, fd);
 }
 
+/* What mremap() adds to a mapping of the region has its userfaultfd before it is looked at. */
+static void mremap_is_refused(void)
+{
+	vmem_manager *m = vmemt_manager(0);
+	unsigned char *memory, *more;
+	vmem_region *r;
+	int fd, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+
+	memory = vmemt_growing_map(200, &fd);
+	if (fd >= 0)
+		flags = MAP_SHARED;
+	/* So that nothing else comes there. For the same reason no thread of the library runs meanwhile. */
+	more = mmap(memory + 50 * PAGE, 150 * PAGE, PROT_NONE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	assert(more == memory + 50 * PAGE);
+	assert(!vmemt_growing_attach(&r, m, vmemt_growing_options(50, 200), memory, fd));
+	cpu.region = r;
+	assert(!munmap(more, 150 * PAGE));
+	assert(mremap(memory, 50 * PAGE, 200 * PAGE, 0) == memory);
+	assert(grow(r, 200) == -VMEM_EBUSY && vmemt_metrics(r).bytes == 50 * PAGE);
+	assert(!munmap(memory + 50 * PAGE, 150 * PAGE));
+	more = mmap(memory + 50 * PAGE, 150 * PAGE, PROT_READ | PROT_WRITE,
+		    flags | MAP_FIXED_NOREPLACE, fd, 50 * PAGE);
+	assert(more == memory + 50 * PAGE && !grow(r, 200));
+	assert(!vmem_manager_thread_start(m));
+	vmemt_put(&cpu, memory, 199, 3);
+	assert(vmemt_is(&cpu, memory, 199, 3));
+	vmemt_end(m, r);
+	vmemt_growing_unmap(memory, 200, fd);
+}
+
 /* --- Who else follows --- */
 
 static void quiesced_regions_stay(void)
@@ -442,6 +473,7 @@ int main(void)
 	a_large_maximum_costs_nothing();
 	attached_memory_keeps_its_contents();
 	attached_memory_is_looked_at();
+	mremap_is_refused();
 	quiesced_regions_stay();
 	snapshots_have_the_new_size();
 	sources_follow();
