@@ -12,7 +12,10 @@
  *
  *  What the library knows of each page takes address space for the maximum and memory for what there is,
  *  which is in the budget. The ages (2 bytes a page, of all pages) are copied while reclaim waits, and a word of each new
- *  page is looked at if some are there already. */
+ *  page is looked at if some are there already.
+ *
+ *  A working set (<vmem/working_set.h>) that is
+ *  being recorded is one of the region as it is in the end; touches of what is new are not in it. */
 #ifndef VMEM_GROW_H
 #define VMEM_GROW_H
 #include <vmem/region.h>

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include <vmem/grow.h>
 #include <vmem/source.h>
+#include <vmem/working_set.h>
 
 #define PAGE VMEM_PAGE_SIZE
 #define MIB (UINT64_C(1) << 20)
@@ -375,6 +376,27 @@ static void rounds_tell_new_pages(void)
 	vmemt_growing_unmap(memory, 200, fd);
 }
 
+/* A set that is recorded meanwhile is one of the region as it is then. */
+static void working_sets_have_the_new_size(void)
+{
+	struct vmem_working_set_record_opts how = { .size = sizeof(how) };
+	struct vmem_working_set_info info = { .size = sizeof(info) };
+	struct vmem_region_opts o = vmemt_growing_options(70, 200);
+	vmem_manager *m = vmemt_manager(0);
+	vmem_region *r = make(m, &o);
+	vmem_working_set *set;
+
+	assert(!vmem_manager_thread_start(m) && !vmem_working_set_record_start(r, &how));
+	vmemt_put(&cpu, vmem_region_hva(r), 69, 1);
+	assert(!grow(r, 150));
+	vmemt_put(&cpu, vmem_region_hva(r), 149, 1);
+	assert(!vmem_working_set_record_stop(r, &set));
+	assert(!vmem_working_set_get_info(set, &info));
+	assert(info.region_bytes == 150 * PAGE && info.pages == 1);
+	vmem_working_set_free(set);
+	vmemt_end(m, r);
+}
+
 /* --- While it is used --- */
 
 #define THREADS 4
@@ -479,6 +501,7 @@ int main(void)
 	sources_follow();
 	dirty_logs_follow();
 	rounds_tell_new_pages();
+	working_sets_have_the_new_size();
 	while_threads_use_it();
 	vmemt_cpu_stop(&cpu);
 	return 0;

@@ -32,7 +32,10 @@ static int make_set(const struct vmem_region *r, struct vmem_working_set **ret_s
 	if (error)
 		return error;
 	set->gpa = r->opts.gpa;
-	set->region_pages = t->pages;
+	/* It may have grown since; beyond what fits into a set, replay refuses it. */
+	set->region_pages = r->pages;
+	if (set->region_pages > VMEMI_WORKING_SET_PAGES_MAX)
+		set->region_pages = t->pages;
 	set->missed = count - kept;
 	for (uint64_t i = 0; i < kept && !error; i++)
 		error = vmemi_working_set_add(set, t->order[i], 1);
