@@ -8,13 +8,15 @@
  *  access. To attached memory the VMM maps the new part itself, right behind what there is; the kernel makes one
  *  mapping of both if it can, and runs of pages are not moved across the border of two. Not by mremap(): what a
  *  mapping of the region is extended by has its userfaultfd at once, without being of the region; that is
- *  -VMEM_EBUSY, and to be unmapped and mapped again. A file must be as long as that by then.
+ *  -VMEM_EBUSY, and to be unmapped and mapped again. A file must be as long as that by then. To find what is in it, the
+ *  position of the VMM's descriptor is moved (SEEK_DATA) and set back: as at attach, nobody may depend on it meanwhile.
  *
  *  What the library knows of each page takes address space for the maximum and memory for what there is,
  *  which is in the budget. The ages (2 bytes a page, of all pages) are copied while reclaim waits, and a word of each new
  *  page is looked at if some are there already.
  *
- *  A working set (<vmem/working_set.h>) that is
+ *  Peers (<vmem/peer.h>) do not follow: a peer may touch the new part only when a vmem_region_add_peer() of its own for
+ *  that, after the region has grown, has returned; each part needs one. A working set (<vmem/working_set.h>) that is
  *  being recorded is one of the region as it is in the end; touches of what is new are not in it. */
 #ifndef VMEM_GROW_H
 #define VMEM_GROW_H

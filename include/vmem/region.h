@@ -100,7 +100,9 @@ struct vmem_region_opts {
 	 *  vmem_region_detach() and vmem_manager_thread_stop(), however long. NULL: there is no source. */
 	int (*read_source)(void *context, uint64_t gpa, void *buffer);
 
-	int32_t file_fd; /**< attach with VMEM_REGION_FILE: the file, O_RDWR; may be closed afterwards */
+	/** attach with VMEM_REGION_FILE: the file, O_RDWR; may be closed afterwards. Its position (lseek(2)), which all
+	 *  duplicates share, is moved during attach and vmem_region_grow(), and then set back */
+	int32_t file_fd;
 	uint32_t reserved_file; /**< 0 */
 	uint64_t file_offset;   /**< in the file, of the first byte; page-aligned */
 
