@@ -209,6 +209,39 @@ static void pages_that_say_nothing(void)
 	end();
 }
 
+static int read_source(void *context, uint64_t gpa, void *buffer)
+{
+	(void)context;
+	vmemt_make(buffer, gpa / PAGE, 1);
+	return 0;
+}
+
+/* What the source alone has stays: to see whether it is used would cost a load. */
+static void what_the_source_has_stays(void)
+{
+	struct vmem_region_opts o = { .size = sizeof(o),
+				      .flags = VMEM_REGION_FROM_SOURCE | VMEM_REGION_SOURCE_STAYS,
+				      .bytes = PAGES * PAGE,
+				      .fault_around_pages = 1,
+				      .read_source = read_source,
+				      .active_samples = MOST };
+
+	manager = vmemt_manager(0);
+	assert(!vmemt_alloc(&region, manager, &o));
+	active = &region->ages.active;
+	active->begun_ns = now_ns = manager->host.k->clock_ns();
+	for (uint64_t page = 0; page < PAGES; page++)
+		assert(!vmem_region_resolve(region, page * PAGE, page % 4 == 0));
+	assert(vmemt_metrics(region).pages[VMEM_PAGE_CLEAN]);
+	tick(PERIOD_NS);
+	assert(active->count && vmemt_metrics(region).sampled);
+	assert(vmemt_metrics(region).sampled < active->count);
+	assert(vmemt_metrics(region).pages[VMEM_PAGE_SOURCE] == 0);
+	for (uint32_t i = 0; i < active->count; i++)
+		assert(is_away(active->pages[i]) == (active->pages[i] % 4 == 0));
+	end();
+}
+
 /* They were no victims: what becomes of them says nothing of the classes of pages. */
 static void no_victims(void)
 {
@@ -374,6 +407,7 @@ int main(void)
 	the_interval_holds();
 	up_fast_and_down_slowly();
 	pages_that_say_nothing();
+	what_the_source_has_stays();
 	no_victims();
 	a_quiet_region_is_left_alone();
 	if (!vmemt_on_files()) /* there they go all at once */

@@ -13,6 +13,14 @@ static bool is_in_place(const struct vmem_region *r, uint64_t page)
 	return state == VMEM_PAGE_RESIDENT || state == VMEM_PAGE_CLEAN || state == VMEM_PAGE_SHARED;
 }
 
+/* Who has no copy of it here: it would have to be asked for again, and that says nothing of the guest. */
+static bool would_go_to_its_source(const struct vmem_region *r, uint64_t page)
+{
+	uint64_t word = vmemi_region_word(r, page);
+
+	return vmemi_page_state(word) == VMEM_PAGE_CLEAN && !vmemi_page_ref(word);
+}
+
 /* Pages in place have not gone, or have come back. Who came back on demand was noted before it was in place: what is
  * not known to be accessed after a harvest was never away. Returns how many. */
 static uint32_t drop_not_taken(struct vmem_region *r, uint32_t first, uint32_t count)
@@ -42,10 +50,13 @@ static void begin(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t now_
 	vmemi_active_choose(a, r->ages.track, in_place / PART, now_ns);
 	for (uint32_t i = 0; i < a->count; i++)
 		vmemi_ages_sample(r, a->pages[i]);
-	for (uint32_t i = 0; i < a->count; i++)
-		vmemi_take_offer(rc, r, a->pages[i], 1);
-	vmemi_take_flush(rc, r);
 	left = a->count;
+	for (uint32_t i = 0; i < a->count; i++)
+		if (would_go_to_its_source(r, a->pages[i]))
+			left -= vmemi_ages_unsample(r, a->pages[i]);
+		else
+			vmemi_take_offer(rc, r, a->pages[i], 1);
+	vmemi_take_flush(rc, r);
 	for (uint32_t i = 0; i < a->count; i += GROUP)
 		left -= drop_not_taken(r, i, a->count - i < GROUP ? a->count - i : GROUP);
 	vmemi_tally(&a->taken, left);
