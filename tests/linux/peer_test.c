@@ -225,7 +225,7 @@ static void strike_at(enum vmemt_call call)
 		uint64_t end_ms = vmemt_now_ms() + VMEMT_DEADLINE_MS;       \
 		while (!(condition)) {                                      \
 			assert(vmem_manager_step(manager, 100, NULL) >= 0); \
-			assert(vmemt_now_ms() < end_ms);                    \
+			VMEMT_NOT_AFTER(end_ms, #condition);                \
 		}                                                           \
 	} while (0)
 
