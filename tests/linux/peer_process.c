@@ -22,6 +22,7 @@
 #define PAGE VMEM_PAGE_SIZE
 #define FLOOD (VMEMT_SLOW ? 2000 : 20000)
 #define LOOK_MS 100
+#define HUGE_BYTES (UINT64_C(2) << 20)
 
 enum order { START, MAP, TOUCH_READ, TOUCH_WRITE, TRICK, COUNT, LEAVE };
 
@@ -73,8 +74,11 @@ static void map(int socket, struct message *m)
 	int fd = vmemt_receive_fd(socket);
 	void *at;
 
-	must(fd >= 0);
-	at = mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)m->page);
+	/* Huge pages of its fit there, too. */
+	at = mmap(NULL, m->bytes + 2 * HUGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	must(fd >= 0 && at != MAP_FAILED);
+	at = (void *)(((uintptr_t)at + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES);
+	at = mmap(at, m->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)m->page);
 	must(at != MAP_FAILED && !madvise(at, m->bytes, MADV_DONTFORK));
 	own_uffd = vmemt_peer_uffd(m->version);
 	must(own_uffd >= 0);
@@ -105,6 +109,20 @@ static void replace(int flags, int fd)
 		  flags | MAP_FIXED, fd, 0) != MAP_FAILED);
 }
 
+static void cover_with_huge_pages(void)
+{
+	uint64_t bytes = (memory_bytes + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
+	struct uffdio_register reg = { .range = { (uintptr_t)memory, bytes },
+				       .mode = UFFDIO_REGISTER_MODE_MISSING |
+					       UFFDIO_REGISTER_MODE_WP };
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE | MAP_HUGETLB |
+		    21 << MAP_HUGE_SHIFT;
+
+	if (mmap((void *)(uintptr_t)memory, bytes, PROT_READ | PROT_WRITE, flags, -1, 0) !=
+	    MAP_FAILED)
+		must(!ioctl(own_uffd, UFFDIO_REGISTER, &reg));
+}
+
 static void flood(struct message *m)
 {
 	for (unsigned i = 0; i < FLOOD && !m->signal; i++) {
@@ -133,6 +151,7 @@ static void trick(struct message *m)
 		must(!ioctl(own_uffd, UFFDIO_REGISTER, &reg));
 		break;
 	case VMEMT_PEER_PRIVATE: replace(MAP_PRIVATE | MAP_ANONYMOUS, -1); break;
+	case VMEMT_PEER_HUGE: cover_with_huge_pages(); break;
 	case VMEMT_PEER_BLOCKING: must(!fcntl(own_uffd, F_SETFL, 0)); break;
 	case VMEMT_PEER_CLOSE: must(!close(own_uffd)); break;
 	case VMEMT_PEER_STEAL:

@@ -22,6 +22,7 @@ enum vmemt_peer_trick {
 	VMEMT_PEER_DONTNEED, /* likewise */
 	VMEMT_PEER_OTHER, /* maps another file, of the same size, over all of it, and registers that */
 	VMEMT_PEER_PRIVATE,  /* private memory */
+	VMEMT_PEER_HUGE,     /* huge pages, where the kernel has some, and registers that */
 	VMEMT_PEER_BLOCKING, /* its userfaultfd */
 	VMEMT_PEER_CLOSE,    /* likewise */
 	VMEMT_PEER_STEAL,    /* reads a message of it */

@@ -81,11 +81,12 @@ static bool has_none(const struct vmem_peer *p, int error)
 {
 	if (error == -ESRCH)
 		atomic_store(&p->process->ended, 1);
-	return !error || error == -VMEM_ENOENT || error == -ESRCH;
+	/* Of one page EINVAL says that huge pages of another file are there. */
+	return !error || error == -VMEM_ENOENT || error == -VMEM_EINVAL || error == -ESRCH;
 }
 
-/* [page, page + count), of the peer. What it has unmapped is refused, with all that is protected by the same call:
- * then one by one. */
+/* [page, page + count), of the peer. What it has unmapped, or covered with huge pages, is refused, with all that is
+ * protected by the same call: then one by one. */
 static int protect_run(const struct vmem_peer *p, uint64_t page, uint64_t count)
 {
 	int error;
@@ -93,7 +94,7 @@ static int protect_run(const struct vmem_peer *p, uint64_t page, uint64_t count)
 	if (atomic_load(&p->process->ended))
 		return 0;
 	error = vmemi_uffd_protect(p->at.uffd, address_of(p, page), count * VMEM_PAGE_SIZE, true);
-	if (error != -VMEM_ENOENT)
+	if (error != -VMEM_ENOENT && error != -VMEM_EINVAL)
 		return has_none(p, error) ? 0 : error;
 	for (uint64_t i = 0; i < count; i++) {
 		error = vmemi_uffd_protect(p->at.uffd, address_of(p, page + i), VMEM_PAGE_SIZE,
