@@ -51,7 +51,8 @@ enum vmem_fault_way {
 /** The memory is a MAP_SHARED mapping of the file @c file_fd in memory. The budget counts the file's blocks.
  *  Needs VMEM_KERNEL_FILES; and VMEM_REGION_DMA_PINNED, or nothing is taken out: the kernel does not tell who
  *  holds a page of a file. Nobody else may change the file, and others who map it are peers (<vmem/peer.h>), or
- *  what they map is pinned (docs/requirements.md). Give it F_SEAL_SHRINK: if it shrinks, what lay behind is a SIGBUS. */
+ *  what they map is pinned (docs/requirements.md). Give it F_SEAL_SHRINK: if it shrinks, what lay behind is a SIGBUS;
+ *  and F_SEAL_SEAL where peers are not trusted: one that adds F_SEAL_FUTURE_WRITE keeps every page from leaving. */
 #define VMEM_REGION_FILE (UINT64_C(1) << 3)
 
 /** Options. Fields are only ever added at the end. */

@@ -80,6 +80,8 @@ static void refused(void)
 	int error;
 
 	make();
+	/* Nor can a peer seal the file so that nothing leaves it. */
+	assert(fcntl(vmem_region_file(region), F_ADD_SEALS, F_SEAL_FUTURE_WRITE) < 0);
 	memory = mmap(NULL, 2 * BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, vmem_region_file(region),
 		      0);
 	assert(memory != MAP_FAILED);

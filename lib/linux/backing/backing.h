@@ -56,7 +56,8 @@ struct vmemi_backing {
 	/* Whether a page that may be waste is one whose staging can be freed now; then it is claimed where
 	 * that needs a claim, and goes to free_staged(). */
 	bool (*begin_free)(struct vmem_region *r, uint64_t page);
-	void (*free_staged)(struct vmem_region *r, const uint64_t *pages, uint32_t count);
+	/* Returns how many went; the others come again. */
+	uint32_t (*free_staged)(struct vmem_region *r, const uint64_t *pages, uint32_t count);
 };
 
 #define VMEMI_RELEASE_MAX 128 /* most pages of one release() */

@@ -36,7 +36,7 @@ int vmemi_file_make(const struct vmemi_kernel *k, uint64_t bytes, void **ret_mem
 		return fd == -VMEM_ENOMEM ? -VMEM_ENOMEM : -VMEM_EIO;
 	error = k->ftruncate(fd, (off_t)bytes);
 	if (!error)
-		error = k->fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
+		error = k->fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
 	if (error) {
 		k->close(fd);
 		return -VMEM_EIO;
@@ -267,7 +267,7 @@ static bool file_begin_free(struct vmem_region *r, uint64_t page)
 	return false;
 }
 
-static void file_free_staged(struct vmem_region *r, const uint64_t *pages, uint32_t count)
+static uint32_t file_free_staged(struct vmem_region *r, const uint64_t *pages, uint32_t count)
 {
 	uint32_t gone = file_release(r, pages, count);
 
@@ -275,6 +275,7 @@ static void file_free_staged(struct vmem_region *r, const uint64_t *pages, uint3
 	for (uint32_t i = 0; i < count; i++)
 		vmemi_region_end(r, pages[i],
 				 i < gone ? VMEMI_PAGE_PUNCH_DONE : VMEMI_PAGE_PUNCH_UNDO, 0);
+	return gone;
 }
 
 const struct vmemi_backing vmemi_backing_file = {

@@ -178,7 +178,7 @@ static bool private_begin_free(struct vmem_region *r, uint64_t page)
 	return vmemi_page_step(vmemi_region_word(r, page), VMEMI_PAGE_FREED, 0, &after);
 }
 
-static void private_free_staged(struct vmem_region *r, const uint64_t *pages, uint32_t count)
+static uint32_t private_free_staged(struct vmem_region *r, const uint64_t *pages, uint32_t count)
 {
 	uint32_t gone = discard(r, r->staging, pages, count);
 	uint64_t old;
@@ -189,6 +189,7 @@ static void private_free_staged(struct vmem_region *r, const uint64_t *pages, ui
 		else
 			vmemi_page_set_add(&r->waste, pages[i]);
 	}
+	return gone;
 }
 
 const struct vmemi_backing vmemi_backing_private = {

@@ -194,15 +194,13 @@ uint64_t vmemi_tidy(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t fi
 				continue;
 			pages[n++] = page;
 			if (n == VMEMI_BATCH) {
-				r->backing->free_staged(r, pages, n);
-				total += n;
+				total += r->backing->free_staged(r, pages, n);
 				n = 0;
 			}
 		}
 	}
 	if (n)
-		r->backing->free_staged(r, pages, n);
-	total += n;
+		total += r->backing->free_staged(r, pages, n);
 	if (total)
 		vmemi_host_freed(r->host);
 	return total;
