@@ -309,12 +309,8 @@ static void take_in_of_peer(struct vmemi_handler *h, struct vmemi_process *proce
 	if (m->event != UFFD_EVENT_PAGEFAULT)
 		return;
 	p = vmemi_peer_find(h->host, process, address, &page);
-	if (!p) { /* being added or removed, or a range that is not known: it comes again */
-		vmemi_process_failed(h->host, process, -VMEM_ENOENT);
-		vmemi_uffd_wake(&process->uffd, (void *)(address & ~(VMEM_PAGE_SIZE - 1ul)),
-				VMEM_PAGE_SIZE);
+	if (!p) /* it waits: who adds or detaches wakes it, and removed ranges are not served */
 		return;
-	}
 	e = fault_of(m, p->region, now);
 	e.fault.page = page;
 	e.fault.at = &p->at;

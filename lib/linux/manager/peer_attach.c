@@ -60,8 +60,11 @@ static int take_process(struct vmemi_host *host, const struct vmem_peer_opts *o,
 	int error;
 
 	if (o->same_process_as) {
-		*ret_process = o->same_process_as->process;
-		(*ret_process)->peers++;
+		process = o->same_process_as->process;
+		if (atomic_load(&process->dropped)) /* nobody would read its faults */
+			return -VMEM_EINVAL;
+		process->peers++;
+		*ret_process = process;
 		return 0;
 	}
 	process = vmemi_zalloc(&host->metadata.allocator, sizeof(*process),
@@ -135,6 +138,9 @@ static int publish(struct vmem_manager *m, struct vmem_peer *p)
 	if (error) {
 		unpublish(p);
 		forget(m, p);
+	} else { /* who touched it too early */
+		vmemi_uffd_wake(p->at.uffd, vmemi_address(&p->at, p->first),
+				p->count * VMEM_PAGE_SIZE);
 	}
 	return error;
 }
