@@ -118,7 +118,7 @@ static void refused(void)
 	assert(!vmem_region_add_peer(&more[n++], region, &o));
 	o.same_process_as = more[0];
 	REFUSE(-VMEM_EEXIST);
-	for (o.gpa = PAGE; n < VMEMI_PEERS_MAX; n++, o.gpa += PAGE / PAGE * 0) {
+	for (; n < VMEMI_PEERS_MAX; n++) {
 		o.address = (uintptr_t)memory + n * PAGE;
 		o.gpa = n % PAGES * PAGE;
 		assert(!vmem_region_add_peer(&more[n], region, &o));
@@ -440,46 +440,79 @@ static void removed_in_a_load(void)
 	end();
 }
 
-/* One process with two ranges, in two regions, and one userfaultfd. */
+static unsigned char *two[2]; /* ranges of one process */
+static bool detaching;        /* a touch meanwhile has begun */
+
+/* Between the last look at a region's peers and their end. */
+static void touch_the_detached(enum vmemt_call call)
+{
+	static uint64_t touched;
+
+	if (call != VMEMT_K_UNREGISTER || detaching)
+		return;
+	detaching = true;
+	vmemt_touch_begin(&cpu, VMEMT_READ, two[1] + (PAGES - 1) * PAGE, &touched, 8);
+	usleep(20000); /* the handler hears of it; or not, and the test holds */
+}
+
+/* One process with two ranges, in two regions, and one userfaultfd. Where it was removed it waits, and nothing else. */
 static void one_process(void)
 {
+	struct vmemt_cpu waiting = { 0 };
+	uint64_t ones = 0x1111111111111111, at;
 	vmem_region *second;
 	struct vmem_peer_opts o = { .size = sizeof(o), .bytes = BYTES };
-	unsigned char *memory[2];
 	vmem_peer *p[2];
 
 	make();
+	vmemt_cpu_start(&waiting);
 	second = vmemt_region(manager, BYTES, PAGES, FLAGS);
 	o.userfaultfd = vmemt_peer_uffd(0);
 	for (unsigned i = 0; i < 2; i++) {
-		memory[i] = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
-				 vmem_region_file(i ? second : region), 0);
-		assert(memory[i] != MAP_FAILED);
-		o.address = (uintptr_t)memory[i];
+		two[i] = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+			      vmem_region_file(i ? second : region), 0);
+		assert(two[i] != MAP_FAILED);
+		o.address = (uintptr_t)two[i];
 		o.gpa = i * BYTES;
 		assert(!vmem_region_add_peer(&p[i], i ? second : region, &o));
 		o.same_process_as = p[0];
 	}
+	at = (uintptr_t)two[0];
 	close(o.userfaultfd);
 	cpu.region = NULL;
 	for (unsigned turn = 0; turn < 2; turn++) {
 		for (uint64_t i = 0; i < PAGES; i++) {
-			vmemt_put(&cpu, memory[0], i, 1 + turn);
-			vmemt_put(&cpu, memory[1], i, 3 + turn);
+			vmemt_put(&cpu, two[0], i, 1 + turn);
+			if (i < PAGES - 1)
+				vmemt_put(&cpu, two[1], i, 3 + turn);
 		}
 		for (uint64_t i = 0; i < PAGES; i++) {
 			assert(vmemt_is(&cpu, base, i, 1 + turn));
-			assert(vmemt_is(&cpu, vmem_region_hva(second), i, 3 + turn));
+			assert(i == PAGES - 1 ||
+			       vmemt_is(&cpu, vmem_region_hva(second), i, 3 + turn));
 		}
 		if (!turn) { /* the other goes on alone */
-			assert(!munmap(memory[0], BYTES));
 			assert(!vmem_region_remove_peer(p[0]));
-			memory[0] = base;
+			vmemt_touch_begin(&waiting, VMEMT_WRITE, two[0], &ones, 8);
+			vmemt_store(region, 0, 1); /* it has it no more */
+			assert(vmemt_is(&cpu, base, 0, 1) && !vmemt_touch_over(&waiting));
+			two[0] = base;
 		}
 	}
-	assert(!munmap(memory[1], BYTES));
-	assert(!vmem_region_remove_peer(p[1]));
-	assert(!vmem_region_detach(second, VMEM_DETACH_DISCARD));
+	o = (struct vmem_peer_opts){ sizeof(o), 0, 0, BYTES, at, -1, 0, p[1] };
+	assert(vmem_peer_state(p[1]) == VMEM_PEER_SERVED && !vmemt_touch_over(&waiting));
+	assert(!vmem_region_add_peer(&p[0], region, &o));
+	assert(!vmemt_touch_end(&waiting) && *(uint64_t *)base == ones);
+	vmem_manager_thread_stop(manager);
+	vmemt_kernel.at_call = touch_the_detached;
+	assert(!vmem_manager_thread_start(manager));
+	assert(!vmem_region_detach(second, VMEM_DETACH_RESTORE));
+	assert(detaching && !vmemt_touch_end(&cpu) && !vmem_peer_state(p[0]));
+	vmemt_put(&cpu, (unsigned char *)at, 3, 9);
+	assert(vmemt_is(&cpu, base, 3, 9));
+	assert(!munmap((void *)at, BYTES) && !munmap(two[1], BYTES));
+	assert(!vmem_region_remove_peer(p[0]));
+	vmemt_cpu_stop(&waiting);
 	end();
 }
 

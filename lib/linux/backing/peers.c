@@ -136,13 +136,22 @@ static bool is_to_be_protected(uint64_t word)
 	}
 }
 
-int vmemi_peer_begin(struct vmem_peer *p)
+/* Whether a mapping may have the page writable. */
+static bool may_be_writable(uint64_t word)
 {
-	uint64_t page = p->first, end = page + p->count, run = 0;
+	enum vmem_page_state s = vmemi_page_state(word);
+
+	return s == VMEM_PAGE_RESIDENT || s == VMEM_PAGE_ARRIVING;
+}
+
+static int protect_those(const struct vmem_peer *p, uint64_t page, uint64_t count,
+			 bool (*which)(uint64_t word))
+{
+	uint64_t end = page + count, run = 0;
 	int error = 0;
 
 	for (; page < end && !error; page++) {
-		if (is_to_be_protected(vmemi_region_word(p->region, page))) {
+		if (which(vmemi_region_word(p->region, page))) {
 			run++;
 			continue;
 		}
@@ -152,9 +161,21 @@ int vmemi_peer_begin(struct vmem_peer *p)
 	}
 	if (run && !error)
 		error = protect_run(p, end - run, run);
+	return error;
+}
+
+int vmemi_peer_begin(struct vmem_peer *p)
+{
+	int error = protect_those(p, p->first, p->count, is_to_be_protected);
+
 	if (!error && atomic_load(&p->process->ended))
 		error = -VMEM_EINVAL;
 	return !error || error == -VMEM_ENOMEM || error == -VMEM_EINVAL ? error : -VMEM_EIO;
+}
+
+void vmemi_peer_leave(struct vmem_peer *p)
+{
+	protect_those(p, p->first, p->count, may_be_writable);
 }
 
 void vmemi_peer_close(struct vmem_peer *p)

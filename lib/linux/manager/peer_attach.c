@@ -208,8 +208,11 @@ int vmem_region_remove_peer(vmem_peer *peer)
 		return -VMEM_EINVAL;
 	m = (struct vmem_manager *)peer->region->host;
 	vmemi_lock(&m->attach_lock);
+	vmemi_reclaim_enter(m->reclaim); /* nothing leaves meanwhile */
 	unpublish(peer);
 	forget(m, peer);
+	vmemi_peer_leave(peer);
+	vmemi_reclaim_leave(m->reclaim);
 	free_peer(&m->host, peer);
 	vmemi_unlock(&m->attach_lock);
 	return 0;
