@@ -164,9 +164,9 @@ static int protect_those(const struct vmem_peer *p, uint64_t page, uint64_t coun
 	return error;
 }
 
-int vmemi_peer_begin(struct vmem_peer *p)
+int vmemi_peer_begin(struct vmem_peer *p, uint64_t page, uint64_t count)
 {
-	int error = protect_those(p, p->first, p->count, is_to_be_protected);
+	int error = protect_those(p, page, count, is_to_be_protected);
 
 	if (!error && atomic_load(&p->process->ended))
 		error = -VMEM_EINVAL;

@@ -50,8 +50,8 @@ void vmemi_peers_wake(struct vmem_region *r, uint64_t page);
 void vmemi_peers_heal(struct vmem_region *r, uint64_t page);
 
 /* One peer, which need not be in its slot. */
-/* Write-protects what is away or clean. 0, -VMEM_EINVAL, -VMEM_ENOMEM, -VMEM_EIO. */
-int vmemi_peer_begin(struct vmem_peer *p);
+/* Write-protects what is away or clean of [page, page + count). 0, -VMEM_EINVAL, -VMEM_ENOMEM, -VMEM_EIO. */
+int vmemi_peer_begin(struct vmem_peer *p, uint64_t page, uint64_t count);
 /* Nobody serves it any more, and nothing leaves: write-protects what is in place, which will leave without it. */
 void vmemi_peer_leave(struct vmem_peer *p);
 /* Its memory has no contents any more: makes all of it an error to touch. */

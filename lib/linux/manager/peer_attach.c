@@ -7,6 +7,8 @@
 #include "linux/manager/manager.h"
 #include <errno.h>
 
+#define PIECE 8192 /* pages until reclaim may go on */
+
 static int check_opts(const struct vmem_region *r, const struct vmem_peer_opts *o)
 {
 	uint64_t first, count;
@@ -122,7 +124,21 @@ static void free_peer(struct vmemi_host *host, struct vmem_peer *p)
 	vmemi_free(&host->metadata.allocator, p, sizeof(*p), _Alignof(struct vmem_peer));
 }
 
-/* Registers it, and from then on keeps what is away from it. Reclaim has been entered: nothing leaves meanwhile. */
+/* Protects what is away and clean, a piece at a time: what leaves in between is protected as it leaves. */
+static int begin(struct vmem_manager *m, struct vmem_peer *p)
+{
+	int error = 0;
+
+	for (uint64_t done = 0, n; done < p->count && !error; done += n) {
+		n = p->count - done < PIECE ? p->count - done : PIECE;
+		vmemi_reclaim_enter(m->reclaim);
+		error = vmemi_peer_begin(p, p->first + done, n);
+		vmemi_reclaim_leave(m->reclaim);
+	}
+	return error;
+}
+
+/* Registers it, and from then on keeps what is away from it. */
 static int publish(struct vmem_manager *m, struct vmem_peer *p)
 {
 	struct vmemi_host *host = &m->host;
@@ -134,7 +150,7 @@ static int publish(struct vmem_manager *m, struct vmem_peer *p)
 	atomic_store(&host->peers[p->slot], p);
 	if (p->slot >= atomic_load(&host->peer_slots))
 		atomic_store(&host->peer_slots, p->slot + 1);
-	error = vmemi_peer_begin(p);
+	error = begin(m, p);
 	if (error) {
 		unpublish(p);
 		forget(m, p);
@@ -169,9 +185,7 @@ static int add(struct vmem_manager *m, struct vmem_region *r, const struct vmem_
 	p->count = o->bytes / VMEM_PAGE_SIZE;
 	p->at.uffd = &p->process->uffd;
 	p->at.base = (uintptr_t)(o->address - p->first * VMEM_PAGE_SIZE);
-	vmemi_reclaim_enter(m->reclaim);
 	error = publish(m, p);
-	vmemi_reclaim_leave(m->reclaim);
 	if (error)
 		free_peer(host, p);
 	else
