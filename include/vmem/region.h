@@ -96,8 +96,8 @@ struct vmem_region_opts {
 	 *  the library but for vmem_region_source_done().
 	 *  0: the bytes are there. -VMEM_EINPROGRESS: vmem_region_source_done() will be called. Another error,
 	 *  or none of them before fault_deadline_ms: the page is lost. A call that does not return keeps its thread.
-	 *  While all of them hang, pages that wait to be asked for are lost too, between the deadline (at least 100 ms)
-	 *  and half as much again: what may take long had better be -VMEM_EINPROGRESS. Calls are waited for by
+	 *  Once none of them has returned for the deadline (at least 100 ms), and half as much again at most, pages that
+	 *  wait to be asked for are lost too: what may take long had better be -VMEM_EINPROGRESS. Calls are waited for by
 	 *  vmem_region_detach() and vmem_manager_thread_stop(), however long. NULL: there is no source. */
 	int (*read_source)(void *context, uint64_t gpa, void *buffer);
 

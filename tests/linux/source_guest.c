@@ -8,7 +8,7 @@ vmem_manager *manager;
 vmem_region *region;
 unsigned char *base;
 _Atomic int answer;
-_Atomic uint32_t hold, hold_one, held;
+_Atomic uint32_t hold, let_go, hold_one, held;
 _Thread_local bool held_alone;
 _Atomic uint32_t asked[PAGES_MAX];
 _Atomic uint32_t lost;
@@ -21,6 +21,13 @@ static void on_lost(void *context, uint64_t gpa, int error)
 	atomic_fetch_add(&lost, 1);
 }
 
+static bool is_let_go(void)
+{
+	uint32_t count = atomic_load(&let_go);
+
+	return count && atomic_compare_exchange_strong(&let_go, &count, count - 1);
+}
+
 int vmemt_source_read(void *context, uint64_t gpa, void *buffer)
 {
 	int result = atomic_load(&answer);
@@ -29,7 +36,7 @@ int vmemt_source_read(void *context, uint64_t gpa, void *buffer)
 	assert(context == &answer && gpa >= GPA && gpa % PAGE == 0);
 	atomic_fetch_add(&asked[page], 1);
 	atomic_fetch_add(&held, 1);
-	while (atomic_load(&hold) || (held_alone && atomic_load(&hold_one)))
+	while ((atomic_load(&hold) && !is_let_go()) || (held_alone && atomic_load(&hold_one)))
 		sched_yield();
 	atomic_fetch_sub(&held, 1);
 	if (!result)
@@ -57,6 +64,7 @@ void vmemt_source_make(struct vmemt_source how)
 
 	atomic_store(&answer, 0);
 	atomic_store(&hold, 0);
+	atomic_store(&let_go, 0);
 	atomic_store(&hold_one, 0);
 	atomic_store(&lost, 0);
 	for (unsigned i = 0; i < PAGES_MAX; i++)

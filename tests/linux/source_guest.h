@@ -20,6 +20,7 @@ extern unsigned char *base;
 /* What the source does with the pages that it is asked for. */
 extern _Atomic int answer;            /* atomic; 0: gives the bytes; else returned */
 extern _Atomic uint32_t hold;         /* atomic; calls do not return while it is set */
+extern _Atomic uint32_t let_go;       /* atomic; but so many */
 extern _Atomic uint32_t hold_one;     /* atomic; nor those of a thread that is held alone */
 extern _Thread_local bool held_alone; /* its own thread's */
 extern _Atomic uint32_t held;         /* atomic; calls that do not return */

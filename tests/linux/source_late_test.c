@@ -49,6 +49,15 @@ static void all_hang(uint32_t way, uint32_t source_threads)
 	vmemt_source_end();
 }
 
+static uint32_t times_asked(void)
+{
+	uint32_t count = 0;
+
+	for (unsigned i = 0; i < PAGES_MAX; i++)
+		count += atomic_load(&asked[i]);
+	return count;
+}
+
 static uint64_t times_noted(void)
 {
 	uint64_t count;
@@ -57,6 +66,32 @@ static uint64_t times_noted(void)
 	count = region->source->waiting.count;
 	vmemi_unlock(&manager->host.source_lock);
 	return count;
+}
+
+/* A source that is slow, but gives a page each time that it is noted what is wanted, is waited for. */
+static void slow_is_not_late(void)
+{
+	enum { WAITING = 8 };
+	static struct vmemt_page got[WAITING];
+
+	vmemt_source_make((struct vmemt_source){
+		.pages = 1024, .threads = true, .deadline_ms = 200, .source_threads = 1 });
+	atomic_store(&hold, 1);
+	for (unsigned i = 0; i < WAITING; i++)
+		vmemt_source_touch(i, i * 100, &got[i]);
+	for (uint32_t i = 1; i < WAITING; i++) {
+		uint64_t began;
+
+		VMEMT_UNTIL(times_asked() == i);
+		began = times_noted();
+		VMEMT_UNTIL(times_noted() > began);
+		atomic_store(&let_go, 1);
+	}
+	VMEMT_UNTIL(times_asked() == WAITING);
+	atomic_store(&hold, 0);
+	for (unsigned i = 0; i < WAITING; i++) /* in time, but for a slow machine */
+		assert(!vmemt_touch_end(&cpu[i]) || atomic_load(&lost));
+	vmemt_source_end();
 }
 
 /* Who waits for a frame waits, whatever the deadline. */
@@ -119,6 +154,7 @@ int main(void)
 	all_hang(VMEM_FAULT_THREAD, 1);
 	all_hang(VMEM_FAULT_THREAD, 3);
 	all_hang(VMEM_FAULT_SIGBUS, 1);
+	slow_is_not_late();
 	starving_is_not_late();
 	reader_hangs();
 	vmemt_source_over();

@@ -34,8 +34,6 @@ static bool take_frame(struct vmem_region *r)
 		taken = vmemi_frames_take(f, 1, atomic_load(&f->floor_bytes));
 	if (!taken || vmemi_frames_free(f) < atomic_load(&f->reserve_bytes))
 		vmemi_host_kick_reclaim(r->host);
-	if (!taken)
-		atomic_store(&r->source->starved, 1);
 	if (!taken || atomic_load(&r->source->stalled_ns))
 		note_stall(r, !taken);
 	return taken;
@@ -136,8 +134,12 @@ enum vmemi_source_turn vmemi_source_turn(struct vmemi_host *host)
 		default: vmemi_source_wake(r, l->page); vmemi_source_drop_entry(r, l);
 		}
 	}
-	if (buffer)
+	if (buffer) {
 		vmemi_host_buffer_return(host, buffer);
+		/* Without one nothing is said: readers whose source hangs may keep them all. */
+		if (turn != VMEMI_SOURCE_IDLE)
+			atomic_fetch_add(&host->source_turns, 1);
+	}
 	return turn;
 }
 

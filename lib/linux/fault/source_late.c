@@ -3,7 +3,8 @@
  *
  * Every half of the deadline it is noted which pages are wanted. One that is for the third time has waited for
  * the deadline, and for less than half as much again: it is lost. So who notes that a page is wanted need not look at
- * the clock. Waiting for a frame does not count: the source is not to blame, and no bytes are gone.
+ * the clock. A time does not count if since the last one somebody who asks came back, with an answer or because there
+ * was no frame: however slow that goes, what is wanted will be asked for. The threads ask for all regions.
  * Guard: host->source_lock. */
 #include "linux/fault/source_load.h"
 
@@ -19,8 +20,8 @@ void vmemi_source_not_waiting(struct vmemi_source *s, uint64_t group, uint64_t b
 static uint64_t note(struct vmemi_source *s, uint64_t group)
 {
 	uint64_t wanted = atomic_load(&s->wanted.pages[group]);
-	uint64_t before = s->waiting.starved ? 0 : s->waiting.wanted[0][group] & wanted;
-	uint64_t late = s->waiting.starved ? 0 : s->waiting.wanted[1][group] & wanted;
+	uint64_t before = s->waiting.served ? 0 : s->waiting.wanted[0][group] & wanted;
+	uint64_t late = s->waiting.served ? 0 : s->waiting.wanted[1][group] & wanted;
 
 	s->waiting.wanted[0][group] = wanted;
 	s->waiting.wanted[1][group] = before;
@@ -33,11 +34,13 @@ static uint64_t note(struct vmemi_source *s, uint64_t group)
 static uint64_t find_late(struct vmem_region *r, uint64_t now, uint64_t *ret_group)
 {
 	struct vmemi_source *s = r->source;
-	uint64_t half = r->opts.fault_deadline_ms * 1000000 / 2, late = 0;
+	uint64_t half = r->opts.fault_deadline_ms * 1000000 / 2, late = 0, turns;
 
 	if (s->waiting.group == s->wanted.count &&
 	    now - s->waiting.ended_ns >= (half < HALF_NS_MIN ? HALF_NS_MIN : half)) {
-		s->waiting.starved = atomic_exchange(&s->starved, 0);
+		turns = atomic_load(&r->host->source_turns);
+		s->waiting.served = turns != s->waiting.turns;
+		s->waiting.turns = turns;
 		s->waiting.group = 0;
 	}
 	while (!late && s->waiting.group < s->wanted.count) {

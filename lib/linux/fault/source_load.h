@@ -40,10 +40,9 @@ struct vmemi_source {
 		uint64_t count;      /* of times */
 		uint64_t ended_ns;   /* the last one */
 		uint64_t group;      /* that it goes on with; all: it is over */
-		bool starved;        /* it is no fault of the source's */
+		uint64_t turns;      /* host->source_turns then */
+		bool served;         /* not all hang: nothing gets older by this time */
 	} waiting;
-	_Atomic uint32_t
-		starved; /* atomic; there was no frame for a wanted page since the last time */
 	struct vmemi_source_load load[VMEMI_SOURCE_LOADS];
 };
 

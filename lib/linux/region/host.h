@@ -75,6 +75,7 @@ struct vmemi_host {
 	struct vmemi_lock source_lock; /* loads from callers, of all regions: see fault/source.c */
 	_Atomic uint32_t source_work;  /* futex; changes when one is wanted */
 	uint32_t source_hand;          /* region to begin with; source_lock */
+	_Atomic uint64_t source_turns; /* atomic; counter: who asks for pages came back */
 
 	int reclaim_fd;                  /* eventfd: reclaim has work */
 	_Atomic uint32_t reclaim_kicked; /* atomic; reclaim_fd was written since reclaim looked */
