@@ -160,7 +160,8 @@ static int read_source(void *context, uint64_t gpa, void *buffer)
 }
 
 /* Pages whose bytes are with the VMM from now on. A fault of before, or one beside them, may have brought some as
- * zeros since they were discarded: these are not absent, and stay as they are. */
+ * zeros since they were discarded: these are not absent, and stay as they are. Others come from the source, or are just
+ * being read: what a page holds is told by its bytes. */
 static void give_to_source(struct worker *w, unsigned r, uint64_t i, uint64_t count)
 {
 	uint64_t gpa = (w->first + i) * PAGE;
@@ -170,7 +171,8 @@ static void give_to_source(struct worker *w, unsigned r, uint64_t i, uint64_t co
 		atomic_store(&source.version[r][k], ++w->version[r][k]);
 	assert(!vmem_region_set_source(region[r], gpa, count * PAGE));
 	for (uint64_t k = i; k < i + count; k++)
-		if (vmemt_state(region[r], w->first + k) != VMEM_PAGE_SOURCE)
+		if (vmemt_state(region[r], w->first + k) != VMEM_PAGE_SOURCE &&
+		    words_at(r, w->first + k)[0] != word_of(w->first + k, w->version[r][k], 0))
 			w->version[r][k] = 0;
 }
 
