@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include <vmem/source.h>
 
 /* All come, and each is asked for once. */
@@ -356,6 +357,35 @@ static void refused(void)
 	vmemt_end(m, region);
 }
 
+static void *give_page_4(void *over)
+{
+	assert(!vmem_region_set_source(region, GPA + 4 * PAGE, PAGE));
+	atomic_store((_Atomic uint32_t *)over, 1);
+	return NULL;
+}
+
+/* An absent page that somebody is reading just then is given to the source as soon as that is over. */
+static void given_while_read(void)
+{
+	static struct vmemt_page got;
+	static _Atomic uint32_t over;
+	pthread_t giver;
+	uint64_t old;
+
+	vmemt_source_make((struct vmemt_source){ .pages = 16, .threads = true });
+	assert(!vmem_region_discard(region, GPA + 4 * PAGE, PAGE, NULL));
+	vmemi_frames_force(&manager->host.frames, 1); /* as vmem_region_read() does */
+	assert(vmemi_region_step(region, 4, VMEMI_PAGE_FETCH, 0, &old));
+	assert(!pthread_create(&giver, NULL, give_page_4, &over));
+	usleep(20000);
+	assert(!atomic_load(&over));
+	vmemi_region_end(region, 4, VMEMI_PAGE_RETURN, old);
+	assert(!pthread_join(giver, NULL));
+	vmemt_source_touch(0, 4, &got);
+	vmemt_source_expect(0, 4, &got);
+	vmemt_source_end();
+}
+
 int main(void)
 {
 	vmemt_source_begin();
@@ -373,6 +403,7 @@ int main(void)
 	too_late(true);
 	too_late(false);
 	forgotten();
+	given_while_read();
 	peeked(true, true);
 	peeked(false, false);
 	stays();

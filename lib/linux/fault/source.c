@@ -383,6 +383,18 @@ int vmemi_source_peek(struct vmem_region *r, uint64_t page, void *data)
 
 /* --- The VMM's part --- */
 
+/* Whether a page that cannot be given to the source may be absent when what is done to it is over: it is being
+ * discarded, or somebody reads it. */
+static bool may_be_absent(const struct vmem_region *r, uint64_t page)
+{
+	switch (vmemi_page_state(vmemi_region_word(r, page))) {
+	case VMEM_PAGE_ABSENT: return true;
+	case VMEM_PAGE_ARRIVING:
+		return !(atomic_load(&r->source->loading[page / 64]) >> page % 64 & 1);
+	default: return false;
+	}
+}
+
 int vmem_region_set_source(vmem_region *region, uint64_t gpa, uint64_t bytes)
 {
 	uint64_t first, count, old;
@@ -393,13 +405,9 @@ int vmem_region_set_source(vmem_region *region, uint64_t gpa, uint64_t bytes)
 	if (!region->source)
 		return -VMEM_EINVAL;
 	for (uint64_t page = first; page < first + count; page++) {
-		while (!vmemi_region_step(region, page, VMEMI_PAGE_SET_SOURCE, 0, &old)) {
-			uint64_t word = vmemi_region_word(region, page);
-
-			if (vmemi_page_state(word) != VMEM_PAGE_ABSENT)
-				break;
-			vmemi_host_wait(region->host); /* it is being discarded */
-		}
+		while (!vmemi_region_step(region, page, VMEMI_PAGE_SET_SOURCE, 0, &old) &&
+		       may_be_absent(region, page))
+			vmemi_host_wait(region->host);
 		vmemi_dirty_mark(region, page);
 	}
 	return 0;
