@@ -60,7 +60,7 @@ ran one.good 1
 afresh
 add one.good 'exit 0'
 add two.late "[ \$runs -gt 0 ] || { $LATE; }"
-add slow "[ \$runs -gt 0 ] || sleep 60" 1
+add slow "[ \$runs -gt 0 ] || sleep 60" 5
 expect 'late once' 2 0 <<-END
 	unsteady two.late: timed out: a < b
 	unsteady slow: timed out: its end
