@@ -35,6 +35,12 @@ static int name_of(char *name, const char *path, uint32_t index, const char *suf
 	return -VMEM_EINVAL;
 }
 
+/* A file that was not there: nothing that lies under this name is written to. */
+static int create_new(const char *name)
+{
+	return open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+}
+
 int saved_check(const struct runner_options *options)
 {
 	char name[NAME_MOST];
@@ -44,7 +50,9 @@ int saved_check(const struct runner_options *options)
 
 		if (name_of(name, options->save, i, ".new"))
 			return -VMEM_EINVAL;
-		fd = open(name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+		fd = create_new(name);
+		if (fd < 0 && errno == EEXIST)
+			continue; /* of an earlier run, or one beside this: not ours to remove yet */
 		if (fd < 0) {
 			print_error("--save: %s cannot be written: %s.", name, strerror(errno));
 			return -VMEM_EINVAL;
@@ -88,9 +96,12 @@ static int save_to(struct vm *vm, struct stream *s, struct vmem_snapshot_stats *
 /* What a guest has in its memory is nobody else's business. */
 static FILE *create_file(const char *name)
 {
-	int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	FILE *file = fd >= 0 ? fdopen(fd, "w") : NULL;
+	FILE *file;
+	int fd;
 
+	unlink(name); /* of an earlier run that was killed */
+	fd = create_new(name);
+	file = fd >= 0 ? fdopen(fd, "w") : NULL;
 	if (fd >= 0 && !file)
 		close(fd);
 	return file;
