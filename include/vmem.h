@@ -11,6 +11,7 @@
 #include <vmem/env.h>
 #include <vmem/fault.h>
 #include <vmem/feed.h>
+#include <vmem/foreign.h>
 #include <vmem/grow.h>
 #include <vmem/manager.h>
 #include <vmem/page_state.h>

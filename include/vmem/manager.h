@@ -104,6 +104,8 @@ struct vmem_manager_metrics {
 	uint64_t kernel_features;
 	uint64_t save_ns;      /**< CPU time of the threads that save */
 	uint64_t save_threads; /**< as many as there are, or would be */
+	/** part of resident_bytes: in other processes (<vmem/foreign.h>), where nothing can be taken out */
+	uint64_t foreign_bytes;
 };
 
 #define VMEM_KERNEL_MOVE (UINT64_C(1) << 0)   /**< UFFDIO_MOVE, Linux 6.8 */

@@ -163,7 +163,7 @@ VMEM_API int vmem_region_detach(vmem_region *region, uint32_t how);
 /** The file of the memory, open until detach. @return the descriptor, -VMEM_ENOENT (private memory) @threads any @since 1.0 */
 VMEM_API int vmem_region_file(const vmem_region *region);
 
-/** Where the region is mapped. @threads any @since 1.0 */
+/** Where the region is mapped; NULL if it is another process's (<vmem/foreign.h>). @threads any @since 1.0 */
 VMEM_API void *vmem_region_hva(const vmem_region *region);
 
 /** State of the page at @p gpa. @return enum vmem_page_state, -VMEM_ERANGE @threads any @since 1.0 */

@@ -63,6 +63,7 @@ struct vmemi_backing {
 #define VMEMI_RELEASE_MAX 128 /* most pages of one release() */
 
 extern const struct vmemi_backing vmemi_backing_private, vmemi_backing_file;
+extern const struct vmemi_backing vmemi_backing_foreign; /* of another process: served only */
 
 /* Ends the claim on a page that unstage() brought back; @old: its word before the claim. */
 static inline void vmemi_backing_returned(struct vmem_region *r, uint64_t page, uint64_t old)

@@ -131,6 +131,8 @@ int vmem_region_discard(vmem_region *region, uint64_t gpa, uint64_t bytes, uint6
 	uint64_t first, count;
 	int error;
 
+	if (region->foreign)
+		return -VMEM_ENOTSUP;
 	error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
 	if (error)
 		return error;

@@ -77,6 +77,8 @@ int vmem_region_read(vmem_region *region, uint64_t gpa, void *data, uint64_t byt
 
 	if ((gpa | bytes) % VMEM_PAGE_SIZE)
 		return -VMEM_EINVAL;
+	if (region->foreign)
+		return -VMEM_ENOTSUP;
 	error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
 	if (error)
 		return error;
@@ -208,6 +210,8 @@ int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint6
 
 	if ((gpa | bytes) % VMEM_PAGE_SIZE)
 		return -VMEM_EINVAL;
+	if (region->foreign)
+		return -VMEM_ENOTSUP;
 	error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
 	if (error)
 		return error;

@@ -4,53 +4,16 @@
  * Held faults are an array in order of arrival. Those that wait for a frame stay in turn: the first
  * that finds none keeps the others from asking, and newcomers too, of whichever handler. Between handlers
  * the first ones of each take their chance. */
-#include "linux/fault/handler.h"
-#include "linux/backing/peers.h"
+#include "linux/fault/handler_held.h"
 #include "linux/fault/loads.h"
 #include "base/mem.h"
-#include "linux/kernel/uffd_abi.h"
 
-#define BATCH 32
-#define BATCH_OF_SEVERAL 4 /* what one handler reads at a time where others could take the rest */
-#define BATCH_OF_PEER 8    /* whoever floods keeps others waiting for so many faults */
 #define READS_PER_TURN 32
 #define STALL_POLL_MS 10
 #define LOAD_POLL_MS 1
 #define STEP_TURNS 64 /* so that a storm of faults does not keep a step for ever */
 #define LOOKS_IN_VAIN 4
 #define LOOK_EVERY 16
-
-enum held_for {
-	HELD_BUSY,   /* another thread is at the page */
-	HELD_FRAME,  /* no frame */
-	HELD_LOADING /* a slow load is under way */
-};
-
-struct held {
-	struct vmem_region *region;
-	struct vmemi_fault fault;
-	uint64_t arrived_ns;
-	uint64_t load_began_ns; /* of a slow load */
-	enum held_for why;
-	int error;    /* of a load that is over */
-	bool blocks;  /* somebody is counted as blocked by it */
-	bool over;    /* the load is over */
-	bool gave_up; /* it took too long */
-};
-
-struct vmemi_handler {
-	struct vmemi_host *host;
-	struct vmemi_handler_sign *sign;
-	uint32_t index;
-	uint64_t spin_ns;
-	_Atomic uint32_t busy, loading; /* atomic; held faults by what they wait for */
-	struct vmemi_lock lock;         /* guards all below; held while serving */
-	bool peers_called;              /* a poll was over because of peers */
-	uint32_t count;
-	uint32_t around_count;
-	struct vmemi_around around[BATCH]; /* neighbours to be brought, in between */
-	struct held held[VMEMI_HANDLER_HELD];
-};
 
 int vmemi_handler_new(struct vmemi_handler **ret_handler, struct vmemi_host *host, uint32_t index,
 		      uint32_t spin_us)
@@ -82,37 +45,37 @@ void vmemi_handler_free(struct vmemi_handler *h)
 	vmemi_free(&h->host->metadata.allocator, h, sizeof(*h), _Alignof(struct vmemi_handler));
 }
 
-static void unblock(struct held *e, uint64_t now)
+static void unblock(struct vmemi_held *e, uint64_t now)
 {
 	vmemi_pressure_end(&e->region->pressure, e->arrived_ns, now);
 	e->blocks = false;
 }
 
-static void answered(struct vmemi_handler *h, struct held *e)
+static void answered(struct vmemi_handler *h, struct vmemi_held *e)
 {
 	uint64_t now = h->host->k->clock_ns();
 
 	if (e->blocks)
 		unblock(e, now);
 	vmemi_latency_add(&e->region->latency, now - e->arrived_ns);
-	if (e->why == HELD_FRAME) {
+	if (e->why == VMEMI_HELD_FRAME) {
 		vmemi_tally(&e->region->counters.stall_ns, now - e->arrived_ns);
 		vmemi_tally(&h->host->stall_ns, now - e->arrived_ns);
 	}
 }
 
-static void stall(struct vmemi_handler *h, struct held *e)
+static void stall(struct vmemi_handler *h, struct vmemi_held *e)
 {
-	if (e->why != HELD_FRAME) {
+	if (e->why != VMEMI_HELD_FRAME) {
 		vmemi_tally(&e->region->counters.stalls, 1);
 		vmemi_tally(&h->host->stalls, 1);
 		atomic_fetch_add(&h->sign->starving, 1); /* who comes next is behind it */
 	}
-	e->why = HELD_FRAME;
+	e->why = VMEMI_HELD_FRAME;
 }
 
 /* Whether its bytes may have to be waited for. If that changes meanwhile it comes again. */
-static bool may_be_slow(const struct held *e)
+static bool may_be_slow(const struct vmemi_held *e)
 {
 	const uint32_t quick = 1u << VMEM_PAGE_ABSENT | 1u << VMEM_PAGE_RESIDENT |
 			       1u << VMEM_PAGE_CLEAN | 1u << VMEM_PAGE_SHARED |
@@ -123,7 +86,7 @@ static bool may_be_slow(const struct held *e)
 
 /* Serves @e once; unless it is over then, e->why says what it waits for. @others_first: frames are for
  * those that wait already. */
-static enum vmemi_served serve(struct vmemi_handler *h, struct held *e, bool others_first)
+static enum vmemi_served serve(struct vmemi_handler *h, struct vmemi_held *e, bool others_first)
 {
 	enum vmemi_served served;
 
@@ -137,13 +100,13 @@ static enum vmemi_served serve(struct vmemi_handler *h, struct held *e, bool oth
 	case VMEMI_POISONED:
 	case VMEMI_ASKED: break;
 	case VMEMI_LOADING:
-		e->why = HELD_LOADING;
+		e->why = VMEMI_HELD_LOADING;
 		e->load_began_ns = h->host->k->clock_ns();
 		break;
 	case VMEMI_NO_FRAME: stall(h, e); break;
 	default:
-		if (e->why != HELD_FRAME)
-			e->why = HELD_BUSY;
+		if (e->why != VMEMI_HELD_FRAME)
+			e->why = VMEMI_HELD_BUSY;
 	}
 	return served;
 }
@@ -154,7 +117,7 @@ static bool is_over(enum vmemi_served served)
 }
 
 /* The end of a fault that was not answered, but poisoned or sent back. */
-static void ended(struct vmemi_handler *h, struct held *e)
+static void ended(struct vmemi_handler *h, struct vmemi_held *e)
 {
 	if (e->blocks)
 		unblock(e, h->host->k->clock_ns());
@@ -162,7 +125,7 @@ static void ended(struct vmemi_handler *h, struct held *e)
 
 /* Without room to hold a fault: if it cannot be served at once its access is repeated, and it comes again.
  * So whoever makes so many faults wait does not keep others from being served. */
-static bool serve_or_send_back(struct vmemi_handler *h, struct held *e)
+static bool serve_or_send_back(struct vmemi_handler *h, struct vmemi_held *e)
 {
 	const struct vmemi_at *at;
 	enum vmemi_served served;
@@ -179,8 +142,7 @@ static bool serve_or_send_back(struct vmemi_handler *h, struct held *e)
 	return false;
 }
 
-/* A fault that comes in: served, or held back, or sent back. True if it was served. */
-static bool take_in(struct vmemi_handler *h, struct held *e)
+bool vmemi_handler_take_in(struct vmemi_handler *h, struct vmemi_held *e)
 {
 	if (h->count >= h->sign->most)
 		return serve_or_send_back(h, e);
@@ -193,14 +155,14 @@ static bool take_in(struct vmemi_handler *h, struct held *e)
 }
 
 /* The end of a slow load. True if the fault is over, too. */
-static bool end_load(struct vmemi_handler *h, struct held *e)
+static bool end_load(struct vmemi_handler *h, struct vmemi_held *e)
 {
 	enum vmemi_served served = vmemi_serve_loaded(e->region, &e->fault, e->error);
 
 	vmemi_loads_release(h->host);
 	if (!is_over(served)) { /* once more, from the beginning */
 		e->over = false;
-		e->why = HELD_BUSY;
+		e->why = VMEMI_HELD_BUSY;
 		return false;
 	}
 	if (!e->gave_up)
@@ -215,10 +177,10 @@ static bool retry(struct vmemi_handler *h)
 	bool no_frame = false, any = false;
 
 	for (uint32_t i = 0; i < h->count; i++) {
-		struct held *e = &h->held[i];
+		struct vmemi_held *e = &h->held[i];
 		bool over;
 
-		if (e->why == HELD_LOADING) {
+		if (e->why == VMEMI_HELD_LOADING) {
 			over = e->over && end_load(h, e);
 		} else {
 			enum vmemi_served served = serve(h, e, no_frame);
@@ -239,127 +201,6 @@ static bool retry(struct vmemi_handler *h)
 	return any;
 }
 
-static struct held fault_of(const struct uffd_msg *m, struct vmem_region *r, uint64_t now)
-{
-	return (struct held){
-		.region = r,
-		.arrived_ns = now,
-		.blocks = true,
-		.fault.kind = m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP
-				      ? VMEMI_FAULT_PROTECTED
-				      : VMEMI_FAULT_MISSING,
-		.fault.write = m->arg.pagefault.flags &
-			       (UFFD_PAGEFAULT_FLAG_WP | UFFD_PAGEFAULT_FLAG_WRITE),
-		.fault.demand = true,
-	};
-}
-
-static bool read_messages(struct vmemi_handler *h)
-{
-	const struct vmemi_uffd *u = &h->host->uffd[VMEM_FAULT_THREAD];
-	struct uffd_msg messages[BATCH];
-	size_t most = sizeof(messages[0]) * (h->host->handlers > 1 ? BATCH_OF_SEVERAL : BATCH);
-	uint64_t now;
-	ssize_t bytes;
-
-	if (u->fd < 0)
-		return false;
-	bytes = h->host->k->read(u->fd, messages, most);
-	if (bytes <= 0)
-		return false;
-	if ((size_t)bytes == most) /* there may be more */
-		vmemi_host_call_handler(h->host);
-	atomic_fetch_add_explicit(&h->host->fault_reads, 1, memory_order_relaxed);
-	now = h->host->k->clock_ns();
-	for (size_t i = 0; i < (size_t)bytes / sizeof(messages[0]); i++) {
-		const struct uffd_msg *m = &messages[i];
-		void *address = (void *)(uintptr_t)m->arg.pagefault.address;
-		struct vmem_region *r;
-		struct held e;
-
-		if (m->event != UFFD_EVENT_PAGEFAULT)
-			continue;
-		r = vmemi_host_find(h->host, address);
-		if (!r) { /* being attached, or detached: it comes again, or never */
-			vmemi_uffd_wake(u, (void *)((uintptr_t)address & ~(VMEM_PAGE_SIZE - 1ul)),
-					VMEM_PAGE_SIZE);
-			continue;
-		}
-		e = fault_of(m, r, now);
-		e.fault.page = (uint64_t)((unsigned char *)address - r->base) / VMEM_PAGE_SIZE;
-		vmemi_pressure_begin(&e.region->pressure, now);
-		if (take_in(h, &e) && e.fault.kind == VMEMI_FAULT_MISSING &&
-		    h->around_count < BATCH &&
-		    vmemi_around_begin(&h->around[h->around_count], e.region, e.fault.page,
-				       e.fault.write))
-			h->around_count++;
-	}
-	return true;
-}
-
-/* A message of a peer. What is around it need not be brought: it would be mapped here only. */
-static void take_in_of_peer(struct vmemi_handler *h, struct vmemi_process *process,
-			    const struct uffd_msg *m, uint64_t now)
-{
-	uintptr_t address = (uintptr_t)m->arg.pagefault.address;
-	struct vmem_peer *p;
-	struct held e;
-	uint64_t page;
-
-	if (m->event != UFFD_EVENT_PAGEFAULT)
-		return;
-	p = vmemi_peer_find(h->host, process, address, &page);
-	if (!p) /* it waits: who adds or detaches wakes it, and removed ranges are not served */
-		return;
-	e = fault_of(m, p->region, now);
-	e.fault.page = page;
-	e.fault.at = &p->at;
-	vmemi_tally(&p->region->counters.faults_peer, 1);
-	vmemi_pressure_begin(&p->region->pressure, now);
-	take_in(h, &e);
-}
-
-/* True if something came in. */
-static bool read_peer(struct vmemi_handler *h, struct vmemi_process *process)
-{
-	struct uffd_msg messages[BATCH_OF_PEER];
-	ssize_t bytes = vmemi_uffd_read(&process->uffd, messages, sizeof(messages));
-	uint64_t now;
-
-	if (bytes <= 0) {
-		/* A poll that is over for nothing is not a fault, and must not go on. */
-		if (h->peers_called && vmemi_uffd_mend(&process->uffd))
-			vmemi_process_failed(h->host, process, -VMEM_EINVAL);
-		return false;
-	}
-	now = h->host->k->clock_ns();
-	for (size_t i = 0; i < (size_t)bytes / sizeof(messages[0]); i++)
-		take_in_of_peer(h, process, &messages[i], now);
-	return true;
-}
-
-/* By the first handler alone. */
-static bool read_peers(struct vmemi_handler *h)
-{
-	struct vmemi_host *host = h->host;
-	uint32_t slots = h->index ? 0 : atomic_load(&host->peer_slots);
-	_Atomic uint32_t *walkers;
-	bool any = false;
-
-	if (!slots)
-		return false;
-	walkers = vmemi_host_enter(host, NULL);
-	for (uint32_t i = 0; i < slots; i++) {
-		struct vmem_peer *p = atomic_load(&host->peers[i]);
-
-		if (p && !atomic_load(&p->process->dropped))
-			any |= read_peer(h, p->process);
-	}
-	vmemi_host_leave(walkers);
-	h->peers_called = false;
-	return any;
-}
-
 /* Neighbours come when nobody waits; the latest first, as who goes on from there comes soonest. If faults
  * come faster than that, the rest is left to the next turn, which those faults bring about. */
 static bool read_and_bring_around(struct vmemi_handler *h)
@@ -367,7 +208,7 @@ static bool read_and_bring_around(struct vmemi_handler *h)
 	unsigned reads = 0;
 
 	do {
-		reads += read_messages(h);
+		reads += vmemi_handler_read(h);
 		if (h->around_count && !vmemi_around_some(&h->around[h->around_count - 1]))
 			h->around_count--;
 	} while (h->around_count && reads < READS_PER_TURN);
@@ -381,9 +222,9 @@ static void look_after_loads(struct vmemi_handler *h)
 
 	vmemi_loads_poll(h->host);
 	for (uint32_t i = 0; i < h->count; i++) {
-		struct held *e = &h->held[i];
+		struct vmemi_held *e = &h->held[i];
 
-		if (e->why != HELD_LOADING || e->over)
+		if (e->why != VMEMI_HELD_LOADING || e->over)
 			continue;
 		e->over = vmemi_loads_take(h->host, e->fault.token, &e->error);
 		if (e->over || e->gave_up)
@@ -411,14 +252,14 @@ static void take_wanted(struct vmemi_handler *h)
 			uint64_t bits = atomic_exchange(&r->wanted[i], 0);
 
 			for (; bits; bits &= bits - 1) {
-				struct held e = { .region = r };
+				struct vmemi_held e = { .region = r };
 
 				e.arrived_ns = h->host->k->clock_ns();
 				e.fault.page = i * 64 + (uint64_t)__builtin_ctzll(bits);
 				e.fault.demand = true;
 				e.fault.force = atomic_load(&r->restoring);
 				if (h->count < h->sign->most)
-					take_in(h, &e);
+					vmemi_handler_take_in(h, &e);
 				else /* later */
 					vmemi_serve_want(r, e.fault.page);
 			}
@@ -435,13 +276,13 @@ static void note(_Atomic uint32_t *number, uint32_t value)
 
 static void count_held(struct vmemi_handler *h)
 {
-	uint32_t n[HELD_LOADING + 1] = { 0 };
+	uint32_t n[VMEMI_HELD_LOADING + 1] = { 0 };
 
 	for (uint32_t i = 0; i < h->count; i++)
 		n[h->held[i].why]++;
-	note(&h->busy, n[HELD_BUSY]);
-	note(&h->loading, n[HELD_LOADING]);
-	note(&h->sign->starving, n[HELD_FRAME]);
+	note(&h->busy, n[VMEMI_HELD_BUSY]);
+	note(&h->loading, n[VMEMI_HELD_LOADING]);
+	note(&h->sign->starving, n[VMEMI_HELD_FRAME]);
 	note(&h->sign->put_off, h->count);
 }
 
@@ -457,7 +298,7 @@ static bool turn(struct vmemi_handler *h)
 		count_held(h);
 	}
 	any |= read_and_bring_around(h);
-	any |= read_peers(h);
+	any |= vmemi_handler_read_peers(h);
 	take_wanted(h);
 	count_held(h);
 	vmemi_unlock(&h->lock);
@@ -474,15 +315,25 @@ int vmemi_handler_step(struct vmemi_handler *h)
 	return atomic_load(&h->sign->put_off) > 0;
 }
 
+/* Who shares the description of a descriptor may have made it one whose reads wait; then it is always ready. */
+static void mend(const struct vmemi_kernel *k, const struct pollfd *p)
+{
+	struct vmemi_uffd u = { .k = k, .fd = p->fd };
+
+	if (p->revents & POLLERR)
+		vmemi_uffd_mend(&u);
+}
+
 /* Blocks until a fault, a kick, or the time to look at what is held. */
 static void sleep_until_kicked(struct vmemi_handler *h)
 {
 	struct vmemi_host *host = h->host;
-	struct pollfd fds[3] = {
+	struct pollfd fds[3 + VMEMI_FOREIGN_MAX] = {
 		{ .fd = h->sign->fd, .events = POLLIN },
 		{ .fd = host->uffd[VMEM_FAULT_THREAD].fd, .events = POLLIN },
 		{ .fd = host->peers_epoll, .events = POLLIN },
 	};
+	nfds_t count = 3 + atomic_load(&host->foreign_slots);
 	bool loading = atomic_load(&h->loading) || atomic_load(&h->busy);
 	int timeout_ms = loading                           ? LOAD_POLL_MS
 			 : atomic_load(&h->sign->starving) ? STALL_POLL_MS
@@ -497,7 +348,12 @@ static void sleep_until_kicked(struct vmemi_handler *h)
 	/* Only the first waits for faults, or each would wake them all. */
 	if (h->index)
 		atomic_fetch_or(&host->idle_handlers, 1u << h->index);
-	host->k->poll(fds, h->index ? 1 : 3, timeout_ms);
+	for (nfds_t i = 3; i < count; i++)
+		fds[i] = (struct pollfd){ .fd = atomic_load(&host->foreign[i - 3].fd),
+					  .events = POLLIN };
+	host->k->poll(fds, h->index ? 1 : count, timeout_ms);
+	for (nfds_t i = 3; i < count && !h->index; i++)
+		mend(host->k, &fds[i]);
 	if (h->index)
 		atomic_fetch_and(&host->idle_handlers, ~(1u << h->index));
 	if (fds[0].revents & POLLIN)
@@ -544,9 +400,9 @@ bool vmemi_handler_forget(struct vmemi_handler *h, const struct vmem_region *r)
 
 	vmemi_lock(&h->lock);
 	for (uint32_t i = 0; i < h->count; i++) {
-		struct held *e = &h->held[i];
+		struct vmemi_held *e = &h->held[i];
 
-		if (e->region == r && e->why != HELD_LOADING)
+		if (e->region == r && e->why != VMEMI_HELD_LOADING)
 			continue;
 		loading |= e->region == r;
 		h->held[kept++] = *e;
@@ -568,9 +424,9 @@ void vmemi_handler_forget_peer(struct vmemi_handler *h, const struct vmemi_at *a
 
 	vmemi_lock(&h->lock);
 	for (uint32_t i = 0; i < h->count; i++) {
-		struct held *e = &h->held[i];
+		struct vmemi_held *e = &h->held[i];
 
-		if (e->fault.at == at && e->why == HELD_LOADING)
+		if (e->fault.at == at && e->why == VMEMI_HELD_LOADING)
 			e->fault.at = NULL; /* the page comes all the same */
 		if (e->fault.at == at)
 			ended(h, e);

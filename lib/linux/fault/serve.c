@@ -6,6 +6,7 @@
 #include "linux/fault/source.h"
 #include "linux/backing/peers.h"
 #include "linux/backing/backing.h"
+#include "linux/foreign/foreign_events.h"
 
 /* A page that is in place and still faults this often in a row has lost its mapping behind our back. */
 #define REDUNDANT_LIMIT 64
@@ -366,6 +367,8 @@ static enum vmemi_served redundant(struct vmem_region *r, struct vmemi_fault *f)
 
 	if (r->backing->one_frame)
 		return map_too(r, f);
+	if (r->foreign && vmemi_foreign_removed(r, f->page))
+		return vmemi_foreign_again(r, f);
 	vmemi_tally(&r->counters.faults_redundant, 1);
 	vmemi_uffd_wake(r->uffd, address, VMEM_PAGE_SIZE);
 	if (atomic_exchange(&r->redundant_page, f->page) != f->page) {

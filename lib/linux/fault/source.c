@@ -10,6 +10,8 @@
 #include <limits.h>
 #include <vmem/source.h>
 
+#define HOLD_NS UINT64_C(100000000) /* for which a page may keep the thread that installs it */
+
 int vmemi_source_new(struct vmem_region *r)
 {
 	const struct vmem_allocator *a = &r->host->metadata.allocator;
@@ -303,11 +305,33 @@ void vmemi_source_take_entry(struct vmemi_source_load *l, uint64_t page, unsigne
 	};
 }
 
-void vmemi_source_call(struct vmem_region *r, struct vmemi_source_load *l, unsigned char *buffer)
+/* The end of @l, which is ENDING: nothing comes of it this time. */
+static void put_back(struct vmem_region *r, struct vmemi_source_load *l)
+{
+	uint64_t page = l->page;
+
+	vmemi_region_end(r, page, VMEMI_PAGE_RETURN, vmemi_page_word(VMEM_PAGE_SOURCE, 0, 0));
+	leave(r, l, VMEMI_LOAD_IDLE);
+	vmemi_source_want(r, page, false); /* whoever waits for it waits on */
+}
+
+/* Another process can have the kernel refuse its pages for as long as it likes, and others are not to wait for that. Own
+ * memory is refused where the kernel is short of it; its source was promised to be asked once. */
+static bool held_too_long(const struct vmem_region *r, uint64_t *since_ns)
+{
+	uint64_t now = r->host->k->clock_ns();
+
+	if (!*since_ns)
+		*since_ns = now;
+	return r->foreign && now - *since_ns >= HOLD_NS;
+}
+
+bool vmemi_source_call(struct vmem_region *r, struct vmemi_source_load *l, unsigned char *buffer)
 {
 	struct vmemi_host *host = r->host;
+	uint64_t since_ns = 0;
+	bool mine, too_long = false;
 	int error;
-	bool mine;
 
 	set_bit(r->source->loading, l->page);
 	vmemi_lock(&host->source_lock);
@@ -326,9 +350,13 @@ void vmemi_source_call(struct vmem_region *r, struct vmemi_source_load *l, unsig
 			l->calling = false;
 		vmemi_unlock(&host->source_lock);
 		if (!mine)
-			return;
-		if (end_load(r, l, buffer, error > 0 ? -VMEM_EIO : error))
+			return !too_long;
+		if (too_long) {
+			put_back(r, l);
+		} else if (end_load(r, l, buffer, error > 0 ? -VMEM_EIO : error)) {
+			too_long = held_too_long(r, &since_ns);
 			vmemi_relax(host->env); /* the kernel has no memory: once more */
+		}
 	}
 }
 
@@ -402,6 +430,8 @@ int vmem_region_set_source(vmem_region *region, uint64_t gpa, uint64_t bytes)
 
 	if (error)
 		return error;
+	if (region->foreign)
+		return -VMEM_ENOTSUP;
 	if (!region->source)
 		return -VMEM_EINVAL;
 	for (uint64_t page = first; page < first + count; page++) {

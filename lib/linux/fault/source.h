@@ -6,7 +6,8 @@
  *
  * A fault on such a page only notes that it is wanted, and is over: who waits for it is woken when it is
  * installed. So no fault stands behind a source that takes its time, and any number of them may wait.
- * A page is ARRIVING from before its source is asked until its bytes are in place; it is asked for once. */
+ * A page is ARRIVING from before its source is asked until its bytes are in place; it is asked for once, but
+ * for foreign memory: see vmemi_source_call(). */
 #ifndef VMEMI_SOURCE_H
 #define VMEMI_SOURCE_H
 #include "linux/region/table.h"
@@ -35,7 +36,7 @@ int vmemi_source_peek(struct vmem_region *r, uint64_t page, void *data);
 enum vmemi_source_turn {
 	VMEMI_SOURCE_IDLE,   /* nothing is wanted */
 	VMEMI_SOURCE_TURNED, /* one page was asked for */
-	VMEMI_SOURCE_STARVED /* there is no frame, or no room, for what is wanted */
+	VMEMI_SOURCE_STARVED /* there is no frame, or no room, for what is wanted; or it could not be installed */
 };
 
 /* Looks for a wanted page of any region and asks for it. May take as long as read_source() does. */

@@ -61,22 +61,37 @@ int vmemi_source_claim(struct vmem_region *r, uint64_t page, bool to_lose)
 	return -VMEM_ENOENT;
 }
 
-/* Takes one wanted page; the others stay. The lock is held. */
+static void put_back(struct vmemi_source *s, uint64_t group, uint64_t bits)
+{
+	for (; bits; bits &= bits - 1)
+		vmemi_page_set_add(&s->wanted, group * 64 + (uint64_t)__builtin_ctzll(bits));
+}
+
+/* Takes one wanted page; the others stay. All have their turn, whichever come to be wanted again. The lock is
+ * held. */
 static bool take_wanted(struct vmemi_source *s, uint64_t *ret_page)
 {
-	uint64_t group = s->hand, bits = vmemi_page_set_take(&s->wanted, &group, s->wanted.count);
+	uint64_t group = s->hand / 64, bit;
+	uint64_t bits = vmemi_page_set_take(&s->wanted, &group, s->wanted.count);
+	uint64_t had_turn = group == s->hand / 64 ? (UINT64_C(1) << s->hand % 64) - 1 : 0;
 
+	if (bits && !(bits & ~had_turn)) {
+		put_back(s, group++, bits);
+		bits = vmemi_page_set_take(&s->wanted, &group, s->wanted.count);
+		had_turn = 0;
+	}
 	if (!bits) {
-		group = 0;
+		group = had_turn = 0;
 		bits = vmemi_page_set_take(&s->wanted, &group, s->wanted.count);
 	}
-	s->hand = group;
 	if (!bits)
 		return false;
-	vmemi_source_not_waiting(s, group, bits & -bits);
-	*ret_page = group * 64 + (uint64_t)__builtin_ctzll(bits);
-	for (bits &= bits - 1; bits; bits &= bits - 1)
-		vmemi_page_set_add(&s->wanted, group * 64 + (uint64_t)__builtin_ctzll(bits));
+	bit = bits & ~had_turn;
+	bit &= -bit;
+	vmemi_source_not_waiting(s, group, bit);
+	*ret_page = group * 64 + (uint64_t)__builtin_ctzll(bit);
+	s->hand = *ret_page + 1;
+	put_back(s, group, bits & ~bit);
 	return true;
 }
 
@@ -125,7 +140,10 @@ enum vmemi_source_turn vmemi_source_turn(struct vmemi_host *host)
 		turn = full ? VMEMI_SOURCE_STARVED : VMEMI_SOURCE_IDLE;
 	} else {
 		switch (vmemi_source_claim(r, l->page, false)) {
-		case 0: vmemi_source_call(r, l, buffer); break;
+		case 0:
+			if (!vmemi_source_call(r, l, buffer))
+				turn = VMEMI_SOURCE_STARVED;
+			break;
 		case -VMEM_EAGAIN:
 			vmemi_source_want_again(r, l->page);
 			vmemi_source_drop_entry(r, l);

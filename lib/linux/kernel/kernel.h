@@ -5,6 +5,7 @@
 #ifndef VMEMI_KERNEL_H
 #define VMEMI_KERNEL_H
 #include <poll.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>

@@ -90,9 +90,8 @@ void vmemi_uffd_close(struct vmemi_uffd *u)
 	u->fd = -1;
 }
 
-/* What a userfaultfd was opened with, from /proc/self/fdinfo: "API:" and the API, the features of this one, what
- * the kernel has. 0, -VMEM_EINVAL (it is none), -VMEM_EIO. */
-static int features_of(const struct vmemi_kernel *k, int fd, uint64_t *ret_features)
+/* /proc/self/fdinfo says it: "API:" and the API, the features of this one, what the kernel has. */
+int vmemi_uffd_features(const struct vmemi_kernel *k, int fd, uint64_t *ret_features)
 {
 	unsigned long long api, features;
 	char path[40], text[512];
@@ -109,8 +108,8 @@ static int features_of(const struct vmemi_kernel *k, int fd, uint64_t *ret_featu
 	if (bytes < 0)
 		return -VMEM_EIO;
 	text[bytes] = 0;
-	line = strstr(text, "API:");
-	if (!line || sscanf(line, "API: %llx:%llx", &api, &features) != 2)
+	line = strstr(text, "\nAPI:");
+	if (!line || sscanf(line, "\nAPI: %llx:%llx", &api, &features) != 2)
 		return -VMEM_EINVAL;
 	*ret_features = features;
 	return 0;
@@ -132,7 +131,7 @@ int vmemi_uffd_adopt(struct vmemi_uffd *u, const struct vmemi_kernel *k, int fd)
 		  VMEMI_UFFD_FEATURE_WP | VMEMI_UFFD_FEATURE_MINOR_SHMEM |
 			  VMEMI_UFFD_FEATURE_WP_SHMEM,
 		  &ignored);
-	error = features_of(k, u->fd, &u->features);
+	error = vmemi_uffd_features(k, u->fd, &u->features);
 	if (!error && (u->features & keep_from_us))
 		error = -VMEM_ENOTSUP;
 	if (error)
@@ -160,7 +159,7 @@ ssize_t vmemi_uffd_read(const struct vmemi_uffd *u, void *messages, size_t bytes
 	ssize_t r = u->k->read_now(u->fd, messages, bytes);
 	struct pollfd p = { .fd = u->fd, .events = POLLIN };
 
-	if (r != -EOPNOTSUPP)
+	if (r != -EOPNOTSUPP && r != -ENOSYS)
 		return r;
 	/* An older kernel: then its owner is trusted not to make it wait between these two. */
 	if (u->k->poll(&p, 1, 0) != 1 || !(p.revents & POLLIN))

@@ -23,7 +23,9 @@ void vmemi_uffd_close(struct vmemi_uffd *u);
 /* Takes a duplicate of somebody else's userfaultfd @fd. 0, -VMEM_EINVAL (it is none), -VMEM_ENOTSUP (it was opened with
  * features that would keep faults from us, or answer some without us), -VMEM_EIO. */
 int vmemi_uffd_adopt(struct vmemi_uffd *u, const struct vmemi_kernel *k, int fd);
-/* Reads messages of such a one, whose flags its owner may change at any time, and never waits. Bytes, or a
+/* What the userfaultfd @fd was opened with: 0 before its handshake. 0, -VMEM_EINVAL (it is none), -VMEM_EIO. */
+int vmemi_uffd_features(const struct vmemi_kernel *k, int fd, uint64_t *ret_features);
+/* Reads messages of somebody else's, whose flags its owner may change at any time, and never waits. Bytes, or a
  * negative error. */
 ssize_t vmemi_uffd_read(const struct vmemi_uffd *u, void *messages, size_t bytes);
 /* Sees to it that a poll of it is not over at once for nothing. True if something was wrong. */

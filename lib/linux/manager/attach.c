@@ -4,6 +4,7 @@
 #include "base/opts.h"
 #include "linux/fault/source.h"
 #include "linux/backing/backing.h"
+#include "linux/foreign/foreign_events.h"
 #include "linux/manager/manager.h"
 #include "linux/kernel/uffd_abi.h"
 #include <errno.h>
@@ -53,10 +54,16 @@ static bool in_one_file(const struct vmem_region *r, const struct vmem_region_op
 	       r->file.offset < file->offset + o->max_bytes;
 }
 
+static bool at_one_address(const struct vmem_region *r, const struct vmem_region_opts *o)
+{
+	return !r->foreign && (uintptr_t)o->hva < (uintptr_t)r->base + vmemi_region_most_bytes(r) &&
+	       (uintptr_t)r->base < (uintptr_t)o->hva + o->max_bytes;
+}
+
 /* Overlap with an attached region and all that it may become, in host addresses, in the VM's own or in its file;
  * and a free slot. */
 static int find_slot(struct vmem_manager *m, const struct vmem_region_opts *o,
-		     const struct vmemi_file *file, uint32_t *ret_slot)
+		     const struct vmemi_file *file, bool foreign, uint32_t *ret_slot)
 {
 	bool found = false;
 
@@ -68,8 +75,7 @@ static int find_slot(struct vmem_manager *m, const struct vmem_region_opts *o,
 			found = true;
 			continue;
 		}
-		if ((uintptr_t)o->hva < (uintptr_t)r->base + vmemi_region_most_bytes(r) &&
-		    (uintptr_t)r->base < (uintptr_t)o->hva + o->max_bytes)
+		if (!foreign && at_one_address(r, o))
 			return -VMEM_EEXIST;
 		if (in_one_file(r, o, file))
 			return -VMEM_EEXIST;
@@ -100,7 +106,8 @@ static void free_tables(struct vmem_region *r)
 	vmemi_free(a, r, sizeof(*r), 64);
 }
 
-static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_region_opts *o)
+static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_region_opts *o,
+				      struct vmem_foreign *foreign)
 {
 	const struct vmem_allocator *a = &m->host.metadata.allocator;
 	struct vmem_region *r = vmemi_zalloc(a, sizeof(*r), 64);
@@ -110,11 +117,14 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	r->host = &m->host;
 	r->opts = *o;
 	r->base = o->hva;
-	r->uffd = &m->host.uffd[o->fault_way];
+	r->foreign = foreign;
+	r->uffd = foreign ? &foreign->uffd : &m->host.uffd[o->fault_way];
 	r->own = (struct vmemi_at){ r->uffd, (uintptr_t)o->hva };
-	r->backing = o->flags & VMEM_REGION_FILE ? &vmemi_backing_file : &vmemi_backing_private;
+	r->backing = foreign                       ? &vmemi_backing_foreign
+		     : o->flags & VMEM_REGION_FILE ? &vmemi_backing_file
+						   : &vmemi_backing_private;
 	r->file.fd = -1;
-	r->async_wp = m->host.features & VMEM_KERNEL_ASYNC_WP;
+	r->async_wp = !foreign && (m->host.features & VMEM_KERNEL_ASYNC_WP);
 	r->pages = o->bytes / VMEM_PAGE_SIZE;
 	if (o->max_bytes > o->bytes)
 		vmemi_arrays_reserve(&r->arrays, m->host.k, r->pages, o->max_bytes / VMEM_PAGE_SIZE,
@@ -178,8 +188,10 @@ int64_t vmemi_attach_pages(struct vmem_region *r, uint64_t first, uint64_t count
 		r->opts.flags & VMEM_REGION_FROM_SOURCE ? VMEM_PAGE_SOURCE : VMEM_PAGE_ABSENT;
 	uint64_t end = first + count, bytes = count * VMEM_PAGE_SIZE;
 	int64_t present;
-	int error = vmemi_backing_advise(r->host, vmemi_region_page(r, first), bytes);
+	int error = 0;
 
+	if (!r->foreign)
+		error = vmemi_backing_advise(r->host, vmemi_region_page(r, first), bytes);
 	if (!error)
 		error = r->backing->join(r, first, count);
 	if (error) {
@@ -252,7 +264,7 @@ static int attach(struct vmem_manager *m, const struct vmem_region_opts *o, uint
 		  const struct vmemi_memory_kind *kind, const struct vmemi_file *file,
 		  struct vmem_region **ret_region)
 {
-	struct vmem_region *r = new_tables(m, o);
+	struct vmem_region *r = new_tables(m, o, kind->foreign_memory);
 	int64_t present = 0;
 	int error;
 
@@ -333,13 +345,27 @@ int vmem_region_attach(vmem_region **ret_region, vmem_manager *manager,
 	if (error)
 		return error;
 	vmemi_lock(&manager->attach_lock);
-	error = find_slot(manager, &o, file, &slot);
+	error = find_slot(manager, &o, file, false, &slot);
 	if (!error && *vmemi_memory_why(manager->host.k, o.hva, o.bytes, file, &kind))
 		error = kind.foreign ? -VMEM_EBUSY : kind.other_file ? -VMEM_EINVAL : -VMEM_ENOTSUP;
 	if (!error)
 		error = attach(manager, &o, slot, &kind, file, ret_region);
 	vmemi_unlock(&manager->attach_lock);
 	return error;
+}
+
+int vmemi_manager_attach_foreign(struct vmem_manager *m, const struct vmem_region_opts *opts,
+				 struct vmem_foreign *foreign, struct vmem_region **ret_region)
+{
+	const struct vmemi_memory_kind kind = { .foreign_memory = foreign,
+						.kept_from_children = true };
+	struct vmem_region_opts o = *opts;
+	uint32_t slot = 0;
+	int error = check_opts(&o);
+
+	if (!error)
+		error = find_slot(m, &o, NULL, true, &slot);
+	return error ? error : attach(m, &o, slot, &kind, NULL, ret_region);
 }
 
 int vmem_region_alloc(vmem_region **ret_region, vmem_manager *manager,
@@ -418,6 +444,8 @@ static int close_memory(struct vmem_manager *m, struct vmem_region *r, bool *ret
 	const struct vmemi_kernel *k = m->host.k;
 
 	*ret_unmapped = false;
+	if (r->foreign)
+		return vmemi_foreign_shut(r);
 	if (!k->mprotect(r->base, vmemi_region_bytes(r), PROT_NONE))
 		return 0;
 	*ret_unmapped = !k->munmap(r->base, mapped_bytes(r));
@@ -459,6 +487,8 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	vmemi_reclaim_leave(m->reclaim);
 	if (error)
 		return error;
+	if (r->foreign)
+		vmemi_foreign_drop(r->foreign, r);
 	vmemi_savers_forget(&m->reclaim->savers, r);
 	/* Slow loads write into our buffers and hold refs. */
 	while (forget(m, r)) {
@@ -492,17 +522,13 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	return 0;
 }
 
-int vmem_region_detach(vmem_region *region, uint32_t how)
+int vmemi_manager_detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 {
-	struct vmem_manager *m;
 	int error;
 
-	if (!region || how > VMEM_DETACH_DISCARD)
-		return -VMEM_EINVAL;
-	m = (struct vmem_manager *)region->host;
 	vmemi_lock(&m->attach_lock);
 	atomic_store(&m->detaching, 1);
-	error = detach(m, region, how);
+	error = detach(m, r, how);
 	atomic_store(&m->detaching, 0);
 	vmemi_unlock(&m->attach_lock);
 	if (!error)
@@ -510,9 +536,29 @@ int vmem_region_detach(vmem_region *region, uint32_t how)
 	return error;
 }
 
+/* Nothing of it was ever served, and no handler has heard of it. */
+void vmemi_manager_abandon(struct vmem_manager *m, struct vmem_region *r)
+{
+	vmemi_host_remove(&m->host, r->slot);
+	vmemi_reclaim_enter(m->reclaim); /* who had come upon it has left it then */
+	vmemi_reclaim_leave(m->reclaim);
+	forget(m, r);
+	unmap(r);
+	if (!vm_is_used(m, r->vm))
+		vmem_store_drop_vm(m->host.store, r->vm);
+	free_tables(r);
+}
+
+int vmem_region_detach(vmem_region *region, uint32_t how)
+{
+	if (!region || how > VMEM_DETACH_DISCARD || region->foreign)
+		return -VMEM_EINVAL;
+	return vmemi_manager_detach((struct vmem_manager *)region->host, region, how);
+}
+
 void *vmem_region_hva(const vmem_region *region)
 {
-	return region->base;
+	return region->foreign ? NULL : region->base;
 }
 
 int vmem_region_file(const vmem_region *region)

@@ -108,6 +108,8 @@ int vmem_region_grow(vmem_region *region, uint64_t new_bytes)
 
 	if (!region || new_bytes % VMEM_PAGE_SIZE)
 		return -VMEM_EINVAL;
+	if (region->foreign)
+		return -VMEM_ENOTSUP;
 	if (new_bytes > vmemi_region_most_bytes(region))
 		return -VMEM_ERANGE;
 	m = (struct vmem_manager *)region->host;

@@ -305,6 +305,8 @@ int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manag
 	atomic_store(&m->host.frames.budget_bytes, UINT64_MAX);
 	m->host.uffd[0].fd = m->host.uffd[1].fd = m->host.staging.fd = -1;
 	m->host.reclaim_fd = m->host.peers_epoll = m->epoll = m->host.pagemap = -1;
+	for (uint32_t i = 0; i < VMEMI_FOREIGN_MAX; i++)
+		atomic_store(&m->host.foreign[i].fd, -1);
 	m->host.handlers = o.fault_threads;
 	for (uint32_t i = 0; i < m->host.handlers; i++)
 		m->host.handler[i].fd = -1;
@@ -345,7 +347,8 @@ int vmem_manager_set_budget(vmem_manager *manager, uint64_t budget_bytes)
 		return -VMEM_EINVAL;
 	host = &manager->host;
 	vmemi_reclaim_enter(manager->reclaim);
-	held += vmemi_host_pinned(host) * VMEM_PAGE_SIZE + atomic_load(&host->metadata.bytes);
+	held += (vmemi_host_pinned(host) + vmemi_host_foreign(host)) * VMEM_PAGE_SIZE +
+		atomic_load(&host->metadata.bytes);
 	if (!budget_bytes || budget_bytes >= held) {
 		uint64_t before = atomic_load(&host->frames.budget_bytes);
 

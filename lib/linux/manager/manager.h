@@ -66,10 +66,18 @@ void vmemi_manager_end_peers(struct vmem_region *r, uint32_t how, struct vmem_pe
 void vmemi_segments_init(struct vmem_allocator *a, struct vmemi_host *host);
 
 struct vmemi_memory_kind {
-	bool foreign;            /* some of it has a userfaultfd */
-	bool other_file;         /* it is not the file that was given */
-	bool kept_from_children; /* some of it is MADV_DONTFORK */
+	bool foreign;                        /* some of it has a userfaultfd */
+	bool other_file;                     /* it is not the file that was given */
+	bool kept_from_children;             /* some of it is MADV_DONTFORK */
+	struct vmem_foreign *foreign_memory; /* it is another process's; NULL: ours */
 };
+
+/* Attaches memory of another process, whose faults nobody reads yet; takes it back before anybody does; and
+ * vmem_region_detach() of any memory. For the first two the attach lock is held. */
+int vmemi_manager_attach_foreign(struct vmem_manager *m, const struct vmem_region_opts *opts,
+				 struct vmem_foreign *foreign, struct vmem_region **ret_region);
+void vmemi_manager_abandon(struct vmem_manager *m, struct vmem_region *r);
+int vmemi_manager_detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how);
 
 /* Why [hva, hva + bytes) cannot be attached, as a mapping of @file (NULL: private memory), or "" if it can. */
 const char *vmemi_memory_why(const struct vmemi_kernel *k, const void *hva, uint64_t bytes,

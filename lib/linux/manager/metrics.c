@@ -103,6 +103,7 @@ int vmem_manager_get_metrics(vmem_manager *manager, struct vmem_manager_metrics 
 		.kernel_features = host->features,
 		.save_ns = manager->reclaim->savers.cpu_ns,
 		.save_threads = manager->opts.save_threads,
+		.foreign_bytes = vmemi_host_foreign(host) * VMEM_PAGE_SIZE,
 	};
 
 	m.used_bytes = m.resident_bytes + m.staging_bytes + m.pool_bytes + m.metadata_bytes;

@@ -88,8 +88,11 @@ int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 {
 	struct vmemi_reclaim *rc = reclaim_of(region);
 	uint64_t first, count, saved, total = 0;
-	int error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
+	int error;
 
+	if (region->foreign)
+		return -VMEM_ENOTSUP;
+	error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
 	for (uint64_t done = 0; done < count && !error; done += PIECE) {
 		uint64_t n = count - done < PIECE ? count - done : PIECE;
 

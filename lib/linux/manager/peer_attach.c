@@ -202,6 +202,8 @@ int vmem_region_add_peer(vmem_peer **ret_peer, vmem_region *region,
 
 	if (!ret_peer || !region || !opts)
 		return -VMEM_EINVAL;
+	if (region->foreign)
+		return -VMEM_ENOTSUP;
 	error = vmemi_opts_take(&o, sizeof(o), opts);
 	if (!error)
 		error = check_opts(region, &o);

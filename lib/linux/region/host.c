@@ -29,17 +29,18 @@ struct vmem_region *vmemi_host_find(struct vmemi_host *host, const void *address
 	for (uint32_t i = 0; i < slots && !found; i++) {
 		struct vmem_region *r = atomic_load(&host->regions[i]);
 
-		if (r && (uintptr_t)address - (uintptr_t)r->base < vmemi_region_bytes(r))
+		if (r && !r->foreign &&
+		    (uintptr_t)address - (uintptr_t)r->base < vmemi_region_bytes(r))
 			found = r;
 	}
 	vmemi_host_leave(walkers);
 	return found;
 }
 
-uint64_t vmemi_host_pinned(struct vmemi_host *host)
+static uint64_t count_all(struct vmemi_host *host, uint64_t (*count)(const struct vmem_region *r))
 {
 	_Atomic uint32_t *walkers = vmemi_host_enter(host, NULL);
-	uint64_t pinned = 0;
+	uint64_t sum = 0;
 	uint32_t slots;
 
 	slots = atomic_load(&host->region_slots);
@@ -47,10 +48,25 @@ uint64_t vmemi_host_pinned(struct vmemi_host *host)
 		struct vmem_region *r = atomic_load(&host->regions[i]);
 
 		if (r)
-			pinned += vmemi_region_pinned(r);
+			sum += count(r);
 	}
 	vmemi_host_leave(walkers);
-	return pinned;
+	return sum;
+}
+
+uint64_t vmemi_host_pinned(struct vmemi_host *host)
+{
+	return count_all(host, vmemi_region_pinned);
+}
+
+static uint64_t foreign_pages(const struct vmem_region *r)
+{
+	return r->foreign ? vmemi_region_count(r, VMEM_PAGE_RESIDENT) : 0;
+}
+
+uint64_t vmemi_host_foreign(struct vmemi_host *host)
+{
+	return count_all(host, foreign_pages);
 }
 
 void vmemi_host_drain(struct vmemi_host *host)

@@ -16,6 +16,7 @@
 #define VMEMI_STRIPES 8  /* of counters that many threads change */
 #define VMEMI_HANDLERS_MAX 16
 #define VMEMI_PEERS_MAX 64
+#define VMEMI_FOREIGN_MAX 64 /* processes whose memory is served */
 
 /* Who goes through the regions without a lock, by phase. Each in a cache line of its own. */
 struct vmemi_walkers {
@@ -67,6 +68,14 @@ struct vmemi_host {
 	_Atomic uint32_t peer_slots;                        /* slots ever used; atomic */
 	int peers_epoll;                                    /* their userfaultfds */
 
+	/* Memory of other processes: foreign/foreign_events.h. Filled and emptied like regions; read by handlers
+	 * under their locks, and fd by anybody. */
+	struct {
+		_Atomic(struct vmem_foreign *) it; /* atomic */
+		_Atomic int fd;                    /* atomic; of its messages; -1: none */
+	} foreign[VMEMI_FOREIGN_MAX];
+	_Atomic uint32_t foreign_slots; /* slots ever used; atomic */
+
 	/* Where no thread of the library runs, who waits works instead: makes room, or serves faults.
 	 * True if that helped. NULL while threads run. atomic */
 	bool (*_Atomic make_room)(struct vmemi_host *host);
@@ -94,11 +103,12 @@ struct vmemi_host {
 	_Alignas(64) _Atomic uint64_t buffer_busy; /* bit set: taken; atomic */
 };
 
-/* The region that @address is in, or NULL. It stays while its memory is in use (detach is exclusive). */
+/* The region that @address of this process is in, or NULL. It stays while its memory is in use (detach is exclusive). */
 struct vmem_region *vmemi_host_find(struct vmemi_host *host, const void *address);
 
-/* Pages pinned in all regions. */
+/* Pages pinned in all regions; pages in place in other processes. */
 uint64_t vmemi_host_pinned(struct vmemi_host *host);
+uint64_t vmemi_host_foreign(struct vmemi_host *host);
 
 /* Counts the caller as a walker, who looks at slots without a lock, and may use what they point to until it
  * leaves with what it was given. It must not wait for who fills or empties slots. */

@@ -63,7 +63,10 @@ struct vmem_region {
 	const struct vmemi_backing *backing;
 	struct vmemi_at own; /* uffd and base */
 	struct vmemi_file file;
-	_Atomic uint32_t peers; /* atomic; others that map it, see backing/peers.h */
+	_Atomic uint32_t peers;       /* atomic; others that map it, see backing/peers.h */
+	struct vmem_foreign *foreign; /* base is an address in another process; NULL: in this one */
+	/* bitmap, atomic; of foreign memory: pages that its process removed */
+	_Atomic uint64_t *removed;
 	_Atomic uint64_t pages; /* atomic; only grows: see manager/grow.c */
 	struct vmemi_arrays arrays;
 	uint32_t vm;                 /* the store's */
@@ -125,10 +128,11 @@ static inline uint64_t vmemi_region_word(const struct vmem_region *r, uint64_t p
 	return atomic_load(&r->words[page]);
 }
 
-/* Whether the region is to be left alone: nothing is taken, saved or brought ahead of need. */
+/* Whether the region is to be left alone: nothing is taken, saved or brought ahead of need. Foreign memory always:
+ * nothing can be taken from it. */
 static inline bool vmemi_region_is_quiet(const struct vmem_region *r)
 {
-	return atomic_load(&r->quiet) != 0;
+	return atomic_load(&r->quiet) != 0 || r->foreign;
 }
 
 /* Of guest memory now; opts.bytes was at the beginning. */

@@ -203,6 +203,8 @@ int vmem_snapshot_load(vmem_region *region, const struct vmem_snapshot_load_opts
 
 	if (!region || !opts)
 		return -VMEM_EINVAL;
+	if (region->foreign)
+		return -VMEM_ENOTSUP;
 	l.all = region->pages;
 	error = vmemi_callbacks_take(&l.opts, sizeof(l.opts),
 				     VMEMI_BYTES_TO(struct vmem_snapshot_load_opts, context), opts);

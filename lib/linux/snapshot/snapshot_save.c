@@ -161,6 +161,8 @@ int vmem_snapshot_save(vmem_region *region, const struct vmem_snapshot_save_opts
 
 	if (!region || !opts)
 		return -VMEM_EINVAL;
+	if (region->foreign)
+		return -VMEM_ENOTSUP;
 	s.all = region->pages;
 	error = vmemi_callbacks_take(&s.opts, sizeof(s.opts),
 				     VMEMI_BYTES_TO(struct vmem_snapshot_save_opts, context), opts);

@@ -291,6 +291,8 @@ int vmem_snapshot_restore(const vmem_snapshot *snapshot, vmem_region *region)
 
 	if (!snapshot || !region || !region->source)
 		return -VMEM_EINVAL;
+	if (region->foreign)
+		return -VMEM_ENOTSUP;
 	if (snapshot->info.gpa != region->opts.gpa ||
 	    snapshot->info.bytes != vmemi_region_bytes(region))
 		return -VMEM_ERANGE;

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Messages of another process's userfaultfd: see foreign_events.h. */
+#include "linux/foreign/foreign_events.h"
+#include "linux/kernel/uffd_abi.h"
+
+#define BATCH 32
+#define DRAIN_READS 64 /* so that who floods does not keep us */
+
+void vmemi_foreign_enter(struct vmem_foreign *f)
+{
+	for (;;) {
+		atomic_fetch_add(&f->fills, 1);
+		if (!atomic_load(&f->closed))
+			return;
+		atomic_fetch_sub(&f->fills, 1);
+		vmemi_relax(f->host->env);
+	}
+}
+
+void vmemi_foreign_leave(struct vmem_foreign *f)
+{
+	atomic_fetch_sub(&f->fills, 1);
+}
+
+static void close_to_fills(struct vmem_foreign *f)
+{
+	atomic_store(&f->closed, 1);
+	while (atomic_load(&f->fills))
+		vmemi_relax(f->host->env);
+}
+
+static void send_back(struct vmem_foreign *f, uint64_t address)
+{
+	vmemi_uffd_wake(&f->uffd, (void *)(uintptr_t)(address & ~(VMEM_PAGE_SIZE - UINT64_C(1))),
+			VMEM_PAGE_SIZE);
+}
+
+/* The pages of [start, end) that are in range @i. False: none. */
+static bool cut(const struct vmem_foreign *f, unsigned i, uint64_t start, uint64_t end,
+		uint64_t *ret_first, uint64_t *ret_end)
+{
+	uint64_t base = f->range[i].base, limit = base + f->range[i].bytes;
+
+	start = start < base ? base : start;
+	end = end > limit ? limit : end;
+	if (!f->range[i].region || start >= end)
+		return false;
+	*ret_first = (start - base) / VMEM_PAGE_SIZE;
+	*ret_end = (end - base + VMEM_PAGE_SIZE - 1) / VMEM_PAGE_SIZE;
+	return true;
+}
+
+static void mark(struct vmem_region *r, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end;) {
+		uint64_t n = 64 - page % 64 < end - page ? 64 - page % 64 : end - page;
+		uint64_t bits = n == 64 ? UINT64_MAX : ((UINT64_C(1) << n) - 1) << page % 64;
+
+		atomic_fetch_or(&r->removed[page / 64], bits);
+		page += n;
+	}
+}
+
+/* What is not allowed is arriving, and will be zeros. */
+static void forget(struct vmem_foreign *f, struct vmem_region *r, uint64_t first, uint64_t end)
+{
+	uint64_t old, pages = 0;
+
+	for (uint64_t page = first; page < end; page++) {
+		if (!vmemi_region_step(r, page, VMEMI_PAGE_DISCARD, 0, &old))
+			continue;
+		vmemi_region_end(r, page, VMEMI_PAGE_DISCARD_DONE, 0);
+		pages++;
+	}
+	vmemi_tally(&f->removed_pages, pages);
+	vmemi_tally(&r->counters.discarded, pages);
+}
+
+static bool is_removal(const struct uffd_msg *m)
+{
+	return m->event == UFFD_EVENT_REMOVE || m->event == UFFD_EVENT_UNMAP;
+}
+
+/* Fills are kept out. */
+static void mark_removal(struct vmem_foreign *f, const struct uffd_msg *m)
+{
+	uint64_t first, end;
+
+	for (unsigned i = 0; i < f->count; i++)
+		if (cut(f, i, m->arg.remove.start, m->arg.remove.end, &first, &end))
+			mark(f->range[i].region, first, end);
+}
+
+static void take_removal(struct vmem_foreign *f, const struct uffd_msg *m)
+{
+	uint64_t first, end;
+
+	for (unsigned i = 0; i < f->count; i++)
+		if (cut(f, i, m->arg.remove.start, m->arg.remove.end, &first, &end))
+			forget(f, f->range[i].region, first, end);
+	vmemi_tally(&f->remove_events, 1);
+	vmemi_host_freed(f->host);
+}
+
+static void take_fault(struct vmem_foreign *f, const struct uffd_msg *m)
+{
+	uint64_t address = m->arg.pagefault.address;
+	uint32_t at = (f->first + f->waiting) % VMEMI_FOREIGN_INBOX;
+
+	for (unsigned i = 0; i < f->count && !(m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP);
+	     i++) {
+		if (address - f->range[i].base >= f->range[i].bytes)
+			continue;
+		if (!f->range[i].region || f->waiting == VMEMI_FOREIGN_INBOX) {
+			vmemi_tally(&f->sent_back, f->range[i].region != NULL);
+			send_back(f, address);
+			return;
+		}
+		f->inbox[at] = (struct vmemi_foreign_fault){
+			.region = f->range[i].region,
+			.page = (address - f->range[i].base) / VMEM_PAGE_SIZE,
+			.flags = m->arg.pagefault.flags,
+		};
+		f->waiting++;
+		return;
+	}
+	vmemi_tally(&f->strays, 1); /* it waits: nobody knows what should be there */
+}
+
+/* The lock is held. False: that was all. */
+static bool read_some(struct vmem_foreign *f)
+{
+	struct uffd_msg m[BATCH];
+	ssize_t bytes;
+	size_t n;
+
+	close_to_fills(f);
+	bytes = vmemi_uffd_read(&f->uffd, m, sizeof(m));
+	n = bytes > 0 ? (size_t)bytes / sizeof(m[0]) : 0;
+	for (size_t i = 0; i < n; i++)
+		if (is_removal(&m[i]))
+			mark_removal(f, &m[i]);
+	atomic_store(&f->closed, 0);
+	for (size_t i = 0; i < n; i++) {
+		if (is_removal(&m[i]))
+			take_removal(f, &m[i]);
+		else if (m[i].event == UFFD_EVENT_PAGEFAULT)
+			take_fault(f, &m[i]);
+		else
+			vmemi_tally(&f->strays, 1);
+	}
+	return n == BATCH;
+}
+
+static void read_all(struct vmem_foreign *f)
+{
+	for (unsigned i = 0; i < DRAIN_READS && read_some(f); i++)
+		;
+}
+
+unsigned vmemi_foreign_take(struct vmem_foreign *f, struct vmemi_foreign_fault *faults,
+			    unsigned most)
+{
+	unsigned n = 0;
+
+	vmemi_lock(&f->lock);
+	read_all(f);
+	for (; n < most && f->waiting; n++) {
+		faults[n] = f->inbox[f->first];
+		f->first = (f->first + 1) % VMEMI_FOREIGN_INBOX;
+		f->waiting--;
+	}
+	vmemi_unlock(&f->lock);
+	return n;
+}
+
+void vmemi_foreign_drain(struct vmem_foreign *f)
+{
+	bool any;
+
+	vmemi_lock(&f->lock);
+	read_all(f);
+	any = f->waiting > 0;
+	vmemi_unlock(&f->lock);
+	if (any)
+		vmemi_host_kick_faults(f->host);
+}
+
+void vmemi_foreign_drop(struct vmem_foreign *f, const struct vmem_region *r)
+{
+	uint32_t kept = 0;
+
+	vmemi_lock(&f->lock);
+	for (unsigned i = 0; i < f->count; i++)
+		if (f->range[i].region == r)
+			f->range[i].region = NULL;
+	for (uint32_t i = 0; i < f->waiting; i++) {
+		struct vmemi_foreign_fault *e = &f->inbox[(f->first + i) % VMEMI_FOREIGN_INBOX];
+
+		if (e->region != r)
+			f->inbox[(f->first + kept++) % VMEMI_FOREIGN_INBOX] = *e;
+	}
+	f->waiting = kept;
+	vmemi_unlock(&f->lock);
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What a process has handed over: its userfaultfd, and what is read from that.
+ *
+ * The kernel hands out faults before the events of removals that came earlier, answers every fill with EAGAIN
+ * while such an event is unread, and removes the pages only after it was read. So:
+ *   - all messages are read before any fault is answered; faults wait in the inbox meanwhile
+ *   - a removal sets the bits of its pages (region->removed) before anybody can fill again; from then on
+ *     these pages are filled with zeros, whatever a load that is under way brings
+ *   - a page that was filled with zeros between the event and its removal is missing again: see
+ *     vmemi_foreign_again()
+ * Guards: lock, for reading and what is read; `closed` keeps fills out while messages are read and bits are
+ * set, and waits for those that have begun. */
+#ifndef VMEMI_FOREIGN_EVENTS_H
+#define VMEMI_FOREIGN_EVENTS_H
+#include "linux/fault/serve.h"
+#include "linux/region/table.h"
+#include <vmem/foreign.h>
+
+#define VMEMI_FOREIGN_INBOX 1024 /* faults that are read and not taken yet */
+
+struct vmemi_foreign_fault {
+	struct vmem_region *region;
+	uint64_t page;
+	uint64_t flags; /* UFFD_PAGEFAULT_FLAG_* */
+};
+
+struct vmem_foreign {
+	struct vmemi_host *host;
+	struct vmemi_uffd uffd; /* features: those of the process */
+	uint32_t slot;          /* in host->foreign */
+	uint32_t count;
+	struct {
+		uint64_t base, bytes;
+		struct vmem_region *region; /* lock; NULL: detached */
+	} range[VMEM_FOREIGN_RANGES_MAX];
+
+	struct vmemi_lock lock;
+	_Atomic uint32_t closed;                               /* atomic; fills wait */
+	_Atomic uint32_t fills;                                /* atomic; under way */
+	_Atomic uint32_t gone;                                 /* atomic; the process has ended */
+	uint32_t first, waiting;                               /* of the inbox; lock */
+	struct vmemi_foreign_fault inbox[VMEMI_FOREIGN_INBOX]; /* lock */
+
+	_Atomic uint64_t remove_events, removed_pages, sent_back, strays; /* atomic; counters */
+};
+
+/* Reads what there is and applies removals; then gives up to @most faults. */
+unsigned vmemi_foreign_take(struct vmem_foreign *f, struct vmemi_foreign_fault *faults,
+			    unsigned most);
+/* The same for who wants to fill and was told to wait; handlers are told of faults. */
+void vmemi_foreign_drain(struct vmem_foreign *f);
+/* Nothing of it is registered any more. Who was about to tell of a removal has been heard when this returns. */
+void vmemi_foreign_hear_out(struct vmem_foreign *f);
+/* No fault of @r is given from now on. */
+void vmemi_foreign_drop(struct vmem_foreign *f, const struct vmem_region *r);
+
+/* Around the filling of a page. */
+void vmemi_foreign_enter(struct vmem_foreign *f);
+void vmemi_foreign_leave(struct vmem_foreign *f);
+
+/* Whether the process has removed the page at any time: it is filled with zeros. */
+static inline bool vmemi_foreign_removed(const struct vmem_region *r, uint64_t page)
+{
+	return atomic_load(&r->removed[page / 64]) >> page % 64 & 1;
+}
+
+/* A fault on a page that is in place, and was removed, perhaps after that. */
+enum vmemi_served vmemi_foreign_again(struct vmem_region *r, struct vmemi_fault *fault);
+
+/* Asks the kernel whether the process's memory is gone. */
+bool vmemi_foreign_probe(struct vmem_foreign *f);
+/* Makes what is not in place errors to touch. 0, -VMEM_EIO. */
+int vmemi_foreign_shut(struct vmem_region *r);
+
+#endif

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Private memory of another process as a backing: it is filled, and nothing else can be done to it from here.
+ * Pages are absent, with their source, arriving, in place or poisoned; none is ever taken out. */
+#include <errno.h>
+#include "linux/backing/backing.h"
+#include "linux/foreign/foreign_events.h"
+#include "linux/kernel/uffd_abi.h"
+
+#define FILL_TRIES 16    /* against removals that go on */
+#define SHUT_TRIES 10000 /* likewise; there it is worth waiting */
+#define SHUT_RUN 512     /* pages that are made errors by one call */
+
+static int foreign_open(struct vmem_region *r)
+{
+	r->removed = vmemi_bitmap_new(&r->arrays);
+	return r->removed ? 0 : -VMEM_ENOMEM;
+}
+
+/* A process that has not registered its memory would get zeros, and one that has is not changed by this. */
+static int foreign_join(struct vmem_region *r, uint64_t first, uint64_t count)
+{
+	const unsigned zeropage = 4; /* _UFFDIO_ZEROPAGE: not for huge pages of hugetlbfs */
+	uint64_t ioctls;
+	int error = vmemi_uffd_register(r->uffd, vmemi_region_page(r, first),
+					count * VMEM_PAGE_SIZE, false, &ioctls);
+
+	if (error)
+		return error == -VMEM_EBUSY || error == -VMEM_ENOMEM ? error : -VMEM_EINVAL;
+	return ioctls >> zeropage & 1 ? 0 : -VMEM_ENOTSUP;
+}
+
+/* What is there already is found when it is filled. */
+static int64_t foreign_count(struct vmem_region *r, uint64_t first, uint64_t count)
+{
+	(void)r;
+	(void)first;
+	(void)count;
+	return 0;
+}
+
+static void foreign_empty(struct vmem_region *r)
+{
+	(void)r;
+}
+
+static void foreign_close(struct vmem_region *r)
+{
+	vmemi_bitmap_free(&r->arrays, r->removed);
+	r->removed = NULL;
+}
+
+/* -VMEM_EEXIST also where there is no memory any more: there is nothing to be filled, and who waits is woken. */
+static int fill_page(struct vmem_region *r, uint64_t page, const void *src)
+{
+	struct vmem_foreign *f = r->foreign;
+	void *address = vmemi_region_page(r, page);
+	size_t done;
+	int error;
+
+	for (unsigned tries = 0;; tries++) {
+		vmemi_foreign_enter(f);
+		if (src && !vmemi_foreign_removed(r, page))
+			error = vmemi_uffd_copy(r->uffd, address, src, VMEM_PAGE_SIZE, false,
+						&done);
+		else
+			error = vmemi_uffd_zeropage(r->uffd, address, VMEM_PAGE_SIZE);
+		vmemi_foreign_leave(f);
+		if (error != -VMEM_EAGAIN || tries == FILL_TRIES)
+			break;
+		vmemi_foreign_drain(f); /* a removal is not read, or its process has not run on */
+		vmemi_relax(r->host->env);
+	}
+	if (error == -ESRCH)
+		atomic_store(&f->gone, 1);
+	return error == -ESRCH || error == -VMEM_ENOENT ? -VMEM_EEXIST : error;
+}
+
+static int foreign_fill(struct vmem_region *r, const struct vmemi_at *at, uint64_t page,
+			unsigned count, const void *src, bool *wp, size_t *ret_done)
+{
+	const unsigned char *from = src;
+	unsigned done = 0;
+	int error = 0;
+
+	(void)at;
+	*wp = false;
+	while (done < count && !error) {
+		error = fill_page(r, page + done,
+				  from ? from + (size_t)done * VMEM_PAGE_SIZE : NULL);
+		done += !error;
+	}
+	*ret_done = (size_t)done * VMEM_PAGE_SIZE;
+	return error;
+}
+
+static int foreign_unstage(struct vmem_region *r, const struct vmemi_at *at, uint64_t page,
+			   unsigned count, size_t *ret_done)
+{
+	(void)r;
+	(void)at;
+	(void)page;
+	(void)count;
+	*ret_done = 0;
+	return -VMEM_EIO;
+}
+
+static int foreign_read(struct vmem_region *r, uint64_t page, enum vmem_page_state from, void *data)
+{
+	(void)r;
+	(void)page;
+	(void)from;
+	(void)data;
+	return -VMEM_EIO;
+}
+
+static int foreign_write(struct vmem_region *r, uint64_t page, const void *data)
+{
+	(void)r;
+	(void)page;
+	(void)data;
+	return -VMEM_EIO;
+}
+
+static const void *foreign_bytes(struct vmem_region *r, uint64_t page, void *buffer)
+{
+	(void)r;
+	(void)page;
+	(void)buffer;
+	return NULL;
+}
+
+static unsigned foreign_take(struct vmemi_reclaim *rc, struct vmem_region *r)
+{
+	(void)rc;
+	(void)r;
+	return 0;
+}
+
+static uint32_t foreign_release(struct vmem_region *r, const uint64_t *pages, uint32_t count)
+{
+	(void)r;
+	(void)pages;
+	(void)count;
+	return 0;
+}
+
+static bool foreign_begin_free(struct vmem_region *r, uint64_t page)
+{
+	(void)r;
+	(void)page;
+	return false;
+}
+
+const struct vmemi_backing vmemi_backing_foreign = {
+	.open = foreign_open,
+	.join = foreign_join,
+	.count = foreign_count,
+	.empty = foreign_empty,
+	.close = foreign_close,
+	.fill = foreign_fill,
+	.unstage = foreign_unstage,
+	.read = foreign_read,
+	.write = foreign_write,
+	.bytes = foreign_bytes,
+	.take = foreign_take,
+	.release = foreign_release,
+	.begin_free = foreign_begin_free,
+	.free_staged = foreign_release,
+};
+
+/* Its removal may have come after it was filled with zeros: then it is missing, and zeros it is. Or others were
+ * faster. The claim is given back as it was: it is in place either way. */
+enum vmemi_served vmemi_foreign_again(struct vmem_region *r, struct vmemi_fault *f)
+{
+	uint64_t old;
+	int error;
+
+	if (!vmemi_region_step(r, f->page, VMEMI_PAGE_CLAIM, 0, &old))
+		return VMEMI_PUT_OFF;
+	error = fill_page(r, f->page, NULL);
+	vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
+	if (error == -VMEM_EEXIST) {
+		vmemi_uffd_wake(r->uffd, vmemi_region_page(r, f->page), VMEM_PAGE_SIZE);
+		vmemi_tally(&r->counters.faults_redundant, 1);
+		return VMEMI_SERVED;
+	}
+	if (error)
+		return VMEMI_PUT_OFF;
+	vmemi_tally(&r->counters.faults_zero, 1);
+	return VMEMI_SERVED;
+}
+
+/* UFFDIO_CONTINUE is not for private memory: the kernel refuses it, but first says whether a removal is under
+ * way (-EAGAIN), and then whether there is a process (-ESRCH). */
+static int ask(struct vmem_foreign *f)
+{
+	struct vmemi_uffdio_continue c = { .range = { f->range[0].base, VMEM_PAGE_SIZE } };
+
+	return f->host->k->ioctl(f->uffd.fd, VMEMI_UFFDIO_CONTINUE, &c);
+}
+
+bool vmemi_foreign_probe(struct vmem_foreign *f)
+{
+	if (!atomic_load(&f->gone) && ask(f) == -ESRCH)
+		atomic_store(&f->gone, 1);
+	return atomic_load(&f->gone);
+}
+
+void vmemi_foreign_hear_out(struct vmem_foreign *f)
+{
+	for (unsigned tries = 0; tries < SHUT_TRIES; tries++) {
+		vmemi_foreign_drain(f);
+		if (ask(f) != -VMEM_EAGAIN)
+			break;
+		vmemi_relax(f->host->env);
+	}
+}
+
+/* 0; -VMEM_EEXIST: a page is there; others. */
+static int poison(struct vmem_region *r, uint64_t page, uint64_t count)
+{
+	struct vmem_foreign *f = r->foreign;
+	int error;
+
+	for (unsigned tries = 0; tries < SHUT_TRIES; tries++) {
+		error = vmemi_uffd_poison(r->uffd, vmemi_region_page(r, page),
+					  count * VMEM_PAGE_SIZE);
+		if (error == -ESRCH)
+			atomic_store(&f->gone, 1);
+		if (error == -VMEM_ENOENT || error == -ESRCH) /* unmapped */
+			return 0;
+		if (error != -VMEM_EAGAIN)
+			return error;
+		vmemi_foreign_drain(f);
+		vmemi_relax(r->host->env);
+	}
+	return -VMEM_EAGAIN;
+}
+
+/* A run that has a page in place all the same is done page by page. */
+static int poison_run(struct vmem_region *r, uint64_t page, uint64_t count)
+{
+	int error = poison(r, page, count);
+
+	if (error != -VMEM_EEXIST)
+		return error;
+	for (uint64_t i = 0; i < count; i++) {
+		error = poison(r, page + i, 1);
+		if (error && error != -VMEM_EEXIST)
+			return error;
+	}
+	return 0;
+}
+
+int vmemi_foreign_shut(struct vmem_region *r)
+{
+	uint64_t run = 0;
+	int error = 0;
+
+	if (vmemi_foreign_probe(r->foreign))
+		return 0;
+	if (!(r->host->features & VMEM_KERNEL_POISON))
+		return -VMEM_EIO;
+	for (uint64_t page = 0; page < r->pages && !error; page++) {
+		bool in_place = vmemi_page_state(vmemi_region_word(r, page)) == VMEM_PAGE_RESIDENT;
+
+		run += !in_place;
+		if (run && (in_place || run == SHUT_RUN || page + 1 == r->pages)) {
+			error = poison_run(r, page + !in_place - run, run);
+			run = 0;
+		}
+	}
+	return error ? -VMEM_EIO : 0;
+}

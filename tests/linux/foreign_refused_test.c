@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Hand-overs of memory that are none: refused, with nothing left of them; the next one serves who waits. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <vmem/foreign.h>
+#include "linux/failing_kernel.h"
+#include "linux/foreign_rig.h"
+
+#define PAGE VMEM_PAGE_SIZE
+#define GPA VMEMT_FOREIGN_GPA
+#define PAGES VMEMT_FOREIGN_PAGES
+#define EVENTS VMEMT_FOREIGN_EVENTS
+
+static void expect_refused(const struct vmem_region_opts *o, uint32_t count, int error)
+{
+	assert(vmemt_foreign_attach(&vmemt_foreign.client, o, count) == error);
+}
+
+static void other_descriptors(void)
+{
+	struct vmemt_client c = vmemt_foreign.client;
+	struct vmem_region_opts o = vmemt_foreign_range(&vmemt_foreign.client, 0, PAGES, 0);
+	int pipes[2];
+
+	assert(!pipe(pipes));
+	c.uffd = pipes[0];
+	assert(vmemt_foreign_attach(&c, &o, 1) == -VMEM_EINVAL);
+	c.uffd = memfd_create("none", MFD_CLOEXEC);
+	assert(vmemt_foreign_attach(&c, &o, 1) == -VMEM_EINVAL);
+	close(c.uffd);
+	assert(vmemt_foreign_attach(&c, &o, 1) == -VMEM_EINVAL);
+	c.uffd = -1;
+	assert(vmemt_foreign_attach(&c, &o, 1) == -VMEM_EINVAL);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
+static void bad_ranges(void)
+{
+	struct vmem_region_opts o[VMEM_FOREIGN_RANGES_MAX + 1];
+	struct vmem_region_opts good = vmemt_foreign_range(&vmemt_foreign.client, 0, PAGES, 0);
+
+	for (unsigned i = 0; i < VMEM_FOREIGN_RANGES_MAX + 1; i++)
+		o[i] = vmemt_foreign_range(&vmemt_foreign.client, i, 1, 0);
+	expect_refused(o, 0, -VMEM_EINVAL);
+	expect_refused(o, VMEM_FOREIGN_RANGES_MAX + 1, -VMEM_EINVAL);
+	o[5] = vmemt_foreign_range(&vmemt_foreign.client, 4, 2, 0);
+	expect_refused(o, 6, -VMEM_EEXIST);
+	o[5] = vmemt_foreign_range(&vmemt_foreign.client, 5, 1, 0);
+	o[5].gpa = o[4].gpa;
+	expect_refused(o, 6, -VMEM_EEXIST);
+	o[5] = good;
+	o[5].hva = (void *)(UINTPTR_MAX - PAGE + 1);
+	o[5].gpa = 0;
+	expect_refused(&o[5], 1, -VMEM_EINVAL);
+	o[5] = good;
+	o[5].hva = (void *)(uintptr_t)PAGE; /* nothing is there */
+	expect_refused(&o[5], 1, -VMEM_EINVAL);
+	o[5] = good;
+	o[5].hva = NULL;
+	expect_refused(&o[5], 1, -VMEM_EINVAL);
+	o[5] = good;
+	o[5].bytes--;
+	expect_refused(&o[5], 1, -VMEM_EINVAL);
+	o[5] = good;
+	o[5].flags = VMEM_REGION_SOURCE_STAYS;
+	expect_refused(&o[5], 1, -VMEM_EINVAL);
+	o[5] = good;
+	o[5].max_bytes = (PAGES + 1) * PAGE;
+	expect_refused(&o[5], 1, -VMEM_ENOTSUP);
+	o[5] = good;
+	o[5].active_samples = 100;
+	expect_refused(&o[5], 1, -VMEM_ENOTSUP);
+	o[5] = good;
+	o[5].fault_way = VMEM_FAULT_SIGBUS;
+	expect_refused(&o[5], 1, -VMEM_EINVAL);
+}
+
+/* However an attach fails, nothing of it stays, and the next one serves who waits since before. */
+static void refused_by(enum vmemt_call call)
+{
+	struct vmem_region_opts o[2];
+	int error = -VMEM_EIO;
+	unsigned files;
+
+	vmemt_foreign_reset();
+	vmemt_kernel_reset();
+	assert(!vmemi_manager_new(&vmemt_foreign.manager, NULL, &vmemt_kernel_table));
+	vmemt_client_start(&vmemt_foreign.client, PAGES, EVENTS);
+	vmemt_order_begin(&vmemt_foreign.client, 0, VMEMT_ORDER_READ, 0, PAGES, 1);
+	files = vmemt_open_files();
+	o[0] = vmemt_foreign_range(&vmemt_foreign.client, 0, PAGES / 2, VMEM_REGION_FROM_SOURCE);
+	o[1] = vmemt_foreign_range(&vmemt_foreign.client, PAGES / 2, PAGES / 2,
+				   VMEM_REGION_FROM_SOURCE);
+	vmemt_kernel.fail = call;
+	vmemt_kernel.error = -VMEM_EIO;
+	for (long n = 0; error; n++) {
+		long failed = atomic_load(&vmemt_kernel.failed);
+
+		atomic_store(&vmemt_kernel.calls[call], 0);
+		vmemt_kernel.fail_after = n;
+		error = vmemt_foreign_attach(&vmemt_foreign.client, o, 2);
+		vmemt_kernel.fail_after = -1;
+		assert(!error == (failed == atomic_load(&vmemt_kernel.failed)));
+		assert(!error || vmemt_open_files() == files);
+	}
+	vmemt_foreign.region = vmem_foreign_region(vmemt_foreign.foreign, 0);
+	assert(!vmem_manager_thread_start(vmemt_foreign.manager));
+	assert(vmemt_order_end(&vmemt_foreign.client, 0) == PAGES);
+	vmemt_foreign_end();
+}
+
+static void refused_hand_overs(void)
+{
+	static const enum vmemt_call calls[] = { VMEMT_K_OPEN, VMEMT_K_READ, VMEMT_K_FCNTL,
+						 VMEMT_K_EPOLL_WATCH, VMEMT_K_REGISTER };
+
+	vmemt_foreign_make(0);
+	other_descriptors();
+	vmemt_foreign_end();
+	vmemt_foreign_reset();
+	vmemt_foreign.manager = vmemt_manager(0);
+	vmemt_client_start(&vmemt_foreign.client, PAGES, EVENTS);
+	bad_ranges();
+	assert(!vmem_manager_thread_start(vmemt_foreign.manager));
+	assert(!vmemt_foreign_whole(&vmemt_foreign.client));
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, PAGES, 1);
+	vmemt_foreign_end();
+	for (unsigned i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
+		refused_by(calls[i]);
+}
+
+int main(int argc, char **argv)
+{
+	vmemt_client_main(argc, argv);
+	vmemt_need(VMEM_KERNEL_POISON);
+	refused_hand_overs();
+	return 0;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A client, and a manager that serves its memory from a source that gives each page its version 1. */
+#ifndef VMEMT_FOREIGN_RIG_H
+#define VMEMT_FOREIGN_RIG_H
+#include "linux/foreign_client.h"
+#include "linux/guest.h"
+#include "linux/kernel/uffd_abi.h"
+#include <vmem/foreign.h>
+
+#define VMEMT_FOREIGN_GPA (UINT64_C(1) << 32)
+#define VMEMT_FOREIGN_PAGES 512
+#define VMEMT_FOREIGN_EVENTS (UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP)
+
+struct vmemt_foreign_rig {
+	struct vmemt_client client;
+	vmem_manager *manager;
+	vmem_foreign *foreign;
+	vmem_region *region;
+	_Atomic uint32_t hold;        /* atomic; the source does not return while it is set */
+	_Atomic uint32_t held, asked; /* atomic; calls that do not return; all calls */
+	_Atomic uint32_t lost;        /* atomic; times that on_lost was called */
+	_Atomic int answer;           /* atomic; of the source */
+	int stopped; /* where the source says that it hangs from page 10 on, -1: it does not; set before any thread */
+};
+
+extern struct vmemt_foreign_rig vmemt_foreign;
+
+void vmemt_foreign_reset(void);
+int vmemt_foreign_read(void *context, uint64_t gpa, void *buffer);
+struct vmem_region_opts vmemt_foreign_range(const struct vmemt_client *c, uint64_t first,
+					    uint64_t count, uint64_t flags);
+int vmemt_foreign_attach(const struct vmemt_client *c, const struct vmem_region_opts *ranges,
+			 uint32_t count);
+/* All of its memory, which is with its source. */
+int vmemt_foreign_whole(const struct vmemt_client *c);
+/* A client whose memory is with its source, and who serves it. */
+void vmemt_foreign_make(uint64_t budget);
+void vmemt_foreign_end(void);
+/* An order that must be right for each page. */
+void vmemt_foreign_expect(enum vmemt_order order, uint64_t first, uint64_t count, uint64_t version);
+unsigned vmemt_open_files(void);
+
+#endif
