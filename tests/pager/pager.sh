@@ -6,7 +6,13 @@ pager=$1
 client=$2
 scratch=$(mktemp -d)
 pids=
-trap 'for p in $pids; do kill -9 "$p" 2>/dev/null || :; done; rm -rf "$scratch"' EXIT
+clean() {
+	for pid in $pids; do
+		kill -9 "$pid" 2>/dev/null || :
+	done
+	rm -rf "$scratch"
+}
+trap clean EXIT
 memory=$scratch/memory socket=$scratch/socket log=$scratch/log
 
 fail() {
