@@ -71,7 +71,7 @@ VMEM_API int vmem_region_add_peer(vmem_peer **ret_peer, vmem_region *region,
 /** Let go of a peer that has ended, or has unmapped the memory. One that goes on touching it waits for good, unless
  *  it is added again; its other ranges are served as before. If it has closed its own userfaultfd it finds zeros
  *  in pages that are away, and what it writes there is lost. What it has mapped is write-protected, which takes
- *  as long as that is large.
+ *  as long as that is large, and is not told where the kernel has no memory for it: so the peer had better have unmapped it.
  *  @return 0, -VMEM_EINVAL (NULL)
  *  @threads serial for the manager
  *  @since 1.0 */
