@@ -126,10 +126,12 @@ static inline void note_oldest_of(struct vmem_track *t, uint64_t word, const uin
 	}
 }
 
-/* Words of up to a group from @word on; @next are those of the next one. @return how many are queued */
-static inline uint32_t touch_group(struct vmem_track *t, uint64_t word, const struct touched *here,
-				   const struct touched *next, const uint64_t *written,
-				   uint32_t queued)
+/* Words of up to a group from @word on; @next are those of the next one. @return how many are queued
+ * Not inlined: a hypervisor's stack is small. */
+static __attribute__((noinline)) uint32_t touch_group(struct vmem_track *t, uint64_t word,
+						      const struct touched *here,
+						      const struct touched *next,
+						      const uint64_t *written, uint32_t queued)
 {
 	const uint8_t now = vmemi_track_now(t);
 	uint8_t *const stamps = t->stamps, *const oldest = t->oldest;
