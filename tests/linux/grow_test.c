@@ -137,6 +137,19 @@ static void a_large_maximum_costs_nothing(void)
 
 /* --- Attached memory --- */
 
+/* The first @pages of 200 that are mapped. */
+static vmem_region *attach_some(vmem_manager *m, uint64_t pages, unsigned char **ret_memory,
+				int *ret_fd)
+{
+	vmem_region *r;
+
+	*ret_memory = vmemt_growing_map(200, ret_fd);
+	assert(!vmemt_growing_attach(&r, m, vmemt_growing_options(pages, 200), *ret_memory,
+				     *ret_fd));
+	cpu.region = r;
+	return r;
+}
+
 static void attached_memory_keeps_its_contents(void)
 {
 	vmem_manager *m = vmemt_manager(0);
@@ -144,9 +157,7 @@ static void attached_memory_keeps_its_contents(void)
 	vmem_region *r;
 	int fd;
 
-	memory = vmemt_growing_map(200, &fd);
-	assert(!vmemt_growing_attach(&r, m, vmemt_growing_options(50, 200), memory, fd));
-	cpu.region = r;
+	r = attach_some(m, 50, &memory, &fd);
 	assert(!vmem_manager_thread_start(m));
 	assert(!grow(r, 120) && !grow(r, 200));
 	assert(vmemt_metrics(r).pages[VMEM_PAGE_RESIDENT] == 100);
@@ -238,9 +249,7 @@ static void quiesced_regions_stay(void)
 	vmem_region *r;
 	int fd;
 
-	memory = vmemt_growing_map(200, &fd);
-	assert(!vmemt_growing_attach(&r, m, vmemt_growing_options(70, 200), memory, fd));
-	cpu.region = r;
+	r = attach_some(m, 70, &memory, &fd);
 	assert(!vmem_manager_thread_start(m));
 	assert(!vmem_region_quiesce(r));
 	assert(grow(r, 150) == -VMEM_EBUSY && vmemt_metrics(r).bytes == 70 * PAGE);
@@ -358,9 +367,7 @@ static void rounds_tell_new_pages(void)
 		assert(!vmem_manager_free(m));
 		return;
 	}
-	memory = vmemt_growing_map(200, &fd);
-	assert(!vmemt_growing_attach(&r, m, vmemt_growing_options(50, 200), memory, fd));
-	cpu.region = r;
+	r = attach_some(m, 50, &memory, &fd);
 	assert(!vmem_manager_thread_start(m) && !vmem_region_dirty_start(r));
 	assert(!vmem_region_dirty_round(r, GPA, 50 * PAGE, note, told, &pages) && pages == 25);
 	assert(!grow(r, 200));

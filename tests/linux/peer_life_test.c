@@ -301,14 +301,14 @@ static int read_source(void *context, uint64_t gpa, void *buffer)
 	return 0;
 }
 
-static void from_source(void)
+/* A region with a source and one peer, served by threads. */
+static void begin_with_source(uint64_t flags)
 {
 	struct vmem_region_opts o = { .size = sizeof(o),
-				      .flags = FLAGS | VMEM_REGION_FROM_SOURCE,
+				      .flags = FLAGS | flags,
 				      .bytes = BYTES,
 				      .fault_around_pages = 1,
 				      .read_source = read_source };
-	struct vmemt_page p;
 
 	atomic_store(&asked, 0);
 	make_manager();
@@ -317,6 +317,13 @@ static void from_source(void)
 	cpu.region = region;
 	base = vmem_region_hva(region);
 	vmemt_peer_join(&peer, region);
+}
+
+static void from_source(void)
+{
+	struct vmemt_page p;
+
+	begin_with_source(VMEM_REGION_FROM_SOURCE);
 	vmemt_catch_signals(manager);
 	assert(vmemt_peer_is(&peer, 0, 5) && vmemt_is(&cpu, base, 0, 5));
 	vmemt_peer_put(&peer, 1, 6);
@@ -363,19 +370,7 @@ static void restored(void)
 /* Never zeros, and who waits does not wait for good. */
 static void given_up(bool waits)
 {
-	struct vmem_region_opts o = { .size = sizeof(o),
-				      .flags = FLAGS,
-				      .bytes = BYTES,
-				      .fault_around_pages = 1,
-				      .read_source = read_source };
-
-	atomic_store(&asked, 0);
-	make_manager();
-	assert(!vmem_region_alloc(&region, manager, &o));
-	assert(!vmem_manager_thread_start(manager));
-	cpu.region = region;
-	base = vmem_region_hva(region);
-	vmemt_peer_join(&peer, region);
+	begin_with_source(0);
 	vmemt_peer_join(&other, region);
 	for (uint64_t i = 0; i < PAGES; i++)
 		if (i % 4 != 2)
