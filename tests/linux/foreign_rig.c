@@ -3,7 +3,6 @@
 #include "linux/foreign_rig.h"
 #include <sched.h>
 #include <unistd.h>
-#include <dirent.h>
 
 #define PAGE VMEM_PAGE_SIZE
 #define GPA VMEMT_FOREIGN_GPA
@@ -96,18 +95,6 @@ void vmemt_foreign_end(void)
 	vmemt_check(vmemt_foreign.manager, vmemt_foreign.region);
 	assert(!vmem_foreign_detach(vmemt_foreign.foreign, VMEM_DETACH_DISCARD));
 	assert(!vmem_manager_free(vmemt_foreign.manager));
-}
-
-unsigned vmemt_open_files(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	assert(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
 }
 
 void vmemt_foreign_expect(enum vmemt_order order, uint64_t first, uint64_t count, uint64_t version)

@@ -38,6 +38,5 @@ void vmemt_foreign_make(uint64_t budget);
 void vmemt_foreign_end(void);
 /* An order that must be right for each page. */
 void vmemt_foreign_expect(enum vmemt_order order, uint64_t first, uint64_t count, uint64_t version);
-unsigned vmemt_open_files(void);
 
 #endif

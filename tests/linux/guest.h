@@ -122,4 +122,7 @@ struct vmemt_detaching {
 void vmemt_detach_begin(struct vmemt_detaching *d, vmem_region *r);
 void vmemt_detach_end(struct vmemt_detaching *d);
 
+/* Descriptors of this process. */
+unsigned vmemt_open_files(void);
+
 #endif

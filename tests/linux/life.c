@@ -5,7 +5,6 @@
 #include "linux/life.h"
 #include "linux/failing_kernel.h"
 #include "linux/guest.h"
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -323,23 +322,11 @@ static void end_region(unsigned i)
 		assert(!readable(g->base + k * PAGE)); /* never as zeros */
 }
 
-static unsigned open_descriptors(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	assert(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
-
 void vmemt_live(struct vmemt_life *l)
 {
 	struct vmem_manager_opts o = { .size = sizeof(o),
 				       .allocator = l->alloc ? &l->alloc->allocator : NULL };
-	unsigned descriptors = open_descriptors();
+	unsigned descriptors = vmemt_open_files();
 	int error;
 
 	life = l;
@@ -363,7 +350,7 @@ void vmemt_live(struct vmemt_life *l)
 	} else {
 		assert(!manager);
 	}
-	assert(open_descriptors() == descriptors);
+	assert(vmemt_open_files() == descriptors);
 	assert(!vmemt_kernel.mapped_bytes);
 	assert(!l->alloc || !l->alloc->live_bytes);
 }
