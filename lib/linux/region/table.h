@@ -102,7 +102,7 @@ struct vmem_region {
 	_Atomic uint32_t batching;
 	struct vmemi_neighbours neighbours; /* what to bring beside a fault */
 	struct vmemi_touches touches;       /* record of a working set */
-	_Atomic uint64_t redundant_page;    /* atomic; see serve.c */
+	_Atomic uint64_t redundant_page;    /* atomic; see serve_in_place.c */
 	_Atomic uint32_t redundant_streak;  /* atomic */
 	_Atomic int32_t clean_written;  /* atomic; how often clean pages are written, see table.c */
 	_Atomic uint32_t sigbus_faults; /* atomic */
