@@ -11,7 +11,7 @@
 
 #include "pager_hand_over.h"
 
-#define MOST_FDS 4 /* that are noticed, and closed */
+#define MOST_FDS (2 + HAND_OVER_FILES_MAX) /* that are noticed, and closed */
 
 struct letter {
 	char text[HAND_OVER_BYTES];
@@ -83,12 +83,13 @@ static const char *receive(struct letter *l, struct hand_over *ret, int socket,
 		if (receive_some(l, socket) <= 0)
 			return why;
 		why = hand_over_parse(ret, l->text, l->bytes, memory_bytes);
-		if (l->fds > 1)
-			return "more than one descriptor";
-		if (!why && l->fds == 1)
+		if (!why && l->fds > 1 + ret->files)
+			return "more descriptors than it says";
+		if (!why && l->fds == 1 + ret->files)
 			return NULL;
 		if (!why)
-			why = "no descriptor came with it";
+			why = l->fds ? "fewer descriptors than it says"
+				     : "no descriptor came with it";
 	}
 	return "the message is too long";
 }
@@ -102,9 +103,18 @@ const char *hand_over_receive(struct hand_over *ret, int socket, uint64_t memory
 	l.bytes = 0;
 	l.fds = 0;
 	why = receive(&l, ret, socket, memory_bytes, timeout_ms);
-	if (!why)
+	if (!why) {
 		ret->uffd = l.fd[0];
+		memcpy(ret->file, l.fd + 1, ret->files * sizeof(ret->file[0]));
+	}
 	while (why && l.fds)
 		close(l.fd[--l.fds]);
 	return why;
+}
+
+void hand_over_close(struct hand_over *h)
+{
+	close(h->uffd);
+	for (uint32_t i = 0; i < h->files; i++)
+		close(h->file[i]);
 }

@@ -79,6 +79,7 @@ static int open_signals(int *ret_signals)
 static int start(struct pager *p, const struct pager_options *o)
 {
 	struct vmem_manager_opts m = { .size = sizeof(m),
+				       .budget_bytes = o->budget,
 				       .fault_threads = o->fault_threads,
 				       .source_threads = o->source_threads };
 	int error = vmem_manager_new(&p->manager, &m);
@@ -95,7 +96,7 @@ static void take_over(struct pager *p)
 	int socket = accept4(p->listener, NULL, NULL, SOCK_CLOEXEC);
 
 	for (unsigned i = 0; i < MOST_VMS && socket >= 0; i++)
-		if (!p->vm[i].foreign) {
+		if (!pager_vm_is_there(&p->vm[i])) {
 			pager_vm_begin(&p->vm[i], p->manager, &p->memory, socket);
 			return;
 		}
@@ -106,7 +107,7 @@ static void take_over(struct pager *p)
 static void look_for_the_dead(struct pager *p)
 {
 	for (unsigned i = 0; i < MOST_VMS; i++)
-		if (p->vm[i].foreign && vmem_foreign_is_gone(p->vm[i].foreign))
+		if (pager_vm_is_there(&p->vm[i]) && pager_vm_is_gone(&p->vm[i]))
 			pager_vm_end(&p->vm[i], VMEM_DETACH_DISCARD, p->list);
 }
 
@@ -119,7 +120,7 @@ static void serve(struct pager *p)
 		fds[1] = (struct pollfd){ .fd = p->listener, .events = POLLIN };
 		for (unsigned i = 0; i < MOST_VMS; i++)
 			fds[2 + i] = (struct pollfd){
-				.fd = p->vm[i].foreign ? p->vm[i].socket : -1,
+				.fd = pager_vm_is_there(&p->vm[i]) ? p->vm[i].socket : -1,
 			};
 		poll(fds, 2 + MOST_VMS, LOOK_MS);
 		if (fds[0].revents)
@@ -149,7 +150,7 @@ static int finish(struct pager *p)
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_UNBLOCK, &set, NULL);
 	for (unsigned i = 0; i < MOST_VMS; i++)
-		if (p->vm[i].foreign)
+		if (pager_vm_is_there(&p->vm[i]))
 			error |= pager_vm_end(&p->vm[i], VMEM_DETACH_RESTORE, p->list);
 	return error ? -1 : vmem_manager_free(p->manager);
 }

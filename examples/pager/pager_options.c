@@ -6,11 +6,15 @@
 
 #include "common/units.h"
 
-enum option_key { KEY_SOCKET = 256, KEY_MEMORY, KEY_JSON, KEY_THREADS, KEY_SOURCES };
+#define BUDGET_LEAST (UINT64_C(4) << 20)
+
+enum option_key { KEY_SOCKET = 256, KEY_MEMORY, KEY_BUDGET, KEY_JSON, KEY_THREADS, KEY_SOURCES };
 
 static const struct argp_option option_table[] = {
 	{ "socket", KEY_SOCKET, "PATH", 0, "listen here; must not exist yet", 0 },
 	{ "memory", KEY_MEMORY, "FILE", 0, "the memory file of the snapshot", 0 },
+	{ "budget", KEY_BUDGET, "BYTES", 0,
+	  "most memory that VMs and what the pager keeps for them take, such as 2G", 0 },
 	{ "fault-threads", KEY_THREADS, "N", 0, "threads that serve faults (default 1)", 0 },
 	{ "source-threads", KEY_SOURCES, "N", 0, "threads that read the file (default 4)", 0 },
 	{ "json", KEY_JSON, "FILE", 0, "write what was served as one JSON object at the end", 0 },
@@ -20,7 +24,8 @@ static const struct argp_option option_table[] = {
 static const char description[] =
 	"Serves the memory of VMMs that load a snapshot from FILE and hand a userfaultfd over at PATH: "
 	"Firecracker's mem_backend of type Uffd."
-	"\vCtrl-C brings all that is missing into every VM that lives, so that none needs a pager any more, and "
+	"\vPages leave within the budget where the memory is a memfd that is handed over too; private memory stays.\n\n"
+	"Ctrl-C brings all that is missing into every VM that lives, so that none needs a pager any more, and "
 	"ends; pressed again it ends at once, and VMs wait at what they miss. Exit status: 0 good; 1 failed; 2 "
 	"bad options.";
 
@@ -33,6 +38,15 @@ static uint32_t need_threads(struct argp_state *state, const char *text)
 	return (uint32_t)n;
 }
 
+static uint64_t need_budget(struct argp_state *state, const char *text)
+{
+	uint64_t bytes = 0;
+
+	if (units_parse_bytes(text, &bytes) != 0 || bytes < BUDGET_LEAST)
+		argp_error(state, "%s: give a budget of at least 4M", text);
+	return bytes;
+}
+
 static error_t parse_option(int key, char *text, struct argp_state *state)
 {
 	struct pager_options *o = state->input;
@@ -40,6 +54,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	switch (key) {
 	case KEY_SOCKET: o->socket = text; break;
 	case KEY_MEMORY: o->memory = text; break;
+	case KEY_BUDGET: o->budget = need_budget(state, text); break;
 	case KEY_JSON: o->json = text; break;
 	case KEY_THREADS: o->fault_threads = need_threads(state, text); break;
 	case KEY_SOURCES: o->source_threads = need_threads(state, text); break;

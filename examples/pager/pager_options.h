@@ -8,6 +8,7 @@ enum pager_exit { PAGER_GOOD = 0, PAGER_FAILED = 1, PAGER_USAGE = 2 };
 
 struct pager_options {
 	const char *socket, *memory, *json;
+	uint64_t budget; /* bytes; 0: none */
 	uint32_t fault_threads, source_threads;
 };
 

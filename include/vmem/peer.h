@@ -48,7 +48,7 @@ struct vmem_peer_opts {
 /** How it is with a peer. */
 enum vmem_peer_state {
 	VMEM_PEER_SERVED = 0,
-	/** its process has ended, or has another memory (execve); seen when it matters */
+	/** its process has ended, or has another memory (execve) */
 	VMEM_PEER_ENDED = 1,
 	/** its faults could not be answered, again and again (it is no mapping of the file, or no longer): they
 	 *  are not looked at any more, and it waits. Pages leave as before. */
@@ -77,7 +77,9 @@ VMEM_API int vmem_region_add_peer(vmem_peer **ret_peer, vmem_region *region,
  *  @since 1.0 */
 VMEM_API int vmem_region_remove_peer(vmem_peer *peer);
 
-/** @return enum vmem_peer_state, -VMEM_EINVAL (NULL) @threads any @since 1.0 */
+/** How it is with a peer; whether its process has ended is asked of the kernel now. Nobody is told when it does: ask when
+ *  its socket or pidfd says so, or from time to time.
+ *  @return enum vmem_peer_state, -VMEM_EINVAL (NULL) @threads any @since 1.0 */
 VMEM_API int vmem_peer_state(const vmem_peer *peer);
 
 VMEM_END_DECLS

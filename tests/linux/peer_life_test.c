@@ -409,6 +409,7 @@ static void removed(void)
 	vmemt_peer_begin(&peer, VMEMT_READ, 3, 0);
 	VMEMT_UNTIL(vmemt_peer_pending(&peer));
 	vmemt_peer_kill(&peer);
+	assert(vmem_peer_state(peer.peer) == VMEM_PEER_ENDED);
 	vmemt_peer_leave(&peer);
 	assert(!vmem_manager_thread_start(manager));
 	for (uint64_t i = 0; i < PAGES; i++)

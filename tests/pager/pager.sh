@@ -1,35 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # PAGER CLIENT: VMMs hand their memory over, right and wrong; Ctrl-C leaves those that live whole.
-set -eu
-pager=$1
-client=$2
-scratch=$(mktemp -d)
-pids=
-clean() {
-	for pid in $pids; do
-		kill -9 "$pid" 2>/dev/null || :
-	done
-	rm -rf "$scratch"
-}
-trap clean EXIT
-memory=$scratch/memory socket=$scratch/socket log=$scratch/log
-
-fail() {
-	echo "$*" >&2
-	cat "$scratch"/*.txt "$log" >&2 2>/dev/null || :
-	exit 1
-}
-
-# wait_for FILE PATTERN
-wait_for() {
-	n=0
-	until grep -q "$2" "$1" 2>/dev/null; do
-		n=$((n + 1))
-		[ $n -lt 600 ] || fail "no \"$2\""
-		sleep 0.1
-	done
-}
+# shellcheck source=tests/pager/pager_common.sh
+. "$(dirname "$0")/pager_common.sh"
 
 "$pager" --help | grep -q -- --memory || fail "no help"
 status=0
@@ -40,19 +13,7 @@ status=0
 [ $status -eq 1 ] || fail "exit status $status without a memory file"
 
 head -c 8388608 /dev/urandom >"$memory"
-"$pager" --socket "$socket" --memory "$memory" --json "$scratch/json" >"$log" 2>&1 &
-server=$!
-pids=$server
-n=0
-until grep -q listening "$log"; do
-	n=$((n + 1))
-	[ $n -lt 600 ] || fail "it does not listen"
-	kill -0 $server 2>/dev/null || {
-		grep -q 'not permitted\|no such facility' "$log" && { cat "$log"; exit 77; }
-		fail "it ended"
-	}
-	sleep 0.1
-done
+start_pager --json "$scratch/json"
 
 status=0
 "$client" "$socket" "$memory" good >"$scratch/good.txt" 2>&1 || status=$?
@@ -66,7 +27,7 @@ done
 wait_for "$log" 'no JSON'
 wait_for "$log" 'huge pages cannot be served'
 wait_for "$log" 'no descriptor came'
-wait_for "$log" 'more than one descriptor'
+wait_for "$log" 'more descriptors than it says'
 wait_for "$log" 'an argument is out of its range\|not served: .*argument'
 wait_for "$log" 'not in the memory file'
 

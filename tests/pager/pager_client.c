@@ -7,82 +7,21 @@
  *   others   a hand-over that is wrong in the way that is named: then it only says "sent", and goes
  * Exit 0: all held; 77: no userfaultfd for it here. */
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#ifndef UFFD_USER_MODE_ONLY
-#define UFFD_USER_MODE_ONLY 1
-#endif
+#include "hand_over_send.h"
+
 #define PAGE 4096u
 
 static unsigned char *memory;
 static const unsigned char *file;
 static size_t bytes;
-
-static void need(int condition, const char *what)
-{
-	if (condition)
-		return;
-	perror(what);
-	exit(1);
-}
-
-static int open_uffd(void)
-{
-	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_EVENT_REMOVE };
-	struct uffdio_register r = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
-
-	if (fd < 0) {
-		printf("no userfaultfd\n");
-		exit(77);
-	}
-	need(!ioctl(fd, UFFDIO_API, &api), "UFFDIO_API");
-	r.range.start = (uintptr_t)memory;
-	r.range.len = bytes;
-	need(!ioctl(fd, UFFDIO_REGISTER, &r), "UFFDIO_REGISTER");
-	return fd;
-}
-
-static int connect_to(const char *path)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-	need(s >= 0 && !connect(s, (struct sockaddr *)&address, sizeof(address)), path);
-	return s;
-}
-
-static void hand_over(int socket, const char *text, const int *fds, unsigned count)
-{
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))] = { 0 };
-	struct iovec data = { (void *)(uintptr_t)text, strlen(text) };
-	struct msghdr m = { .msg_iov = &data, .msg_iovlen = 1 };
-	struct cmsghdr *c;
-
-	if (count) {
-		m.msg_control = control;
-		m.msg_controllen = CMSG_SPACE(count * sizeof(int));
-		c = CMSG_FIRSTHDR(&m);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, count * sizeof(int));
-	}
-	need(sendmsg(socket, &m, 0) == (ssize_t)strlen(text), "sendmsg");
-}
 
 /* Two ranges, the second one first in the file; both spellings of the page's size. */
 static const char *list(unsigned page_bytes)
@@ -163,7 +102,7 @@ int main(int argc, char **argv)
 	need(file != MAP_FAILED, "mmap");
 	memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	need(memory != MAP_FAILED, "mmap");
-	uffd = open_uffd();
+	uffd = open_uffd(memory, bytes, UFFD_FEATURE_EVENT_REMOVE);
 	socket = connect_to(argv[1]);
 	stay = !strcmp(argv[3], "stay");
 	if (!stay && strcmp(argv[3], "good"))

@@ -15,6 +15,15 @@ static void *address_of(const struct vmem_peer *p, uint64_t page)
 	return vmemi_address(&p->at, page);
 }
 
+/* To protect a page harms nothing: who writes there asks once more. */
+bool vmemi_peer_ask(const struct vmem_peer *p)
+{
+	if (!atomic_load(&p->process->ended) &&
+	    vmemi_uffd_protect(p->at.uffd, address_of(p, p->first), VMEM_PAGE_SIZE, true) == -ESRCH)
+		atomic_store(&p->process->ended, 1);
+	return atomic_load(&p->process->ended);
+}
+
 struct vmem_peer *vmemi_peer_find(struct vmemi_host *host, const struct vmemi_process *process,
 				  uintptr_t address, uint64_t *ret_page)
 {

@@ -33,6 +33,9 @@ struct vmem_peer {
 struct vmem_peer *vmemi_peer_find(struct vmemi_host *host, const struct vmemi_process *process,
 				  uintptr_t address, uint64_t *ret_page);
 
+/* Asks the kernel whether its process has ended, and notes that. */
+bool vmemi_peer_ask(const struct vmem_peer *p);
+
 /* A fault of it could not be answered: its access is repeated, unless that goes on for ever. */
 void vmemi_peer_failed(struct vmemi_host *host, struct vmem_peer *p, int error);
 /* The same of a process. */

@@ -90,8 +90,7 @@ static int register_at(const struct vmem_peer *p)
 	int error = vmemi_uffd_register_shared(p->at.uffd, start, p->count * VMEM_PAGE_SIZE);
 
 	/* Of a process that has ended it says so. */
-	if (error == -VMEM_ENOMEM &&
-	    vmemi_uffd_protect(p->at.uffd, start, VMEM_PAGE_SIZE, true) == -ESRCH)
+	if (error == -VMEM_ENOMEM && vmemi_peer_ask(p))
 		error = -ESRCH;
 	switch (error) {
 	case 0:
@@ -238,6 +237,7 @@ int vmem_peer_state(const vmem_peer *peer)
 {
 	if (!peer)
 		return -VMEM_EINVAL;
+	vmemi_peer_ask(peer);
 	return atomic_load(&peer->process->ended)     ? VMEM_PEER_ENDED
 	       : atomic_load(&peer->process->dropped) ? VMEM_PEER_DROPPED
 						      : VMEM_PEER_SERVED;

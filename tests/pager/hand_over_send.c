@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* See hand_over_send.h. */
+#include "hand_over_send.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+#define MOST_FDS 10
+
+void need(int condition, const char *what)
+{
+	if (condition)
+		return;
+	perror(what);
+	exit(1);
+}
+
+int open_uffd(void *memory, size_t bytes, uint64_t features)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	struct uffdio_register r = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+
+	if (fd < 0) {
+		printf("no userfaultfd\n");
+		exit(77);
+	}
+	need(!ioctl(fd, UFFDIO_API, &api), "UFFDIO_API");
+	r.range.start = (uintptr_t)memory;
+	r.range.len = bytes;
+	need(!ioctl(fd, UFFDIO_REGISTER, &r), "UFFDIO_REGISTER");
+	return fd;
+}
+
+int connect_to(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	need(s >= 0 && !connect(s, (struct sockaddr *)&address, sizeof(address)), path);
+	return s;
+}
+
+void hand_over(int socket, const char *text, const int *fds, unsigned count)
+{
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(MOST_FDS * sizeof(int))] = { 0 };
+	struct iovec data = { (void *)(uintptr_t)text, strlen(text) };
+	struct msghdr m = { .msg_iov = &data, .msg_iovlen = 1 };
+	struct cmsghdr *c;
+
+	if (count) {
+		m.msg_control = control;
+		m.msg_controllen = CMSG_SPACE(count * sizeof(int));
+		c = CMSG_FIRSTHDR(&m);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(count * sizeof(int));
+		memcpy(CMSG_DATA(c), fds, count * sizeof(int));
+	}
+	need(sendmsg(socket, &m, 0) == (ssize_t)strlen(text), "sendmsg");
+}

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# shellcheck shell=sh disable=SC2034 # variables are for who reads this in
+# What tests of vmem-pager share. PAGER CLIENT are the arguments of the test.
+set -eu
+pager=$1
+client=$2
+scratch=$(mktemp -d)
+pids=
+clean() {
+	for pid in $pids; do
+		kill -9 "$pid" 2>/dev/null || :
+	done
+	rm -rf "$scratch"
+}
+trap clean EXIT
+memory=$scratch/memory socket=$scratch/socket log=$scratch/log
+
+fail() {
+	echo "$*" >&2
+	cat "$scratch"/*.txt "$log" >&2 2>/dev/null || :
+	exit 1
+}
+
+# until_true WHAT COMMAND...: waits for it
+until_true() {
+	what=$1
+	shift
+	n=0
+	until "$@"; do
+		n=$((n + 1))
+		[ $n -lt 600 ] || fail "not in time: $what"
+		sleep 0.1
+	done
+}
+
+# wait_for FILE PATTERN
+wait_for() {
+	until_true "\"$2\"" grep -q "$2" "$1" 2>/dev/null
+}
+
+it_listens() {
+	grep -q listening "$log" && return 0
+	kill -0 "$server" 2>/dev/null && return 1
+	grep -q 'not permitted\|no such facility' "$log" && { cat "$log"; exit 77; }
+	fail "it ended"
+}
+
+# start_pager OPTION...: as $server
+start_pager() {
+	"$pager" --socket "$socket" --memory "$memory" "$@" >"$log" 2>&1 &
+	server=$!
+	pids="$pids $server"
+	until_true "listening" it_listens
+}

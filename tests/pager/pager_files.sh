@@ -1,0 +1,106 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# PAGER CLIENT: VMMs hand memory over that is in files: it is kept within the budget, and no byte of it is wrong.
+# shellcheck source=tests/pager/pager_common.sh
+. "$(dirname "$0")/pager_common.sh"
+
+memory_bytes=33554432
+budget=12582912
+
+# Bytes of blocks in the files of process $vmm, looked at from outside.
+blocks() {
+	sum=0
+	# shellcheck disable=SC2013 # numbers
+	for fd in $(sed -n 's/^memfds //p' "$1"); do
+		n=$(stat -L -c %b "/proc/$vmm/fd/$fd") || fail "no file to look at"
+		sum=$((sum + n * 512))
+	done
+	echo $sum
+}
+
+within_budget() {
+	[ "$(blocks "$1")" -le $budget ]
+}
+
+# start_vmm HOW: as $vmm; what it says is in HOW.txt, and a line to descriptor 3 lets it go on.
+start_vmm() {
+	mkfifo "$scratch/$1.go"
+	"$client" "$socket" "$memory" "$1" <"$scratch/$1.go" >"$scratch/$1.txt" 2>&1 &
+	vmm=$!
+	pids="$pids $vmm"
+	exec 3>"$scratch/$1.go"
+	until_true "all is touched" is_touched "$1"
+}
+
+is_touched() {
+	grep -q touched "$scratch/$1.txt" && return 0
+	kill -0 "$vmm" 2>/dev/null && return 1
+	grep -q 'no userfaultfd' "$scratch/$1.txt" && { echo "no userfaultfd"; exit 77; }
+	fail "$1: a VMM ended"
+}
+
+# go_on HOW WHAT: it ends well, and has said so.
+go_on() {
+	echo >&3
+	exec 3>&-
+	wait "$vmm" || fail "$1: a VMM failed"
+	grep -q "$2" "$scratch/$1.txt" || fail "$1: not $2"
+}
+
+status=0
+"$pager" --socket "$socket" --memory "$0" --budget 1M >"$log" 2>&1 || status=$?
+[ $status -eq 2 ] || fail "exit status $status with a budget that is too small"
+
+head -c $memory_bytes /dev/urandom >"$memory"
+start_pager --budget 12M --json "$scratch/json"
+
+# Three times what fits, half of it written; the files fall to what fits, and the bytes are right.
+start_vmm good
+until_true "the files within the budget" within_budget "$scratch/good.txt"
+[ "$(blocks "$scratch/good.txt")" -gt 0 ] || fail "its files are empty"
+go_on good 'all right'
+wait_for "$log" 'pages from the file'
+
+# What is not as it must be, and why.
+for how in small pipe regular unwritable frozen unsealable read-only huge unaligned overlap hidden fewer more \
+	elsewhere events; do
+	"$client" "$socket" "$memory" $how >"$scratch/wrong.txt" 2>&1 || fail "$how: not sent"
+done
+wait_for "$log" 'a memfd that is too small'
+wait_for "$log" 'a descriptor that is no memfd'
+wait_for "$log" 'a memfd that is sealed against writing'
+wait_for "$log" 'a memfd that can shrink'
+wait_for "$log" 'not open for reading and writing'
+wait_for "$log" 'a memfd_offset that is not at a page'
+wait_for "$log" 'two ranges overlap in a memfd'
+wait_for "$log" 'memory that overlaps, or is served already'
+wait_for "$log" 'fewer descriptors than it says'
+wait_for "$log" 'more descriptors than it says'
+wait_for "$log" 'no mapping of memory at that address'
+wait_for "$log" 'features that cannot be served'
+
+# A VMM is killed: its memory goes, and the next one has it.
+start_vmm orphan
+kill -9 $vmm
+wait $vmm 2>/dev/null || :
+exec 3>&-
+rm "$scratch/orphan.txt" "$scratch/orphan.go"
+until_true "the end of process $vmm" grep -q "process $vmm: .* pages from the file" "$log"
+
+# The pager ends while one lives, which goes on by itself.
+start_vmm stay
+kill -INT $server
+status=0
+wait $server || status=$?
+[ $status -eq 0 ] || fail "exit status $status after Ctrl-C"
+[ "$(blocks "$scratch/stay.txt")" -eq $memory_bytes ] || fail "not all was brought back"
+go_on stay 'all right'
+grep -q '"pages_saved"' "$scratch/json" || fail "no JSON"
+
+# The pager is killed: who misses something waits, and never reads zeros.
+start_pager --budget 12M
+start_vmm orphan
+until_true "the files within the budget" within_budget "$scratch/orphan.txt"
+kill -9 $server
+wait $server 2>/dev/null || :
+go_on orphan 'stopped'
