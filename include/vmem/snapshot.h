@@ -142,7 +142,12 @@ VMEM_API int vmem_snapshot_load(vmem_region *region, const struct vmem_snapshot_
  *
  *  What writes without a fault is not seen: pages are dirty as long as they are pinned, and once more after
  *  that; what is neither done by a processor nor pinned has to be told by vmem_region_dirty_mark().
- *  @return 0, -VMEM_EINVAL, -VMEM_ENOTSUP (memory in a file, or no VMEM_KERNEL_WP), -VMEM_EBUSY (begun already), -VMEM_ENOMEM
+ *
+ *  Memory in a file (VMEM_REGION_FILE): what peers write (<vmem/peer.h>) is told too, also of one that is added meanwhile, and
+ *  of one that was removed or has died, up to then. Each mapping has a fault of its own for its first write. Before Linux 6.4 a
+ *  page that is mapped by a read counts as written.
+ *  @return 0, -VMEM_EINVAL, -VMEM_ENOTSUP (no VMEM_KERNEL_WP, VMEM_MANAGER_ASYNC_WP, or memory of another process), -VMEM_EBUSY (begun already),
+ *          -VMEM_ENOMEM
  *  @threads serial with vmem_region_dirty_stop()
  *  @since 1.0 */
 VMEM_API int vmem_region_dirty_start(vmem_region *region) VMEM_NODISCARD;
@@ -169,7 +174,8 @@ VMEM_API int vmem_region_dirty_round(vmem_region *region, uint64_t gpa, uint64_t
  *  @since 1.0 */
 VMEM_API int vmem_region_dirty_mark(vmem_region *region, uint64_t gpa, uint64_t bytes);
 
-/** Track no longer. @return 0, -VMEM_EINVAL (not begun) @threads serial with vmem_region_dirty_start(), and not
+/** Track no longer. Peers have one more fault for the first write to each page.
+ *  @return 0, -VMEM_EINVAL (not begun) @threads serial with vmem_region_dirty_start(), and not
  *  together with a round
  *  @since 1.0 */
 VMEM_API int vmem_region_dirty_stop(vmem_region *region);

@@ -192,7 +192,7 @@ static void what_goes_to_its_source(void)
 	};
 
 	manager = vmemt_manager(0);
-	assert(!vmem_region_alloc(&region, manager, &o));
+	assert(!vmemt_alloc(&region, manager, &o));
 	base = vmem_region_hva(region);
 	cpu.region = region;
 	assert(!vmem_region_dirty_start(region));
@@ -292,7 +292,7 @@ static void a_copy_is_kept_up(uint64_t flags, uint64_t seed)
 	uint64_t pages, seeds[2] = { seed, seed * 3 };
 
 	manager = vmemt_manager(8 * MIB);
-	assert(!vmem_region_alloc(&region, manager, &o));
+	assert(!vmemt_alloc(&region, manager, &o));
 	base = vmem_region_hva(region);
 	copy = calloc(PAGES, PAGE);
 	assert(copy && !vmem_manager_thread_start(manager));

@@ -429,3 +429,52 @@ uint64_t vmemt_peer_count_end(struct vmemt_peer *p)
 	answer_of(p->socket, &m, p->peer ? p->peer->region : NULL);
 	return m.wrong;
 }
+
+/* --- a second mapping --- */
+
+void vmemt_second_map(struct vmemt_second *s, vmem_region *r, uint64_t first, uint64_t pages)
+{
+	*s = (struct vmemt_second){ .region = r, .first = first, .pages = pages, .uffd = -1 };
+	s->memory = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			 vmem_region_file(r), (off_t)(r->file.offset + first * PAGE));
+	assert(s->memory != MAP_FAILED && !madvise(s->memory, pages * PAGE, MADV_DONTFORK));
+}
+
+void vmemt_second_add(struct vmemt_second *s, const struct vmemt_second *like)
+{
+	struct vmem_peer_opts o = {
+		.size = sizeof(o),
+		.gpa = s->region->opts.gpa + s->first * PAGE,
+		.bytes = s->pages * PAGE,
+		.address = (uintptr_t)s->memory,
+		.same_process_as = like ? like->peer : NULL,
+	};
+
+	if (!like) {
+		s->uffd = vmemt_peer_uffd(0);
+		assert(s->uffd >= 0);
+	}
+	o.userfaultfd = s->uffd;
+	assert(!vmem_region_add_peer(&s->peer, s->region, &o));
+}
+
+void vmemt_second_join(struct vmemt_second *s, vmem_region *r)
+{
+	vmemt_second_map(s, r, 0, r->opts.bytes / PAGE);
+	vmemt_second_add(s, NULL);
+}
+
+void vmemt_second_leave(struct vmemt_second *s)
+{
+	assert(!munmap(s->memory, s->pages * PAGE));
+	if (s->peer)
+		assert(!vmem_region_remove_peer(s->peer));
+	if (s->uffd >= 0)
+		close(s->uffd);
+	s->peer = NULL;
+}
+
+bool vmemt_second_pending(const struct vmemt_second *s)
+{
+	return vmemt_is_readable(s->uffd);
+}

@@ -70,4 +70,20 @@ uint64_t vmemt_peer_count_end(struct vmemt_peer *p);
 /* A userfaultfd of this process for a second mapping. */
 int vmemt_peer_uffd(uint64_t features);
 
+/* Such a mapping, of a part of a region. */
+struct vmemt_second {
+	vmem_region *region;
+	unsigned char *memory;
+	uint64_t first, pages;
+	int uffd; /* -1: that of another one */
+	vmem_peer *peer;
+};
+/* Maps it, with nobody who knows of it. */
+void vmemt_second_map(struct vmemt_second *s, vmem_region *r, uint64_t first, uint64_t pages);
+/* Adds it, with a userfaultfd of its own, or that of @like. */
+void vmemt_second_add(struct vmemt_second *s, const struct vmemt_second *like);
+void vmemt_second_join(struct vmemt_second *s, vmem_region *r); /* both, of all of @r */
+void vmemt_second_leave(struct vmemt_second *s);
+bool vmemt_second_pending(const struct vmemt_second *s);
+
 #endif

@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <vmem/source.h>
@@ -24,8 +23,7 @@ static struct vmemt_cpu cpu, second_cpu;
 static vmem_manager *manager;
 static vmem_region *region;
 static unsigned char *base, *second; /* a second mapping here */
-static int second_uffd;
-static vmem_peer *second_peer;
+static struct vmemt_second second_mapping;
 static struct vmemt_peer peer;
 
 static void make(uint64_t budget, uint64_t pages)
@@ -43,25 +41,13 @@ static void make(uint64_t budget, uint64_t pages)
 
 static void add_second(void)
 {
-	struct vmem_peer_opts o = { .size = sizeof(o), .gpa = 16 * PAGE };
-
-	o.bytes = region->opts.bytes;
-	second = mmap(NULL, o.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vmem_region_file(region),
-		      0);
-	assert(second != MAP_FAILED && !madvise(second, o.bytes, MADV_DONTFORK));
-	o.userfaultfd = second_uffd = vmemt_peer_uffd(0);
-	assert(second_uffd >= 0);
-	o.address = (uintptr_t)second;
-	assert(!vmem_region_add_peer(&second_peer, region, &o));
+	vmemt_second_join(&second_mapping, region);
+	second = second_mapping.memory;
 }
 
 static void remove_second(void)
 {
-	assert(!munmap(second, region->opts.bytes));
-	if (second_peer)
-		assert(!vmem_region_remove_peer(second_peer));
-	close(second_uffd);
-	second_peer = NULL;
+	vmemt_second_leave(&second_mapping);
 }
 
 /* All three, served by threads. */
@@ -192,13 +178,6 @@ static struct {
 	struct vmemt_page data;
 } strike;
 
-static bool second_pending(void)
-{
-	struct pollfd p = { .fd = second_uffd, .events = POLLIN };
-
-	return poll(&p, 1, 0) == 1 && (p.revents & POLLIN);
-}
-
 /* In a library that has no threads of its own: whoever writes has done it, or has met a fault that nobody reads. */
 static void strike_at(enum vmemt_call call)
 {
@@ -212,7 +191,7 @@ static void strike_at(enum vmemt_call call)
 		vmemt_make(&strike.data, strike.page, strike.version);
 		vmemt_touch_begin(&second_cpu, VMEMT_WRITE, second + strike.page * PAGE,
 				  &strike.data, PAGE);
-		VMEMT_UNTIL(vmemt_touch_over(&second_cpu) || second_pending());
+		VMEMT_UNTIL(vmemt_touch_over(&second_cpu) || vmemt_second_pending(&second_mapping));
 	} else {
 		vmemt_peer_begin(&peer, VMEMT_WRITE, strike.page, strike.version);
 		VMEMT_UNTIL(vmemt_peer_over(&peer) || vmemt_peer_pending(&peer));

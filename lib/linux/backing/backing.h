@@ -36,9 +36,10 @@ struct vmemi_backing {
 	 * set to false if that could not be had. *@ret_done: bytes, also on error. */
 	int (*fill)(struct vmem_region *r, const struct vmemi_at *at, uint64_t page, unsigned count,
 		    const void *src, bool *wp, size_t *ret_done);
-	/* Arriving from staging: *@ret_done as above. */
+	/* Arriving from staging, protected with @wp, or told as written where that cannot be had. *@ret_done as
+	 * above. */
 	int (*unstage)(struct vmem_region *r, const struct vmemi_at *at, uint64_t page,
-		       unsigned count, size_t *ret_done);
+		       unsigned count, bool wp, size_t *ret_done);
 
 	/* Arriving: the bytes of a page that was in @from: in place or in staging. 0, -VMEM_EIO. */
 	int (*read)(struct vmem_region *r, uint64_t page, enum vmem_page_state from, void *data);

@@ -11,6 +11,7 @@
 #include "linux/backing/peers.h"
 #include "linux/discard/discard.h"
 #include "linux/reclaim/reclaim.h"
+#include "linux/region/dirty.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
@@ -200,11 +201,18 @@ static int file_fill(struct vmem_region *r, const struct vmemi_at *at, uint64_t 
 }
 
 static int file_unstage(struct vmem_region *r, const struct vmemi_at *at, uint64_t page,
-			unsigned count, size_t *ret_done)
+			unsigned count, bool wp, size_t *ret_done)
 {
-	(void)r;
-	return vmemi_uffd_continue(at->uffd, vmemi_address(at, page),
-				   (size_t)count * VMEM_PAGE_SIZE, false, ret_done);
+	void *address = vmemi_address(at, page);
+	size_t bytes = (size_t)count * VMEM_PAGE_SIZE;
+	int error = vmemi_uffd_continue(at->uffd, address, bytes, wp, ret_done);
+
+	if (error != -VMEM_EINVAL || !wp)
+		return error;
+	/* Before 6.4. */
+	for (unsigned i = 0; i < count; i++)
+		vmemi_dirty_mark(r, page + i);
+	return vmemi_uffd_continue(at->uffd, address, bytes, false, ret_done);
 }
 
 /* A copy, because the page that comes back while it is read is this very frame. */

@@ -2,6 +2,7 @@
 /* Others who map a region's file: see peers.h. */
 #include "linux/backing/peers.h"
 #include "linux/backing/backing.h"
+#include "linux/region/dirty.h"
 #include <errno.h>
 
 #define MISPLACED_MAX \
@@ -133,10 +134,12 @@ static uint32_t protect(const struct vmem_peer *p, const uint64_t *pages, uint32
 }
 
 /* Whether a mapping that has the page must not be able to write to it. */
-static bool is_to_be_protected(uint64_t word)
+static bool is_to_be_protected(const struct vmem_region *r, uint64_t page)
 {
+	uint64_t word = vmemi_region_word(r, page);
+
 	switch (vmemi_page_state(word)) {
-	case VMEM_PAGE_RESIDENT:
+	case VMEM_PAGE_RESIDENT: return atomic_load(&r->dirty_on) && !vmemi_dirty_has(r, page);
 	case VMEM_PAGE_POISONED: return false;
 	case VMEM_PAGE_CLEAN:
 	case VMEM_PAGE_SHARED:
@@ -146,21 +149,21 @@ static bool is_to_be_protected(uint64_t word)
 }
 
 /* Whether a mapping may have the page writable. */
-static bool may_be_writable(uint64_t word)
+static bool may_be_writable(const struct vmem_region *r, uint64_t page)
 {
-	enum vmem_page_state s = vmemi_page_state(word);
+	enum vmem_page_state s = vmemi_page_state(vmemi_region_word(r, page));
 
 	return s == VMEM_PAGE_RESIDENT || s == VMEM_PAGE_ARRIVING;
 }
 
 static int protect_those(const struct vmem_peer *p, uint64_t page, uint64_t count,
-			 bool (*which)(uint64_t word))
+			 bool (*which)(const struct vmem_region *r, uint64_t page))
 {
 	uint64_t end = page + count, run = 0;
 	int error = 0;
 
 	for (; page < end && !error; page++) {
-		if (which(vmemi_region_word(p->region, page))) {
+		if (which(p->region, page)) {
 			run++;
 			continue;
 		}

@@ -4,7 +4,6 @@
 #include "linux/backing/backing.h"
 #include "linux/discard/discard.h"
 #include "linux/reclaim/reclaim.h"
-#include "linux/region/dirty.h"
 #include <fcntl.h>
 #include <sys/mman.h>
 
@@ -107,11 +106,10 @@ static int private_fill(struct vmem_region *r, const struct vmemi_at *at, uint64
 }
 
 static int private_unstage(struct vmem_region *r, const struct vmemi_at *at, uint64_t page,
-			   unsigned count, size_t *ret_done)
+			   unsigned count, bool wp, size_t *ret_done)
 {
 	return vmemi_uffd_copy(at->uffd, vmemi_address(at, page), vmemi_region_place(r, page),
-			       (size_t)count * VMEM_PAGE_SIZE, vmemi_dirty_protects(r, page, false),
-			       ret_done);
+			       (size_t)count * VMEM_PAGE_SIZE, wp, ret_done);
 }
 
 static int private_read(struct vmem_region *r, uint64_t page, enum vmem_page_state from, void *data)

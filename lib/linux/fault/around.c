@@ -3,6 +3,7 @@
  * or two; but a neighbour that nobody touches takes a frame from a page that somebody would. Which: neighbours.c. */
 #include "linux/fault/serve.h"
 #include "linux/backing/backing.h"
+#include "linux/region/dirty.h"
 
 #define PIECE 16 /* pages brought between two looks at who waits */
 
@@ -11,7 +12,7 @@ static void install_run(struct vmem_region *r, uint64_t first, unsigned count, c
 {
 	size_t done = 0;
 
-	r->backing->unstage(r, &r->own, first, count, &done);
+	r->backing->unstage(r, &r->own, first, count, vmemi_dirty_protects(r, first, false), &done);
 	done /= VMEM_PAGE_SIZE;
 	for (unsigned i = 0; i < count; i++) {
 		if (i < done) {

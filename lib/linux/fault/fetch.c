@@ -94,7 +94,8 @@ static unsigned install_run(struct vmemi_fetch *f, uint64_t page, unsigned n, un
 	for (unsigned i = 0; i < have && from == FROM_STORE; i++)
 		vmemi_dirty_mark(r, page + i); /* they come writable */
 	if (from == FROM_STAGING)
-		r->backing->unstage(r, &r->own, page, n, &bytes);
+		r->backing->unstage(r, &r->own, page, n, vmemi_dirty_protects(r, page, false),
+				    &bytes);
 	else if (have)
 		r->backing->fill(r, &r->own, page, have, f->buffer, &wp, &bytes);
 	done = (unsigned)(bytes / VMEM_PAGE_SIZE);

@@ -20,7 +20,6 @@ static enum vmemi_served install(struct vmem_region *r, struct vmemi_fault *f, u
 	if (!src && wp && !r->async_wp)
 		src = r->host->zero_page;
 	error = r->backing->fill(r, &r->own, f->page, 1, src, &wp, &done);
-	clean &= wp;
 	if (error == -VMEM_EEXIST) {
 		/* The guest has a page there: it counts, and who waits is woken. */
 		vmemi_dirty_mark(r, f->page);
@@ -32,7 +31,10 @@ static enum vmemi_served install(struct vmem_region *r, struct vmemi_fault *f, u
 	if (error)
 		return vmemi_serve_failed(r, f, old, error);
 	if (f->at)
-		clean &= vmemi_peer_map(r, f->at, f->page, clean);
+		wp &= vmemi_peer_map(r, f->at, f->page, wp);
+	if (!wp)
+		vmemi_dirty_mark(r, f->page);
+	clean &= wp;
 	vmemi_serve_note(r, f);
 	vmemi_region_end(r, f->page, clean ? VMEMI_PAGE_ARRIVE_CLEAN : VMEMI_PAGE_ARRIVE, 0);
 	vmemi_serve_count(r, f, vmemi_page_state(old));
@@ -95,12 +97,15 @@ static bool can_move_back(const struct vmem_region *r, uint64_t word)
 /* Brings back a claimed page that never lost its frame. */
 static enum vmemi_served come_back(struct vmem_region *r, struct vmemi_fault *f, uint64_t old)
 {
+	bool wp = vmemi_dirty_protects(r, f->page, f->write);
 	size_t done;
 	int error;
 
-	error = r->backing->unstage(r, &r->own, f->page, 1, &done);
-	if (error == -VMEM_EEXIST) /* it is mapped, perhaps protected */
+	error = r->backing->unstage(r, &r->own, f->page, 1, wp, &done);
+	if (error == -VMEM_EEXIST) { /* it is mapped, perhaps protected */
+		vmemi_dirty_mark(r, f->page);
 		error = vmemi_serve_unlock(&r->own, f->page);
+	}
 	if (error == -VMEM_EFAULT && vmemi_page_state(old) == VMEM_PAGE_STORED) {
 		/* The file has lost it, the store has it: reclaim will see that its frame is gone. */
 		vmemi_host_kick_reclaim(r->host);
@@ -108,8 +113,8 @@ static enum vmemi_served come_back(struct vmem_region *r, struct vmemi_fault *f,
 	}
 	if (error)
 		return vmemi_serve_failed(r, f, old, error);
-	if (f->at)
-		vmemi_peer_map(r, f->at, f->page, false);
+	if (f->at && !vmemi_peer_map(r, f->at, f->page, wp))
+		vmemi_dirty_mark(r, f->page);
 	vmemi_serve_note(r, f);
 	vmemi_backing_returned(r, f->page, old);
 	vmemi_serve_count(r, f, VMEM_PAGE_STAGED);

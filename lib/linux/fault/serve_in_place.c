@@ -46,7 +46,8 @@ static enum vmemi_served not_mapped(struct vmem_region *r, struct vmemi_fault *f
 		return vmemi_serve_failed(r, f, old, error);
 	if (vmemi_serve_put_mark(r, &r->own, f->page) != -VMEM_EEXIST)
 		return vmemi_serve_lose_claimed(r, f, old, -VMEM_EFAULT);
-	vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE, 0); /* it is writable now */
+	vmemi_dirty_mark(r, f->page); /* it is writable now */
+	vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE, 0);
 	vmemi_serve_wake(r, f);
 	return VMEMI_SERVED;
 }
@@ -54,22 +55,26 @@ static enum vmemi_served not_mapped(struct vmem_region *r, struct vmemi_fault *f
 /* The page is in place, but this mapping has not touched it since it came; or it has, meanwhile. */
 static enum vmemi_served map_too(struct vmem_region *r, struct vmemi_fault *f)
 {
-	bool clean;
+	bool clean, wp;
 	uint64_t old;
 	int error, unprotected = 0;
 
 	if (!vmemi_region_step(r, f->page, VMEMI_PAGE_CLAIM, 0, &old))
 		return VMEMI_PUT_OFF;
 	clean = vmemi_page_state(old) == VMEM_PAGE_CLEAN && !f->write;
-	error = vmemi_file_map(r, &r->own, f->page, &clean);
+	wp = vmemi_dirty_protects(r, f->page, f->write) || clean;
+	error = vmemi_file_map(r, &r->own, f->page, &wp);
 	if (error < 0)
 		return not_mapped(r, f, old, error);
 	if (f->at)
-		clean &= vmemi_peer_map(r, f->at, f->page, clean);
+		wp &= vmemi_peer_map(r, f->at, f->page, wp);
 	else if (error == 1 && f->write)
 		unprotected = vmemi_serve_unlock(&r->own, f->page);
 	else if (error == 1)
 		vmemi_serve_wake(r, f);
+	if (!wp)
+		vmemi_dirty_mark(r, f->page);
+	clean &= wp;
 	if (unprotected)
 		return vmemi_serve_failed(r, f, old, unprotected);
 	vmemi_serve_note(r, f);

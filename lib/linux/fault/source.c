@@ -156,11 +156,10 @@ static int install(struct vmem_region *r, uint64_t page, const void *data, int e
 	if (error)
 		return vmemi_source_lose(r, page, error);
 	clean = stays_clean(r, page);
-	if (!clean)
-		vmemi_dirty_mark(r, page);
 	error = r->backing->fill(r, &r->own, page, 1, data, &clean, &done);
-	if (error == -VMEM_EEXIST) {
+	if (error == -VMEM_EEXIST || !clean)
 		vmemi_dirty_mark(r, page); /* what is there may be writable */
+	if (error == -VMEM_EEXIST) {
 		end(r, page, VMEMI_PAGE_ARRIVE);
 		vmemi_uffd_wake(r->uffd, dst, VMEM_PAGE_SIZE);
 		vmemi_tally(&r->counters.faults_redundant, 1);

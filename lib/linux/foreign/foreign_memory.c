@@ -94,12 +94,13 @@ static int foreign_fill(struct vmem_region *r, const struct vmemi_at *at, uint64
 }
 
 static int foreign_unstage(struct vmem_region *r, const struct vmemi_at *at, uint64_t page,
-			   unsigned count, size_t *ret_done)
+			   unsigned count, bool wp, size_t *ret_done)
 {
 	(void)r;
 	(void)at;
 	(void)page;
 	(void)count;
+	(void)wp;
 	*ret_done = 0;
 	return -VMEM_EIO;
 }

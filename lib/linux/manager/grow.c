@@ -36,14 +36,16 @@ static int judge(struct vmem_region *r, uint64_t first, uint64_t count)
 	return 0;
 }
 
-/* Reclaim and the rounds of a migration hear of pages that are there already. */
-static void show_present(struct vmem_region *r, uint64_t first, uint64_t end)
+/* Reclaim hears of pages that are there already, and the rounds of a migration of those that are with the source, too. */
+static void show(struct vmem_region *r, uint64_t first, uint64_t end)
 {
 	for (uint64_t page = first; page < end; page++) {
-		if (vmemi_page_state(vmemi_region_word(r, page)) != VMEM_PAGE_RESIDENT)
-			continue;
-		vmemi_page_set_add(&r->ages.moved, page);
-		vmemi_dirty_mark(r, page);
+		enum vmem_page_state state = vmemi_page_state(vmemi_region_word(r, page));
+
+		if (state == VMEM_PAGE_RESIDENT)
+			vmemi_page_set_add(&r->ages.moved, page);
+		if (state != VMEM_PAGE_ABSENT)
+			vmemi_dirty_mark(r, page);
 	}
 }
 
@@ -63,8 +65,8 @@ static int publish(struct vmem_region *r, uint64_t first, uint64_t end, int64_t 
 	vmemi_source_grow(r, end);
 	vmemi_neighbours_grow(&r->neighbours, end);
 	vmemi_arrays_grow(&r->arrays, end);
-	if (present)
-		show_present(r, first, end);
+	if (present || atomic_load(&r->dirty_on))
+		show(r, first, end);
 	vmemi_attach_count(r, end - first, present);
 	atomic_store(&r->pages, end);
 	return 0;

@@ -27,7 +27,7 @@ static void put_back(struct vmem_region *r, uint64_t page)
 		error = vmemi_uffd_move(r->uffd, vmemi_region_page(r, page),
 					vmemi_region_place(r, page), VMEM_PAGE_SIZE, &done);
 	else
-		error = r->backing->unstage(r, &r->own, page, 1, &done);
+		error = r->backing->unstage(r, &r->own, page, 1, false, &done);
 	if (error) {
 		vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
 		return;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Which pages were written since they were last told: a bit a page, while region->dirty_on.
  *
- * The rule: a page that the guest can write to without a fault has its bit set. So whoever makes a page
- * writable claims it, sets the bit, and only then changes the mapping; and who takes a bit away has claimed
- * the page, and protected it before. A claimed page is waited for: no bit is taken away between those
- * two steps. Of a page that is away a bit may be taken away without a claim, if it is still away after: who
- * brings it claims it later than that, and sets the bit again. */
+ * The rule: a page that can be written without a fault has its bit set; in a file by whatever mapping: the guest's, or
+ * a peer's. So whoever makes a page writable anywhere claims it, sets the bit, and changes the mapping, before the
+ * claim ends; and who takes a bit away has claimed the page, and protected it in all mappings before. A claimed
+ * page is waited for: no bit is taken away between those two steps. Of a page that is away, which is writable
+ * nowhere, a bit may be taken away without a claim, if it is still away after: who brings it claims it later than
+ * that, and sets the bit again. */
 #ifndef VMEMI_DIRTY_H
 #define VMEMI_DIRTY_H
 #include "linux/region/table.h"

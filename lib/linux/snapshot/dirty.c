@@ -3,7 +3,7 @@
  * lock of reclaim, so that no wide range is being made writable meanwhile, and told without it. */
 #include "linux/region/dirty.h"
 #include "base/mem.h"
-#include "linux/backing/backing.h"
+#include "linux/backing/peers.h"
 #include "linux/manager/manager.h"
 #include <vmem/snapshot.h>
 
@@ -16,7 +16,8 @@ struct piece {
 	uint64_t got[PIECE / 64]; /* bits taken */
 	uint64_t first;           /* page; of the claimed run */
 	unsigned count;
-	uint64_t old[PIECE]; /* its words before */
+	uint64_t old[PIECE];  /* its words before */
+	uint64_t page[PIECE]; /* its pages */
 };
 
 static void take_bit(struct piece *p, uint64_t page)
@@ -27,19 +28,24 @@ static void take_bit(struct piece *p, uint64_t page)
 	p->got[at / 64] |= UINT64_C(1) << at % 64;
 }
 
-/* Protects the claimed run, takes its bits, and gives it back. 0, -VMEM_EAGAIN, -VMEM_EIO: nothing was
- * taken. */
+/* Protects the claimed run in all mappings, takes its bits, and gives it back. 0, -VMEM_EAGAIN, -VMEM_EIO: of what
+ * could not be protected nothing was taken. */
 static int end_run(struct piece *p)
 {
 	struct vmem_region *r = p->r;
+	unsigned taken = 0;
 	int error = 0;
 
 	if (!p->count)
 		return 0;
 	error = vmemi_uffd_protect(r->uffd, vmemi_region_page(r, p->first),
 				   (uint64_t)p->count * VMEM_PAGE_SIZE, true);
+	if (!error) {
+		taken = vmemi_peers_protect(r, p->page, p->count);
+		error = taken < p->count ? -VMEM_EAGAIN : 0;
+	}
 	for (unsigned i = 0; i < p->count; i++) {
-		if (!error)
+		if (i < taken)
 			take_bit(p, p->first + i);
 		vmemi_region_end(r, p->first + i, VMEMI_PAGE_RETURN, p->old[i]);
 	}
@@ -79,7 +85,8 @@ static int take_page(struct piece *p, uint64_t page)
 		}
 		if (!p->count)
 			p->first = page;
-		p->old[p->count++] = old;
+		p->old[p->count] = old;
+		p->page[p->count++] = page;
 		return 0;
 	}
 	if (!is_away(vmemi_region_word(r, page)))
@@ -218,7 +225,7 @@ int vmem_region_dirty_start(vmem_region *region)
 
 	if (!region)
 		return -VMEM_EINVAL;
-	if (!region->can_write_protect || region->backing->one_frame)
+	if (!region->can_write_protect)
 		return -VMEM_ENOTSUP;
 	if (atomic_load(&region->dirty_on))
 		return -VMEM_EBUSY;
