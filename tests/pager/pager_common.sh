@@ -47,6 +47,7 @@ it_listens() {
 
 # start_pager OPTION...: as $server
 start_pager() {
+	: >"$log" # what the last one said is no answer
 	"$pager" --socket "$socket" --memory "$memory" "$@" >"$log" 2>&1 &
 	server=$!
 	pids="$pids $server"
