@@ -172,10 +172,13 @@ int pager_vm_end(struct pager_vm *vm, uint32_t how, cJSON *list)
 	else
 		error = pager_files_end(&vm->files,
 					pager_vm_is_gone(vm) ? VMEM_DETACH_DISCARD : how);
-	if (error) {
+	if (error < 0) {
 		fprintf(stderr, "process %d: %s\n", (int)vm->pid, vmem_strerror(error));
 		return -1;
 	}
+	if (error)
+		fprintf(stderr, "process %d: pages are lost; it meets SIGBUS there\n",
+			(int)vm->pid);
 	vm->foreign = NULL;
 	if (vm->socket >= 0)
 		close(vm->socket);

@@ -18,8 +18,7 @@
  *
  *  While a process removes pages without pause the kernel may refuse to fill any of its pages; its source may then be
  *  asked for a page more than once, and the manager's threads spend time on it that others wait for. So give a
- *  VM that is not trusted, or removes much at a time, a pager of its own. A page that is removed while its source
- *  fails becomes an error, not zeros. Shared memory is not found out, and must not be handed over: what is removed
+ *  VM that is not trusted, or removes much at a time, a pager of its own. Shared memory is not found out, and must not be handed over: what is removed
  *  there is not gone.
  *
  *  Of the calls on regions these return -VMEM_ENOTSUP: vmem_region_read(), _write(), _discard(), _stage(),
@@ -79,9 +78,11 @@ VMEM_API vmem_region *vmem_foreign_region(vmem_foreign *foreign, uint32_t index)
  *  itself, and needs no pager any more. VMEM_DETACH_DISCARD: the process has ended, or is to: pages that are not in
  *  place become errors (SIGBUS), never zeros. When the process has ended either does, and nothing is asked of sources.
  *  No other call on it or its regions may run.
- *  @return 0: @p foreign is gone, and all its regions. -VMEM_EINVAL. -VMEM_EIO: RESTORE, pages are lost: what comes
- *          after the first of them was not brought; DISCARD of a process that lives, on a kernel without
- *          UFFDIO_POISON (6.6). Then what is not detached yet is served still
+ *  @return 0: @p foreign is gone, and all its regions. 1: likewise, but RESTORE met pages that are lost: to touch one
+ *          stays an error (SIGBUS), all others are in place; when a source misses its deadline four times in a row,
+ *          all that is with it is lost. -VMEM_EINVAL. -VMEM_EIO, on a kernel without
+ *          UFFDIO_POISON (6.6): RESTORE, pages are lost; DISCARD of a process that lives. All other pages are in place
+ *          after RESTORE then, and what is not detached yet is served still
  *  @threads exclusive for the object, serial for the manager
  *  @since 1.0 */
 VMEM_API int vmem_foreign_detach(vmem_foreign *foreign, uint32_t how);

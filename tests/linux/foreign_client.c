@@ -204,9 +204,7 @@ void vmemt_client_start(struct vmemt_client *c, uint64_t pages, uint64_t feature
 		theirs[i] = pair[1];
 	}
 	c->pages = pages;
-	fflush(NULL);
-	c->pid = fork();
-	assert(c->pid >= 0);
+	c->pid = vmemt_fork();
 	if (!c->pid)
 		execute(pages, features, theirs);
 	for (unsigned i = 0; i < VMEMT_CHANNELS; i++)
@@ -224,7 +222,7 @@ void vmemt_client_end(struct vmemt_client *c, bool kill_it)
 		kill(c->pid, SIGKILL);
 	else
 		vmemt_order_begin(c, 0, VMEMT_ORDER_END, 0, 0, 0);
-	assert(waitpid(c->pid, &status, 0) == c->pid);
+	status = vmemt_end_of(c->pid);
 	assert(kill_it ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL
 		       : WIFEXITED(status) && !WEXITSTATUS(status));
 	for (unsigned i = 0; i < VMEMT_CHANNELS; i++)

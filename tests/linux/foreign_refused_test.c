@@ -87,10 +87,9 @@ static void refused_by(enum vmemt_call call)
 	int error = -VMEM_EIO;
 	unsigned files;
 
-	vmemt_foreign_reset();
 	vmemt_kernel_reset();
 	assert(!vmemi_manager_new(&vmemt_foreign.manager, NULL, &vmemt_kernel_table));
-	vmemt_client_start(&vmemt_foreign.client, PAGES, EVENTS);
+	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
 	vmemt_order_begin(&vmemt_foreign.client, 0, VMEMT_ORDER_READ, 0, PAGES, 1);
 	files = vmemt_open_files();
 	o[0] = vmemt_foreign_range(&vmemt_foreign.client, 0, PAGES / 2, VMEM_REGION_FROM_SOURCE);
@@ -122,12 +121,9 @@ static void refused_hand_overs(void)
 	vmemt_foreign_make(0);
 	other_descriptors();
 	vmemt_foreign_end();
-	vmemt_foreign_reset();
-	vmemt_foreign.manager = vmemt_manager(0);
-	vmemt_client_start(&vmemt_foreign.client, PAGES, EVENTS);
+	vmemt_foreign_begin(vmemt_manager(0), PAGES, EVENTS);
 	bad_ranges();
-	assert(!vmem_manager_thread_start(vmemt_foreign.manager));
-	assert(!vmemt_foreign_whole(&vmemt_foreign.client));
+	vmemt_foreign_serve();
 	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, PAGES, 1);
 	vmemt_foreign_end();
 	for (unsigned i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)

@@ -20,6 +20,8 @@ static void on_lost(void *context, uint64_t gpa, int error)
 
 int vmemt_foreign_read(void *context, uint64_t gpa, void *buffer)
 {
+	uint64_t page = (gpa - GPA) / PAGE;
+
 	(void)context;
 	atomic_fetch_add(&vmemt_foreign.asked, 1);
 	atomic_fetch_add(&vmemt_foreign.held, 1);
@@ -29,8 +31,11 @@ int vmemt_foreign_read(void *context, uint64_t gpa, void *buffer)
 	       (vmemt_foreign.stopped >= 0 && gpa >= GPA + 10 * PAGE))
 		sched_yield();
 	atomic_fetch_sub(&vmemt_foreign.held, 1);
+	if (page >= atomic_load(&vmemt_foreign.bad_first) &&
+	    page < atomic_load(&vmemt_foreign.bad_end))
+		return -VMEM_EIO;
 	if (!atomic_load(&vmemt_foreign.answer))
-		vmemt_make(buffer, (gpa - GPA) / PAGE, 1);
+		vmemt_make(buffer, page, 1);
 	return atomic_load(&vmemt_foreign.answer);
 }
 
@@ -70,22 +75,35 @@ int vmemt_foreign_whole(const struct vmemt_client *c)
 	return error;
 }
 
-void vmemt_foreign_reset(void)
+void vmemt_foreign_begin(vmem_manager *m, uint64_t pages, uint64_t features)
 {
 	atomic_store(&vmemt_foreign.hold, 0);
 	atomic_store(&vmemt_foreign.asked, 0);
 	atomic_store(&vmemt_foreign.lost, 0);
 	atomic_store(&vmemt_foreign.answer, 0);
+	atomic_store(&vmemt_foreign.bad_end, 0);
+	vmemt_foreign.manager = m;
+	vmemt_client_start(&vmemt_foreign.client, pages, features);
 }
 
-/* A client of PAGES pages that are with their source, and who serves it. */
-void vmemt_foreign_make(uint64_t budget)
+void vmemt_foreign_serve(void)
 {
-	vmemt_foreign_reset();
-	vmemt_foreign.manager = vmemt_manager(budget);
-	vmemt_client_start(&vmemt_foreign.client, PAGES, EVENTS);
 	assert(!vmem_manager_thread_start(vmemt_foreign.manager));
 	assert(!vmemt_foreign_whole(&vmemt_foreign.client));
+}
+
+void vmemt_foreign_make(uint64_t budget)
+{
+	vmemt_foreign_begin(vmemt_manager(budget), PAGES, EVENTS);
+	vmemt_foreign_serve();
+}
+
+struct vmem_foreign_metrics vmemt_foreign_metrics(void)
+{
+	struct vmem_foreign_metrics m = { .size = sizeof(m) };
+
+	assert(!vmem_foreign_get_metrics(vmemt_foreign.foreign, &m));
+	return m;
 }
 
 void vmemt_foreign_end(void)

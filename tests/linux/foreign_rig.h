@@ -20,12 +20,17 @@ struct vmemt_foreign_rig {
 	_Atomic uint32_t held, asked; /* atomic; calls that do not return; all calls */
 	_Atomic uint32_t lost;        /* atomic; times that on_lost was called */
 	_Atomic int answer;           /* atomic; of the source */
+	_Atomic uint64_t bad_first, bad_end; /* atomic; of these pages it says -VMEM_EIO */
 	int stopped; /* where the source says that it hangs from page 10 on, -1: it does not; set before any thread */
 };
 
 extern struct vmemt_foreign_rig vmemt_foreign;
 
-void vmemt_foreign_reset(void);
+/* A client of so many pages, with a userfaultfd of these features, and nothing served yet by @m, which may come
+ * later. */
+void vmemt_foreign_begin(vmem_manager *m, uint64_t pages, uint64_t features);
+/* All of its memory, which is with its source, by threads of the manager. */
+void vmemt_foreign_serve(void);
 int vmemt_foreign_read(void *context, uint64_t gpa, void *buffer);
 struct vmem_region_opts vmemt_foreign_range(const struct vmemt_client *c, uint64_t first,
 					    uint64_t count, uint64_t flags);
@@ -33,9 +38,10 @@ int vmemt_foreign_attach(const struct vmemt_client *c, const struct vmem_region_
 			 uint32_t count);
 /* All of its memory, which is with its source. */
 int vmemt_foreign_whole(const struct vmemt_client *c);
-/* A client whose memory is with its source, and who serves it. */
+/* Both, with a client of VMEMT_FOREIGN_PAGES. */
 void vmemt_foreign_make(uint64_t budget);
 void vmemt_foreign_end(void);
+struct vmem_foreign_metrics vmemt_foreign_metrics(void);
 /* An order that must be right for each page. */
 void vmemt_foreign_expect(enum vmemt_order order, uint64_t first, uint64_t count, uint64_t version);
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Memory of another process: it is served, from its source and as zeros; what the process removes is zeros from
- * then on, whenever that happens; and either side may die. */
+/* Memory of another process: it is served, from its source and as zeros; and either side may die, or end it. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -22,20 +21,13 @@
 #include <vmem/working_set.h>
 #include "linux/failing_kernel.h"
 #include "linux/foreign_rig.h"
+#include "linux/hand_over.h"
 
 #define PAGE VMEM_PAGE_SIZE
 #define GPA VMEMT_FOREIGN_GPA
 #define PAGES VMEMT_FOREIGN_PAGES
 #define PAGES_MAX 2048
 #define EVENTS VMEMT_FOREIGN_EVENTS
-
-static struct vmem_foreign_metrics metrics(void)
-{
-	struct vmem_foreign_metrics m = { .size = sizeof(m) };
-
-	assert(!vmem_foreign_get_metrics(vmemt_foreign.foreign, &m));
-	return m;
-}
 
 /* --- What is served --- */
 
@@ -70,9 +62,7 @@ static void ranges_and_files(void)
 		vmemt_make(&p, i, 1);
 		assert(pwrite(file.fd, &p, PAGE, (off_t)((i + 3) * PAGE)) == PAGE);
 	}
-	vmemt_foreign_reset();
-	vmemt_foreign.manager = vmemt_manager(0);
-	vmemt_client_start(&vmemt_foreign.client, PAGES, EVENTS);
+	vmemt_foreign_begin(vmemt_manager(0), PAGES, EVENTS);
 	range[0] =
 		vmemt_foreign_range(&vmemt_foreign.client, 0, PAGES / 2, VMEM_REGION_FROM_SOURCE);
 	range[0].read_source = vmem_source_file_read;
@@ -172,9 +162,7 @@ static void by_many_threads(void)
 
 static void by_steps(void)
 {
-	vmemt_foreign_reset();
-	vmemt_foreign.manager = vmemt_manager(0);
-	vmemt_client_start(&vmemt_foreign.client, PAGES, EVENTS);
+	vmemt_foreign_begin(vmemt_manager(0), PAGES, EVENTS);
 	assert(!vmemt_foreign_whole(&vmemt_foreign.client));
 	vmemt_order_begin(&vmemt_foreign.client, 0, VMEMT_ORDER_THREADS, 0, 0, 1);
 	while (!vmemt_order_over(&vmemt_foreign.client, 0)) {
@@ -189,157 +177,6 @@ static void by_steps(void)
 	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_CHURN, 3, 4, 0);
 	while (!vmemt_order_over(&vmemt_foreign.client, 1))
 		vmem_manager_step(vmemt_foreign.manager, 100, NULL);
-	vmemt_foreign_end();
-}
-
-/* --- What the process removes --- */
-
-static void removed_is_zeros(void)
-{
-	vmemt_foreign_make(0);
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 20, 1);
-	VMEMT_UNTIL(vmemt_metrics(vmemt_foreign.region).pages[VMEM_PAGE_RESIDENT] == 20);
-	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 10, 20, 0));
-	VMEMT_UNTIL(metrics().removed_pages == 20);
-	assert(vmemt_metrics(vmemt_foreign.region).pages[VMEM_PAGE_RESIDENT] == 10);
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 10, 1);
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 10, 20, 0);
-	vmemt_foreign_expect(VMEMT_ORDER_WRITE, 15, 10, 3);
-	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 20, 1, 0));
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 20, 1, 0);
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 21, 4, 3);
-	assert(atomic_load(&vmemt_foreign.asked) == 20);
-	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_UNMAP, 100, 50, 0));
-	VMEMT_UNTIL(metrics().remove_events == 3);
-	assert(vmemt_state(vmemt_foreign.region, 120) == VMEM_PAGE_ABSENT);
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 90, 10, 1);
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 150, 10, 1);
-	vmemt_foreign_end();
-}
-
-static _Atomic uint32_t deaf; /* atomic; removals are not heard */
-
-static ssize_t read_but_removals(int fd, void *buffer, size_t bytes)
-{
-	ssize_t n = vmemi_kernel_linux.read_now(fd, buffer, bytes);
-	struct uffd_msg *m = buffer;
-
-	for (ssize_t i = 0; i < n / (ssize_t)sizeof(*m); i++)
-		if (m[i].event == UFFD_EVENT_REMOVE && atomic_load(&deaf))
-			m[i].event = 0;
-	return n;
-}
-
-/* As if the page had been filled after the removal was heard of, and before it took place. */
-static void missing_again(void)
-{
-	struct vmemi_kernel k = vmemi_kernel_linux;
-
-	k.read_now = read_but_removals;
-	vmemt_foreign_reset();
-	assert(!vmemi_manager_new(&vmemt_foreign.manager, NULL, &k));
-	vmemt_client_start(&vmemt_foreign.client, PAGES, EVENTS);
-	assert(!vmem_manager_thread_start(vmemt_foreign.manager));
-	assert(!vmemt_foreign_whole(&vmemt_foreign.client));
-	atomic_store(&deaf, 0);
-	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 0, 2, 0));
-	vmemt_foreign_expect(VMEMT_ORDER_WRITE, 0, 2, 2);
-	VMEMT_UNTIL(vmemt_metrics(vmemt_foreign.region).pages[VMEM_PAGE_RESIDENT] == 2);
-	atomic_store(&deaf, 1);
-	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 0, 2, 0));
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 2, 0);
-	vmemt_foreign_expect(VMEMT_ORDER_WRITE, 0, 2, 3);
-	/* What was never removed, as far as anybody heard, is not lost for zeros. */
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 5, 1, 1);
-	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 5, 1, 0));
-	assert(vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_READ, 5, 1, 0) == VMEMT_MET_ERROR);
-	vmemt_foreign_end();
-}
-
-/* The bytes that its source is about to give are stale when they come. */
-static void removed_while_it_arrives(void)
-{
-	uint32_t asked;
-
-	vmemt_foreign_make(0);
-	atomic_store(&vmemt_foreign.hold, 1);
-	vmemt_order_begin(&vmemt_foreign.client, 0, VMEMT_ORDER_READ, 7, 1, 0);
-	VMEMT_UNTIL(atomic_load(&vmemt_foreign.held) == 1);
-	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_REMOVE, 5, 4, 0);
-	assert(!vmemt_order_end(&vmemt_foreign.client, 1)); /* nobody else waits */
-	assert(!vmemt_order_over(&vmemt_foreign.client, 0));
-	atomic_store(&vmemt_foreign.hold, 0);
-	assert(vmemt_order_end(&vmemt_foreign.client, 0) == 1);
-	asked = atomic_load(&vmemt_foreign.asked);
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 5, 4, 0);
-	assert(atomic_load(&vmemt_foreign.asked) == asked);
-	vmemt_foreign_end();
-}
-
-static void removed_all_the_time(void)
-{
-	const uint64_t quarter = PAGES / 4;
-
-	vmemt_foreign_make(0);
-	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_CHURN, 0, 16, 0);
-	vmemt_order_begin(&vmemt_foreign.client, 2, VMEMT_ORDER_CHURN, 16, 16, 0);
-	vmemt_foreign_expect(VMEMT_ORDER_READ, quarter, 3 * quarter, 1);
-	assert(vmemt_order_end(&vmemt_foreign.client, 1) == 64 * 16);
-	assert(vmemt_order_end(&vmemt_foreign.client, 2) == 64 * 16);
-	vmemt_foreign_expect(VMEMT_ORDER_WRITE, quarter, 3 * quarter, 2);
-	vmemt_foreign_expect(VMEMT_ORDER_READ, quarter, 3 * quarter, 2);
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 32, quarter - 32, 1);
-	vmemt_foreign_end();
-}
-
-static _Atomic uint64_t
-	refused_address; /* atomic; of a page that the kernel does not take; 0: none */
-
-static int refuse_page(int fd, unsigned long request, void *argument)
-{
-	const struct uffdio_copy *c = argument; /* begins as uffdio_zeropage does */
-
-	if ((request == UFFDIO_COPY || request == UFFDIO_ZEROPAGE) &&
-	    c->dst == atomic_load(&refused_address))
-		return -VMEM_EAGAIN;
-	return vmemi_kernel_linux.ioctl(fd, request, argument);
-}
-
-/* As if its process removed pages without pause. The only thread that asks sources goes on to others. */
-static void refused_for_long(void)
-{
-	struct vmem_manager_opts o = { .size = sizeof(o), .source_threads = 1 };
-	struct vmemi_kernel k = vmemi_kernel_linux;
-
-	k.ioctl = refuse_page;
-	vmemt_foreign_reset();
-	assert(!vmemi_manager_new(&vmemt_foreign.manager, &o, &k));
-	vmemt_client_start(&vmemt_foreign.client, PAGES, EVENTS);
-	assert(!vmem_manager_thread_start(vmemt_foreign.manager));
-	assert(!vmemt_foreign_whole(&vmemt_foreign.client));
-	atomic_store(&refused_address, (uintptr_t)vmemt_foreign.client.base + 7 * PAGE);
-	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_READ, 7, 1, 1);
-	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 1);
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 50, 3, 1);
-	assert(!vmemt_order_over(&vmemt_foreign.client, 1));
-	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 10);
-	atomic_store(&refused_address, 0);
-	assert(vmemt_order_end(&vmemt_foreign.client, 1) == 1);
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, PAGES, 1);
-	assert(!vmemt_metrics(vmemt_foreign.region).lost);
-	vmemt_foreign_end();
-}
-
-/* Who may not hear of removals, and who makes reads wait. */
-static void hostile_process(void)
-{
-	vmemt_foreign_make(0);
-	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_BLOCKING, 0, 0, 0));
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 100, 1);
-	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_BLOCKING, 0, 0, 0));
-	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 0, 10, 0));
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 10, 0);
-	vmemt_foreign_expect(VMEMT_ORDER_READ, 100, 100, 1);
 	vmemt_foreign_end();
 }
 
@@ -361,6 +198,76 @@ static void restored_and_left_alone(void)
 	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 0, 10, 0));
 	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 10, 0);
 	vmemt_client_end(&vmemt_foreign.client, false);
+}
+
+/* What the source does not give is an error for good, and keeps nothing else from being brought. */
+static void restored_but_for_losses(void)
+{
+	struct vmem_region_opts o[2];
+
+	vmemt_foreign_begin(vmemt_manager(0), PAGES, EVENTS);
+	o[0] = vmemt_foreign_range(&vmemt_foreign.client, 0, PAGES / 2, VMEM_REGION_FROM_SOURCE);
+	o[1] = vmemt_foreign_range(&vmemt_foreign.client, PAGES / 2, PAGES / 2,
+				   VMEM_REGION_FROM_SOURCE);
+	assert(!vmem_manager_thread_start(vmemt_foreign.manager));
+	assert(!vmemt_foreign_attach(&vmemt_foreign.client, o, 2));
+	atomic_store(&vmemt_foreign.bad_first, PAGES / 2 - 2);
+	atomic_store(&vmemt_foreign.bad_end, PAGES / 2 + 2);
+	assert(vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_READ, PAGES / 2, 1, 0) ==
+	       VMEMT_MET_ERROR);
+	assert(vmem_foreign_detach(vmemt_foreign.foreign, VMEM_DETACH_RESTORE) == 1);
+	assert(atomic_load(&vmemt_foreign.lost) == 4);
+	assert(!vmem_manager_free(vmemt_foreign.manager));
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, PAGES / 2 - 2, 1);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, PAGES / 2 + 2, PAGES / 2 - 2, 1);
+	for (uint64_t page = PAGES / 2 - 2; page < PAGES / 2 + 2; page++)
+		assert(vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_READ, page, 1, 0) ==
+		       VMEMT_MET_ERROR);
+	vmemt_client_end(&vmemt_foreign.client, false);
+}
+
+/* It is not waited for once a page: all that it has is lost soon. What is there, or zeros, is not. */
+static void a_source_that_hangs(void)
+{
+	struct vmem_region_opts o;
+
+	vmemt_foreign_begin(vmemt_manager(0), PAGES, EVENTS);
+	o = vmemt_foreign_range(&vmemt_foreign.client, 0, PAGES, VMEM_REGION_FROM_SOURCE);
+	o.fault_deadline_ms = 200;
+	assert(!vmem_manager_thread_start(vmemt_foreign.manager));
+	assert(!vmemt_foreign_attach(&vmemt_foreign.client, &o, 1));
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, PAGES - 10, 5, 0));
+	atomic_store(&vmemt_foreign.answer, -VMEM_EINPROGRESS);
+	assert(vmem_foreign_detach(vmemt_foreign.foreign, VMEM_DETACH_RESTORE) == 1);
+	assert(atomic_load(&vmemt_foreign.asked) < PAGES / 4);
+	assert(atomic_load(&vmemt_foreign.lost) == PAGES - 5);
+	assert(!vmem_manager_free(vmemt_foreign.manager));
+	vmemt_foreign_expect(VMEMT_ORDER_READ, PAGES - 10, 5, 0);
+	for (uint64_t i = 0; i < PAGES; i += 50)
+		assert(vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_READ, i, 1, 0) ==
+		       VMEMT_MET_ERROR);
+	vmemt_client_end(&vmemt_foreign.client, false);
+}
+
+/* A kernel that cannot make errors: who touches what is lost waits, so somebody must go on serving it. */
+static void not_left_alone_with_losses(void)
+{
+	vmemt_kernel_reset();
+	vmemt_kernel.hide = VMEMI_UFFD_FEATURE_POISON;
+	assert(!vmemi_manager_new(&vmemt_foreign.manager, NULL, &vmemt_kernel_table));
+	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
+	vmemt_foreign_serve();
+	atomic_store(&vmemt_foreign.bad_first, 7);
+	atomic_store(&vmemt_foreign.bad_end, 8);
+	assert(vmem_foreign_detach(vmemt_foreign.foreign, VMEM_DETACH_RESTORE) == -VMEM_EIO);
+	assert(atomic_load(&vmemt_foreign.asked) == PAGES);
+	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_READ, 7, 1, 0);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 7, 1);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 8, PAGES - 8, 1);
+	assert(!vmemt_order_over(&vmemt_foreign.client, 1));
+	vmemt_client_end(&vmemt_foreign.client, true);
+	assert(!vmem_foreign_detach(vmemt_foreign.foreign, VMEM_DETACH_RESTORE));
+	assert(!vmem_manager_free(vmemt_foreign.manager));
 }
 
 /* What was not in place is an error, and what was stays. Who waits meets the error. */
@@ -396,7 +303,7 @@ static void process_dies(uint32_t how)
 	VMEMT_UNTIL(vmem_foreign_is_gone(vmemt_foreign.foreign));
 	atomic_store(&vmemt_foreign.hold, 0);
 	VMEMT_UNTIL(!atomic_load(&vmemt_foreign.held));
-	assert(metrics().gone == 1);
+	assert(vmemt_foreign_metrics().gone == 1);
 	assert(!vmem_foreign_detach(vmemt_foreign.foreign, how));
 	assert(!vmemt_manager_metrics(vmemt_foreign.manager).foreign_bytes);
 	assert(!vmem_manager_free(vmemt_foreign.manager));
@@ -411,11 +318,9 @@ static void pager_dies(void)
 	char byte;
 	pid_t pager;
 
-	vmemt_foreign_reset();
-	vmemt_client_start(&vmemt_foreign.client, PAGES, EVENTS);
+	vmemt_foreign_begin(NULL, PAGES, EVENTS);
 	assert(!pipe(ready));
-	pager = fork(); /* no thread has been started here */
-	assert(pager >= 0);
+	pager = vmemt_fork(); /* no thread has been started here */
 	if (!pager) {
 		vmemt_foreign.stopped = ready[1];
 		vmemt_foreign.manager = vmemt_manager(0);
@@ -430,14 +335,14 @@ static void pager_dies(void)
 	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_READ, 10, 1, 1);
 	assert(read(ready[0], &byte, 1) == 1); /* it has read of that */
 	assert(!kill(pager, SIGKILL));
-	assert(waitpid(pager, &status, 0) == pager);
+	status = vmemt_end_of(pager);
+	assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	vmemt_order_begin(&vmemt_foreign.client, 0, VMEMT_ORDER_READ, 0, PAGES, 1);
 	VMEMT_UNTIL(poll(&(struct pollfd){ .fd = vmemt_foreign.client.uffd, .events = POLLIN }, 1,
 			 0) == 1);
 	assert(!vmemt_order_over(&vmemt_foreign.client, 0));
 	vmemt_foreign.manager = vmemt_manager(0);
-	assert(!vmem_manager_thread_start(vmemt_foreign.manager));
-	assert(!vmemt_foreign_whole(&vmemt_foreign.client));
+	vmemt_foreign_serve();
 	assert(vmemt_order_end(&vmemt_foreign.client, 0) == PAGES);
 	assert(vmemt_order_end(&vmemt_foreign.client, 1) == 1);
 	vmemt_foreign_end();
@@ -451,11 +356,8 @@ static void the_budget_holds(void)
 {
 	const uint64_t budget = 4 << 20, pages = PAGES_MAX;
 
-	vmemt_foreign_reset();
-	vmemt_foreign.manager = vmemt_manager(budget);
-	vmemt_client_start(&vmemt_foreign.client, pages, EVENTS);
-	assert(!vmem_manager_thread_start(vmemt_foreign.manager));
-	assert(!vmemt_foreign_whole(&vmemt_foreign.client));
+	vmemt_foreign_begin(vmemt_manager(budget), pages, EVENTS);
+	vmemt_foreign_serve();
 	vmemt_order_begin(&vmemt_foreign.client, 0, VMEMT_ORDER_READ, 0, pages, 1);
 	VMEMT_UNTIL(vmemt_manager_metrics(vmemt_foreign.manager).stuck);
 	assert(!vmemt_order_over(&vmemt_foreign.client, 0));
@@ -482,13 +384,10 @@ int main(int argc, char **argv)
 	working_set();
 	by_many_threads();
 	by_steps();
-	removed_is_zeros();
-	missing_again();
-	removed_while_it_arrives();
-	removed_all_the_time();
-	refused_for_long();
-	hostile_process();
 	restored_and_left_alone();
+	restored_but_for_losses();
+	a_source_that_hangs();
+	not_left_alone_with_losses();
 	discarded_is_an_error();
 	process_dies(VMEM_DETACH_DISCARD);
 	process_dies(VMEM_DETACH_RESTORE);

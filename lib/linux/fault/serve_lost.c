@@ -3,6 +3,7 @@
 #include "linux/backing/backing.h"
 #include "linux/backing/peers.h"
 #include "linux/fault/serve_parts.h"
+#include "linux/foreign/foreign_events.h"
 
 /* Puts an error in the place of a page that is not mapped. 0, -VMEM_EEXIST: it is; or why not. */
 int vmemi_serve_put_mark(const struct vmem_region *r, const struct vmemi_at *at, uint64_t page)
@@ -33,7 +34,9 @@ void vmemi_serve_meet_poison(struct vmem_region *r, const struct vmemi_fault *f)
 
 	if (!(r->host->features & VMEM_KERNEL_POISON))
 		return;
-	if (r->backing->one_frame)
+	if (r->foreign)
+		vmemi_foreign_mark(r, f->page);
+	else if (r->backing->one_frame)
 		error = vmemi_serve_put_mark(r, vmemi_serve_at(r, f), f->page);
 	if (f->at && error && error != -VMEM_EEXIST)
 		vmemi_peer_failed(r->host, (struct vmem_peer *)(uintptr_t)f->at, error);
@@ -51,6 +54,13 @@ void vmemi_serve_tell_lost(struct vmem_region *r, uint64_t page, int error)
 enum vmemi_served vmemi_serve_lose_claimed(struct vmem_region *r, struct vmemi_fault *f,
 					   uint64_t old, int error)
 {
+	if (r->foreign) {
+		enum vmemi_served served = vmemi_foreign_lose(r, f->page, error);
+
+		if (served == VMEMI_PUT_OFF)
+			vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
+		return served;
+	}
 	if (!vmemi_serve_poison(r, f->page)) {
 		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
 		return VMEMI_PUT_OFF;

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "linux/fault/source_load.h"
 #include "linux/fault/serve.h"
+#include "linux/foreign/foreign_events.h"
 #include "linux/region/dirty.h"
 #include <limits.h>
 #include <vmem/source.h>
@@ -127,11 +128,23 @@ static void end(struct vmem_region *r, uint64_t page, enum vmemi_page_event even
 
 int vmemi_source_lose(struct vmem_region *r, uint64_t page, int error)
 {
+	if (r->foreign)
+		return vmemi_foreign_lose(r, page, error) == VMEMI_PUT_OFF ? -VMEM_EAGAIN : 0;
 	if (!vmemi_serve_poison(r, page))
 		return -VMEM_EAGAIN;
 	vmemi_serve_tell_lost(r, page, error);
 	end(r, page, VMEMI_PAGE_LOSE);
 	return 0;
+}
+
+void vmemi_source_return(struct vmem_region *r, uint64_t page)
+{
+	if (!r->foreign)
+		vmemi_region_end(r, page, VMEMI_PAGE_RETURN,
+				 vmemi_page_word(VMEM_PAGE_SOURCE, 0, 0));
+	else if (vmemi_foreign_return(r, page))
+		return vmemi_source_wake(r, page);
+	vmemi_source_want(r, page, false);
 }
 
 /* A page that was only read may be dropped and asked for again, if its source has promised that. */
@@ -307,11 +320,8 @@ void vmemi_source_take_entry(struct vmemi_source_load *l, uint64_t page, unsigne
 /* The end of @l, which is ENDING: nothing comes of it this time. */
 static void put_back(struct vmem_region *r, struct vmemi_source_load *l)
 {
-	uint64_t page = l->page;
-
-	vmemi_region_end(r, page, VMEMI_PAGE_RETURN, vmemi_page_word(VMEM_PAGE_SOURCE, 0, 0));
+	vmemi_source_return(r, l->page);
 	leave(r, l, VMEMI_LOAD_IDLE);
-	vmemi_source_want(r, page, false); /* whoever waits for it waits on */
 }
 
 /* Another process can have the kernel refuse its pages for as long as it likes, and others are not to wait for that. Own

@@ -45,5 +45,7 @@ enum vmemi_source_turn vmemi_source_turn(struct vmemi_host *host);
 void vmemi_source_give_up(struct vmemi_host *host);
 /* Both, until nothing more can be done; for who has no thread for it. */
 void vmemi_source_step(struct vmemi_host *host);
+/* A page that is with its source, which will not give it: it is lost, if that can be now. */
+void vmemi_source_give_up_page(struct vmem_region *r, uint64_t page);
 
 #endif

@@ -56,16 +56,13 @@ static uint64_t find_late(struct vmem_region *r, uint64_t now, uint64_t *ret_gro
 	return late;
 }
 
-static void give_up(struct vmem_region *r, uint64_t page)
+void vmemi_source_give_up_page(struct vmem_region *r, uint64_t page)
 {
 	int error = vmemi_source_claim(r, page, true);
 
-	if (!error && vmemi_source_lose(r, page, -VMEM_EIO)) {
-		vmemi_region_end(r, page, VMEMI_PAGE_RETURN,
-				 vmemi_page_word(VMEM_PAGE_SOURCE, 0, 0));
-		error = -VMEM_EAGAIN;
-	}
-	if (error == -VMEM_EAGAIN)
+	if (!error && vmemi_source_lose(r, page, -VMEM_EIO))
+		vmemi_source_return(r, page);
+	else if (error == -VMEM_EAGAIN)
 		vmemi_source_want_again(r, page);
 	else if (error)
 		vmemi_source_wake(r, page);
@@ -90,7 +87,7 @@ static bool give_up_some(struct vmemi_host *host, uint32_t slot)
 	if (!late)
 		return false;
 	for (uint64_t bits = late; bits; bits &= bits - 1)
-		give_up(r, group * 64 + (uint64_t)__builtin_ctzll(bits));
+		vmemi_source_give_up_page(r, group * 64 + (uint64_t)__builtin_ctzll(bits));
 	vmemi_source_drop_entry(r, l);
 	return true;
 }

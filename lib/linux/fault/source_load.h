@@ -59,6 +59,9 @@ bool vmemi_source_call(struct vmem_region *r, struct vmemi_source_load *l, unsig
 void vmemi_source_give_up_loads(struct vmemi_host *host);
 /* A claimed page is lost. 0, -VMEM_EAGAIN: not now; the claim stays. */
 int vmemi_source_lose(struct vmem_region *r, uint64_t page, int error);
+/* Nothing comes of the claim on a page that was with its source: it is wanted again, and whoever waits for it waits
+ * on. If its process has removed it meanwhile, it is absent. */
+void vmemi_source_return(struct vmem_region *r, uint64_t page);
 
 /* Claims a wanted page; with a frame, or to lose it with none. 0; -VMEM_EAGAIN: not now; -VMEM_ENOENT: its
  * bytes are not with the source. */

@@ -221,21 +221,25 @@ int vmem_foreign_detach(vmem_foreign *foreign, uint32_t how)
 	if (!foreign || how > VMEM_DETACH_DISCARD)
 		return -VMEM_EINVAL;
 	m = (struct vmem_manager *)foreign->host;
-	for (unsigned i = foreign->count; i-- && !error;) {
+	for (unsigned i = foreign->count; i--;) {
 		struct vmem_region *r = vmem_foreign_region(foreign, i);
+		int result = 0;
 
 		if (vmemi_foreign_probe(foreign))
 			how = VMEM_DETACH_DISCARD;
 		if (r)
-			error = vmemi_manager_detach(m, r, how);
+			result = vmemi_manager_detach(m, r, how);
+		foreign->lost |= result > 0;
+		error = result < 0 ? result : error;
 	}
 	if (error)
 		return error;
+	error = foreign->lost;
 	vmemi_lock(&m->attach_lock);
 	unpublish(m, foreign);
 	vmemi_unlock(&m->attach_lock);
 	destroy(foreign);
-	return 0;
+	return error;
 }
 
 int vmem_foreign_is_gone(vmem_foreign *foreign)

@@ -28,6 +28,7 @@ struct vmem_foreign {
 	struct vmemi_host *host;
 	struct vmemi_uffd uffd; /* features: those of the process */
 	uint32_t slot;          /* in host->foreign */
+	bool lost;              /* pages of ranges that are restored; detach's alone */
 	uint32_t count;
 	struct {
 		uint64_t base, bytes;
@@ -66,6 +67,15 @@ static inline bool vmemi_foreign_removed(const struct vmem_region *r, uint64_t p
 
 /* A fault on a page that is in place, and was removed, perhaps after that. */
 enum vmemi_served vmemi_foreign_again(struct vmem_region *r, struct vmemi_fault *fault);
+
+/* Arriving, and its bytes are gone: makes it an error to touch, tells, and ends the claim. VMEMI_POISONED; VMEMI_SERVED:
+ * its process has removed it, so it is absent, and who waits comes again; VMEMI_PUT_OFF: not now, the claim stays. */
+enum vmemi_served vmemi_foreign_lose(struct vmem_region *r, uint64_t page, int error);
+/* Arriving, from its source: it is there still, or, if its process has removed it, absent: then true. Ends the claim. */
+bool vmemi_foreign_return(struct vmem_region *r, uint64_t page);
+/* A page is poisoned: sees to it that to touch it is an error, where the kernel can do that. 0, or why not; -VMEM_EEXIST:
+ * it is one, or was removed. */
+int vmemi_foreign_mark(struct vmem_region *r, uint64_t page);
 
 /* Asks the kernel whether the process's memory is gone. */
 bool vmemi_foreign_probe(struct vmem_foreign *f);

@@ -191,6 +191,69 @@ enum vmemi_served vmemi_foreign_again(struct vmem_region *r, struct vmemi_fault 
 	return VMEMI_SERVED;
 }
 
+static int mark(struct vmem_region *r, uint64_t page)
+{
+	if (!(r->host->features & VMEM_KERNEL_POISON)) /* whoever touches it waits for good */
+		return 0;
+	return vmemi_uffd_poison(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
+}
+
+/* What these do to a page is over before the next removal is heard of, as a fill is. So they know of all
+ * that were, and what is heard of later finds the page as they have left it. */
+enum vmemi_served vmemi_foreign_lose(struct vmem_region *r, uint64_t page, int error)
+{
+	bool removed, again = false;
+	int marked;
+
+	vmemi_foreign_enter(r->foreign);
+	removed = vmemi_foreign_removed(r, page);
+	if (removed) {
+		vmemi_region_end(r, page, VMEMI_PAGE_RETURN,
+				 vmemi_page_word(VMEM_PAGE_ABSENT, 0, 0));
+	} else {
+		marked = mark(r, page);
+		again = marked == -VMEM_EAGAIN || marked == -VMEM_ENOMEM;
+		if (!again)
+			vmemi_region_end(r, page, VMEMI_PAGE_LOSE, 0);
+	}
+	vmemi_foreign_leave(r->foreign);
+	if (removed) {
+		vmemi_uffd_wake(r->uffd, vmemi_region_page(r, page), VMEM_PAGE_SIZE);
+		return VMEMI_SERVED;
+	}
+	if (again) {
+		vmemi_foreign_drain(r->foreign);
+		return VMEMI_PUT_OFF;
+	}
+	vmemi_serve_tell_lost(r, page, error);
+	return VMEMI_POISONED;
+}
+
+bool vmemi_foreign_return(struct vmem_region *r, uint64_t page)
+{
+	bool removed;
+
+	vmemi_foreign_enter(r->foreign);
+	removed = vmemi_foreign_removed(r, page);
+	vmemi_region_end(r, page, VMEMI_PAGE_RETURN,
+			 vmemi_page_word(removed ? VMEM_PAGE_ABSENT : VMEM_PAGE_SOURCE, 0, 0));
+	vmemi_foreign_leave(r->foreign);
+	return removed;
+}
+
+int vmemi_foreign_mark(struct vmem_region *r, uint64_t page)
+{
+	int error = -VMEM_EEXIST;
+
+	vmemi_foreign_enter(r->foreign);
+	if (!vmemi_foreign_removed(r, page))
+		error = mark(r, page);
+	vmemi_foreign_leave(r->foreign);
+	if (error == -VMEM_EAGAIN)
+		vmemi_foreign_drain(r->foreign);
+	return error;
+}
+
 /* UFFDIO_CONTINUE is not for private memory: the kernel refuses it, but first says whether a removal is under
  * way (-EAGAIN), and then whether there is a process (-ESRCH). */
 static int ask(struct vmem_foreign *f)

@@ -407,29 +407,11 @@ int vmem_region_alloc(vmem_region **ret_region, vmem_manager *manager,
 	return error;
 }
 
-/* Brings everything back, whatever the budget says. */
-static int restore(struct vmem_manager *m, struct vmem_region *r)
+/* A foreign VM goes on by itself, and what it lost stays an error: nothing here could mend that. A VMM can, in its
+ * own memory, which stays attached. */
+static bool may_go_with_losses(const struct vmem_region *r)
 {
-	for (uint64_t page = 0; page < r->pages;) {
-		struct vmemi_fault f = { .page = page, .force = true, .write = true };
-		enum vmem_page_state state = vmemi_page_state(vmemi_region_word(r, page));
-
-		if (state == VMEM_PAGE_ABSENT || state == VMEM_PAGE_RESIDENT) {
-			page++;
-			continue;
-		}
-		f.kind = state == VMEM_PAGE_CLEAN ? VMEMI_FAULT_PROTECTED : VMEMI_FAULT_MISSING;
-		switch (vmemi_serve(r, &f)) {
-		case VMEMI_SERVED: break;
-		case VMEMI_POISONED: return -VMEM_EIO;
-		case VMEMI_SLOW: vmemi_serve_want(r, page); /* fall through */
-		default:
-			/* Reclaim looks after them otherwise, and waits for us. */
-			vmemi_source_give_up(&m->host);
-			vmemi_host_wait(&m->host);
-		}
-	}
-	return 0;
+	return r->foreign && (r->host->features & VMEM_KERNEL_POISON);
 }
 
 /* Of memory of ours also what it has not grown to. */
@@ -467,7 +449,7 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 {
 	const struct vmemi_kernel *k = m->host.k;
 	struct vmem_peer *peers[VMEMI_PEERS_MAX];
-	bool unmapped = false;
+	bool unmapped = false, lost = false;
 	uint32_t peer_count = 0;
 	int error;
 
@@ -475,7 +457,8 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	vmemi_reclaim_enter(m->reclaim);
 	if (how == VMEM_DETACH_RESTORE) {
 		atomic_store(&r->restoring, 1);
-		error = restore(m, r);
+		lost = vmemi_manager_restore(m, r);
+		error = lost && !may_go_with_losses(r) ? -VMEM_EIO : 0;
 		atomic_store(&r->restoring, 0);
 	} else {
 		error = close_memory(m, r, &unmapped);
@@ -519,7 +502,7 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	else
 		vmem_store_drop_vm(m->host.store, r->vm);
 	free_tables(r);
-	return 0;
+	return lost;
 }
 
 int vmemi_manager_detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
@@ -531,7 +514,7 @@ int vmemi_manager_detach(struct vmem_manager *m, struct vmem_region *r, uint32_t
 	error = detach(m, r, how);
 	atomic_store(&m->detaching, 0);
 	vmemi_unlock(&m->attach_lock);
-	if (!error)
+	if (error >= 0)
 		vmemi_host_freed(&m->host);
 	return error;
 }

@@ -77,6 +77,10 @@ struct vmemi_memory_kind {
 int vmemi_manager_attach_foreign(struct vmem_manager *m, const struct vmem_region_opts *opts,
 				 struct vmem_foreign *foreign, struct vmem_region **ret_region);
 void vmemi_manager_abandon(struct vmem_manager *m, struct vmem_region *r);
+/* Brings everything back, whatever the budget says. True: pages are lost; of another process's memory all others
+ * are there then, of ours those before the first. */
+bool vmemi_manager_restore(struct vmem_manager *m, struct vmem_region *r);
+/* Also 1: detached, and pages of foreign memory are lost. */
 int vmemi_manager_detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how);
 
 /* Why [hva, hva + bytes) cannot be attached, as a mapping of @file (NULL: private memory), or "" if it can. */

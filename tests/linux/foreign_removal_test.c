@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What another process removes of its memory is zeros from then on, whenever that happens; and who removes without
+ * pause, or fools us, harms nobody else. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "linux/failing_kernel.h"
+#include "linux/foreign_rig.h"
+
+#define PAGE VMEM_PAGE_SIZE
+#define PAGES VMEMT_FOREIGN_PAGES
+#define EVENTS VMEMT_FOREIGN_EVENTS
+
+static void removed_is_zeros(void)
+{
+	vmemt_foreign_make(0);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 20, 1);
+	VMEMT_UNTIL(vmemt_metrics(vmemt_foreign.region).pages[VMEM_PAGE_RESIDENT] == 20);
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 10, 20, 0));
+	VMEMT_UNTIL(vmemt_foreign_metrics().removed_pages == 20);
+	assert(vmemt_metrics(vmemt_foreign.region).pages[VMEM_PAGE_RESIDENT] == 10);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 10, 1);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 10, 20, 0);
+	vmemt_foreign_expect(VMEMT_ORDER_WRITE, 15, 10, 3);
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 20, 1, 0));
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 20, 1, 0);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 21, 4, 3);
+	assert(atomic_load(&vmemt_foreign.asked) == 20);
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_UNMAP, 100, 50, 0));
+	VMEMT_UNTIL(vmemt_foreign_metrics().remove_events == 3);
+	assert(vmemt_state(vmemt_foreign.region, 120) == VMEM_PAGE_ABSENT);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 90, 10, 1);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 150, 10, 1);
+	vmemt_foreign_end();
+}
+
+static _Atomic uint32_t deaf; /* atomic; removals are not heard */
+
+static ssize_t read_but_removals(int fd, void *buffer, size_t bytes)
+{
+	ssize_t n = vmemi_kernel_linux.read_now(fd, buffer, bytes);
+	struct uffd_msg *m = buffer;
+
+	for (ssize_t i = 0; i < n / (ssize_t)sizeof(*m); i++)
+		if (m[i].event == UFFD_EVENT_REMOVE && atomic_load(&deaf))
+			m[i].event = 0;
+	return n;
+}
+
+/* As if the page had been filled after the removal was heard of, and before it took place. */
+static void missing_again(void)
+{
+	struct vmemi_kernel k = vmemi_kernel_linux;
+
+	k.read_now = read_but_removals;
+	assert(!vmemi_manager_new(&vmemt_foreign.manager, NULL, &k));
+	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
+	vmemt_foreign_serve();
+	atomic_store(&deaf, 0);
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 0, 2, 0));
+	vmemt_foreign_expect(VMEMT_ORDER_WRITE, 0, 2, 2);
+	VMEMT_UNTIL(vmemt_metrics(vmemt_foreign.region).pages[VMEM_PAGE_RESIDENT] == 2);
+	atomic_store(&deaf, 1);
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 0, 2, 0));
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 2, 0);
+	vmemt_foreign_expect(VMEMT_ORDER_WRITE, 0, 2, 3);
+	/* What was never removed, as far as anybody heard, is not lost for zeros. */
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 5, 1, 1);
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 5, 1, 0));
+	assert(vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_READ, 5, 1, 0) == VMEMT_MET_ERROR);
+	vmemt_foreign_end();
+}
+
+/* The bytes that its source is about to give are stale when they come. */
+static void removed_while_it_arrives(void)
+{
+	uint32_t asked;
+
+	vmemt_foreign_make(0);
+	atomic_store(&vmemt_foreign.hold, 1);
+	vmemt_order_begin(&vmemt_foreign.client, 0, VMEMT_ORDER_READ, 7, 1, 0);
+	VMEMT_UNTIL(atomic_load(&vmemt_foreign.held) == 1);
+	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_REMOVE, 5, 4, 0);
+	assert(!vmemt_order_end(&vmemt_foreign.client, 1)); /* nobody else waits */
+	assert(!vmemt_order_over(&vmemt_foreign.client, 0));
+	atomic_store(&vmemt_foreign.hold, 0);
+	assert(vmemt_order_end(&vmemt_foreign.client, 0) == 1);
+	asked = atomic_load(&vmemt_foreign.asked);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 5, 4, 0);
+	assert(atomic_load(&vmemt_foreign.asked) == asked);
+	vmemt_foreign_end();
+}
+
+static void removed_all_the_time(void)
+{
+	const uint64_t quarter = PAGES / 4;
+
+	vmemt_foreign_make(0);
+	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_CHURN, 0, 16, 0);
+	vmemt_order_begin(&vmemt_foreign.client, 2, VMEMT_ORDER_CHURN, 16, 16, 0);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, quarter, 3 * quarter, 1);
+	assert(vmemt_order_end(&vmemt_foreign.client, 1) == 64 * 16);
+	assert(vmemt_order_end(&vmemt_foreign.client, 2) == 64 * 16);
+	vmemt_foreign_expect(VMEMT_ORDER_WRITE, quarter, 3 * quarter, 2);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, quarter, 3 * quarter, 2);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 32, quarter - 32, 1);
+	vmemt_foreign_end();
+}
+
+static _Atomic uint64_t
+	refused_address; /* atomic; of a page that the kernel does not take; 0: none */
+
+static int refuse_page(int fd, unsigned long request, void *argument)
+{
+	const struct uffdio_copy *c = argument; /* begins as uffdio_zeropage does */
+
+	if ((request == UFFDIO_COPY || request == UFFDIO_ZEROPAGE) &&
+	    c->dst == atomic_load(&refused_address))
+		return -VMEM_EAGAIN;
+	return vmemi_kernel_linux.ioctl(fd, request, argument);
+}
+
+/* As if its process removed pages without pause. The only thread that asks sources goes on to others. */
+static void refused_for_long(void)
+{
+	struct vmem_manager_opts o = { .size = sizeof(o), .source_threads = 1 };
+	struct vmemi_kernel k = vmemi_kernel_linux;
+
+	k.ioctl = refuse_page;
+	assert(!vmemi_manager_new(&vmemt_foreign.manager, &o, &k));
+	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
+	vmemt_foreign_serve();
+	atomic_store(&refused_address, (uintptr_t)vmemt_foreign.client.base + 7 * PAGE);
+	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_READ, 7, 1, 1);
+	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 1);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 50, 3, 1);
+	assert(!vmemt_order_over(&vmemt_foreign.client, 1));
+	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 10);
+	atomic_store(&refused_address, 0);
+	assert(vmemt_order_end(&vmemt_foreign.client, 1) == 1);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, PAGES, 1);
+	assert(!vmemt_metrics(vmemt_foreign.region).lost);
+	vmemt_foreign_end();
+}
+
+/* It is not asked for again, and is zeros when it can be. */
+static void removed_while_refused(void)
+{
+	struct vmemi_kernel k = vmemi_kernel_linux;
+	uint32_t asked;
+
+	k.ioctl = refuse_page;
+	assert(!vmemi_manager_new(&vmemt_foreign.manager, NULL, &k));
+	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
+	vmemt_foreign_serve();
+	atomic_store(&refused_address, (uintptr_t)vmemt_foreign.client.base + 7 * PAGE);
+	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_READ, 7, 1, 0);
+	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 2);
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 7, 1, 0));
+	VMEMT_UNTIL(vmemt_state(vmemt_foreign.region, 7) == VMEM_PAGE_ABSENT);
+	asked = atomic_load(&vmemt_foreign.asked);
+	atomic_store(&refused_address, 0);
+	assert(vmemt_order_end(&vmemt_foreign.client, 1) == 1);
+	assert(atomic_load(&vmemt_foreign.asked) == asked);
+	vmemt_foreign_end();
+}
+
+/* What its source fails to give is not missed any more. */
+static void removed_while_it_fails(void)
+{
+	vmemt_foreign_make(0);
+	atomic_store(&vmemt_foreign.answer, -VMEM_EIO);
+	atomic_store(&vmemt_foreign.hold, 1);
+	vmemt_order_begin(&vmemt_foreign.client, 0, VMEMT_ORDER_READ, 7, 1, 0);
+	VMEMT_UNTIL(atomic_load(&vmemt_foreign.held) == 1);
+	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_REMOVE, 5, 4, 0);
+	assert(!vmemt_order_end(&vmemt_foreign.client, 1));
+	atomic_store(&vmemt_foreign.hold, 0);
+	assert(vmemt_order_end(&vmemt_foreign.client, 0) == 1);
+	assert(!atomic_load(&vmemt_foreign.lost));
+	assert(vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_READ, 20, 1, 0) == VMEMT_MET_ERROR);
+	/* Heard of, the removal of an error heals it. */
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 20, 1, 0));
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 20, 1, 0);
+	vmemt_foreign_end();
+}
+
+/* Without events nobody hears that an error was removed: it comes back. */
+static void an_error_that_is_removed_unheard(void)
+{
+	vmemt_foreign_begin(vmemt_manager(0), PAGES, 0);
+	vmemt_foreign_serve();
+	atomic_store(&vmemt_foreign.answer, -VMEM_EIO);
+	for (unsigned i = 0; i < 3; i++) {
+		assert(vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_READ, 7, 1, 0) ==
+		       VMEMT_MET_ERROR);
+		assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 7, 1, 0));
+	}
+	VMEMT_UNTIL(atomic_load(&vmemt_foreign.lost) == 1);
+	vmemt_foreign_end();
+}
+
+/* Who may not hear of removals, and who makes reads wait. */
+static void hostile_process(void)
+{
+	vmemt_foreign_make(0);
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_BLOCKING, 0, 0, 0));
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 100, 1);
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_BLOCKING, 0, 0, 0));
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 0, 10, 0));
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 10, 0);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 100, 100, 1);
+	vmemt_foreign_end();
+}
+
+int main(int argc, char **argv)
+{
+	vmemt_client_main(argc, argv);
+	vmemt_need(VMEM_KERNEL_POISON);
+	removed_is_zeros();
+	missing_again();
+	removed_while_it_arrives();
+	removed_all_the_time();
+	refused_for_long();
+	removed_while_refused();
+	removed_while_it_fails();
+	an_error_that_is_removed_unheard();
+	hostile_process();
+	return 0;
+}
