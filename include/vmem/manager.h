@@ -60,7 +60,7 @@ struct vmem_manager_opts {
 
 	/** threads that serve faults, 1..16; 0: 1. The first is always there; each of the others sleeps
 	 *  until faults come faster than those that are awake can serve them. A step of the VMM's own uses none
-	 *  of them. */
+	 *  of them. Each takes a quarter of a MiB of the budget, those beyond the number of processors less. */
 	uint32_t fault_threads;
 	/** threads that save staged pages into the store while others reclaim, 1..16; 0: half as many as there
 	 *  are processors that the caller may use, 1..4 */

@@ -293,6 +293,40 @@ static void options(void)
 	assert(!vmem_manager_free(manager));
 }
 
+static long many_processors(void)
+{
+	return 64;
+}
+
+static long one_processor(void)
+{
+	return 1;
+}
+
+static uint32_t loads_at_once(uint32_t handlers, long (*processors)(void))
+{
+	struct vmem_manager_opts o = { .size = sizeof(o),
+				       .fault_threads = handlers,
+				       .save_threads = 3 };
+	struct vmemi_kernel k = vmemi_kernel_linux;
+	uint32_t n;
+
+	k.processors = processors;
+	assert(!vmemi_manager_new(&manager, &o, &k));
+	n = vmemt_stored_at_once(manager->host.store);
+	assert(!vmem_manager_free(manager));
+	return n;
+}
+
+/* Handlers do not wait for each other's loads, where there are processors for all of them; nor for the savers, for
+ * reclaim, or for a call. */
+static void none_waits_for_a_context(void)
+{
+	for (uint32_t handlers = 1; handlers <= VMEMI_HANDLERS_MAX; handlers *= 2)
+		assert(loads_at_once(handlers, many_processors) >= handlers + 3 + 2);
+	assert(loads_at_once(16, one_processor) == loads_at_once(1, many_processors));
+}
+
 int main(void)
 {
 	vmemt_need(VMEM_KERNEL_MOVE | VMEM_KERNEL_WP | VMEM_KERNEL_KERNEL_FAULTS);
@@ -300,6 +334,7 @@ int main(void)
 	for (unsigned i = 0; i < CROWD; i++)
 		vmemt_cpu_start(&cpu[i]);
 	options();
+	none_waits_for_a_context();
 	loads_end_where_they_began();
 	stopped_and_started();
 	detached(false);

@@ -14,6 +14,11 @@ unsigned char *vmemt_stored_bytes(vmem_store *store, vmem_store_ref ref, uint32_
 	return vmemi_pool_object_bytes(store->pool, vmemi_ref_payload(ref), ret_bytes);
 }
 
+uint32_t vmemt_stored_at_once(vmem_store *store)
+{
+	return (uint32_t)__builtin_popcountll(atomic_load(&store->pool->idle_slots));
+}
+
 void vmemt_stored_check(vmem_store *store)
 {
 	const char *wrong = vmemi_store_check(store);

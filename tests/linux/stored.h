@@ -7,6 +7,9 @@
 /* Where the bytes of a page in the pool are. The store must be at rest. */
 unsigned char *vmemt_stored_bytes(vmem_store *store, vmem_store_ref ref, uint32_t *ret_bytes);
 
+/* Pages that can be encoded or decoded at once. The store must be at rest. */
+uint32_t vmemt_stored_at_once(vmem_store *store);
+
 /* Asserts that the store is in order. It must be at rest. */
 void vmemt_stored_check(vmem_store *store);
 

@@ -216,7 +216,18 @@ static void destroy(struct vmem_manager *m)
 	vmemi_free(&inner, m, sizeof(*m), _Alignof(struct vmem_manager));
 }
 
-#define STORE_PARALLEL 3 /* pages encoded at once by others than the savers */
+/* Pages that are encoded or decoded at once: each takes a context (145 KiB), and more wait in turn. Savers have one each;
+ * handlers of faults too, but not more than can run, for a load does not sleep; then there is the reclaim thread, and a
+ * call of the VMM. */
+static uint32_t store_parallel(const struct vmem_manager *m)
+{
+	long processors = m->host.k->processors();
+	uint32_t handlers = m->host.handlers;
+
+	if (processors > 0 && (unsigned long)processors < handlers)
+		handlers = (uint32_t)processors;
+	return m->opts.save_threads + handlers + 2;
+}
 
 static int make_store(struct vmem_manager *m)
 {
@@ -230,7 +241,7 @@ static int make_store(struct vmem_manager *m)
 		.segments = &host->segments,
 		.cpu = vmem_cpu_detect(),
 		.max_object_bytes = m->opts.max_object_bytes,
-		.parallel = m->opts.save_threads + STORE_PARALLEL,
+		.parallel = store_parallel(m),
 		.seed = (uint32_t)(host->k->clock_ns() ^ (uintptr_t)m >> 12),
 		.cold_after_ms = m->opts.cold_after_ms,
 		.cold_pages_per_second = m->opts.cold_pages_per_second,
