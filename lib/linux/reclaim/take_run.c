@@ -31,8 +31,7 @@ static unsigned move(struct vmem_region *r, uint64_t first, unsigned count)
 					    (size_t)count * VMEM_PAGE_SIZE, &done);
 		unsigned pages = (unsigned)(done / VMEM_PAGE_SIZE);
 
-		for (unsigned i = 0; i < pages; i++)
-			vmemi_region_end(r, first + i, VMEMI_PAGE_TAKE_DONE, 0);
+		vmemi_region_end_run(r, first, pages, VMEMI_PAGE_TAKE_DONE);
 		taken += pages;
 		first += pages;
 		count -= pages;
@@ -48,18 +47,14 @@ static unsigned move(struct vmem_region *r, uint64_t first, unsigned count)
 unsigned vmemi_take_run(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t first,
 			unsigned count)
 {
-	uint64_t start = rc->host->k->clock_ns(), old;
-	unsigned taken = 0, run = 0;
+	uint64_t start = rc->host->k->clock_ns();
+	unsigned taken = 0, run;
 
-	for (unsigned i = 0; i < count; i++) {
-		if (vmemi_region_step(r, first + i, VMEMI_PAGE_TAKE, 0, &old)) {
-			run++;
-			continue;
-		}
-		taken += move(r, first + i - run, run); /* somebody was faster: go round the page */
-		run = 0;
+	for (unsigned i = 0; i < count;
+	     i += run + 1) { /* where somebody was faster: go round the page */
+		run = vmemi_region_step_run(r, first + i, count - i, VMEMI_PAGE_TAKE, NULL);
+		taken += move(r, first + i, run);
 	}
-	taken += move(r, first + count - run, run);
 	vmemi_cost_book(&rc->cost, count, taken, rc->host->k->clock_ns() - start);
 	vmemi_tally(&r->counters.taken_run, taken);
 	return taken;

@@ -29,10 +29,13 @@ void vmemi_page_set_grow(struct vmemi_page_set *s, uint64_t pages)
 
 void vmemi_page_set_add(struct vmemi_page_set *s, uint64_t page)
 {
-	uint64_t group = page / 64;
+	vmemi_page_set_add_group(s, page / 64, UINT64_C(1) << page % 64);
+}
 
+void vmemi_page_set_add_group(struct vmemi_page_set *s, uint64_t group, uint64_t bits)
+{
 	/* If there are others the group's bit is set, or about to be by who came first. */
-	if (!atomic_fetch_or(&s->pages[group], UINT64_C(1) << page % 64))
+	if (!atomic_fetch_or(&s->pages[group], bits))
 		atomic_fetch_or(&s->groups[group / 64], UINT64_C(1) << group % 64);
 }
 

@@ -21,6 +21,8 @@ void vmemi_page_set_grow(struct vmemi_page_set *s, uint64_t pages);
 
 /* Any thread, signal handlers too. */
 void vmemi_page_set_add(struct vmemi_page_set *s, uint64_t page);
+/* Pages of one group, by a bit each. */
+void vmemi_page_set_add_group(struct vmemi_page_set *s, uint64_t group, uint64_t bits);
 
 /* The first group from @group on and before @end that may have pages; @end: none has. Any thread. */
 uint64_t vmemi_page_set_next(const struct vmemi_page_set *s, uint64_t group, uint64_t end);

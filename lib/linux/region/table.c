@@ -17,49 +17,104 @@ static bool is_waste(uint64_t word)
 	       vmemi_page_step(word, VMEMI_PAGE_SHED, 0, &after);
 }
 
-static void count_flag(_Atomic int64_t *counter, uint64_t old, uint64_t new, uint64_t flag)
+/* A change of a page's word; of several pages whose words are counted alike, that of one. */
+struct change {
+	enum vmemi_page_event event;
+	uint64_t old, new;
+};
+
+#define NO_WORD UINT64_MAX /* no page has it */
+
+/* All that is counted of a word: its state, its flags, and whether it has a ref. */
+static uint64_t counted(uint64_t word)
 {
-	if ((old ^ new) & flag)
-		atomic_fetch_add(counter, new &flag ? 1 : -1);
+	return word >> VMEMI_PAGE_STATE_SHIFT << 1 | (vmemi_page_ref(word) != 0);
 }
 
-static void account(struct vmem_region *r, uint64_t page, enum vmemi_page_event event, uint64_t old,
-		    uint64_t new)
+static bool is_alike(const struct change *a, const struct change *b)
 {
-	enum vmem_page_state was = vmemi_page_state(old), is = vmemi_page_state(new);
+	return counted(a->old) == counted(b->old) && counted(a->new) == counted(b->new);
+}
+
+/* @count, if the flag was set; less as much, if it was cleared. */
+static void count_flag(_Atomic int64_t *counter, const struct change *c, uint64_t flag,
+		       unsigned count)
+{
+	if ((c->old ^ c->new) & flag)
+		atomic_fetch_add(counter, c->new &flag ? (int64_t)count : -(int64_t)count);
+}
+
+/* Of @count pages from @page on, all of one group of 64. */
+static void account(struct vmem_region *r, uint64_t page, unsigned count, const struct change *c)
+{
+	enum vmem_page_state was = vmemi_page_state(c->old), is = vmemi_page_state(c->new);
 	struct vmemi_region_counts *counts = &r->counts[page / 64 % VMEMI_STRIPES];
 	struct vmemi_frames *frames = &r->host->frames;
+	uint64_t flags = c->old ^ c->new, bits = UINT64_MAX >> (64 - count) << page % 64;
 
 	if (was != is) {
-		atomic_fetch_sub_explicit(&counts->state[was], 1, memory_order_relaxed);
-		atomic_fetch_add_explicit(&counts->state[is], 1, memory_order_relaxed);
+		atomic_fetch_sub_explicit(&counts->state[was], count, memory_order_relaxed);
+		atomic_fetch_add_explicit(&counts->state[is], count, memory_order_relaxed);
+	}
+	if (flags & VMEMI_PAGE_OCCUPIED) {
+		count_flag(&counts->copies, c, VMEMI_PAGE_OCCUPIED, count);
+		count_flag(&frames->staging_pages, c, VMEMI_PAGE_OCCUPIED, count);
 	}
 	/* The frame of a fetched page was taken from the budget before. */
-	if (event != VMEMI_PAGE_FETCH && holds_frame(was) != holds_frame(is))
-		atomic_fetch_add(&frames->resident_pages, holds_frame(is) ? 1 : -1);
-	if ((old ^ new) & VMEMI_PAGE_OCCUPIED) {
-		count_flag(&counts->copies, old, new, VMEMI_PAGE_OCCUPIED);
-		count_flag(&frames->staging_pages, old, new, VMEMI_PAGE_OCCUPIED);
-	}
-	count_flag(&counts->pinned, old, new, VMEMI_PAGE_PINNED);
-	if ((was != is && is != VMEM_PAGE_STORING) || (old ^ new) & VMEMI_PAGE_PINNED)
-		vmemi_page_set_add(&r->ages.moved, page);
-	if (is_waste(new) && !is_waste(old))
-		vmemi_page_set_add(&r->waste, page);
+	if (c->event != VMEMI_PAGE_FETCH && holds_frame(was) != holds_frame(is))
+		atomic_fetch_add(&frames->resident_pages,
+				 holds_frame(is) ? (int64_t)count : -(int64_t)count);
+	count_flag(&counts->pinned, c, VMEMI_PAGE_PINNED, count);
+	if ((was != is && is != VMEM_PAGE_STORING) || flags & VMEMI_PAGE_PINNED)
+		vmemi_page_set_add_group(&r->ages.moved, page / 64, bits);
+	if (is_waste(c->new) && !is_waste(c->old))
+		vmemi_page_set_add_group(&r->waste, page / 64, bits);
+}
+
+/* Changes a word. @c is how the last one changed, by the same event without an argument, or has NO_WORD: what
+ * was the same before is so after. */
+static bool change(struct vmem_region *r, uint64_t page, uint64_t argument, struct change *c)
+{
+	uint64_t old = atomic_load(&r->words[page]);
+
+	do {
+		if (old != c->old && !vmemi_page_step(old, c->event, argument, &c->new))
+			return false;
+		c->old = old;
+	} while (!atomic_compare_exchange_weak(&r->words[page], &old, c->new));
+	return true;
 }
 
 bool vmemi_region_step(struct vmem_region *r, uint64_t page, enum vmemi_page_event event,
 		       uint64_t argument, uint64_t *ret_old)
 {
-	uint64_t old = atomic_load(&r->words[page]), new;
+	struct change c = { .event = event, .old = NO_WORD };
 
-	do {
-		if (!vmemi_page_step(old, event, argument, &new))
-			return false;
-	} while (!atomic_compare_exchange_weak(&r->words[page], &old, new));
-	account(r, page, event, old, new);
-	*ret_old = old;
+	if (!change(r, page, argument, &c))
+		return false;
+	account(r, page, 1, &c);
+	*ret_old = c.old;
 	return true;
+}
+
+unsigned vmemi_region_step_run(struct vmem_region *r, uint64_t first, unsigned count,
+			       enum vmemi_page_event event, uint64_t *ret_old)
+{
+	struct change c = { .event = event, .old = NO_WORD }, last = c;
+	unsigned done, uncounted = 0;
+
+	for (done = 0; done < count && change(r, first + done, 0, &c); done++, uncounted++) {
+		if (uncounted && ((first + done) % 64 == 0 || !is_alike(&c, &last))) {
+			account(r, first + done - uncounted, uncounted, &last);
+			uncounted = 0;
+		}
+		last = c;
+		if (ret_old)
+			ret_old[done] = c.old;
+	}
+	if (uncounted)
+		account(r, first + done - uncounted, uncounted, &last);
+	return done;
 }
 
 void vmemi_region_end(struct vmem_region *r, uint64_t page, enum vmemi_page_event event,
@@ -69,6 +124,13 @@ void vmemi_region_end(struct vmem_region *r, uint64_t page, enum vmemi_page_even
 
 	/* If it is not our claim the page stays as it is, and whoever touches it waits. */
 	vmemi_region_step(r, page, event, argument, &old);
+}
+
+void vmemi_region_end_run(struct vmem_region *r, uint64_t first, unsigned count,
+			  enum vmemi_page_event event)
+{
+	for (unsigned i = 0; i < count; i++)
+		i += vmemi_region_step_run(r, first + i, count - i, event, NULL);
 }
 
 static uint64_t sum(const struct vmem_region *r, const _Atomic int64_t *first)

@@ -119,9 +119,17 @@ struct vmem_region {
 bool vmemi_region_step(struct vmem_region *r, uint64_t page, enum vmemi_page_event event,
 		       uint64_t argument, uint64_t *ret_old);
 
+/* The same of the pages from @first on, by an event without an argument, as long as it is allowed. They change
+ * one by one, but are counted together, a moment later. Returns how many; their old words are in @ret_old, if it
+ * is not NULL. */
+unsigned vmemi_region_step_run(struct vmem_region *r, uint64_t first, unsigned count,
+			       enum vmemi_page_event event, uint64_t *ret_old);
+
 /* The same where the table must allow it: the caller holds the claim that the event ends. */
 void vmemi_region_end(struct vmem_region *r, uint64_t page, enum vmemi_page_event event,
 		      uint64_t argument);
+void vmemi_region_end_run(struct vmem_region *r, uint64_t first, unsigned count,
+			  enum vmemi_page_event event);
 
 static inline uint64_t vmemi_region_word(const struct vmem_region *r, uint64_t page)
 {
