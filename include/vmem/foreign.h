@@ -18,8 +18,7 @@
  *
  *  While a process removes pages without pause the kernel may refuse to fill any of its pages; its source may then be
  *  asked for a page more than once, and the manager's threads spend time on it that others wait for. So give a
- *  VM that is not trusted, or removes much at a time, a pager of its own. Shared memory is not found out, and must not be handed over: what is removed
- *  there is not gone.
+ *  VM that is not trusted, or removes much at a time, a pager of its own.
  *
  *  Of the calls on regions these return -VMEM_ENOTSUP: vmem_region_read(), _write(), _discard(), _stage(),
  *  _stage_pages(), _store(), _evict_all(), _dirty_start(), _grow(), _add_peer(), _set_source(), vmem_snapshot_save(),
@@ -63,9 +62,9 @@ struct vmem_foreign_metrics {
  *  @param[out] ret_foreign  set only on success
  *  @return 0, -VMEM_EINVAL (bad options; no userfaultfd; nothing is mapped there), -VMEM_E2BIG, -VMEM_EEXIST
  *          (ranges overlap, by address or guest physical address), -VMEM_ENOTSUP (max_bytes, active_samples or dirty_log are
- *          given; huge pages of hugetlbfs; a userfaultfd with features that cannot be served: fork and remap events,
- *          SIGBUS), -VMEM_EBUSY (registered with
- *          another userfaultfd), -VMEM_ENOSPC (processes or regions), -VMEM_ENOMEM, -VMEM_EIO
+ *          given; huge pages of hugetlbfs; shared memory, or of a file, where what is removed is not gone (found out
+ *          from Linux 5.13 on); a userfaultfd with features that cannot be served: fork and remap events, SIGBUS),
+ *          -VMEM_EBUSY (registered with another userfaultfd; or it removes pages without pause), -VMEM_ENOSPC (processes or regions), -VMEM_ENOMEM, -VMEM_EIO
  *  @threads serial for the manager
  *  @since 1.0 */
 VMEM_API int vmem_foreign_attach(vmem_foreign **ret_foreign, vmem_manager *manager,

@@ -141,7 +141,7 @@ static void *serve(void *context)
 }
 
 /* Says where its memory is with the descriptor. */
-static void hand_over(int channel, uint64_t features)
+static void hand_over(int channel, uint64_t features, uint64_t shared)
 {
 	struct vmemi_uffd u;
 	uint64_t ioctls;
@@ -150,7 +150,13 @@ static void hand_over(int channel, uint64_t features)
 
 	assert(m != MAP_FAILED);
 	memory = m;
+	if (shared)
+		assert(mmap(memory + (memory_pages - shared) * PAGE, shared * PAGE,
+			    PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1,
+			    0) != MAP_FAILED);
 	madvise(memory, memory_pages * PAGE, MADV_NOHUGEPAGE);
+	for (uint64_t page = 0; page + 90 < memory_pages; page += 90)
+		assert(!madvise(memory + page * PAGE, 40 * PAGE, MADV_DONTDUMP));
 	assert(!vmemi_uffd_open(&u, &vmemi_kernel_linux, features, 0));
 	assert(!vmemi_uffd_register(&u, memory, memory_pages * PAGE, false, &ioctls));
 	own_uffd = u.fd; /* it keeps it, as Firecracker does */
@@ -163,13 +169,13 @@ void vmemt_client_main(int argc, char **argv)
 	static int channel[VMEMT_CHANNELS];
 	pthread_t thread;
 
-	if (argc < 4 + VMEMT_CHANNELS - 1 || strcmp(argv[1], "client"))
+	if (argc < 5 + VMEMT_CHANNELS || strcmp(argv[1], "client"))
 		return;
 	memory_pages = strtoull(argv[2], NULL, 10);
 	signal(SIGBUS, met_error);
 	for (unsigned i = 0; i < VMEMT_CHANNELS; i++)
-		channel[i] = atoi(argv[4 + i]);
-	hand_over(channel[0], strtoull(argv[3], NULL, 10));
+		channel[i] = atoi(argv[5 + i]);
+	hand_over(channel[0], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
 	for (unsigned i = 1; i < VMEMT_CHANNELS; i++)
 		assert(!pthread_create(&thread, NULL, serve, &channel[i]));
 	serve(&channel[0]);
@@ -177,15 +183,18 @@ void vmemt_client_main(int argc, char **argv)
 
 /* --- In the test --- */
 
-static void execute(uint64_t pages, uint64_t features, const int *channel)
+static void execute(const struct vmemt_client *c, uint64_t features, const int *channel)
 {
-	char text[2 + VMEMT_CHANNELS][24], program[] = "foreign", client[] = "client";
-	char *argv[] = { program, client, text[0], text[1], text[2], text[3], text[4], NULL };
+	char text[3 + VMEMT_CHANNELS][24], program[] = "foreign", client[] = "client";
+	char *argv[] = {
+		program, client, text[0], text[1], text[2], text[3], text[4], text[5], NULL
+	};
 
-	snprintf(text[0], sizeof(text[0]), "%llu", (unsigned long long)pages);
+	snprintf(text[0], sizeof(text[0]), "%llu", (unsigned long long)c->pages);
 	snprintf(text[1], sizeof(text[1]), "%llu", (unsigned long long)features);
+	snprintf(text[2], sizeof(text[2]), "%llu", (unsigned long long)c->shared);
 	for (unsigned i = 0; i < VMEMT_CHANNELS; i++) {
-		snprintf(text[2 + i], sizeof(text[2 + i]), "%d", channel[i]);
+		snprintf(text[3 + i], sizeof(text[3 + i]), "%d", channel[i]);
 		fcntl(channel[i], F_SETFD, 0);
 	}
 	execv("/proc/self/exe", argv);
@@ -206,7 +215,7 @@ void vmemt_client_start(struct vmemt_client *c, uint64_t pages, uint64_t feature
 	c->pages = pages;
 	c->pid = vmemt_fork();
 	if (!c->pid)
-		execute(pages, features, theirs);
+		execute(c, features, theirs);
 	for (unsigned i = 0; i < VMEMT_CHANNELS; i++)
 		close(theirs[i]);
 	c->uffd = vmemt_receive_fd(c->channel[0]);

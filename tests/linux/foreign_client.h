@@ -28,9 +28,10 @@ struct vmemt_client {
 	int uffd; /* of its, here */
 	unsigned char *base;
 	uint64_t pages;
+	uint64_t shared; /* of them, the last ones: shared memory; set before it starts */
 };
 
-/* Must come to be. @features: of its userfaultfd. */
+/* Must come to be. @features: of its userfaultfd. Its memory is of many mappings in the kernel's eyes. */
 void vmemt_client_start(struct vmemt_client *c, uint64_t pages, uint64_t features);
 /* Ends it, and waits for that; @kill: by SIGKILL. */
 void vmemt_client_end(struct vmemt_client *c, bool kill);

@@ -80,6 +80,45 @@ static void bad_ranges(void)
 	expect_refused(&o[5], 1, -VMEM_EINVAL);
 }
 
+/* What is removed there is not gone. One page of it is found, wherever it is; what is not given does not matter. */
+static void shared_memory(void)
+{
+	struct vmem_region_opts o[2];
+
+	vmemt_foreign.client.shared = 1;
+	vmemt_foreign_begin(vmemt_manager(0), PAGES, EVENTS);
+	vmemt_foreign.client.shared = 0;
+	/* It is in its file, or not. */
+	o[0] = vmemt_foreign_range(&vmemt_foreign.client, 0, PAGES, VMEM_REGION_FROM_SOURCE);
+	expect_refused(o, 1, -VMEM_ENOTSUP);
+	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_WRITE, PAGES - 2, 2, 2);
+	expect_refused(o, 1, -VMEM_ENOTSUP);
+	o[0].bytes = (PAGES - 1) * PAGE;
+	o[1] = vmemt_foreign_range(&vmemt_foreign.client, PAGES - 1, 1, 0);
+	expect_refused(o, 2, -VMEM_ENOTSUP);
+	assert(!vmem_manager_thread_start(vmemt_foreign.manager));
+	assert(!vmemt_foreign_attach(&vmemt_foreign.client, o, 1));
+	vmemt_foreign.region = vmem_foreign_region(vmemt_foreign.foreign, 0);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, PAGES - 2, 1);
+	vmemt_client_end(&vmemt_foreign.client, true);
+	assert(!vmem_foreign_detach(vmemt_foreign.foreign, VMEM_DETACH_DISCARD));
+	assert(!vmem_manager_free(vmemt_foreign.manager));
+}
+
+/* A removal that nobody has read yet does not keep memory from being judged, and is not forgotten. */
+static void removing_as_it_is_attached(void)
+{
+	vmemt_foreign_begin(vmemt_manager(0), PAGES, EVENTS);
+	vmemt_order_begin(&vmemt_foreign.client, 0, VMEMT_ORDER_REMOVE, 7, 2, 0);
+	VMEMT_UNTIL(poll(&(struct pollfd){ .fd = vmemt_foreign.client.uffd, .events = POLLIN }, 1,
+			 0) == 1);
+	vmemt_foreign_serve();
+	assert(!vmemt_order_end(&vmemt_foreign.client, 0));
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 7, 1);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 7, 2, 0);
+	vmemt_foreign_end();
+}
+
 /* However an attach fails, nothing of it stays, and the next one serves who waits since before. */
 static void refused_by(enum vmemt_call call)
 {
@@ -126,6 +165,8 @@ static void refused_hand_overs(void)
 	vmemt_foreign_serve();
 	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, PAGES, 1);
 	vmemt_foreign_end();
+	shared_memory();
+	removing_as_it_is_attached();
 	for (unsigned i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
 		refused_by(calls[i]);
 }

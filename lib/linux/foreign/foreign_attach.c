@@ -118,9 +118,16 @@ static int find_slot(const struct vmemi_host *host, uint32_t *ret_slot)
 static int publish(struct vmem_manager *m, struct vmem_foreign *f)
 {
 	struct vmemi_host *host = &m->host;
+	int error;
 
 	if (host->k->epoll_watch(m->epoll, f->uffd.fd, true))
 		return -VMEM_EIO;
+	/* The last that can fail: what is read then another pager would not hear of. */
+	error = vmemi_foreign_judge(f);
+	if (error) {
+		host->k->epoll_watch(m->epoll, f->uffd.fd, false);
+		return error;
+	}
 	atomic_store(&host->foreign[f->slot].fd, f->uffd.fd);
 	atomic_store(&host->foreign[f->slot].it, f);
 	if (f->slot >= atomic_load(&host->foreign_slots))

@@ -79,6 +79,9 @@ int vmemi_foreign_mark(struct vmem_region *r, uint64_t page);
 
 /* Asks the kernel whether the process's memory is gone. */
 bool vmemi_foreign_probe(struct vmem_foreign *f);
+/* Whether all that is attached is private anonymous memory; messages are read. 0; -VMEM_ENOTSUP: shared memory, or of a
+ * file; -VMEM_EINVAL: something is not mapped; -VMEM_EBUSY: it is removing pages without pause. */
+int vmemi_foreign_judge(struct vmem_foreign *f);
 /* Makes what is not in place errors to touch. 0, -VMEM_EIO. */
 int vmemi_foreign_shut(struct vmem_region *r);
 

@@ -256,31 +256,84 @@ int vmemi_foreign_mark(struct vmem_region *r, uint64_t page)
 
 /* UFFDIO_CONTINUE is not for private memory: the kernel refuses it, but first says whether a removal is under
  * way (-EAGAIN), and then whether there is a process (-ESRCH). */
-static int ask(struct vmem_foreign *f)
+static int ask(struct vmem_foreign *f, uint64_t start, uint64_t bytes)
 {
-	struct vmemi_uffdio_continue c = { .range = { f->range[0].base, VMEM_PAGE_SIZE } };
+	struct vmemi_uffdio_continue c = { .range = { start, bytes } };
 
 	return f->host->k->ioctl(f->uffd.fd, VMEMI_UFFDIO_CONTINUE, &c);
 }
 
 bool vmemi_foreign_probe(struct vmem_foreign *f)
 {
-	if (!atomic_load(&f->gone) && ask(f) == -ESRCH)
+	if (!atomic_load(&f->gone) && ask(f, f->range[0].base, VMEM_PAGE_SIZE) == -ESRCH)
 		atomic_store(&f->gone, 1);
 	return atomic_load(&f->gone);
 }
 
+/* The answer when no removal is under way. */
+static int hear_out(struct vmem_foreign *f, uint64_t start, uint64_t bytes)
+{
+	int error = -VMEM_EAGAIN;
+
+	for (unsigned tries = 0; error == -VMEM_EAGAIN && tries < SHUT_TRIES; tries++) {
+		error = ask(f, start, bytes);
+		if (error == -VMEM_EAGAIN) {
+			vmemi_foreign_drain(f);
+			vmemi_relax(f->host->env);
+		}
+	}
+	return error;
+}
+
 void vmemi_foreign_hear_out(struct vmem_foreign *f)
 {
-	for (unsigned tries = 0; tries < SHUT_TRIES; tries++) {
-		vmemi_foreign_drain(f);
-		if (ask(f) != -VMEM_EAGAIN)
-			break;
-		vmemi_relax(f->host->env);
+	vmemi_foreign_drain(f);
+	hear_out(f, f->range[0].base, VMEM_PAGE_SIZE);
+}
+
+/* Before that it looks for the mapping, which must be one (-ENOENT). So one call tells of all that is in a mapping,
+ * and where that ends is found by halving. In shared memory it would map a page that is in the file, which is what
+ * a touch does there. */
+static int judge_mapping(struct vmem_foreign *f, uint64_t start, uint64_t bytes,
+			 uint64_t *ret_bytes)
+{
+	uint64_t in_one = VMEM_PAGE_SIZE, beyond = bytes + VMEM_PAGE_SIZE, half = bytes;
+	int error = hear_out(f, start, in_one);
+
+	while (error == -VMEM_EINVAL && beyond - in_one > VMEM_PAGE_SIZE) {
+		error = hear_out(f, start, half);
+		if (error == -VMEM_EINVAL) {
+			in_one = half;
+		} else if (error == -VMEM_ENOENT) {
+			beyond = half;
+			error = -VMEM_EINVAL;
+		}
+		half = in_one + (beyond - in_one) / 2 / VMEM_PAGE_SIZE * VMEM_PAGE_SIZE;
+	}
+	*ret_bytes = in_one;
+	switch (error) {
+	case -VMEM_EINVAL: /* private; or a kernel that does not know the call, which tells nothing */
+	case -ESRCH: return 0;
+	case -VMEM_ENOENT: return -VMEM_EINVAL;
+	case -VMEM_EAGAIN: return -VMEM_EBUSY;
+	default: return -VMEM_ENOTSUP;
 	}
 }
 
-/* 0; -VMEM_EEXIST: a page is there; others. */
+int vmemi_foreign_judge(struct vmem_foreign *f)
+{
+	int error = 0;
+
+	for (unsigned i = 0; i < f->count && !error; i++) {
+		uint64_t start = f->range[i].base, end = start + f->range[i].bytes, bytes;
+
+		for (; start < end && !error; start += bytes)
+			error = judge_mapping(f, start, end - start, &bytes);
+	}
+	return error;
+}
+
+/* 0; -VMEM_EEXIST: a page is there; -VMEM_ENOENT: nothing is mapped, or not in one mapping; others. */
 static int poison(struct vmem_region *r, uint64_t page, uint64_t count)
 {
 	struct vmem_foreign *f = r->foreign;
@@ -291,7 +344,7 @@ static int poison(struct vmem_region *r, uint64_t page, uint64_t count)
 					  count * VMEM_PAGE_SIZE);
 		if (error == -ESRCH)
 			atomic_store(&f->gone, 1);
-		if (error == -VMEM_ENOENT || error == -ESRCH) /* unmapped */
+		if (error == -ESRCH)
 			return 0;
 		if (error != -VMEM_EAGAIN)
 			return error;
@@ -301,16 +354,16 @@ static int poison(struct vmem_region *r, uint64_t page, uint64_t count)
 	return -VMEM_EAGAIN;
 }
 
-/* A run that has a page in place all the same is done page by page. */
+/* A run that has a page in place all the same, or is not in one mapping, is done page by page. */
 static int poison_run(struct vmem_region *r, uint64_t page, uint64_t count)
 {
 	int error = poison(r, page, count);
 
-	if (error != -VMEM_EEXIST)
+	if (error != -VMEM_EEXIST && error != -VMEM_ENOENT)
 		return error;
 	for (uint64_t i = 0; i < count; i++) {
 		error = poison(r, page + i, 1);
-		if (error && error != -VMEM_EEXIST)
+		if (error && error != -VMEM_EEXIST && error != -VMEM_ENOENT)
 			return error;
 	}
 	return 0;
