@@ -13,6 +13,7 @@
 #include <vmem/feed.h>
 #include <vmem/foreign.h>
 #include <vmem/grow.h>
+#include <vmem/huge.h>
 #include <vmem/manager.h>
 #include <vmem/page_state.h>
 #include <vmem/peer.h>

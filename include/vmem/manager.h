@@ -119,6 +119,8 @@ struct vmem_manager_metrics {
 #define VMEM_KERNEL_FILES (UINT64_C(1) << 6)
 /** Asynchronous write-protection, PAGEMAP_SCAN and UFFDIO_MOVE, Linux 6.8; with VMEM_MANAGER_ASYNC_WP only */
 #define VMEM_KERNEL_ASYNC_WP (UINT64_C(1) << 7)
+/** Huge pages are made when they are asked for (MADV_COLLAPSE), Linux 6.1 */
+#define VMEM_KERNEL_COLLAPSE (UINT64_C(1) << 8)
 #define VMEM_KERNEL_KERNEL_FAULTS \
 	(UINT64_C(1) << 5) /**< faults from inside the kernel too: needed for KVM
                                                            and for system calls on guest memory */

@@ -6,7 +6,7 @@
  *  Private anonymous memory, or with VMEM_REGION_FILE a shared mapping of a file in memory (memfd, tmpfs).
  *  Refused by name: private file mappings, other shared memory, mlocked memory, hugetlbfs (-VMEM_ENOTSUP).
  *  Attached memory gets MADV_DONTFORK (until VMEM_DETACH_RESTORE), MADV_UNMERGEABLE, MADV_DONTDUMP and
- *  MADV_NOHUGEPAGE; the VMM must not undo them, nor call madvise(MADV_DONTNEED) or mmap() over it
+ *  (but for VMEM_REGION_HUGE) MADV_NOHUGEPAGE; the VMM must not undo them, nor call madvise(MADV_DONTNEED) or mmap() over it
  *  (vmem_region_discard() does the first). */
 #ifndef VMEM_REGION_H
 #define VMEM_REGION_H
@@ -54,6 +54,9 @@ enum vmem_fault_way {
  *  what they map is pinned (docs/requirements.md). Give it F_SEAL_SHRINK: if it shrinks, what lay behind is a SIGBUS;
  *  and F_SEAL_SEAL where peers are not trusted: one that adds F_SEAL_FUTURE_WRITE keeps every page from leaving. */
 #define VMEM_REGION_FILE (UINT64_C(1) << 3)
+
+/** Keep what is in use in huge pages of 2 MiB, where there is time: see <vmem/huge.h>. Private memory only. */
+#define VMEM_REGION_HUGE (UINT64_C(1) << 12)
 
 /** Options. Fields are only ever added at the end. */
 struct vmem_region_opts {
@@ -122,7 +125,7 @@ struct vmem_region_opts {
  *  @return 0, -VMEM_EINVAL (unaligned, bad options; not the file that is mapped there), -VMEM_E2BIG,
  *          -VMEM_EEXIST (overlaps a region, in guest physical addresses of the VM, in host addresses or in the
  *          file), -VMEM_ENOTSUP (memory of a kind that cannot be paged; see vmem_region_why(); files on this
- *          kernel), -VMEM_EBUSY (has a userfaultfd of somebody else), -VMEM_EPERM,
+ *          kernel; VMEM_REGION_HUGE: see vmem_region_huge_why()), -VMEM_EBUSY (has a userfaultfd of somebody else), -VMEM_EPERM,
  *          -VMEM_ENOSPC (256 regions), -VMEM_ENOMEM, -VMEM_EIO
  *  @threads serial for the manager
  *  @since 1.0 */

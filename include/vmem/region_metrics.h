@@ -63,6 +63,10 @@ struct vmem_region_metrics {
 	uint64_t sampled_ns;        /**< time that taking them out took */
 	uint64_t peers;             /**< mappings of its file that are served too: <vmem/peer.h> */
 	uint64_t faults_peer;       /**< that they met */
+	uint64_t huge_bytes; /**< in huge pages of 2 MiB now, as far as is known: <vmem/huge.h> */
+	uint64_t huge_collapsed; /**< huge pages made */
+	uint64_t huge_split;     /**< of those, made pages of 4 KiB again */
+	uint64_t huge_failed; /**< times that the kernel would not make one; they are tried again */
 };
 
 VMEM_END_DECLS

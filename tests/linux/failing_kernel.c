@@ -50,6 +50,7 @@ const char *vmemt_call_name(enum vmemt_call call)
 		"mmap of a file",
 		"mprotect",
 		"madvise",
+		"MADV_COLLAPSE",
 		"process_madvise",
 		"futex_wait",
 		"UFFD_NEW",
@@ -348,8 +349,11 @@ static int f_mprotect(void *memory, size_t bytes, int protection)
 
 static int f_madvise(void *memory, size_t bytes, int advice)
 {
-	int error = refuse(VMEMT_K_MADVISE);
+	bool collapse = advice == 25; /* MADV_COLLAPSE, which older headers do not have */
+	int error = refuse(collapse ? VMEMT_K_COLLAPSE : VMEMT_K_MADVISE);
 
+	if (collapse && vmemt_kernel.hide_collapse)
+		return -VMEM_EINVAL;
 	return error ? error : real->madvise(memory, bytes, advice);
 }
 

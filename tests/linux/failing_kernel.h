@@ -30,6 +30,7 @@ enum vmemt_call {
 	VMEMT_K_MAP_FILE,
 	VMEMT_K_MPROTECT,
 	VMEMT_K_MADVISE,
+	VMEMT_K_COLLAPSE, /* MADV_COLLAPSE */
 	VMEMT_K_MADVISE_VECTOR,
 	VMEMT_K_FUTEX_WAIT,
 	/* ioctl, by request */
@@ -55,6 +56,7 @@ struct vmemt_failing_kernel {
 	uint64_t hide;        /* bits of userfaultfd's features that are not there */
 	bool hide_vector;     /* process_madvise() of oneself */
 	bool hide_scan;       /* PAGEMAP_SCAN */
+	bool hide_collapse;   /* MADV_COLLAPSE */
 	bool only_user_mode;  /* userfaultfd for faults in user mode alone */
 	/* Called before each ioctl on a userfaultfd. True: it is done, with *ret_result. May be NULL. */
 	bool (*before)(enum vmemt_call call, void *argument, int fd, int *ret_result);

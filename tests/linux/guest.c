@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 #include <vmem/fault.h>
+#include <vmem/huge.h>
 
 static vmem_manager *_Atomic catching;          /* atomic */
 static _Thread_local struct vmemt_cpu *current; /* the processor that this thread is */
@@ -296,6 +297,8 @@ int vmemt_alloc(vmem_region **ret_region, vmem_manager *m, const struct vmem_reg
 
 	if (vmemt_on_files())
 		o.flags |= VMEM_REGION_FILE | VMEM_REGION_DMA_PINNED;
+	if (getenv("VMEM_TEST_HUGE") && !*vmem_region_huge_why(m, &o))
+		o.flags |= VMEM_REGION_HUGE;
 	return vmem_region_alloc(ret_region, m, &o);
 }
 

@@ -93,7 +93,7 @@ vmem_manager *vmemt_manager_of(const struct vmem_manager_opts *opts);
 /* Whether the tests run on files (VMEM_TEST_FILES is set): then regions of vmemt_alloc() and vmemt_region() are
  * in one, and taken out of it in its way. */
 bool vmemt_on_files(void);
-/* vmem_region_alloc(), on files if the tests run on files. */
+/* vmem_region_alloc(), on files if the tests run on files; with VMEM_TEST_HUGE set it has VMEM_REGION_HUGE, if it can. */
 int vmemt_alloc(vmem_region **ret_region, vmem_manager *m, const struct vmem_region_opts *opts);
 /* A region of @pages pages at @gpa that must come to be. */
 vmem_region *vmemt_region(vmem_manager *m, uint64_t gpa, uint64_t pages, uint64_t flags);

@@ -25,6 +25,7 @@ static void hide(uint64_t features, bool vector)
 	vmemt_kernel_reset();
 	vmemt_kernel.hide = features;
 	vmemt_kernel.hide_vector = vector;
+	vmemt_kernel.hide_collapse = true; /* huge_test.c sees to that */
 }
 
 /* A whole life. Where pages cannot be taken, nothing else may fail. */

@@ -95,8 +95,9 @@ static inline enum vmemi_fault_kind vmemi_backing_kind(const struct vmem_region 
 							   : VMEMI_FAULT_MISSING;
 }
 
-/* Keeps children and KSM from memory of ours or of the guest. 0, -VMEM_ENOMEM, -VMEM_EIO. */
-int vmemi_backing_advise(struct vmemi_host *host, void *memory, uint64_t bytes);
+/* Keeps children and KSM from memory of ours or of the guest, and huge pages unless they are wanted. 0, -VMEM_ENOMEM,
+ * -VMEM_EIO. */
+int vmemi_backing_advise(struct vmemi_host *host, void *memory, uint64_t bytes, bool huge);
 
 /* --- Files --- */
 

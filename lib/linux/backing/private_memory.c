@@ -17,7 +17,7 @@ static int map_staging(struct vmem_region *r)
 	if (host->k->mmap(&memory, bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE))
 		return -VMEM_ENOMEM;
 	r->staging = memory;
-	error = vmemi_backing_advise(host, memory, bytes);
+	error = vmemi_backing_advise(host, memory, bytes, false);
 	if (error)
 		return error;
 	error = vmemi_uffd_register(&host->staging, memory, bytes, false, &ioctls);
@@ -165,6 +165,7 @@ static uint32_t discard(struct vmem_region *r, unsigned char *base, const uint64
 
 static uint32_t private_release(struct vmem_region *r, const uint64_t *pages, uint32_t count)
 {
+	vmemi_huge_break(r, pages, count);
 	return discard(r, r->base, pages, count);
 }
 

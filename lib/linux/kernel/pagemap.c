@@ -5,6 +5,7 @@
 #include <fcntl.h>
 
 #define RUNS 256 /* told by one call */
+#define HUGE_BYTES (UINT64_C(2) << 20)
 
 int vmemi_pagemap_open(const struct vmemi_kernel *k)
 {
@@ -62,4 +63,31 @@ int vmemi_pagemap_take_written(const struct vmemi_kernel *k, int fd, uintptr_t s
 		at = scan.walk_end;
 	}
 	return 0;
+}
+
+static bool all_is(const struct vmemi_kernel *k, int fd, uintptr_t start, uint64_t bytes,
+		   uint64_t category)
+{
+	struct vmemi_page_region run = { 0 };
+	struct vmemi_pm_scan scan = {
+		.size = sizeof(scan),
+		.start = start,
+		.end = start + bytes,
+		.vec = (uintptr_t)&run,
+		.vec_len = 1,
+		.category_mask = category,
+		.return_mask = category,
+	};
+
+	return k->ioctl(fd, VMEMI_PAGEMAP_SCAN, &scan) == 1 && run.end - run.start == bytes;
+}
+
+bool vmemi_pagemap_is_huge(const struct vmemi_kernel *k, int fd, uintptr_t start)
+{
+	return all_is(k, fd, start, HUGE_BYTES, VMEMI_PAGE_IS_HUGE);
+}
+
+bool vmemi_pagemap_is_zero(const struct vmemi_kernel *k, int fd, uintptr_t page)
+{
+	return all_is(k, fd, page, VMEM_PAGE_SIZE, VMEMI_PAGE_IS_PFNZERO);
 }

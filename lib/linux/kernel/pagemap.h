@@ -13,4 +13,9 @@ int vmemi_pagemap_open(const struct vmemi_kernel *k);
 int vmemi_pagemap_take_written(const struct vmemi_kernel *k, int fd, uintptr_t start,
 			       uint64_t pages, uint64_t *bitmap);
 
+/* Whether the 2 MiB at @start, which are aligned, are mapped as one huge page. */
+bool vmemi_pagemap_is_huge(const struct vmemi_kernel *k, int fd, uintptr_t start);
+/* Whether a page is the kernel's one page of zeros. */
+bool vmemi_pagemap_is_zero(const struct vmemi_kernel *k, int fd, uintptr_t page);
+
 #endif

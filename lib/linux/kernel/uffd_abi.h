@@ -77,6 +77,8 @@ struct vmemi_pm_scan {
 #define VMEMI_PM_SCAN_CHECK_WPASYNC (UINT64_C(1) << 1)
 #define VMEMI_PAGE_IS_WRITTEN (UINT64_C(1) << 1)
 #define VMEMI_PAGE_IS_PRESENT (UINT64_C(1) << 3)
+#define VMEMI_PAGE_IS_PFNZERO (UINT64_C(1) << 5)
+#define VMEMI_PAGE_IS_HUGE (UINT64_C(1) << 6)
 
 #define VMEMI_UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct vmemi_uffdio_move)
 #define VMEMI_UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct vmemi_uffdio_poison)

@@ -16,7 +16,7 @@
 #define ACTIVE_PERIOD_MS_MAX 3600000
 #define KNOWN_FLAGS                                                                    \
 	(VMEM_REGION_DMA_PINNED | VMEM_REGION_FROM_SOURCE | VMEM_REGION_SOURCE_STAYS | \
-	 VMEM_REGION_PROACTIVE | VMEM_REGION_FILE)
+	 VMEM_REGION_PROACTIVE | VMEM_REGION_FILE | VMEM_REGION_HUGE)
 
 static int check_opts(struct vmem_region_opts *o)
 {
@@ -97,6 +97,7 @@ static void free_tables(struct vmem_region *r)
 	vmemi_array_free(arrays, r->pins, 1, sizeof(*r->pins));
 	vmemi_page_set_destroy(&r->waste, arrays);
 	vmemi_feed_close(r);
+	vmemi_huge_destroy(r);
 	vmemi_ages_destroy(&r->ages, a, arrays);
 	vmemi_neighbours_destroy(&r->neighbours, arrays);
 	vmemi_bitmap_free(arrays, r->wanted);
@@ -137,7 +138,7 @@ static struct vmem_region *new_tables(struct vmem_manager *m, const struct vmem_
 	if (!r->words || !r->pins || !r->wanted ||
 	    vmemi_page_set_init(&r->waste, &r->arrays, r->pages) ||
 	    vmemi_ages_init(&r->ages, a, &r->arrays, r->pages, m->host.k->clock_ns()) ||
-	    vmemi_feed_open(r) ||
+	    vmemi_feed_open(r) || vmemi_huge_init(r) ||
 	    vmemi_active_init(&r->ages.active, a, &r->arrays, r->pages, o->active_samples,
 			      o->active_period_ms * UINT64_C(1000000)) ||
 	    vmemi_neighbours_init(&r->neighbours, &r->arrays, r->pages, o->fault_around_pages) ||
@@ -157,7 +158,7 @@ void vmemi_attach_give_to_children(struct vmem_region *r, uint64_t first, uint64
 
 /* Without that it cannot be paged: a page that was shared with a child cannot be moved, one of a file would be
  * mapped there too, and one that was merged is written without a fault. Dumps and huge pages only cost. */
-int vmemi_backing_advise(struct vmemi_host *host, void *memory, uint64_t bytes)
+int vmemi_backing_advise(struct vmemi_host *host, void *memory, uint64_t bytes, bool huge)
 {
 	int error = host->k->madvise(memory, bytes, MADV_DONTFORK);
 
@@ -167,7 +168,8 @@ int vmemi_backing_advise(struct vmemi_host *host, void *memory, uint64_t bytes)
 			error = 0;
 	}
 	host->k->madvise(memory, bytes, MADV_DONTDUMP);
-	host->k->madvise(memory, bytes, MADV_NOHUGEPAGE);
+	if (!huge)
+		host->k->madvise(memory, bytes, MADV_NOHUGEPAGE);
 	if (error == -VMEM_EAGAIN || error == -VMEM_ENOMEM)
 		return -VMEM_ENOMEM;
 	return error ? -VMEM_EIO : 0;
@@ -191,7 +193,8 @@ int64_t vmemi_attach_pages(struct vmem_region *r, uint64_t first, uint64_t count
 	int error = 0;
 
 	if (!r->foreign)
-		error = vmemi_backing_advise(r->host, vmemi_region_page(r, first), bytes);
+		error = vmemi_backing_advise(r->host, vmemi_region_page(r, first), bytes,
+					     r->huge.blocks);
 	if (!error)
 		error = r->backing->join(r, first, count);
 	if (error) {
@@ -344,6 +347,8 @@ int vmem_region_attach(vmem_region **ret_region, vmem_manager *manager,
 	}
 	if (error)
 		return error;
+	if ((o.flags & VMEM_REGION_HUGE) && *vmemi_huge_why(&manager->host, &o))
+		return -VMEM_ENOTSUP;
 	vmemi_lock(&manager->attach_lock);
 	error = find_slot(manager, &o, file, false, &slot);
 	if (!error && *vmemi_memory_why(manager->host.k, o.hva, o.bytes, file, &kind))
@@ -368,10 +373,26 @@ int vmemi_manager_attach_foreign(struct vmem_manager *m, const struct vmem_regio
 	return error ? error : attach(m, &o, slot, &kind, NULL, ret_region);
 }
 
+/* Maps private memory for a region, where blocks of it can be huge if it asks for that. */
+static int map_private(const struct vmemi_kernel *k, struct vmem_region_opts *o,
+		       uint64_t *ret_front, uint64_t *ret_behind)
+{
+	uint64_t spare = o->flags & VMEM_REGION_HUGE ? VMEMI_HUGE_BYTES : 0;
+	void *memory;
+
+	if (k->mmap(&memory, o->max_bytes + spare, PROT_READ | PROT_WRITE, MAP_NORESERVE))
+		return -VMEM_ENOMEM;
+	*ret_front = spare ? vmemi_huge_shift((uintptr_t)memory, o->gpa) : 0;
+	*ret_behind = spare - *ret_front;
+	o->hva = (char *)memory + *ret_front;
+	return 0;
+}
+
 int vmem_region_alloc(vmem_region **ret_region, vmem_manager *manager,
 		      const struct vmem_region_opts *opts)
 {
 	const struct vmemi_kernel *k;
+	uint64_t front = 0, behind = 0;
 	struct vmem_region_opts o;
 	int error;
 
@@ -388,8 +409,8 @@ int vmem_region_alloc(vmem_region **ret_region, vmem_manager *manager,
 		return error;
 	if (o.flags & VMEM_REGION_FILE)
 		error = vmemi_file_make(k, o.max_bytes, &o.hva, &o.file_fd);
-	else if (k->mmap(&o.hva, o.max_bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE))
-		error = -VMEM_ENOMEM;
+	else
+		error = map_private(k, &o, &front, &behind);
 	if (error)
 		return error;
 	/* What it has not grown to cannot be touched: the kernel alone would answer there. */
@@ -398,10 +419,13 @@ int vmem_region_alloc(vmem_region **ret_region, vmem_manager *manager,
 		error = -VMEM_ENOMEM;
 	if (!error)
 		error = vmem_region_attach(ret_region, manager, &o);
-	if (error)
-		k->munmap(o.hva, o.max_bytes);
-	else
+	if (error) {
+		k->munmap((char *)o.hva - front, front + o.max_bytes + behind);
+	} else {
 		(*ret_region)->allocated = true;
+		(*ret_region)->front = front;
+		(*ret_region)->behind = behind;
+	}
 	if (o.file_fd >= 0)
 		k->close(o.file_fd);
 	return error;
@@ -414,10 +438,12 @@ static bool may_go_with_losses(const struct vmem_region *r)
 	return r->foreign && (r->host->features & VMEM_KERNEL_POISON);
 }
 
-/* Of memory of ours also what it has not grown to. */
-static uint64_t mapped_bytes(const struct vmem_region *r)
+/* Of memory of ours also what it has not grown to, and what is beside it. */
+static int unmap_guest(struct vmem_region *r)
 {
-	return r->allocated ? vmemi_region_most_bytes(r) : vmemi_region_bytes(r);
+	uint64_t bytes = r->allocated ? vmemi_region_most_bytes(r) : vmemi_region_bytes(r);
+
+	return r->host->k->munmap(r->base - r->front, r->front + bytes + r->behind);
 }
 
 /* Takes all access away before the kernel may answer faults again: never zeros. */
@@ -430,7 +456,7 @@ static int close_memory(struct vmem_manager *m, struct vmem_region *r, bool *ret
 		return vmemi_foreign_shut(r);
 	if (!k->mprotect(r->base, vmemi_region_bytes(r), PROT_NONE))
 		return 0;
-	*ret_unmapped = !k->munmap(r->base, mapped_bytes(r));
+	*ret_unmapped = !unmap_guest(r);
 	return *ret_unmapped ? 0 : -VMEM_EIO;
 }
 
@@ -447,7 +473,6 @@ static bool forget(struct vmem_manager *m, const struct vmem_region *r)
 
 static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 {
-	const struct vmemi_kernel *k = m->host.k;
 	struct vmem_peer *peers[VMEMI_PEERS_MAX];
 	bool unmapped = false, lost = false;
 	uint32_t peer_count = 0;
@@ -487,7 +512,7 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	vmemi_manager_end_peers(r, how, peers, peer_count);
 	if (how == VMEM_DETACH_DISCARD && r->allocated) {
 		if (!unmapped)
-			k->munmap(r->base, mapped_bytes(r));
+			unmap_guest(r);
 	} else if (!unmapped) {
 		if (how != VMEM_DETACH_DISCARD)
 			vmemi_attach_give_to_children(r, 0, r->pages);

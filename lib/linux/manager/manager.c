@@ -156,6 +156,8 @@ static int map_buffers(struct vmemi_host *host)
 	probe[1] = (struct iovec){ host->buffers + 2 * VMEM_PAGE_SIZE, VMEM_PAGE_SIZE };
 	if (host->k->madvise_vector(probe, 2, MADV_DONTNEED) == 2 * VMEM_PAGE_SIZE)
 		host->features |= VMEM_KERNEL_VECTOR_DISCARD;
+	if (vmemi_huge_is_known(host->k, memory))
+		host->features |= VMEM_KERNEL_COLLAPSE;
 	return 0;
 }
 

@@ -59,6 +59,10 @@ int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *met
 		.sampled_ns = active->ns,
 		.peers = region->peers,
 		.faults_peer = c->faults_peer,
+		.huge_bytes = region->huge.whole * VMEMI_HUGE_BYTES,
+		.huge_collapsed = region->huge.collapsed,
+		.huge_split = region->huge.split,
+		.huge_failed = region->huge.failed,
 	};
 	uint64_t copies = vmemi_region_copies(region), now = region->host->k->clock_ns();
 

@@ -239,8 +239,11 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 	bool alone = !atomic_load(&rc->savers.threads);
 
 	tick(rc);
-	if (!target)
+	vmemi_huge_check(rc);
+	if (!target) {
 		work_ahead(rc);
+		vmemi_huge_work(rc);
+	}
 	while (vmemi_frames_free(&host->frames) < target && handled < max_pages) {
 		uint64_t staged = sum(host).staged, dropped = rc->dropped, taken = 0, gained;
 		struct vmemi_settled settled = { 0 };

@@ -36,10 +36,11 @@ struct vmemi_reclaim {
 	_Atomic uint32_t next_ticket, serving;
 	struct vmemi_cost cost;
 	struct vmemi_savers savers; /* with a guard of their own */
-	uint64_t staging_pages;     /* most that the second chance may hold */
-	uint64_t since_gain;        /* pages taken since any frame was really freed */
-	uint64_t dropped;           /* clean pages dropped, ever */
-	unsigned idle_sweeps;       /* sweeps in a row that found nothing */
+	struct vmemi_huge_pace huge;
+	uint64_t staging_pages; /* most that the second chance may hold */
+	uint64_t since_gain;    /* pages taken since any frame was really freed */
+	uint64_t dropped;       /* clean pages dropped, ever */
+	unsigned idle_sweeps;   /* sweeps in a row that found nothing */
 	bool store_has_work; /* when it was last asked: pages to encode anew, segments to compact */
 	uint32_t scattered_count, clean_count;
 	uint64_t scattered[VMEMI_SCATTER_BATCH]; /* victims, ascending */

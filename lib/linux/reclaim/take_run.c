@@ -50,6 +50,7 @@ unsigned vmemi_take_run(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_
 	uint64_t start = rc->host->k->clock_ns();
 	unsigned taken = 0, run;
 
+	vmemi_huge_left(r, first, count);
 	for (unsigned i = 0; i < count;
 	     i += run + 1) { /* where somebody was faster: go round the page */
 		run = vmemi_region_step_run(r, first + i, count - i, VMEMI_PAGE_TAKE, NULL);

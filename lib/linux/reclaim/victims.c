@@ -204,6 +204,7 @@ uint64_t vmemi_take_cold(struct vmemi_reclaim *rc, struct vmem_region *r, uint64
 	}
 	if (taken < want / 2 + 1) {
 		any.pages = taken < want ? want - taken : 0;
+		vmemi_huge_give(r, any.pages); /* what is in huge pages was spared so far */
 		taken += take_oldest(rc, r, &any);
 	}
 	if (!taken)

@@ -139,11 +139,13 @@ static void access_page(struct vmemi_ages *ages, uint64_t page)
 		mark(ages, page, OURS, VMEMI_AGES_NEW);
 }
 
-static void is_in_place(struct vmemi_ages *ages, uint64_t page, uint64_t word)
+static void is_in_place(struct vmem_region *r, uint64_t page, uint64_t word)
 {
+	struct vmemi_ages *ages = &r->ages;
 	uint32_t state = track_state(ages, page);
 	uint32_t written = vmemi_page_state(word) == VMEM_PAGE_RESIDENT ? VMEM_TRACK_WRITTEN : 0;
-	uint32_t kept = word & VMEMI_PAGE_PINNED ? VMEM_TRACK_KEPT : 0;
+	bool stays = word & VMEMI_PAGE_PINNED || vmemi_huge_keeps(r, page);
+	uint32_t kept = stays ? VMEM_TRACK_KEPT : 0;
 
 	if (state & VMEMI_AGES_SAMPLED)
 		end_sample(ages, page, false);
@@ -187,7 +189,7 @@ static void place_page(struct vmem_region *r, uint64_t page)
 	switch (vmemi_page_state(word)) {
 	case VMEM_PAGE_RESIDENT:
 	case VMEM_PAGE_CLEAN:
-	case VMEM_PAGE_SHARED: is_in_place(&r->ages, page, word); break;
+	case VMEM_PAGE_SHARED: is_in_place(r, page, word); break;
 	case VMEM_PAGE_STAGED:
 	case VMEM_PAGE_STORING: is_away(&r->ages, page, track_state(&r->ages, page)); break;
 	case VMEM_PAGE_STORED: is_stored(&r->ages, page); break;
@@ -250,7 +252,7 @@ static void release_slice(struct vmem_region *r)
 
 	for (uint64_t page = first; page < first + size && page < r->pages; page++)
 		if ((track_state(ages, page) & VMEM_TRACK_KEPT) &&
-		    !(vmemi_region_word(r, page) & VMEMI_PAGE_PINNED))
+		    !(vmemi_region_word(r, page) & VMEMI_PAGE_PINNED) && !vmemi_huge_keeps(r, page))
 			mark(ages, page, VMEM_TRACK_KEPT, 0);
 }
 
@@ -371,6 +373,19 @@ int vmemi_ages_victims(struct vmem_region *r, const struct vmemi_wanted *wanted,
 
 	return vmem_track_victims(r->ages.track, &want, &r->ages.cursor[wanted->of], runs, max_runs,
 				  ret_runs);
+}
+
+uint32_t vmemi_ages_age(const struct vmemi_ages *ages, uint64_t page)
+{
+	uint32_t age = 0, state;
+
+	vmem_track_page(ages->track, page, &age, &state);
+	return age;
+}
+
+void vmemi_ages_keep(struct vmemi_ages *ages, uint64_t page, bool on)
+{
+	mark(ages, page, on ? 0 : VMEM_TRACK_KEPT, on ? VMEM_TRACK_KEPT : 0);
 }
 
 bool vmemi_ages_is_hot(const struct vmemi_ages *ages, uint64_t page)

@@ -99,6 +99,10 @@ int vmemi_ages_victims(struct vmem_region *r, const struct vmemi_wanted *wanted,
 		       struct vmem_track_run *runs, size_t max_runs, size_t *ret_runs);
 /* The least age of a page that no feed and no fault has shown to be in use of late. */
 uint32_t vmemi_ages_least(const struct vmem_region *r);
+/* The periods since a page was used, as far as is known. */
+uint32_t vmemi_ages_age(const struct vmemi_ages *ages, uint64_t page);
+/* It is not to be taken, or may be again. */
+void vmemi_ages_keep(struct vmemi_ages *ages, uint64_t page, bool on);
 /* Whether the guest is likely to use a page soon. */
 bool vmemi_ages_is_hot(const struct vmemi_ages *ages, uint64_t page);
 

@@ -12,6 +12,7 @@
 #define VMEMI_TABLE_H
 #include "base/lock.h"
 #include "linux/feed/feed.h"
+#include "linux/huge/huge.h"
 #include "linux/region/ages.h"
 #include "linux/region/arrays.h"
 #include "linux/region/neighbours.h"
@@ -72,6 +73,7 @@ struct vmem_region {
 	uint32_t vm;                 /* the store's */
 	uint32_t slot;               /* in host->regions */
 	bool allocated;              /* the mapping is ours */
+	uint64_t front, behind;      /* bytes of it that are not of the region: see huge/huge.h */
 	bool was_kept_from_children; /* by the VMM, before it was attached */
 	bool can_write_protect;      /* a write to a protected page asks us */
 	bool async_wp;               /* it does not, and is told of later: feed_written.c */
@@ -83,6 +85,7 @@ struct vmem_region {
 	uint16_t *pins; /* [pages] pin_lock */
 	struct vmemi_ages ages;
 	struct vmemi_feed feed;
+	struct vmemi_huge huge;
 	/* pages with something that nobody needs: a copy in staging, a stale ref */
 	struct vmemi_page_set waste;
 	_Atomic uint64_t *wanted;    /* bitmap: pages that the handler shall load; atomic */
