@@ -383,6 +383,11 @@ static long f_processors(void)
 	return real->processors();
 }
 
+static int f_time_slice(uint64_t ns)
+{
+	return real->time_slice(ns);
+}
+
 static long f_page_size(void)
 {
 	return real->page_size();
@@ -428,6 +433,7 @@ const struct vmemi_kernel vmemt_kernel_table = {
 	.futex_wake = f_futex_wake,
 	.page_size = f_page_size,
 	.processors = f_processors,
+	.time_slice = f_time_slice,
 	.clock_ns = f_clock_ns,
 	.cpu_clock_ns = f_cpu_clock_ns,
 };

@@ -14,6 +14,9 @@
 #define STEP_TURNS 64 /* so that a storm of faults does not keep a step for ever */
 #define LOOKS_IN_VAIN 4
 #define LOOK_EVERY 16
+#define LOOK_EVERY_MOST 1024
+#define CROWDED_NS 20000u /* between two looks: somebody else ran on this core meanwhile */
+#define SLICE_NS 100000u  /* the least that Linux takes */
 
 int vmemi_handler_new(struct vmemi_handler **ret_handler, struct vmemi_host *host, uint32_t index,
 		      uint32_t spin_us)
@@ -367,28 +370,64 @@ static void sleep_until_kicked(struct vmemi_handler *h)
 
 /* Looking for the next fault instead of sleeping saves its thread a wake-up, and takes a core from the
  * guests. Whether it pays is seen only by looking (the time between two faults holds the very wake-up
- * that looking would save): after some looks in vain, one sleep in so many is put off by a look. */
+ * that looking would save): after some looks in vain, one sleep in so many is put off by a look.
+ * Where reclaim or others want the same core it never pays: who looks uses up his share of the core, and
+ * then has to wait for it when a fault has come, while who sleeps is let in at once. */
+struct looks {
+	uint64_t since_ns; /* the last fault */
+	uint64_t at_ns;    /* the last look */
+	unsigned in_vain, sleeps, every;
+	bool woken;
+};
+
+static bool may_look(const struct vmemi_handler *h, const struct looks *l)
+{
+	return !h->index && !l->woken && (l->in_vain < LOOKS_IN_VAIN || l->sleeps % l->every == 0);
+}
+
+static void found_some(struct looks *l, bool looking, uint64_t now)
+{
+	if (looking) {
+		l->in_vain = 0;
+		l->every = LOOK_EVERY;
+	}
+	l->since_ns = l->at_ns = now;
+	l->woken = false;
+}
+
+/* Whether to look once more. */
+static bool goes_on(const struct vmemi_handler *h, struct looks *l, uint64_t now)
+{
+	bool crowded = now - l->at_ns >= CROWDED_NS;
+
+	l->at_ns = now;
+	if (!crowded && now - l->since_ns < h->spin_ns)
+		return true;
+	l->in_vain = crowded ? LOOKS_IN_VAIN : l->in_vain + 1;
+	if (crowded && l->every < LOOK_EVERY_MOST)
+		l->every *= 2;
+	return false;
+}
+
 void vmemi_handler_run(struct vmemi_handler *h)
 {
 	const struct vmemi_kernel *k = h->host->k;
-	uint64_t last = k->clock_ns();
-	unsigned in_vain = 0, sleeps = 0;
-	bool woken = false;
+	struct looks l = { .every = LOOK_EVERY };
 
+	k->time_slice(SLICE_NS); /* without, faults wait a little longer for a crowded core */
+	l.since_ns = l.at_ns = k->clock_ns();
 	while (!atomic_load(&h->host->stop_handlers)) {
-		bool look = !h->index && (in_vain < LOOKS_IN_VAIN || sleeps % LOOK_EVERY == 0);
+		bool look = may_look(h, &l);
 
 		if (turn(h)) {
-			last = k->clock_ns();
-			in_vain = look && !woken ? 0 : in_vain;
-			woken = false;
+			found_some(&l, look, k->clock_ns());
 		} else if (atomic_load(&h->busy) && !atomic_load(&h->host->loads.under_way)) {
 			vmemi_relax(h->host->env); /* a page that is leaving: not for long */
-		} else if (woken || !look || k->clock_ns() - last >= h->spin_ns) {
-			in_vain += look && !woken;
-			sleeps++;
+			l.at_ns = k->clock_ns();
+		} else if (!look || !goes_on(h, &l, k->clock_ns())) {
+			l.sleeps++;
 			sleep_until_kicked(h);
-			woken = true;
+			l.woken = true;
 		}
 	}
 }

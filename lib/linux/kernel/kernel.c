@@ -219,6 +219,30 @@ static long k_processors(void)
 	return sched_getaffinity(0, sizeof(set), &set) ? -errno : CPU_COUNT(&set);
 }
 
+/* struct sched_attr, which the C library does not have everywhere. */
+struct attributes {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
+/* Linux before 6.12 takes it and does nothing. */
+static int k_time_slice(uint64_t ns)
+{
+	struct attributes a = { .size = sizeof(a) };
+	int error = result(syscall(SYS_sched_getattr, 0, &a, sizeof(a), 0));
+
+	if (error)
+		return error;
+	if (a.policy != SCHED_OTHER) /* what the caller's threads have is his choice */
+		return -EINVAL;
+	a.size = sizeof(a);
+	a.runtime = ns;
+	return result(syscall(SYS_sched_setattr, 0, &a, 0));
+}
+
 static uint64_t clock_of(clockid_t id)
 {
 	struct timespec t;
@@ -267,6 +291,7 @@ const struct vmemi_kernel vmemi_kernel_linux = {
 	.futex_wake = k_futex_wake,
 	.page_size = k_page_size,
 	.processors = k_processors,
+	.time_slice = k_time_slice,
 	.clock_ns = k_clock_ns,
 	.cpu_clock_ns = k_cpu_clock_ns,
 };

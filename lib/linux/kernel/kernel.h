@@ -46,7 +46,9 @@ struct vmemi_kernel {
 	int (*futex_wait)(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns);
 	int (*futex_wake)(_Atomic uint32_t *word, int waiters);
 	long (*page_size)(void);
-	long (*processors)(void);       /* that this thread may use */
+	long (*processors)(void); /* that this thread may use */
+	/* How long the calling thread runs in a piece where others want its core: short ones come sooner. */
+	int (*time_slice)(uint64_t ns);
 	uint64_t (*clock_ns)(void);     /* CLOCK_MONOTONIC */
 	uint64_t (*cpu_clock_ns)(void); /* CPU time of the calling thread */
 };
