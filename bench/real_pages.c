@@ -190,3 +190,12 @@ void real_pages_mix(const struct real_pages *pages, uint8_t *to, size_t count)
 	for (size_t i = 0; i < count; i++)
 		memcpy(to + i * PAGE, pages->bytes + i % pages->count * PAGE, PAGE);
 }
+
+void real_pages_mix_compressible(const struct real_pages *pages, uint8_t *to, size_t count)
+{
+	for (size_t i = 0, from = 0; i < count; i++, from++) {
+		while (pages->class_of[from % pages->count] > PAGE_COMPRESSIBLE)
+			from++;
+		memcpy(to + i * PAGE, pages->bytes + from % pages->count * PAGE, PAGE);
+	}
+}

@@ -30,5 +30,7 @@ void real_pages_pick(const struct real_pages *pages, enum page_class class_wante
 		     size_t count);
 /* Copy @p count pages as they come. */
 void real_pages_mix(const struct real_pages *pages, uint8_t *to, size_t count);
+/* The same, but only pages that are all one word or compressible. */
+void real_pages_mix_compressible(const struct real_pages *pages, uint8_t *to, size_t count);
 
 #endif
