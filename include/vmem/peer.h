@@ -41,7 +41,7 @@ struct vmem_peer_opts {
 	int32_t userfaultfd;
 	uint32_t reserved; /**< 0 */
 	/** NULL, or another peer of this manager that is the same process: its userfaultfd serves this range too. Needed for
-	 *  every range of a process but the first: a userfaultfd must not be handed over twice, which is not found out. */
+	 *  every range of a process but the first: a userfaultfd that is handed over twice is refused. */
 	vmem_peer *same_process_as;
 };
 
@@ -60,7 +60,8 @@ enum vmem_peer_state {
  *  @param[out] ret_peer  set only on success; ends with vmem_region_remove_peer(), or when the region is detached
  *  @return 0, -VMEM_EINVAL (bad options, private memory, no userfaultfd, no mapping of memory there,
  *          @c same_process_as is VMEM_PEER_DROPPED), -VMEM_E2BIG, -VMEM_ERANGE
- *          (not within the region), -VMEM_EEXIST (the process has another peer there), -VMEM_EBUSY (it has another
+ *          (not within the region), -VMEM_EEXIST (the process has another peer there; or its userfaultfd was
+ *          handed over before, without @c same_process_as), -VMEM_EBUSY (it has another
  *          userfaultfd there), -VMEM_ENOTSUP (a userfaultfd with features that cannot be served), -VMEM_EPERM (a mapping
  *          that can never be written: its file was opened for reading), -VMEM_ENOSPC (64 peers), -VMEM_ENOMEM, -VMEM_EIO
  *  @threads serial for the manager
@@ -71,8 +72,10 @@ VMEM_API int vmem_region_add_peer(vmem_peer **ret_peer, vmem_region *region,
 /** Let go of a peer that has ended, or has unmapped the memory. One that goes on touching it waits for good, unless
  *  it is added again; its other ranges are served as before. If it has closed its own userfaultfd it finds zeros
  *  in pages that are away, and what it writes there is lost. What it has mapped is write-protected, which takes
- *  as long as that is large, and is not told where the kernel has no memory for it: so the peer had better have unmapped it.
- *  @return 0, -VMEM_EINVAL (NULL)
+ *  as long as that is large; others are served meanwhile, and reclaim goes on between pieces of 32 MiB.
+ *  @return 0, -VMEM_EINVAL (NULL), -VMEM_ENOMEM (the kernel has no memory to write-protect it, such as that of the peer's own
+ *          memory cgroup), -VMEM_EIO: it is a peer still, and served. It can always be removed when it
+ *          has unmapped the memory, or has ended
  *  @threads serial for the manager
  *  @since 1.0 */
 VMEM_API int vmem_region_remove_peer(vmem_peer *peer);

@@ -67,6 +67,8 @@ struct vmem_region_metrics {
 	uint64_t huge_collapsed; /**< huge pages made */
 	uint64_t huge_split;     /**< of those, made pages of 4 KiB again */
 	uint64_t huge_failed; /**< times that the kernel would not make one; they are tried again */
+	/** pages that were lost and then discarded, and are an error to a peer still: its kernel would not change that */
+	uint64_t peer_errors_left;
 };
 
 VMEM_END_DECLS

@@ -108,8 +108,11 @@ static ssize_t f_read(int fd, void *buffer, size_t bytes)
 static ssize_t f_read_now(int fd, void *buffer, size_t bytes)
 {
 	int error = refuse(VMEMT_K_READ_NOW);
+	ssize_t r = error ? error : real->read_now(fd, buffer, bytes);
 
-	return error ? error : real->read_now(fd, buffer, bytes);
+	if (r > 0)
+		atomic_fetch_add(&vmemt_kernel.peer_reads, 1);
+	return r;
 }
 
 static ssize_t f_pread(int fd, void *buffer, size_t bytes, off_t offset)

@@ -63,6 +63,7 @@ struct vmemt_failing_kernel {
 	/* Called before each call that can be made to fail. May be NULL. */
 	void (*at_call)(enum vmemt_call call);
 	_Atomic long calls[VMEMT_K_CALLS];
+	_Atomic long peer_reads;   /* of a peer's userfaultfd that had messages */
 	_Atomic long failed;       /* calls that were made to fail */
 	_Atomic long mapped_bytes; /* that the table mapped and has not unmapped */
 };

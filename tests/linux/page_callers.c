@@ -28,6 +28,13 @@ static void take_away(struct vmemt_run *run, struct vmemt_claim *c)
 		end_claim(c);
 		return;
 	}
+	if (was == VMEM_PAGE_POISONED &&
+	    vmemt_may(run, VMEMT_MAY_FAIL)) { /* it is an error still */
+		vmemt_must(run, VMEMI_PAGE_DISCARD_LOST, 0);
+		w->discarding = 0;
+		c->pc = 4;
+		return;
+	}
 	if (w->mapped)
 		vmemt_unmap(run);
 	w->marker = 0;

@@ -360,6 +360,7 @@ const char *vmemt_event_name(unsigned event)
 		[VMEMI_PAGE_DISCARD] = "DISCARD",
 		[VMEMI_PAGE_DISCARD_DONE] = "DISCARD_DONE",
 		[VMEMI_PAGE_DISCARD_UNDO] = "DISCARD_UNDO",
+		[VMEMI_PAGE_DISCARD_LOST] = "DISCARD_LOST",
 	};
 
 	return event < VMEMI_PAGE_EVENTS && name[event] ? name[event] : "?";

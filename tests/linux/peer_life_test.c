@@ -7,6 +7,8 @@
 #include "linux/stored.h"
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <vmem/source.h>
@@ -129,6 +131,51 @@ static void add_fails(void)
 	vmemt_peer_end();
 }
 
+/* By whatever descriptor; a kernel that does not tell is asked for the inode. */
+static void handed_over_twice(void)
+{
+	struct vmemt_peer again;
+	vmem_peer *p = NULL;
+	int mine;
+
+	vmemt_peer_make_with();
+	vmemt_peer_start(&other, vmem_region_file(region), 0, BYTES, 0);
+	again = peer;
+	again.uffd = fcntl(peer.uffd, F_DUPFD_CLOEXEC, 3);
+	mine = again.uffd;
+	assert(mine >= 0);
+	for (unsigned i = 0; i < 2; i++) {
+		vmemt_kernel.fail = VMEMT_K_FCNTL;
+		vmemt_kernel.error = -VMEM_EINVAL;
+		atomic_store(&vmemt_kernel.calls[VMEMT_K_FCNTL], 0);
+		vmemt_kernel.fail_after = i ? 0 : -1;
+		again.peer = p;
+		assert(vmemt_peer_add(&again, region) == -VMEM_EEXIST && !again.peer);
+		again.address += BYTES; /* nor for another place */
+		assert(vmemt_peer_add(&again, region) == -VMEM_EEXIST && !again.peer);
+		again.address -= BYTES;
+		/* What is another one is another one. */
+		atomic_store(&vmemt_kernel.calls[VMEMT_K_FCNTL], 0);
+		assert(!vmemt_peer_add(&other, region));
+		assert(!vmem_region_remove_peer(other.peer));
+		other.peer = NULL;
+	}
+	vmemt_kernel.fail_after = -1;
+	assert(vmemt_metrics(region).peers == 1);
+	close(mine);
+	vmemt_peer_put_all(3);
+	for (uint64_t i = 0; i < PAGES; i++)
+		assert(vmemt_peer_is(&peer, i, 3));
+	vmemt_peer_leave(&other);
+	vmemt_peer_leave(&peer);
+	/* When it is let go of it may come again. */
+	vmemt_peer_join(&peer, region);
+	assert(!vmem_region_remove_peer(peer.peer) && !vmemt_peer_add(&peer, region));
+	assert(vmemt_peer_is(&peer, 3, 3));
+	vmemt_peer_leave(&peer);
+	vmemt_peer_end();
+}
+
 /* What had left before it came is not writable there unseen. */
 static void comes_late(void)
 {
@@ -201,6 +248,99 @@ static void removed_in_a_load(void)
 		if (i == 3 || i >= 8)
 			assert(vmemt_is(&cpu, base, i, 1));
 	vmemt_slow_stop();
+	vmemt_peer_end();
+}
+
+/* --- Removing one --- */
+
+#define PIECE 8192 /* pages that are protected while nothing leaves */
+#define MANY (2 * PIECE + 100)
+
+static uint64_t largest, protected; /* bytes of one call, and of all calls */
+
+static bool look_at_protecting(enum vmemt_call call, void *argument, int fd, int *ret_result)
+{
+	const struct uffdio_writeprotect *w = argument;
+
+	(void)fd;
+	(void)ret_result;
+	if (call == VMEMT_K_PROTECT && (w->mode & UFFDIO_WRITEPROTECT_MODE_WP)) {
+		largest = w->range.len > largest ? w->range.len : largest;
+		protected += w->range.len;
+	}
+	return false;
+}
+
+/* A large one is protected in pieces, all of it. */
+static void removed_in_pieces(void)
+{
+	uint64_t bytes = MANY * PAGE;
+	struct vmem_peer_opts o = { .size = sizeof(o), .bytes = bytes };
+	unsigned char *memory, *data = calloc(PIECE, PAGE);
+	vmem_peer *p;
+
+	vmemt_peer_make_manager();
+	region = vmemt_region(manager, 0, MANY, FLAGS);
+	memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vmem_region_file(region), 0);
+	assert(memory != MAP_FAILED && data);
+	for (uint64_t i = 0; i < MANY; i += PIECE)
+		assert(!vmem_region_write(region, i * PAGE, data,
+					  (MANY - i < PIECE ? MANY - i : PIECE) * PAGE));
+	o.address = (uintptr_t)memory;
+	o.userfaultfd = vmemt_peer_uffd(0);
+	assert(!vmem_region_add_peer(&p, region, &o));
+	largest = protected = 0;
+	vmemt_kernel.before = look_at_protecting;
+	assert(!vmem_region_remove_peer(p));
+	vmemt_kernel.before = NULL;
+	assert(protected == bytes && largest == PIECE * PAGE);
+	assert(!munmap(memory, bytes));
+	close(o.userfaultfd);
+	free(data);
+	vmemt_peer_end();
+}
+
+static bool has_touched; /* by a peer that is being removed */
+
+static void touch_the_leaving(enum vmemt_call call)
+{
+	long before = atomic_load(&vmemt_kernel.peer_reads);
+
+	if (call != VMEMT_K_PROTECT || has_touched)
+		return;
+	has_touched = true;
+	vmemt_peer_begin(&peer, VMEMT_READ, 3, 0);
+	VMEMT_UNTIL(atomic_load(&vmemt_kernel.peer_reads) > before);
+}
+
+/* The kernel cannot protect it: it is a peer still, with all that it wanted meanwhile. */
+static void cannot_be_removed(int error)
+{
+	struct vmemt_page got, want;
+
+	vmemt_peer_make_with();
+	vmemt_peer_put_all(1);
+	vmemt_peer_booked();
+	vmemt_store(region, 0, 8);
+	has_touched = false;
+	atomic_store(&vmemt_kernel.calls[VMEMT_K_PROTECT], 0);
+	vmemt_kernel.fail = VMEMT_K_PROTECT;
+	vmemt_kernel.error = error;
+	vmemt_kernel.fail_after = 0;
+	vmemt_kernel.at_call = touch_the_leaving;
+	assert(vmem_region_remove_peer(peer.peer) ==
+	       (error == -VMEM_ENOMEM ? -VMEM_ENOMEM : -VMEM_EIO));
+	vmemt_kernel.fail_after = -1;
+	vmemt_kernel.at_call = NULL;
+	assert(has_touched && !vmemt_peer_finish(&peer, &got));
+	vmemt_make(&want, 3, 1);
+	assert(!memcmp(&got, &want, PAGE) && vmemt_metrics(region).peers == 1);
+	for (uint64_t i = 0; i < PAGES; i++) {
+		vmemt_peer_put(&peer, i, 2);
+		assert(vmemt_is(&cpu, base, i, 2));
+	}
+	vmemt_peer_leave(&peer);
+	assert(!vmemt_metrics(region).peers);
 	vmemt_peer_end();
 }
 
@@ -335,7 +475,11 @@ int main(void)
 	vmemt_peers_begin();
 	refused();
 	add_fails();
+	handed_over_twice();
 	comes_late();
+	removed_in_pieces();
+	cannot_be_removed(-VMEM_ENOMEM);
+	cannot_be_removed(-VMEM_EPERM);
 	removed();
 	removed_in_a_load();
 	one_process();

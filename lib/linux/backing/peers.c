@@ -34,7 +34,7 @@ struct vmem_peer *vmemi_peer_find(struct vmemi_host *host, const struct vmemi_pr
 		struct vmem_peer *p = atomic_load(&host->peers[i]);
 		uint64_t page;
 
-		if (!p || p->process != process)
+		if (!p || p->process != process || atomic_load(&p->leaving))
 			continue;
 		page = (address - p->at.base) / VMEM_PAGE_SIZE;
 		if (page - p->first < p->count) {
@@ -185,9 +185,11 @@ int vmemi_peer_begin(struct vmem_peer *p, uint64_t page, uint64_t count)
 	return !error || error == -VMEM_ENOMEM || error == -VMEM_EINVAL ? error : -VMEM_EIO;
 }
 
-void vmemi_peer_leave(struct vmem_peer *p)
+int vmemi_peer_leave(struct vmem_peer *p, uint64_t page, uint64_t count)
 {
-	protect_those(p, p->first, p->count, may_be_writable);
+	int error = protect_those(p, page, count, may_be_writable);
+
+	return !error || error == -VMEM_ENOMEM ? error : -VMEM_EIO;
 }
 
 void vmemi_peer_close(struct vmem_peer *p)
@@ -275,13 +277,18 @@ void vmemi_peers_wake(struct vmem_region *r, uint64_t page)
 static void cover(struct vmem_peer *p, uint64_t page)
 {
 	bool wp = false;
+	int error = vmemi_file_map(p->region, &p->at, page, &wp);
 
-	vmemi_file_map(p->region, &p->at, page, &wp);
+	if (error != 1 && !has_none(p, error))
+		vmemi_tally(&p->region->counters.peer_errors_left, 1);
 }
 
-void vmemi_peers_heal(struct vmem_region *r, uint64_t page)
+bool vmemi_peers_heal(struct vmem_region *r, uint64_t page)
 {
-	if (!atomic_load(&r->peers) || r->backing->write(r, page, r->host->zero_page))
-		return;
+	if (!atomic_load(&r->peers))
+		return true;
+	if (r->backing->write(r, page, r->host->zero_page))
+		return false;
 	each(r, page, cover);
+	return true;
 }

@@ -27,6 +27,7 @@ struct vmem_peer {
 	struct vmemi_process *process;
 	uint64_t first, count; /* pages of the region */
 	uint32_t slot;
+	_Atomic uint32_t leaving; /* atomic; its faults are left unanswered */
 };
 
 /* The peer of @process that has @address, and which page that is; NULL: none. The caller is a walker. */
@@ -49,14 +50,16 @@ bool vmemi_peer_map(struct vmem_region *r, const struct vmemi_at *at, uint64_t p
 uint32_t vmemi_peers_protect(struct vmem_region *r, const uint64_t *pages, uint32_t count);
 /* Wakes who waits for a page, with all peers. */
 void vmemi_peers_wake(struct vmem_region *r, uint64_t page);
-/* Leaving, poisoned: makes a page such that a hole punched there is all that is left of it with any peer. */
-void vmemi_peers_heal(struct vmem_region *r, uint64_t page);
+/* Leaving, poisoned: makes a page such that a hole punched there is all that is left of it with any peer. A peer whose
+ * kernel refuses keeps its error, which is counted. False: the file could not be written, nothing has changed. */
+bool vmemi_peers_heal(struct vmem_region *r, uint64_t page);
 
 /* One peer, which need not be in its slot. */
 /* Write-protects what is away or clean of [page, page + count). 0, -VMEM_EINVAL, -VMEM_ENOMEM, -VMEM_EIO. */
 int vmemi_peer_begin(struct vmem_peer *p, uint64_t page, uint64_t count);
-/* Nobody serves it any more, and nothing leaves: write-protects what is in place, which will leave without it. */
-void vmemi_peer_leave(struct vmem_peer *p);
+/* Nobody serves it any more: write-protects what is in place of [page, page + count), which will leave without it.
+ * 0, -VMEM_ENOMEM, -VMEM_EIO. */
+int vmemi_peer_leave(struct vmem_peer *p, uint64_t page, uint64_t count);
 /* Its memory has no contents any more: makes all of it an error to touch. */
 void vmemi_peer_close(struct vmem_peer *p);
 

@@ -17,6 +17,7 @@ struct batch {
 	uint64_t page[BATCH];
 	enum vmem_page_state was[BATCH];
 	bool mapped[BATCH]; /* it has a frame, or an error in its place */
+	bool stuck[BATCH];  /* the error could not be taken away */
 	unsigned frames;    /* of them in place */
 	bool staged;        /* copies in staging were left behind */
 	uint64_t released;  /* bytes */
@@ -34,13 +35,15 @@ static bool has_frame(enum vmem_page_state was)
 	return was == VMEM_PAGE_RESIDENT || was == VMEM_PAGE_CLEAN || was == VMEM_PAGE_SHARED;
 }
 
-/* A poisoned page of a file has no frame to free, which would take the error with it. */
-static void heal(struct vmem_region *r, uint64_t page)
+/* A poisoned page of a file has no frame to free, which would take the error with it. False: it is an error still. */
+static bool heal(struct vmem_region *r, uint64_t page)
 {
 	if (!r->backing->one_frame)
-		return;
+		return true;
+	if (!vmemi_peers_heal(r, page))
+		return false;
 	r->host->k->madvise(vmemi_region_page(r, page), VMEM_PAGE_SIZE, MADV_DONTNEED);
-	vmemi_peers_heal(r, page);
+	return true;
 }
 
 /* Takes the mappings of a batch away and ends it. */
@@ -53,19 +56,23 @@ static void flush(struct batch *b)
 	uint32_t n = 0, gone;
 
 	for (unsigned i = 0; i < b->count; i++) {
-		if (b->was[i] == VMEM_PAGE_POISONED)
-			heal(r, b->page[i]);
-		if (b->mapped[i])
+		b->stuck[i] = b->was[i] == VMEM_PAGE_POISONED && !heal(r, b->page[i]);
+		if (b->mapped[i] && !b->stuck[i])
 			pages[n++] = b->page[i];
 	}
 	gone = r->backing->release(r, pages, n);
 	vmemi_frames_untake(&r->host->frames, b->frames);
 	b->frames = 0;
 	for (unsigned i = 0; i < b->count; i++) {
-		bool kept = b->mapped[i] && !gone;
+		bool leaves = b->mapped[i] && !b->stuck[i];
+		bool kept = b->stuck[i] || (leaves && !gone);
 
-		gone -= b->mapped[i] && gone;
-		vmemi_region_end(r, b->page[i], kept ? VMEMI_PAGE_DISCARD_UNDO : done, 0);
+		gone -= leaves && gone;
+		vmemi_region_end(r, b->page[i],
+				 b->stuck[i] ? VMEMI_PAGE_DISCARD_LOST
+				 : kept      ? VMEMI_PAGE_DISCARD_UNDO
+					     : done,
+				 0);
 		/* Others who wait are served in their turn; its fault was answered. */
 		if (b->was[i] == VMEM_PAGE_POISONED) {
 			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, b->page[i]), VMEM_PAGE_SIZE);

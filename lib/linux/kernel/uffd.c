@@ -115,6 +115,18 @@ int vmemi_uffd_features(const struct vmemi_kernel *k, int fd, uint64_t *ret_feat
 	return 0;
 }
 
+/* Before Linux 6.10 by the inode, of which each has its own since 5.12. */
+bool vmemi_uffd_is(const struct vmemi_uffd *u, int fd)
+{
+	int same = u->k->fcntl(u->fd, VMEMI_F_DUPFD_QUERY, fd);
+	struct stat a, b;
+
+	if (same != -VMEM_EINVAL)
+		return same == 1;
+	return !u->k->fstat(u->fd, &a) && !u->k->fstat(fd, &b) && a.st_dev == b.st_dev &&
+	       a.st_ino == b.st_ino;
+}
+
 int vmemi_uffd_adopt(struct vmemi_uffd *u, const struct vmemi_kernel *k, int fd)
 {
 	const uint64_t keep_from_us =

@@ -54,6 +54,8 @@ struct vmemi_uffdio_move {
 	int64_t move; /* bytes moved, or a negative error number */
 };
 
+#define VMEMI_F_DUPFD_QUERY 1027 /* whether two descriptors are one file, 6.10 */
+
 /* linux/fs.h, 6.7 */
 struct vmemi_page_region {
 	uint64_t start, end;

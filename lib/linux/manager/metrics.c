@@ -63,6 +63,7 @@ int vmem_region_get_metrics(vmem_region *region, struct vmem_region_metrics *met
 		.huge_collapsed = region->huge.collapsed,
 		.huge_split = region->huge.split,
 		.huge_failed = region->huge.failed,
+		.peer_errors_left = c->peer_errors_left,
 	};
 	uint64_t copies = vmemi_region_copies(region), now = region->host->k->clock_ns();
 

@@ -21,25 +21,31 @@ static int check_opts(const struct vmem_region *r, const struct vmem_peer_opts *
 	return vmemi_region_span(r, o->gpa, o->bytes, false, &first, &count);
 }
 
-/* 0, -VMEM_ENOSPC, -VMEM_EEXIST (the process has another one there). */
+/* Whether @p's process has handed over the same userfaultfd, or is told to be the same and has @p there. */
+static bool is_double(const struct vmem_peer *p, const struct vmem_peer_opts *o)
+{
+	uint64_t address = p->at.base + p->first * VMEM_PAGE_SIZE;
+
+	if (!o->same_process_as)
+		return vmemi_uffd_is(&p->process->uffd, o->userfaultfd);
+	return o->same_process_as->process == p->process &&
+	       o->address < address + p->count * VMEM_PAGE_SIZE && address < o->address + o->bytes;
+}
+
+/* 0, -VMEM_ENOSPC, -VMEM_EEXIST. */
 static int find_slot(struct vmemi_host *host, const struct vmem_peer_opts *o, uint32_t *ret_slot)
 {
 	bool found = false;
 
 	for (uint32_t i = VMEMI_PEERS_MAX; i--;) {
 		struct vmem_peer *p = atomic_load(&host->peers[i]);
-		uint64_t address;
 
+		if (p && is_double(p, o))
+			return -VMEM_EEXIST;
 		if (!p) {
 			*ret_slot = i;
 			found = true;
-			continue;
 		}
-		address = p->at.base + p->first * VMEM_PAGE_SIZE;
-		if (o->same_process_as && o->same_process_as->process == p->process &&
-		    o->address < address + p->count * VMEM_PAGE_SIZE &&
-		    address < o->address + o->bytes)
-			return -VMEM_EEXIST;
 	}
 	return found ? 0 : -VMEM_ENOSPC;
 }
@@ -117,21 +123,27 @@ static void unpublish(struct vmem_peer *p)
 	atomic_fetch_sub(&p->region->peers, 1);
 }
 
+static void wake_all(const struct vmem_peer *p)
+{
+	vmemi_uffd_wake(p->at.uffd, vmemi_address(&p->at, p->first), p->count * VMEM_PAGE_SIZE);
+}
+
 static void free_peer(struct vmemi_host *host, struct vmem_peer *p)
 {
 	let_go(host, p->process);
 	vmemi_free(&host->metadata.allocator, p, sizeof(*p), _Alignof(struct vmem_peer));
 }
 
-/* Protects what is away and clean, a piece at a time: what leaves in between is protected as it leaves. */
-static int begin(struct vmem_manager *m, struct vmem_peer *p)
+/* All pages of it, a piece at a time, in which nothing leaves. */
+static int in_pieces(struct vmem_manager *m, struct vmem_peer *p,
+		     int (*act)(struct vmem_peer *p, uint64_t page, uint64_t count))
 {
 	int error = 0;
 
 	for (uint64_t done = 0, n; done < p->count && !error; done += n) {
 		n = p->count - done < PIECE ? p->count - done : PIECE;
 		vmemi_reclaim_enter(m->reclaim);
-		error = vmemi_peer_begin(p, p->first + done, n);
+		error = act(p, p->first + done, n);
 		vmemi_reclaim_leave(m->reclaim);
 	}
 	return error;
@@ -149,13 +161,13 @@ static int publish(struct vmem_manager *m, struct vmem_peer *p)
 	atomic_store(&host->peers[p->slot], p);
 	if (p->slot >= atomic_load(&host->peer_slots))
 		atomic_store(&host->peer_slots, p->slot + 1);
-	error = begin(m, p);
+	/* What is away and clean is protected here, and what leaves meanwhile as it leaves. */
+	error = in_pieces(m, p, vmemi_peer_begin);
 	if (error) {
 		unpublish(p);
 		forget(m, p);
-	} else { /* who touched it too early */
-		vmemi_uffd_wake(p->at.uffd, vmemi_address(&p->at, p->first),
-				p->count * VMEM_PAGE_SIZE);
+	} else {
+		wake_all(p); /* who touched it too early */
 	}
 	return error;
 }
@@ -215,22 +227,38 @@ int vmem_region_add_peer(vmem_peer **ret_peer, vmem_region *region,
 	return error;
 }
 
+/* First nobody serves it any more, so nothing is made writable there behind what is protected; what leaves
+ * meanwhile is protected as with any peer. */
+static int remove_peer(struct vmem_manager *m, struct vmem_peer *p)
+{
+	int error;
+
+	atomic_store(&p->leaving, 1);
+	forget(m, p);
+	error = in_pieces(m, p, vmemi_peer_leave);
+	if (error) {
+		atomic_store(&p->leaving, 0);
+		wake_all(p); /* whose faults were left */
+		return error;
+	}
+	unpublish(p);
+	vmemi_host_drain(&m->host);
+	free_peer(&m->host, p);
+	return 0;
+}
+
 int vmem_region_remove_peer(vmem_peer *peer)
 {
 	struct vmem_manager *m;
+	int error;
 
 	if (!peer)
 		return -VMEM_EINVAL;
 	m = (struct vmem_manager *)peer->region->host;
 	vmemi_lock(&m->attach_lock);
-	vmemi_reclaim_enter(m->reclaim); /* nothing leaves meanwhile */
-	unpublish(peer);
-	forget(m, peer);
-	vmemi_peer_leave(peer);
-	vmemi_reclaim_leave(m->reclaim);
-	free_peer(&m->host, peer);
+	error = remove_peer(m, peer);
 	vmemi_unlock(&m->attach_lock);
-	return 0;
+	return error;
 }
 
 int vmem_peer_state(const vmem_peer *peer)

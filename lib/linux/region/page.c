@@ -91,6 +91,7 @@ static const struct rule rules[VMEMI_PAGE_EVENTS] = {
 				 CLEAR },
 	[VMEMI_PAGE_DISCARD_DONE] = { S(ABSENT), SAME_STATE, LEAVING, 0, 0, LEAVING, KEEP },
 	[VMEMI_PAGE_DISCARD_UNDO] = { S(ABSENT), VMEM_PAGE_RESIDENT, LEAVING, 0, 0, LEAVING, KEEP },
+	[VMEMI_PAGE_DISCARD_LOST] = { S(ABSENT), VMEM_PAGE_POISONED, LEAVING, 0, 0, LEAVING, KEEP },
 };
 
 bool vmemi_page_step(uint64_t word, enum vmemi_page_event event, uint64_t argument,

@@ -69,6 +69,7 @@ enum vmemi_page_event {
 	VMEMI_PAGE_DISCARD, /* -> absent; LEAVING until the mapping is gone; the ref is given back */
 	VMEMI_PAGE_DISCARD_DONE,
 	VMEMI_PAGE_DISCARD_UNDO, /* the kernel kept the page: resident */
+	VMEMI_PAGE_DISCARD_LOST, /* the kernel kept the error of a poisoned one */
 	VMEMI_PAGE_EVENTS
 };
 

@@ -30,7 +30,7 @@ struct vmemi_region_counters { /* atomic, since attach */
 		taken_ahead;
 	_Atomic uint64_t saved, rejected, discarded;
 	_Atomic uint64_t faults_source;
-	_Atomic uint64_t faults_mapped, taken_unmapped, faults_peer;
+	_Atomic uint64_t faults_mapped, taken_unmapped, faults_peer, peer_errors_left;
 };
 
 /* What is counted by page, in stripes, so that threads at different pages seldom share a cache line. */
