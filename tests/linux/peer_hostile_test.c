@@ -4,6 +4,9 @@
 #include "linux/peer_guest.h"
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* The guest and another peer are served as before, and what they write is what they read. */
 static void others_live(uint64_t version)
@@ -62,11 +65,56 @@ static void hostile(enum vmemt_peer_trick trick)
 	vmemt_peer_end();
 }
 
+/* A file without F_SEAL_SEAL: a peer seals it against writing, and nothing can be freed any more. That costs memory, and
+ * no byte: what has left comes back, what could not leave is where it was. */
+static void sealed(void)
+{
+	struct vmem_region_opts o = { .size = sizeof(o), .flags = FLAGS, .bytes = BYTES };
+	struct stat before, after;
+
+	vmemt_peer_make_manager();
+	o.file_fd = memfd_create("unsealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert(o.file_fd >= 0 && !ftruncate(o.file_fd, BYTES));
+	o.hva = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, o.file_fd, 0);
+	assert(o.hva != MAP_FAILED && !vmem_region_attach(&region, manager, &o));
+	cpu.region = region;
+	base = o.hva;
+	assert(!vmem_manager_thread_start(manager));
+	vmemt_peer_join(&peer, region);
+	for (uint64_t i = 0; i < PAGES - 8; i++) /* the last ones are absent */
+		vmemt_put(&cpu, base, i, 1);
+	for (uint64_t i = 0; i < 32; i++)
+		assert(vmemt_peer_is(&peer, i, 1));
+	vmemt_peer_booked();
+	vmemt_store(region, 0, 16);
+	vmemt_stage(region, 16, 8);
+	vmemt_peer_trick(&peer, VMEMT_PEER_SEAL, 0);
+	assert(!fstat(o.file_fd, &before));
+	assert(!vmem_region_stage(region, 0, BYTES, NULL));
+	assert(!vmem_region_store(region, 0, BYTES, NULL));
+	assert(!fstat(o.file_fd, &after) && after.st_blocks == before.st_blocks);
+	assert(vmem_region_discard(region, 40 * PAGE, PAGE, NULL) == -VMEM_EIO);
+	for (uint64_t i = 0; i < PAGES; i++) {
+		assert(vmemt_peer_is(&peer, i, i < PAGES - 8) &&
+		       vmemt_is(&cpu, base, i, i < PAGES - 8));
+		vmemt_peer_put(&peer, i, 2);
+		assert(vmemt_is(&cpu, base, i, 2));
+		vmemt_put(&cpu, base, i, 3);
+		assert(vmemt_peer_is(&peer, i, 3));
+	}
+	assert(!vmemt_metrics(region).lost && vmem_peer_state(peer.peer) == VMEM_PEER_SERVED);
+	vmemt_peer_leave(&peer);
+	vmemt_peer_end();
+	assert(!munmap(o.hva, BYTES));
+	close(o.file_fd);
+}
+
 int main(void)
 {
 	vmemt_peers_begin();
 	for (unsigned trick = VMEMT_PEER_UNMAP; trick <= VMEMT_PEER_FLOOD; trick++)
 		hostile((enum vmemt_peer_trick)trick);
+	sealed();
 	vmemt_peers_over();
 	return 0;
 }

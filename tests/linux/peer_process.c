@@ -50,7 +50,7 @@ static void must(bool holds)
 static sigjmp_buf escape;
 static volatile unsigned char *memory;
 static uint64_t memory_bytes;
-static int own_uffd;
+static int own_uffd, own_file;
 
 static void on_signal(int number)
 {
@@ -82,6 +82,7 @@ static void map(int socket, struct message *m)
 	must(at != MAP_FAILED && !madvise(at, m->bytes, MADV_DONTFORK));
 	own_uffd = vmemt_peer_uffd(m->version);
 	must(own_uffd >= 0);
+	own_file = fd;
 	memory = at;
 	memory_bytes = m->bytes;
 	m->address = (uintptr_t)at;
@@ -159,6 +160,7 @@ static void trick(struct message *m)
 			m->wrong = 1;
 		break;
 	case VMEMT_PEER_FLOOD: flood(m); break;
+	case VMEMT_PEER_SEAL: must(!fcntl(own_file, F_ADD_SEALS, F_SEAL_FUTURE_WRITE)); break;
 	}
 }
 

@@ -26,7 +26,8 @@ enum vmemt_peer_trick {
 	VMEMT_PEER_BLOCKING, /* its userfaultfd */
 	VMEMT_PEER_CLOSE,    /* likewise */
 	VMEMT_PEER_STEAL,    /* reads a message of it */
-	VMEMT_PEER_FLOOD     /* unmaps its page by MADV_DONTNEED and touches it, many times */
+	VMEMT_PEER_FLOOD,    /* unmaps its page by MADV_DONTNEED and touches it, many times */
+	VMEMT_PEER_SEAL      /* the file: with F_SEAL_FUTURE_WRITE */
 };
 
 void vmemt_peers_prepare(void);

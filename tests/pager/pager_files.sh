@@ -4,7 +4,7 @@
 # shellcheck source=tests/pager/pager_common.sh
 . "$(dirname "$0")/pager_common.sh"
 
-memory_bytes=33554432
+memory_bytes=25165824
 budget=12582912
 
 # Bytes of blocks in the files of process $vmm, looked at from outside.
@@ -47,6 +47,10 @@ go_on() {
 	grep -q "$2" "$scratch/$1.txt" || fail "$1: not $2"
 }
 
+is_refused_again() {
+	[ "$(grep -c 'memory that overlaps, or is served already' "$log")" -eq 2 ]
+}
+
 status=0
 "$pager" --socket "$socket" --memory "$0" --budget 1M >"$log" 2>&1 || status=$?
 [ $status -eq 2 ] || fail "exit status $status with a budget that is too small"
@@ -54,12 +58,17 @@ status=0
 head -c $memory_bytes /dev/urandom >"$memory"
 start_pager --budget 12M --json "$scratch/json"
 
-# Three times what fits, half of it written; the files fall to what fits, and the bytes are right.
+# Twice what fits, half of it written; the files fall to what fits, and the bytes are right.
 start_vmm good
 until_true "the files within the budget" within_budget "$scratch/good.txt"
 [ "$(blocks "$scratch/good.txt")" -gt 0 ] || fail "its files are empty"
 go_on good 'all right'
 wait_for "$log" 'pages from the file'
+
+# The same userfaultfd again: refused, and the first goes on.
+start_vmm twice
+wait_for "$log" 'memory that overlaps, or is served already'
+go_on twice 'all right'
 
 # What is not as it must be, and why.
 for how in small pipe regular unwritable frozen unsealable read-only huge unaligned overlap hidden fewer more \
@@ -73,7 +82,7 @@ wait_for "$log" 'a memfd that can shrink'
 wait_for "$log" 'not open for reading and writing'
 wait_for "$log" 'a memfd_offset that is not at a page'
 wait_for "$log" 'two ranges overlap in a memfd'
-wait_for "$log" 'memory that overlaps, or is served already'
+until_true "the same file refused" is_refused_again
 wait_for "$log" 'fewer descriptors than it says'
 wait_for "$log" 'more descriptors than it says'
 wait_for "$log" 'no mapping of memory at that address'
