@@ -313,6 +313,28 @@ static void touch_the_leaving(enum vmemt_call call)
 	VMEMT_UNTIL(atomic_load(&vmemt_kernel.peer_reads) > before);
 }
 
+/* What it wants while it goes it does not get: nothing is made writable behind what is protected. */
+static void left_while_it_goes(void)
+{
+	vmemt_peer_make_with();
+	vmemt_peer_put_all(1);
+	vmemt_peer_booked();
+	vmemt_store(region, 0, 8);
+	has_touched = false;
+	vmemt_kernel.at_call = touch_the_leaving;
+	assert(!vmem_region_remove_peer(peer.peer));
+	vmemt_kernel.at_call = NULL;
+	peer.peer = NULL;
+	assert(has_touched && vmemt_state(region, 3) == VMEM_PAGE_STORED);
+	assert(!vmemt_peer_over(&peer));
+	for (uint64_t i = 0; i < PAGES; i++)
+		assert(vmemt_is(&cpu, base, i, 1));
+	assert(!vmemt_peer_over(&peer));
+	vmemt_peer_kill(&peer);
+	vmemt_peer_leave(&peer);
+	vmemt_peer_end();
+}
+
 /* The kernel cannot protect it: it is a peer still, with all that it wanted meanwhile. */
 static void cannot_be_removed(int error)
 {
@@ -478,6 +500,7 @@ int main(void)
 	handed_over_twice();
 	comes_late();
 	removed_in_pieces();
+	left_while_it_goes();
 	cannot_be_removed(-VMEM_ENOMEM);
 	cannot_be_removed(-VMEM_EPERM);
 	removed();

@@ -155,6 +155,10 @@ static void tidied(void)
 	away = in_file(VMEM_PAGE_STORED);
 	assert(away && away < 32);
 	vmemi_reclaim_enter(manager->reclaim);
+	atomic_store(&vmemt_kernel.calls[VMEMT_K_FALLOCATE], 0);
+	vmemt_kernel.fail_after = 0;
+	assert(!vmemi_tidy(manager->reclaim, region, 0, PAGES));
+	vmemt_kernel.fail_after = -1;
 	freed = vmemi_tidy(manager->reclaim, region, 0, PAGES);
 	assert(freed == away && !vmemi_tidy(manager->reclaim, region, 0, PAGES));
 	vmemi_reclaim_leave(manager->reclaim);
