@@ -139,6 +139,7 @@ static void handed_over_twice(void)
 	int mine;
 
 	vmemt_peer_make_with();
+	vmem_manager_thread_stop(manager);
 	vmemt_peer_start(&other, vmem_region_file(region), 0, BYTES, 0);
 	again = peer;
 	again.uffd = fcntl(peer.uffd, F_DUPFD_CLOEXEC, 3);
@@ -162,6 +163,7 @@ static void handed_over_twice(void)
 	}
 	vmemt_kernel.fail_after = -1;
 	assert(vmemt_metrics(region).peers == 1);
+	assert(!vmem_manager_thread_start(manager));
 	close(mine);
 	vmemt_peer_put_all(3);
 	for (uint64_t i = 0; i < PAGES; i++)
@@ -300,7 +302,7 @@ static void removed_in_pieces(void)
 	vmemt_peer_end();
 }
 
-static bool has_touched; /* by a peer that is being removed */
+static _Atomic bool has_touched; /* atomic; by a peer that is being removed */
 
 static void touch_the_leaving(enum vmemt_call call)
 {
@@ -313,6 +315,14 @@ static void touch_the_leaving(enum vmemt_call call)
 	VMEMT_UNTIL(atomic_load(&vmemt_kernel.peer_reads) > before);
 }
 
+/* While no thread runs that could be at it; they run afterwards. */
+static void hook(void (*at_call)(enum vmemt_call call))
+{
+	vmem_manager_thread_stop(manager);
+	vmemt_kernel.at_call = at_call;
+	assert(!vmem_manager_thread_start(manager));
+}
+
 /* What it wants while it goes it does not get: nothing is made writable behind what is protected. */
 static void left_while_it_goes(void)
 {
@@ -321,9 +331,9 @@ static void left_while_it_goes(void)
 	vmemt_peer_booked();
 	vmemt_store(region, 0, 8);
 	has_touched = false;
-	vmemt_kernel.at_call = touch_the_leaving;
+	hook(touch_the_leaving);
 	assert(!vmem_region_remove_peer(peer.peer));
-	vmemt_kernel.at_call = NULL;
+	hook(NULL);
 	peer.peer = NULL;
 	assert(has_touched && vmemt_state(region, 3) == VMEM_PAGE_STORED);
 	assert(!vmemt_peer_over(&peer));
@@ -346,14 +356,16 @@ static void cannot_be_removed(int error)
 	vmemt_store(region, 0, 8);
 	has_touched = false;
 	atomic_store(&vmemt_kernel.calls[VMEMT_K_PROTECT], 0);
+	vmem_manager_thread_stop(manager);
 	vmemt_kernel.fail = VMEMT_K_PROTECT;
 	vmemt_kernel.error = error;
 	vmemt_kernel.fail_after = 0;
-	vmemt_kernel.at_call = touch_the_leaving;
+	hook(touch_the_leaving);
 	assert(vmem_region_remove_peer(peer.peer) ==
 	       (error == -VMEM_ENOMEM ? -VMEM_ENOMEM : -VMEM_EIO));
+	vmem_manager_thread_stop(manager);
 	vmemt_kernel.fail_after = -1;
-	vmemt_kernel.at_call = NULL;
+	hook(NULL);
 	assert(has_touched && !vmemt_peer_finish(&peer, &got));
 	vmemt_make(&want, 3, 1);
 	assert(!memcmp(&got, &want, PAGE) && vmemt_metrics(region).peers == 1);

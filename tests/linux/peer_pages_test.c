@@ -75,12 +75,14 @@ static void lost_for_good(void)
 	vmemt_peer_booked();
 	lose(5);
 	/* The file cannot be written: it stays the error that it was. */
+	vmem_manager_thread_stop(manager);
 	atomic_store(&vmemt_kernel.calls[VMEMT_K_PWRITE], 0);
 	vmemt_kernel.fail = VMEMT_K_PWRITE;
 	vmemt_kernel.error = -VMEM_ENOSPC;
 	vmemt_kernel.fail_after = 0;
 	assert(vmem_region_discard(region, 4 * PAGE, 3 * PAGE, NULL) == -VMEM_EIO);
 	vmemt_kernel.fail_after = -1;
+	assert(!vmem_manager_thread_start(manager));
 	assert(vmemt_state(region, 5) == VMEM_PAGE_POISONED);
 	assert(vmemt_peer_read(&peer, 5) == SIGBUS);
 	assert(vmemt_is(&cpu, base, 4, 0) && vmemt_is(&cpu, base, 6, 0));
@@ -89,10 +91,12 @@ static void lost_for_good(void)
 	assert(!vmemt_metrics(region).peer_errors_left);
 	/* A peer's kernel does not take its error away: it alone has it. */
 	lose(9);
+	vmem_manager_thread_stop(manager);
 	refusing = peer.peer->process->uffd.fd;
 	vmemt_kernel.before = refuse_to_map;
 	assert(!vmem_region_discard(region, 9 * PAGE, PAGE, NULL));
 	vmemt_kernel.before = NULL;
+	assert(!vmem_manager_thread_start(manager));
 	assert(vmemt_metrics(region).peer_errors_left == 1);
 	assert(vmemt_is(&cpu, base, 9, 0) && vmemt_peer_read(&peer, 9) == SIGBUS);
 	vmemt_put(&cpu, base, 9, 2);
