@@ -17,8 +17,8 @@
  *  know what was removed before.
  *
  *  While a process removes pages without pause the kernel may refuse to fill any of its pages; its source may then be
- *  asked for a page more than once, and the manager's threads spend time on it that others wait for. So give a
- *  VM that is not trusted, or removes much at a time, a pager of its own.
+ *  asked for a page more than once, about 200 times a second, and handlers read what it removes, but other processes
+ *  have their turns all the same.
  *
  *  Of the calls on regions these return -VMEM_ENOTSUP: vmem_region_read(), _write(), _discard(), _stage(),
  *  _stage_pages(), _store(), _evict_all(), _dirty_start(), _grow(), _add_peer(), _set_source(), vmem_snapshot_save(),

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #endif
 #include "linux/failing_kernel.h"
+#include "linux/foreign/foreign_events.h"
 #include "linux/foreign_rig.h"
 
 #define PAGE VMEM_PAGE_SIZE
@@ -107,17 +108,28 @@ static void removed_all_the_time(void)
 	vmemt_foreign_end();
 }
 
-static _Atomic uint64_t
-	refused_address; /* atomic; of a page that the kernel does not take; 0: none */
+/* Of pages that the kernel does not take; 0: there are none. atomic */
+static _Atomic uint64_t refused_address, refused_end;
+static _Atomic uint64_t refusals;   /* atomic */
+static _Atomic int refused_fd = -1; /* atomic; of this userfaultfd alone; -1: of any */
 
-static int refuse_page(int fd, unsigned long request, void *argument)
+static int refuse_pages(int fd, unsigned long request, void *argument)
 {
 	const struct uffdio_copy *c = argument; /* begins as uffdio_zeropage does */
+	uint64_t first = atomic_load(&refused_address), end = atomic_load(&refused_end);
+	int only = atomic_load(&refused_fd);
 
-	if ((request == UFFDIO_COPY || request == UFFDIO_ZEROPAGE) &&
-	    c->dst == atomic_load(&refused_address))
-		return -VMEM_EAGAIN;
-	return vmemi_kernel_linux.ioctl(fd, request, argument);
+	if ((only >= 0 && only != fd) || (request != UFFDIO_COPY && request != UFFDIO_ZEROPAGE) ||
+	    c->dst < first || c->dst >= end)
+		return vmemi_kernel_linux.ioctl(fd, request, argument);
+	atomic_fetch_add(&refusals, 1);
+	return -VMEM_EAGAIN;
+}
+
+static void refuse(const struct vmemt_client *c, uint64_t page, uint64_t count)
+{
+	atomic_store(&refused_address, (uintptr_t)c->base + page * PAGE);
+	atomic_store(&refused_end, (uintptr_t)c->base + (page + count) * PAGE);
 }
 
 /* As if its process removed pages without pause. The only thread that asks sources goes on to others. */
@@ -126,20 +138,81 @@ static void refused_for_long(void)
 	struct vmem_manager_opts o = { .size = sizeof(o), .source_threads = 1 };
 	struct vmemi_kernel k = vmemi_kernel_linux;
 
-	k.ioctl = refuse_page;
+	k.ioctl = refuse_pages;
 	assert(!vmemi_manager_new(&vmemt_foreign.manager, &o, &k));
 	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
 	vmemt_foreign_serve();
-	atomic_store(&refused_address, (uintptr_t)vmemt_foreign.client.base + 7 * PAGE);
+	refuse(&vmemt_foreign.client, 7, 1);
 	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_READ, 7, 1, 1);
 	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 1);
 	vmemt_foreign_expect(VMEMT_ORDER_READ, 50, 3, 1);
 	assert(!vmemt_order_over(&vmemt_foreign.client, 1));
 	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 10);
-	atomic_store(&refused_address, 0);
+	atomic_store(&refused_end, 0);
 	assert(vmemt_order_end(&vmemt_foreign.client, 1) == 1);
 	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, PAGES, 1);
 	assert(!vmemt_metrics(vmemt_foreign.region).lost);
+	vmemt_foreign_end();
+}
+
+/* Another process, of which much is wanted and nothing can be filled: others hardly wait for that. */
+static void refused_alone(void)
+{
+	struct vmem_manager_opts o = { .size = sizeof(o), .source_threads = 1 };
+	struct vmemi_kernel k = vmemi_kernel_linux;
+	struct vmemt_client refused = { .shared = 0 };
+	vmem_foreign *foreign;
+	uint64_t began_ns;
+
+	k.ioctl = refuse_pages;
+	assert(!vmemi_manager_new(&vmemt_foreign.manager, &o, &k));
+	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
+	vmemt_client_start(&refused, PAGES, EVENTS);
+	assert(!vmemt_foreign_whole(&refused));
+	foreign = vmemt_foreign.foreign;
+	vmemt_foreign_serve();
+	atomic_store(&refused_fd, foreign->uffd.fd);
+	refuse(&refused, 0, PAGES);
+	vmemt_order_begin(&refused, 0, VMEMT_ORDER_THREADS, 0, 0, 1);
+	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 4);
+	began_ns = k.clock_ns();
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, PAGES, 1);
+	VMEMT_UNTIL(k.clock_ns() - began_ns > 300000000);
+	/* About once in VMEMI_SOURCE_REFUSED_NS. */
+	assert(atomic_load(&vmemt_foreign.asked) <
+	       PAGES + 50 + (k.clock_ns() - began_ns) / 2500000);
+	assert(!vmemt_order_over(&refused, 0));
+	atomic_store(&refused_end, 0);
+	atomic_store(&refused_fd, -1);
+	assert(vmemt_order_end(&refused, 0) == 8 * PAGES);
+	vmemt_client_end(&refused, false);
+	assert(!vmem_foreign_detach(foreign, VMEM_DETACH_DISCARD));
+	vmemt_foreign_end();
+}
+
+/* Zeros, which need no source: their fault is tried again from time to time, and not all the time. */
+static void refused_zeros(void)
+{
+	struct vmemi_kernel k = vmemi_kernel_linux;
+	uint64_t began_ns, before;
+
+	k.ioctl = refuse_pages;
+	assert(!vmemi_manager_new(&vmemt_foreign.manager, NULL, &k));
+	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
+	vmemt_foreign_serve();
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 7, 1, 0));
+	vmemt_order_begin(&vmemt_foreign.client, 2, VMEMT_ORDER_CHURN, 100, 32,
+			  0); /* handlers work */
+	began_ns = k.clock_ns();
+	before = atomic_load(&refusals);
+	refuse(&vmemt_foreign.client, 7, 1);
+	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_READ, 7, 1, 0);
+	VMEMT_UNTIL(atomic_load(&refusals) >= before + 400);
+	assert(atomic_load(&refusals) - before < (k.clock_ns() - began_ns) / 50000 + 100);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 50, 3, 1);
+	assert(vmemt_order_end(&vmemt_foreign.client, 2) == 64 * 32);
+	atomic_store(&refused_end, 0);
+	assert(vmemt_order_end(&vmemt_foreign.client, 1) == 1);
 	vmemt_foreign_end();
 }
 
@@ -149,17 +222,17 @@ static void removed_while_refused(void)
 	struct vmemi_kernel k = vmemi_kernel_linux;
 	uint32_t asked;
 
-	k.ioctl = refuse_page;
+	k.ioctl = refuse_pages;
 	assert(!vmemi_manager_new(&vmemt_foreign.manager, NULL, &k));
 	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
 	vmemt_foreign_serve();
-	atomic_store(&refused_address, (uintptr_t)vmemt_foreign.client.base + 7 * PAGE);
+	refuse(&vmemt_foreign.client, 7, 1);
 	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_READ, 7, 1, 0);
 	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 2);
 	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 7, 1, 0));
 	VMEMT_UNTIL(vmemt_state(vmemt_foreign.region, 7) == VMEM_PAGE_ABSENT);
 	asked = atomic_load(&vmemt_foreign.asked);
-	atomic_store(&refused_address, 0);
+	atomic_store(&refused_end, 0);
 	assert(vmemt_order_end(&vmemt_foreign.client, 1) == 1);
 	assert(atomic_load(&vmemt_foreign.asked) == asked);
 	vmemt_foreign_end();
@@ -222,6 +295,8 @@ int main(int argc, char **argv)
 	removed_while_it_arrives();
 	removed_all_the_time();
 	refused_for_long();
+	refused_alone();
+	refused_zeros();
 	removed_while_refused();
 	removed_while_it_fails();
 	an_error_that_is_removed_unheard();

@@ -11,7 +11,8 @@
 #define READS_PER_TURN 32
 #define STALL_POLL_MS 10
 #define LOAD_POLL_MS 1
-#define STEP_TURNS 64 /* so that a storm of faults does not keep a step for ever */
+#define STEP_TURNS 64     /* so that a storm of faults does not keep a step for ever */
+#define REFUSED_NS 250000 /* between two tries */
 #define LOOKS_IN_VAIN 4
 #define LOOK_EVERY 16
 #define LOOK_EVERY_MOST 1024
@@ -109,7 +110,9 @@ static enum vmemi_served serve(struct vmemi_handler *h, struct vmemi_held *e, bo
 	case VMEMI_NO_FRAME: stall(h, e); break;
 	default:
 		if (e->why != VMEMI_HELD_FRAME)
-			e->why = VMEMI_HELD_BUSY;
+			e->why = e->region->foreign ? VMEMI_HELD_REFUSED : VMEMI_HELD_BUSY;
+		if (e->why == VMEMI_HELD_REFUSED)
+			e->refused_ns = h->host->k->clock_ns();
 	}
 	return served;
 }
@@ -173,11 +176,22 @@ static bool end_load(struct vmemi_handler *h, struct vmemi_held *e)
 	return true;
 }
 
+/* Whether it was refused just now. *@now: the time, or 0. */
+static bool too_soon(const struct vmemi_handler *h, const struct vmemi_held *e, uint64_t *now)
+{
+	if (e->why != VMEMI_HELD_REFUSED)
+		return false;
+	if (!*now)
+		*now = h->host->k->clock_ns();
+	return *now - e->refused_ns < REFUSED_NS;
+}
+
 /* One turn over all that is held. True if something was answered. */
 static bool retry(struct vmemi_handler *h)
 {
 	uint32_t kept = 0;
 	bool no_frame = false, any = false;
+	uint64_t now = 0;
 
 	for (uint32_t i = 0; i < h->count; i++) {
 		struct vmemi_held *e = &h->held[i];
@@ -185,6 +199,8 @@ static bool retry(struct vmemi_handler *h)
 
 		if (e->why == VMEMI_HELD_LOADING) {
 			over = e->over && end_load(h, e);
+		} else if (too_soon(h, e, &now)) {
+			over = false;
 		} else {
 			enum vmemi_served served = serve(h, e, no_frame);
 
@@ -284,6 +300,7 @@ static void count_held(struct vmemi_handler *h)
 	for (uint32_t i = 0; i < h->count; i++)
 		n[h->held[i].why]++;
 	note(&h->busy, n[VMEMI_HELD_BUSY]);
+	note(&h->refused, n[VMEMI_HELD_REFUSED]);
 	note(&h->loading, n[VMEMI_HELD_LOADING]);
 	note(&h->sign->starving, n[VMEMI_HELD_FRAME]);
 	note(&h->sign->put_off, h->count);
@@ -337,10 +354,8 @@ static void sleep_until_kicked(struct vmemi_handler *h)
 		{ .fd = host->peers_epoll, .events = POLLIN },
 	};
 	nfds_t count = 3 + atomic_load(&host->foreign_slots);
-	bool loading = atomic_load(&h->loading) || atomic_load(&h->busy);
-	int timeout_ms = loading                           ? LOAD_POLL_MS
-			 : atomic_load(&h->sign->starving) ? STALL_POLL_MS
-							   : -1;
+	bool soon = atomic_load(&h->loading) || atomic_load(&h->busy) || atomic_load(&h->refused);
+	int timeout_ms = soon ? LOAD_POLL_MS : atomic_load(&h->sign->starving) ? STALL_POLL_MS : -1;
 	uint64_t value;
 
 	/* Frames that were freed before put_off was set brought no kick. */

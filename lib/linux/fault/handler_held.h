@@ -7,8 +7,9 @@
 #define VMEMI_HANDLER_AROUND 32 /* faults whose neighbours are to be brought */
 
 enum vmemi_held_for {
-	VMEMI_HELD_BUSY,   /* another thread is at the page */
-	VMEMI_HELD_FRAME,  /* no frame */
+	VMEMI_HELD_BUSY,  /* another thread is at the page */
+	VMEMI_HELD_FRAME, /* no frame */
+	VMEMI_HELD_REFUSED, /* the kernel refuses it: its process, which is not this one, is removing pages */
 	VMEMI_HELD_LOADING /* a slow load is under way */
 };
 
@@ -17,6 +18,7 @@ struct vmemi_held {
 	struct vmemi_fault fault;
 	uint64_t arrived_ns;
 	uint64_t load_began_ns; /* of a slow load */
+	uint64_t refused_ns;    /* when it was */
 	enum vmemi_held_for why;
 	int error;    /* of a load that is over */
 	bool blocks;  /* somebody is counted as blocked by it */
@@ -29,9 +31,9 @@ struct vmemi_handler {
 	struct vmemi_handler_sign *sign;
 	uint32_t index;
 	uint64_t spin_ns;
-	_Atomic uint32_t busy, loading; /* atomic; held faults by what they wait for */
-	struct vmemi_lock lock;         /* guards all below; held while serving */
-	bool peers_called;              /* a poll was over because of peers */
+	_Atomic uint32_t busy, refused, loading; /* atomic; held faults by what they wait for */
+	struct vmemi_lock lock;                  /* guards all below; held while serving */
+	bool peers_called;                       /* a poll was over because of peers */
 	uint32_t count;
 	uint32_t around_count;
 	struct vmemi_around around[VMEMI_HANDLER_AROUND]; /* neighbours to be brought, in between */

@@ -11,7 +11,7 @@
 #include <limits.h>
 #include <vmem/source.h>
 
-#define HOLD_NS UINT64_C(100000000) /* for which a page may keep the thread that installs it */
+#define HOLD_NS 1000000 /* for which a page that is refused may keep the thread that installs it */
 
 int vmemi_source_new(struct vmem_region *r)
 {
@@ -210,6 +210,8 @@ static void leave(struct vmem_region *r, struct vmemi_source_load *l, enum vmemi
 	l->state = state;
 	if (state == VMEMI_LOAD_LOADING)
 		atomic_fetch_add(&r->source->under_way, 1);
+	else if (r->foreign)
+		r->foreign->refused_until_ns = 0;
 	vmemi_unlock(&r->host->source_lock);
 }
 
@@ -317,11 +319,14 @@ void vmemi_source_take_entry(struct vmemi_source_load *l, uint64_t page, unsigne
 	};
 }
 
-/* The end of @l, which is ENDING: nothing comes of it this time. */
+/* The end of @l, which is ENDING: nothing comes of it this time, nor of others of its process for a while. */
 static void put_back(struct vmem_region *r, struct vmemi_source_load *l)
 {
 	vmemi_source_return(r, l->page);
 	leave(r, l, VMEMI_LOAD_IDLE);
+	vmemi_lock(&r->host->source_lock);
+	r->foreign->refused_until_ns = r->host->k->clock_ns() + VMEMI_SOURCE_REFUSED_NS;
+	vmemi_unlock(&r->host->source_lock);
 }
 
 /* Another process can have the kernel refuse its pages for as long as it likes, and others are not to wait for that. Own
@@ -335,7 +340,7 @@ static bool held_too_long(const struct vmem_region *r, uint64_t *since_ns)
 	return r->foreign && now - *since_ns >= HOLD_NS;
 }
 
-bool vmemi_source_call(struct vmem_region *r, struct vmemi_source_load *l, unsigned char *buffer)
+void vmemi_source_call(struct vmem_region *r, struct vmemi_source_load *l, unsigned char *buffer)
 {
 	struct vmemi_host *host = r->host;
 	uint64_t since_ns = 0;
@@ -359,7 +364,7 @@ bool vmemi_source_call(struct vmem_region *r, struct vmemi_source_load *l, unsig
 			l->calling = false;
 		vmemi_unlock(&host->source_lock);
 		if (!mine)
-			return !too_long;
+			return;
 		if (too_long) {
 			put_back(r, l);
 		} else if (end_load(r, l, buffer, error > 0 ? -VMEM_EIO : error)) {

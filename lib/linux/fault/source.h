@@ -33,10 +33,13 @@ bool vmemi_source_joins(struct vmem_region *r, uint64_t page, bool write);
  * -VMEM_EAGAIN: too many loads at the time. */
 int vmemi_source_peek(struct vmem_region *r, uint64_t page, void *data);
 
+#define VMEMI_SOURCE_PACE_NS 1000000
+
 enum vmemi_source_turn {
-	VMEMI_SOURCE_IDLE,   /* nothing is wanted */
+	VMEMI_SOURCE_IDLE, /* nothing is wanted */
+	VMEMI_SOURCE_REFUSED, /* the kernel does not take what is wanted just now: look again in VMEMI_SOURCE_PACE_NS */
 	VMEMI_SOURCE_TURNED, /* one page was asked for */
-	VMEMI_SOURCE_STARVED /* there is no frame, or no room, for what is wanted; or it could not be installed */
+	VMEMI_SOURCE_STARVED /* there is no frame, or no room, for what is wanted */
 };
 
 /* Looks for a wanted page of any region and asks for it. May take as long as read_source() does. */

@@ -2,6 +2,7 @@
 /* Asking callers for the pages that are wanted: see source.h. */
 #include "linux/fault/source_load.h"
 #include "linux/fault/serve.h"
+#include "linux/foreign/foreign_events.h"
 
 /* All that is wanted of a region waits together: that is one stall. */
 static void note_stall(struct vmem_region *r, bool stalled)
@@ -95,55 +96,93 @@ static bool take_wanted(struct vmemi_source *s, uint64_t *ret_page)
 	return true;
 }
 
-/* A wanted page of any region, and an entry for it, which keeps the region. */
-static struct vmem_region *next(struct vmemi_host *host, struct vmemi_source_load **ret_load,
-				bool *ret_full)
+/* Whether the kernel has just refused to fill its process's pages, which removes some. One thread tries when the time
+ * is over. */
+static bool is_refused(const struct vmem_region *r)
+{
+	uint64_t until = r->foreign ? r->foreign->refused_until_ns : 0;
+
+	return until && r->host->k->clock_ns() < until;
+}
+
+/* By turns of processes, then of the regions of each. */
+static bool comes_before(const struct vmem_region *a, const struct vmem_region *b)
+{
+	uint64_t turn_a = a->foreign ? a->foreign->source_turn : a->source->turn;
+	uint64_t turn_b = b->foreign ? b->foreign->source_turn : b->source->turn;
+
+	return turn_a != turn_b ? turn_a < turn_b : a->source->turn < b->source->turn;
+}
+
+/* Whose turn it is of those that want something. The lock is held. */
+static struct vmem_region *choose(struct vmemi_host *host, enum vmemi_source_turn *ret_why)
 {
 	uint32_t slots = atomic_load(&host->region_slots);
-	struct vmem_region *found = NULL;
-	uint64_t page;
+	struct vmem_region *chosen = NULL;
 
-	vmemi_lock(&host->source_lock);
-	for (uint32_t i = 0; i < slots && !found; i++) {
-		struct vmem_region *r =
-			atomic_load(&host->regions[(host->source_hand + i) % slots]);
+	for (uint32_t i = 0; i < slots; i++) {
+		struct vmem_region *r = atomic_load(&host->regions[i]);
 
 		if (!r || !r->source || !atomic_load(&r->source->any_wanted))
 			continue;
-		*ret_load = vmemi_source_free_entry(r->source);
-		*ret_full |= !*ret_load;
-		if (!*ret_load)
-			continue;
+		if (is_refused(r)) {
+			if (*ret_why == VMEMI_SOURCE_IDLE)
+				*ret_why = VMEMI_SOURCE_REFUSED;
+		} else if (!vmemi_source_free_entry(r->source)) {
+			*ret_why = VMEMI_SOURCE_STARVED;
+		} else if (!chosen || comes_before(r, chosen)) {
+			chosen = r;
+		}
+	}
+	return chosen;
+}
+
+/* The lock is held. */
+static void note_turn(struct vmem_region *r)
+{
+	r->source->turn = ++r->host->source_turn;
+	if (!r->foreign)
+		return;
+	r->foreign->source_turn = r->source->turn;
+	if (r->foreign->refused_until_ns)
+		r->foreign->refused_until_ns = r->host->k->clock_ns() + VMEMI_SOURCE_REFUSED_NS;
+}
+
+/* A wanted page of any region, and an entry for it, which keeps the region. NULL: *@ret_why. */
+static struct vmem_region *next(struct vmemi_host *host, struct vmemi_source_load **ret_load,
+				enum vmemi_source_turn *ret_why)
+{
+	struct vmem_region *r;
+	uint64_t page;
+
+	vmemi_lock(&host->source_lock);
+	while ((r = choose(host, ret_why))) {
 		atomic_store(&r->source->any_wanted, 0);
 		if (!take_wanted(r->source, &page))
 			continue;
 		atomic_store(&r->source->any_wanted, 1); /* perhaps */
+		note_turn(r);
+		*ret_load = vmemi_source_free_entry(r->source);
 		vmemi_source_take_entry(*ret_load, page, NULL);
-		found = r;
+		break;
 	}
-	host->source_hand++;
 	vmemi_unlock(&host->source_lock);
-	return found;
+	return r;
 }
 
 enum vmemi_source_turn vmemi_source_turn(struct vmemi_host *host)
 {
 	unsigned char *buffer = vmemi_host_buffer(host);
-	enum vmemi_source_turn turn = VMEMI_SOURCE_TURNED;
+	enum vmemi_source_turn turn = buffer ? VMEMI_SOURCE_IDLE : VMEMI_SOURCE_STARVED;
 	struct vmem_region *r = NULL;
-	bool full = !buffer;
 	struct vmemi_source_load *l;
 
 	if (buffer)
-		r = next(host, &l, &full);
-	if (!r) {
-		turn = full ? VMEMI_SOURCE_STARVED : VMEMI_SOURCE_IDLE;
-	} else {
+		r = next(host, &l, &turn);
+	if (r) {
+		turn = VMEMI_SOURCE_TURNED;
 		switch (vmemi_source_claim(r, l->page, false)) {
-		case 0:
-			if (!vmemi_source_call(r, l, buffer))
-				turn = VMEMI_SOURCE_STARVED;
-			break;
+		case 0: vmemi_source_call(r, l, buffer); break;
 		case -VMEM_EAGAIN:
 			vmemi_source_want_again(r, l->page);
 			vmemi_source_drop_entry(r, l);

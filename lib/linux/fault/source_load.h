@@ -10,6 +10,9 @@
 #define VMEMI_SOURCE_LOAD_H
 #include "linux/fault/source.h"
 
+#define VMEMI_SOURCE_REFUSED_NS \
+	5000000 /* for which a process's sources are not asked, when the kernel refuses its pages */
+
 enum vmemi_load_state {
 	VMEMI_LOAD_IDLE,
 	VMEMI_LOAD_CLAIMING, /* its page is not ours yet */
@@ -35,6 +38,7 @@ struct vmemi_source {
 	_Atomic uint32_t under_way;  /* atomic; loads that are LOADING */
 	_Atomic uint64_t stalled_ns; /* atomic; since when there is no frame; 0: there is */
 	uint64_t hand;               /* page to look at next; the lock */
+	uint64_t turn;               /* when it was last asked; the lock */
 	struct { /* how long pages are wanted already: see source_late.c; the lock */
 		uint64_t *wanted[2]; /* bitmaps: at the last time, at the last two */
 		uint64_t count;      /* of times */
@@ -53,8 +57,8 @@ void vmemi_source_take_entry(struct vmemi_source_load *l, uint64_t page, unsigne
 /* Nothing comes of it. */
 void vmemi_source_drop_entry(struct vmem_region *r, struct vmemi_source_load *l);
 /* The page is claimed: asks for it. The answer of the caller's function, if it is one, goes where the load's
- * goes. False: it came to nothing, and the page is wanted again. */
-bool vmemi_source_call(struct vmem_region *r, struct vmemi_source_load *l, unsigned char *buffer);
+ * goes. Or it comes to nothing, and the page is wanted again. */
+void vmemi_source_call(struct vmem_region *r, struct vmemi_source_load *l, unsigned char *buffer);
 /* Gives up loads that took too long. */
 void vmemi_source_give_up_loads(struct vmemi_host *host);
 /* A claimed page is lost. 0, -VMEM_EAGAIN: not now; the claim stays. */

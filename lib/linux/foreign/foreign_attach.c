@@ -28,7 +28,7 @@ static int open_uffd(struct vmem_foreign *f, int fd)
 	const struct vmemi_kernel *k = f->host->k;
 	int error;
 
-	f->uffd = (struct vmemi_uffd){ .k = k, .kernel_faults = true };
+	f->uffd = (struct vmemi_uffd){ .k = k, .kernel_faults = true, .foreign = true };
 	f->uffd.fd = k->fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	if (f->uffd.fd < 0)
 		return f->uffd.fd == -EBADF ? -VMEM_EINVAL : -VMEM_EIO;

@@ -26,9 +26,11 @@ struct vmemi_foreign_fault {
 
 struct vmem_foreign {
 	struct vmemi_host *host;
-	struct vmemi_uffd uffd; /* features: those of the process */
-	uint32_t slot;          /* in host->foreign */
-	bool lost;              /* pages of ranges that are restored; detach's alone */
+	struct vmemi_uffd uffd;    /* features: those of the process */
+	uint32_t slot;             /* in host->foreign */
+	bool lost;                 /* pages of ranges that are restored; detach's alone */
+	uint64_t refused_until_ns; /* host->source_lock; no source is asked before; 0: fills work */
+	uint64_t source_turn;      /* host->source_lock; when a source was last asked for it */
 	uint32_t count;
 	struct {
 		uint64_t base, bytes;

@@ -6,8 +6,7 @@
 #include "linux/foreign/foreign_events.h"
 #include "linux/kernel/uffd_abi.h"
 
-#define FILL_TRIES 16    /* against removals that go on */
-#define SHUT_TRIES 10000 /* likewise; there it is worth waiting */
+#define SHUT_TRIES 10000 /* against removals that go on, where it is worth waiting */
 #define SHUT_RUN 512     /* pages that are made errors by one call */
 
 static int foreign_open(struct vmem_region *r)
@@ -49,7 +48,8 @@ static void foreign_close(struct vmem_region *r)
 	r->removed = NULL;
 }
 
-/* -VMEM_EEXIST also where there is no memory any more: there is nothing to be filled, and who waits is woken. */
+/* Once more if a removal was not read; that its process has to run on is waited for elsewhere (-VMEM_EAGAIN).
+ * -VMEM_EEXIST also where there is no memory any more: there is nothing to be filled, and who waits is woken. */
 static int fill_page(struct vmem_region *r, uint64_t page, const void *src)
 {
 	struct vmem_foreign *f = r->foreign;
@@ -65,10 +65,9 @@ static int fill_page(struct vmem_region *r, uint64_t page, const void *src)
 		else
 			error = vmemi_uffd_zeropage(r->uffd, address, VMEM_PAGE_SIZE);
 		vmemi_foreign_leave(f);
-		if (error != -VMEM_EAGAIN || tries == FILL_TRIES)
+		if (error != -VMEM_EAGAIN || tries)
 			break;
-		vmemi_foreign_drain(f); /* a removal is not read, or its process has not run on */
-		vmemi_relax(r->host->env);
+		vmemi_foreign_drain(f);
 	}
 	if (error == -ESRCH)
 		atomic_store(&f->gone, 1);

@@ -212,14 +212,14 @@ int vmemi_uffd_unregister(const struct vmemi_uffd *u, void *start, size_t bytes)
 }
 
 /* Books the progress @moved of one call. True if the caller should try again at once. */
-static bool go_on(int r, int64_t moved, size_t *done, unsigned *again)
+static bool go_on(const struct vmemi_uffd *u, int r, int64_t moved, size_t *done, unsigned *again)
 {
 	if (moved > 0) {
 		*done += (size_t)moved;
 		*again = 0;
 		return r == 0 || r == -VMEM_EAGAIN;
 	}
-	return r == -VMEM_EAGAIN && ++*again < AGAIN_LIMIT;
+	return r == -VMEM_EAGAIN && !u->foreign && ++*again < AGAIN_LIMIT;
 }
 
 int vmemi_uffd_copy(const struct vmemi_uffd *u, void *dst, const void *src, size_t bytes, bool wp,
@@ -240,7 +240,7 @@ int vmemi_uffd_copy(const struct vmemi_uffd *u, void *dst, const void *src, size
 		};
 
 		r = u->k->ioctl(u->fd, UFFDIO_COPY, &c);
-		if (!go_on(r, c.copy, &done, &again))
+		if (!go_on(u, r, c.copy, &done, &again))
 			break;
 	}
 	*ret_done = done;
@@ -262,7 +262,7 @@ int vmemi_uffd_continue(const struct vmemi_uffd *u, void *start, size_t bytes, b
 		};
 
 		r = u->k->ioctl(u->fd, VMEMI_UFFDIO_CONTINUE, &c);
-		if (!go_on(r, c.mapped, &done, &again))
+		if (!go_on(u, r, c.mapped, &done, &again))
 			break;
 	}
 	*ret_done = done;
@@ -281,7 +281,7 @@ int vmemi_uffd_zeropage(const struct vmemi_uffd *u, void *dst, size_t bytes)
 		};
 
 		r = u->k->ioctl(u->fd, UFFDIO_ZEROPAGE, &z);
-		if (!go_on(r, z.zeropage, &done, &again))
+		if (!go_on(u, r, z.zeropage, &done, &again))
 			break;
 	}
 	return done == bytes ? 0 : r;
@@ -353,6 +353,6 @@ int vmemi_uffd_poison(const struct vmemi_uffd *u, void *start, size_t bytes)
 
 	do {
 		r = u->k->ioctl(u->fd, VMEMI_UFFDIO_POISON, &p);
-	} while (r == -VMEM_EAGAIN && ++again < AGAIN_LIMIT);
+	} while (r == -VMEM_EAGAIN && !u->foreign && ++again < AGAIN_LIMIT);
 	return r;
 }

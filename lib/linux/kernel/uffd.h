@@ -11,6 +11,7 @@ struct vmemi_uffd {
 	int fd;             /* -1: none */
 	uint64_t features;  /* that were granted */
 	bool kernel_faults; /* faults from inside the kernel are delivered too */
+	bool foreign; /* another process's: its removals may go on, so EAGAIN is told at once */
 };
 
 /* Opens a userfaultfd with @required features and those of @wanted that the kernel has.

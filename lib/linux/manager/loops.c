@@ -314,6 +314,7 @@ int vmem_manager_step(vmem_manager *manager, uint32_t reclaim_us, uint32_t *ret_
 {
 	struct vmemi_host *host;
 	uint32_t sleep_ms = IDLE_MS;
+	enum vmemi_source_turn turn;
 	bool held, more = false;
 
 	if (!manager)
@@ -330,7 +331,8 @@ int vmem_manager_step(vmem_manager *manager, uint32_t reclaim_us, uint32_t *ret_
 	held = reclaim_us &&
 	       !try_piece(manager, (uint64_t)reclaim_us * PAGES_PER_US, &more, &sleep_ms);
 	held |= vmemi_manager_step_faults(manager);
-	held |= vmemi_source_turn(host) == VMEMI_SOURCE_STARVED;
+	turn = vmemi_source_turn(host);
+	held |= turn == VMEMI_SOURCE_STARVED || turn == VMEMI_SOURCE_REFUSED;
 	if (ret_next_ms)
 		*ret_next_ms = more ? 0 : held ? 1 : sleep_ms;
 	return more;

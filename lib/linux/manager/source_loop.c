@@ -21,6 +21,9 @@ static void *source_loop(void *context)
 		case VMEMI_SOURCE_STARVED:
 			vmemi_frames_wait(&host->frames, freed, STARVED_NS);
 			break;
+		case VMEMI_SOURCE_REFUSED:
+			host->k->futex_wait(&host->source_work, work, VMEMI_SOURCE_PACE_NS);
+			break;
 		default: host->k->futex_wait(&host->source_work, work, SLEEP_NS);
 		}
 	}

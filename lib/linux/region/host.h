@@ -83,7 +83,7 @@ struct vmemi_host {
 
 	struct vmemi_lock source_lock; /* loads from callers, of all regions: see fault/source.c */
 	_Atomic uint32_t source_work;  /* futex; changes when one is wanted */
-	uint32_t source_hand;          /* region to begin with; source_lock */
+	uint64_t source_turn;          /* number of the latest turn; source_lock */
 	_Atomic uint64_t source_turns; /* atomic; counter: who asks for pages came back */
 
 	int reclaim_fd;                  /* eventfd: reclaim has work */
