@@ -74,6 +74,16 @@ static inline void vmemi_backing_returned(struct vmem_region *r, uint64_t page, 
 	vmemi_region_end(r, page, own_frame ? VMEMI_PAGE_ARRIVE_MOVED : VMEMI_PAGE_ARRIVE, 0);
 }
 
+/* The same of a run. */
+static inline void vmemi_backing_returned_run(struct vmem_region *r, uint64_t first, unsigned count,
+					      const uint64_t *old)
+{
+	if (!r->backing->one_frame)
+		vmemi_region_end_run(r, first, count, VMEMI_PAGE_ARRIVE);
+	for (unsigned i = 0; i < count && r->backing->one_frame; i++)
+		vmemi_backing_returned(r, first + i, old[i]);
+}
+
 /* Whether a page with @word comes back without another frame: what the file has is what the page is. */
 static inline bool vmemi_backing_has_frame(const struct vmem_region *r, uint64_t word)
 {

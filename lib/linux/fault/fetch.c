@@ -10,6 +10,8 @@
 #include "linux/region/dirty.h"
 
 #define RUN VMEMI_FETCH_RUN
+#define CACHE_LINE 64
+#define AHEAD_BYTES 1024 /* more, and the processor waits for it: so much it can fetch at once */
 
 enum from { FROM_NOWHERE, FROM_STAGING, FROM_STORE, FROM_SOURCE };
 
@@ -36,30 +38,36 @@ static bool has_frames(const struct vmem_region *r, uint64_t pages)
 	       vmemi_frames_free(f) >= atomic_load(&f->reserve_bytes) + pages * VMEM_PAGE_SIZE;
 }
 
+/* Gives back the claim on pages of a run. */
+static void let_go(struct vmemi_fetch *f, uint64_t page, unsigned first, unsigned end)
+{
+	for (unsigned i = first; i < end; i++)
+		vmemi_region_end(f->r, page + i, VMEMI_PAGE_RETURN, f->old[i]);
+}
+
 /* Claims pages from @page on that are all @from, with frames for them. *@ret_full: there are no more. */
 static unsigned claim_run(struct vmemi_fetch *f, uint64_t page, uint64_t end, enum from from,
 			  bool *ret_full)
 {
 	struct vmem_region *r = f->r;
 	struct vmemi_frames *frames = &r->host->frames;
-	unsigned n = 0;
+	unsigned alike = 0, n, claimed, are = 0;
 
-	while (n < RUN && page + n < end && where(r, vmemi_region_word(r, page + n)) == from) {
-		if (!vmemi_frames_take(frames, 1, atomic_load(&frames->reserve_bytes))) {
-			*ret_full = true;
-			break;
-		}
-		if (!vmemi_region_step(r, page + n, VMEMI_PAGE_FETCH, 0, &f->old[n])) {
-			vmemi_frames_untake(frames, 1);
-			break;
-		}
-		if (where(r, f->old[n]) != from) {
-			vmemi_region_end(r, page + n, VMEMI_PAGE_RETURN, f->old[n]);
-			break;
-		}
-		n++;
-	}
-	return n;
+	while (alike < RUN && page + alike < end &&
+	       where(r, vmemi_region_word(r, page + alike)) == from)
+		alike++;
+	n = alike; /* looked before taken: others shall not find too little meanwhile */
+	while (n && !(has_frames(r, n) &&
+		      vmemi_frames_take(frames, n, atomic_load(&frames->reserve_bytes))))
+		n /= 2;
+	*ret_full = alike && !n;
+	claimed = vmemi_region_step_run(r, page, n, VMEMI_PAGE_FETCH, f->old);
+	if (claimed < n)
+		vmemi_frames_untake(frames, n - claimed);
+	while (are < claimed && where(r, f->old[are]) == from)
+		are++;
+	let_go(f, page, are, claimed);
+	return are;
 }
 
 /* Loads a claimed run into the buffer, up to the first page that cannot be had at once: a slow load, which is
@@ -82,6 +90,16 @@ static unsigned load_run(struct vmemi_fetch *f, uint64_t page, unsigned n)
 	return i;
 }
 
+/* Fetches the beginning of a page in staging while another one is copied: it is seldom in a cache. */
+static void look_ahead(const struct vmem_region *r, uint64_t page)
+{
+	if (page >= r->pages || r->backing->one_frame ||
+	    where(r, vmemi_region_word(r, page)) != FROM_STAGING)
+		return;
+	for (unsigned at = 0; at < AHEAD_BYTES; at += CACHE_LINE)
+		__builtin_prefetch(vmemi_region_place(r, page) + at, 0, 2);
+}
+
 /* Brings the first @have of a claimed run back, and lets go of the others. Returns how many are done. */
 static unsigned install_run(struct vmemi_fetch *f, uint64_t page, unsigned n, unsigned have,
 			    enum from from)
@@ -93,20 +111,18 @@ static unsigned install_run(struct vmemi_fetch *f, uint64_t page, unsigned n, un
 
 	for (unsigned i = 0; i < have && from == FROM_STORE; i++)
 		vmemi_dirty_mark(r, page + i); /* they come writable */
+	look_ahead(r, page + n < f->end ? page + n : f->next);
 	if (from == FROM_STAGING)
 		r->backing->unstage(r, &r->own, page, n, vmemi_dirty_protects(r, page, false),
 				    &bytes);
 	else if (have)
 		r->backing->fill(r, &r->own, page, have, f->buffer, &wp, &bytes);
 	done = (unsigned)(bytes / VMEM_PAGE_SIZE);
-	for (unsigned i = 0; i < n; i++) {
-		if (i >= done)
-			vmemi_region_end(r, page + i, VMEMI_PAGE_RETURN, f->old[i]);
-		else if (from == FROM_STAGING)
-			vmemi_backing_returned(r, page + i, f->old[i]);
-		else
-			vmemi_region_end(r, page + i, VMEMI_PAGE_ARRIVE, 0);
-	}
+	if (from == FROM_STAGING)
+		vmemi_backing_returned_run(r, page, done, f->old);
+	else
+		vmemi_region_end_run(r, page, done, VMEMI_PAGE_ARRIVE);
+	let_go(f, page, done, n);
 	vmemi_tally(&r->counters.prefetched, done);
 	f->fetched += done;
 	return done;
@@ -180,11 +196,13 @@ static bool tidy(struct vmem_region *r)
 	return freed > 0;
 }
 
-int vmemi_fetch_range(struct vmemi_fetch *f, uint64_t first, uint64_t count)
+int vmemi_fetch_range(struct vmemi_fetch *f, uint64_t first, uint64_t count, uint64_t next)
 {
 	uint64_t end = first + count;
 	int error = 0;
 
+	f->end = end;
+	f->next = next;
 	while (first < end && !error) {
 		error = fetch_some(f, first, end, &first);
 		if (error == -VMEM_ENOSPC && tidy(f->r))
@@ -208,7 +226,7 @@ int vmem_region_fetch(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 		error = vmemi_fetch_begin(&f, region);
 	if (error)
 		return error;
-	error = vmemi_fetch_range(&f, first, count);
+	error = vmemi_fetch_range(&f, first, count, VMEMI_FETCH_NOTHING);
 	vmemi_fetch_end(&f);
 	if (ret_pages)
 		*ret_pages = f.fetched;

@@ -8,6 +8,8 @@
 
 #define PIECE 16384u /* pages: 64 MiB */
 #define TELL 2048u   /* pages between two calls of progress */
+#define DIGIT_BITS 8 /* of an address, by which a piece is sorted */
+#define DIGITS (1u << DIGIT_BITS)
 
 struct replay {
 	const struct vmem_working_set *set;
@@ -19,7 +21,8 @@ struct replay {
 	unsigned count;  /* runs of the piece */
 	uint32_t pages;  /* likewise */
 	struct vmemi_fetch fetch;
-	struct vmemi_working_run piece[PIECE];
+	struct vmemi_working_run *piece, *other; /* the other is room to sort */
+	struct vmemi_working_run room[2][PIECE];
 };
 
 /* Takes the next runs, or parts of them. False: there are none. */
@@ -45,33 +48,37 @@ static bool take_piece(struct replay *p)
 	return p->count > 0;
 }
 
-static void sink(struct vmemi_working_run *runs, unsigned at, unsigned count)
+/* One pass of a radix sort: @from to @to by a digit of their addresses. False: all have the same there. */
+static bool sort_by_digit(const struct vmemi_working_run *from, struct vmemi_working_run *to,
+			  unsigned count, unsigned shift)
 {
-	struct vmemi_working_run run = runs[at];
-	unsigned child;
+	unsigned at[DIGITS] = { 0 }, sum = 0;
 
-	while ((child = 2 * at + 1) < count) {
-		if (child + 1 < count && runs[child + 1].first > runs[child].first)
-			child++;
-		if (runs[child].first <= run.first)
-			break;
-		runs[at] = runs[child];
-		at = child;
+	for (unsigned i = 0; i < count; i++)
+		at[from[i].first >> shift & (DIGITS - 1)]++;
+	if (at[from[0].first >> shift & (DIGITS - 1)] == count)
+		return false;
+	for (unsigned i = 0; i < DIGITS; i++) {
+		unsigned n = at[i];
+
+		at[i] = sum;
+		sum += n;
 	}
-	runs[at] = run;
+	for (unsigned i = 0; i < count; i++)
+		to[at[from[i].first >> shift & (DIGITS - 1)]++] = from[i];
+	return true;
 }
 
-/* By address: a heap (Williams, CACM 1964), which needs no memory and has no bad case. */
+/* By address, from the lowest digit on. */
 static void sort_piece(struct replay *p)
 {
-	for (unsigned at = p->count / 2; at-- > 0;)
-		sink(p->piece, at, p->count);
-	for (unsigned count = p->count; count-- > 1;) {
-		struct vmemi_working_run last = p->piece[count];
+	for (unsigned shift = 0; shift < 32; shift += DIGIT_BITS) {
+		struct vmemi_working_run *sorted = p->other;
 
-		p->piece[count] = p->piece[0];
-		p->piece[0] = last;
-		sink(p->piece, 0, count);
+		if (!sort_by_digit(p->piece, sorted, p->count, shift))
+			continue;
+		p->other = p->piece;
+		p->piece = sorted;
 	}
 }
 
@@ -84,14 +91,15 @@ static int tell(struct replay *p)
 }
 
 /* Of the piece, which ends when @end pages of the set are done. */
-static int fetch_range(struct replay *p, uint64_t first, uint64_t count, uint64_t end)
+static int fetch_range(struct replay *p, uint64_t first, uint64_t count, uint64_t end,
+		       uint64_t next)
 {
 	int error = 0;
 
 	while (count && !error) {
 		uint64_t room = TELL - (p->done - p->told) % TELL, n = count < room ? count : room;
 
-		error = vmemi_fetch_range(&p->fetch, first, n);
+		error = vmemi_fetch_range(&p->fetch, first, n, n < count ? first + n : next);
 		if (error)
 			break;
 		first += n;
@@ -118,7 +126,8 @@ static int fetch_piece(struct replay *p)
 
 			end = its_end > end ? its_end : end;
 		}
-		error = fetch_range(p, first, end - first, done);
+		error = fetch_range(p, first, end - first, done,
+				    next < p->count ? p->piece[next].first : VMEMI_FETCH_NOTHING);
 	}
 	if (!error)
 		p->done = done;
@@ -172,6 +181,8 @@ int vmem_working_set_replay(vmem_region *region, const vmem_working_set *set,
 	}
 	p->set = set;
 	p->opts = o;
+	p->piece = p->room[0];
+	p->other = p->room[1];
 	error = run_replay(p);
 	known.pages = p->done;
 	known.brought = p->fetch.fetched;
