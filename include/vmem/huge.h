@@ -6,8 +6,8 @@
  *  which the budget must have room for a moment above its reserve, and the kernel lets nobody change
  *  mappings of the process meanwhile. vmem_manager_step() may take that much longer.
  *
- *  A huge page is no victim while other pages are to be had. When too few are, the oldest are split, and their pages go
- *  like others; what comes back and is all in place again is made whole later. Whoever pins, takes, discards or
+ *  A huge page is no victim while other pages are to be had, but now and then one is split to see whether it is in
+ *  use. When too few others are, the oldest are split, and their pages go like others; what comes back and is all in place again is made whole later. Whoever pins, takes, discards or
  *  write-protects a part of one splits it, and so may the kernel at any time: that costs only speed.
  *
  *  Not made whole: blocks with pinned pages; with clean ones, which are write-protected (until they are written); and

@@ -216,7 +216,8 @@ static void discards(void)
 /* Seen from other threads, nothing may be missing or old while blocks change all the time. */
 struct writer {
 	_Atomic int stop;
-	uint64_t seed, rounds, wrong;
+	_Atomic uint64_t rounds;
+	uint64_t seed, wrong;
 };
 
 #define WRITTEN 64 /* pages of each block */
@@ -253,7 +254,7 @@ static void under_writes(void)
 	for (unsigned round = 0; round < 6; round++) {
 		uint64_t first = vmemt_rand(&rng) % (2 * BLOCK - 64), collapsed;
 
-		VMEMT_UNTIL((hurry(), whole() > 0));
+		VMEMT_UNTIL((hurry(), whole() > 0 && atomic_load(&w.rounds)));
 		collapsed = vmemt_metrics(region).huge_collapsed;
 		assert(!vmem_region_stage(region, first * PAGE, 64 * PAGE, NULL));
 		if (round % 2)
@@ -266,7 +267,7 @@ static void under_writes(void)
 	}
 	atomic_store(&w.stop, 1);
 	pthread_join(thread, NULL);
-	assert(w.rounds && !w.wrong);
+	assert(!w.wrong);
 	end();
 }
 
@@ -449,11 +450,91 @@ static void gives_way(void)
 	VMEMT_UNTIL((hurry(), whole() == TIGHT));
 	for (uint64_t budget = 15 * MIB; budget > 8 * MIB; budget -= MIB / 2) {
 		assert(!vmem_manager_set_budget(manager, budget));
-		VMEMT_UNTIL(vmemt_manager_metrics(manager).used_bytes <= budget);
+		/* So much is left to who makes room in the next step. */
+		VMEMT_UNTIL(vmemt_manager_metrics(manager).used_bytes +
+				    vmemt_manager_metrics(manager).reserve_bytes <=
+			    budget);
 	}
 	assert(whole() < TIGHT && vmemt_metrics(region).huge_split);
 	for (uint64_t i = 0; i < TIGHT; i++)
 		assert(holds(i, 1));
+	end();
+}
+
+/* Presses until a block is on trial. */
+static void try_a_block(void)
+{
+	struct vmemi_huge *h = &region->huge;
+
+	vmemi_reclaim_enter(manager->reclaim);
+	for (unsigned i = 0; i < 64 && !h->trial_end_ns; i++)
+		vmemi_huge_press(manager->reclaim, region, 128);
+	assert(h->trial_end_ns && h->trial_taken == 0xff);
+	assert(h->blocks[h->tried].kept == VMEMI_HUGE_TRIED);
+	vmemi_reclaim_leave(manager->reclaim);
+}
+
+/* Brings a page of the trial back, and makes a round. */
+static void bring_one_back(uint64_t block)
+{
+	uint64_t page = block * BLOCK;
+
+	while (vmemt_state(region, page) == VMEM_PAGE_RESIDENT)
+		page++;
+	assert(page < (block + 1) * BLOCK);
+	assert(!vmem_region_resolve(region, page * PAGE, 1));
+	assert(vmem_manager_step(manager, 1000, NULL) >= 0);
+}
+
+/* While others are to be had blocks are tried, one at a time: one that is in use is kept, and made whole again. */
+static void is_tried(void)
+{
+	struct vmemi_huge *h;
+	uint64_t tried;
+
+	make(64 * MIB, 0, 2);
+	h = &region->huge;
+	fill_by_steps(0, 1);
+	fill_by_steps(1, 1);
+	VMEMT_UNTIL((step(1), whole() == 2));
+	try_a_block();
+	assert(whole() == 1 && vmemt_metrics(region).huge_split == 1);
+	assert(vmemt_metrics(region).pages[VMEM_PAGE_STAGED] == VMEMI_HUGE_TRIAL);
+	tried = h->tried;
+	h->trial_end_ns = UINT64_MAX;
+	bring_one_back(tried); /* which is not enough */
+	assert(h->trial_end_ns && h->blocks[tried].kept == VMEMI_HUGE_TRIED);
+	bring_one_back(tried);
+	assert(!h->trial_end_ns && h->blocks[tried].kept == VMEMI_HUGE_IN_USE);
+	assert(!vmem_region_fetch(region, 0, 2 * BLOCK * PAGE, NULL));
+	VMEMT_UNTIL((step(1), whole() == 2));
+	end();
+}
+
+/* One that is not gives its pages, and only that one. */
+static void is_given_up(void)
+{
+	struct vmemi_huge *h;
+	uint64_t tried, other;
+
+	make(64 * MIB, 0, 2);
+	h = &region->huge;
+	fill_by_steps(0, 1);
+	fill_by_steps(1, 1);
+	VMEMT_UNTIL((step(1), whole() == 2));
+	try_a_block();
+	tried = h->tried;
+	other = 1 - tried;
+	h->trial_end_ns = 1; /* it is over */
+	assert(vmem_manager_step(manager, 1000, NULL) >= 0);
+	assert(!h->trial_end_ns && !h->blocks[tried].kept);
+	vmemi_reclaim_enter(manager->reclaim);
+	assert(vmemi_take_cold(manager->reclaim, region, 256, true));
+	vmemi_reclaim_leave(manager->reclaim);
+	assert(vmemt_metrics(region).pages[VMEM_PAGE_STAGED] > VMEMI_HUGE_TRIAL);
+	assert(h->blocks[other].kept == VMEMI_HUGE_KEPT && whole() == 1);
+	for (uint64_t page = other * BLOCK; page < (other + 1) * BLOCK; page++)
+		assert(vmemt_state(region, page) == VMEM_PAGE_RESIDENT);
 	end();
 }
 
@@ -495,6 +576,8 @@ int main(void)
 	thp_is_off();
 	is_not_to_be_had();
 	gives_way();
+	is_tried();
+	is_given_up();
 	grows();
 	vmemt_cpu_stop(&cpu);
 	return 0;

@@ -25,7 +25,10 @@
 #define CHOICE 16            /* whole blocks of which the oldest is split */
 #define FAULTS_FEW 32 /* reads of faults since the last round: nobody is kept from his core */
 #define FAILS_MAX 6   /* 2^6 passes are a minute */
-#define PROBES 16     /* pages by which a block is judged */
+#define TRIAL_NS UINT64_C(1000000000)
+#define TRIAL_BACK 2     /* of the pages taken, that show that a block is in use */
+#define PRESS_PAGES 4096 /* taken from others, between two trials */
+#define PROBES 16        /* pages by which a block is judged */
 
 static uint64_t blocks_of(const struct vmem_region *r)
 {
@@ -171,15 +174,15 @@ static bool all_are(const struct vmem_region *r, uint64_t block, bool (*is)(uint
 }
 
 /* Its pages are no victims, or are again but for those that are pinned. */
-static void keep(struct vmem_region *r, uint64_t block, bool on)
+static void keep(struct vmem_region *r, uint64_t block, uint8_t why)
 {
 	struct vmemi_huge_block *b = &r->huge.blocks[block];
 	uint64_t first = first_page(r, block);
 
-	b->kept = on;
+	b->kept = why;
 	for (uint64_t page = first; page < first + VMEMI_HUGE_PAGES; page++)
 		if (is_plain(vmemi_region_word(r, page)))
-			vmemi_ages_keep(&r->ages, page, on);
+			vmemi_ages_keep(&r->ages, page, why != VMEMI_HUGE_FREE);
 }
 
 /* --- Made whole --- */
@@ -209,7 +212,7 @@ static void let_go(struct vmem_region *r, uint64_t block)
 	struct vmemi_huge_block *b = &r->huge.blocks[block];
 
 	split(r, b, first_page(r, block));
-	keep(r, block, false);
+	keep(r, block, VMEMI_HUGE_FREE);
 	put_off(b);
 }
 
@@ -277,7 +280,7 @@ static bool collapse(struct vmem_region *r, uint64_t block)
 	vmemi_tally(&r->huge.collapsed, 1);
 	b->fails = 0;
 	if (become_whole(r, b))
-		keep(r, block, true);
+		keep(r, block, VMEMI_HUGE_KEPT);
 	else
 		put_off(b);
 	return true;
@@ -311,11 +314,12 @@ static bool work_on(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t en
 		uint64_t block = h->hand++;
 		struct vmemi_huge_block *b = &h->blocks[block];
 
-		if (b->kept && !is_huge(r, block))
+		if (b->kept == VMEMI_HUGE_KEPT && !is_huge(r, block))
 			let_go(r, block);
-		if (b->kept || (b->wait && b->wait--))
+		if (b->kept == VMEMI_HUGE_KEPT || b->kept == VMEMI_HUGE_TRIED ||
+		    (b->wait && b->wait--))
 			continue;
-		if (!is_worth_it(r, block) || !all_are(r, block, is_plain))
+		if ((!b->kept && !is_worth_it(r, block)) || !all_are(r, block, is_plain))
 			continue;
 		if (!collapse(r, block) || rc->host->k->clock_ns() >= end_ns ||
 		    atomic_load(&rc->host->fault_reads) - rc->huge.fault_reads > FAULTS_FEW)
@@ -346,9 +350,66 @@ void vmemi_huge_work(struct vmemi_reclaim *rc)
 
 /* --- And pieces again --- */
 
+/* Or somebody has a claim on it there: what goes is told. */
 static bool is_in_place(uint64_t word)
 {
-	return vmemi_page_state(word) == VMEM_PAGE_RESIDENT && !(word & VMEMI_PAGE_LEAVING);
+	return vmemi_page_state(word) == VMEM_PAGE_RESIDENT ||
+	       vmemi_page_state(word) == VMEM_PAGE_ARRIVING;
+}
+
+/* Page @i of the block that is on trial: each from another part of it. */
+static uint64_t trial_page(const struct vmem_region *r, unsigned i)
+{
+	const unsigned part = VMEMI_HUGE_PAGES / VMEMI_HUGE_TRIAL;
+
+	return first_page(r, r->huge.tried) + i * part + (r->huge.trial_seed >> 6 * i) % part;
+}
+
+static bool is_away(const struct vmem_region *r, uint64_t page)
+{
+	enum vmem_page_state s = vmemi_page_state(vmemi_region_word(r, page));
+
+	return s == VMEM_PAGE_STAGED || s == VMEM_PAGE_STORING || s == VMEM_PAGE_STORED;
+}
+
+static void begin_trial(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t block)
+{
+	struct vmemi_huge *h = &r->huge;
+
+	h->tried = block;
+	h->trial_end_ns = rc->host->k->clock_ns() + TRIAL_NS;
+	h->trial_seed = h->trial_end_ns * UINT64_C(0x9e3779b97f4a7c15) >> 16;
+	h->trial_taken = 0;
+	split(r, &h->blocks[block], first_page(r, block));
+	keep(r, block, VMEMI_HUGE_TRIED);
+	for (unsigned i = 0; i < VMEMI_HUGE_TRIAL; i++)
+		vmemi_take_offer(rc, r, trial_page(r, i), 1);
+	vmemi_take_flush(rc, r);
+	for (unsigned i = 0; i < VMEMI_HUGE_TRIAL; i++)
+		h->trial_taken |= (uint32_t)is_away(r, trial_page(r, i)) << i;
+}
+
+/* Pages that could not be taken, or were back at once, say that it is better left alone. */
+static void judge(struct vmemi_reclaim *rc, struct vmem_region *r)
+{
+	struct vmemi_huge *h = &r->huge;
+	unsigned back = 0, taken = 0;
+
+	if (!h->trial_end_ns)
+		return;
+	for (unsigned i = 0; i < VMEMI_HUGE_TRIAL; i++) {
+		if (!(h->trial_taken >> i & 1))
+			continue;
+		taken++;
+		back += !is_away(r, trial_page(r, i));
+	}
+	if (taken < TRIAL_BACK || back >= TRIAL_BACK)
+		keep(r, h->tried, VMEMI_HUGE_IN_USE);
+	else if (rc->host->k->clock_ns() >= h->trial_end_ns)
+		let_go(r, h->tried);
+	else
+		return;
+	h->trial_end_ns = 0;
 }
 
 void vmemi_huge_check(struct vmemi_reclaim *rc)
@@ -359,11 +420,14 @@ void vmemi_huge_check(struct vmemi_reclaim *rc)
 		struct vmem_region *r = atomic_load(&rc->host->regions[i]);
 		uint64_t blocks = r && r->huge.blocks ? blocks_of(r) : 0;
 
+		if (blocks)
+			judge(rc, r);
 		for (uint64_t n = 0; n < blocks && n < CHECKS; n++) {
 			uint64_t block = r->huge.check++ % blocks;
 			struct vmemi_huge_block *b = &r->huge.blocks[block];
 
-			if (b->kept && (!atomic_load(&b->whole) || !all_are(r, block, is_in_place)))
+			if (b->kept == VMEMI_HUGE_KEPT &&
+			    (!atomic_load(&b->whole) || !all_are(r, block, is_in_place)))
 				let_go(r, block);
 		}
 	}
@@ -395,7 +459,7 @@ static bool choose(struct vmem_region *r, uint64_t *ret_block)
 		uint64_t block = h->victim++ % blocks;
 		uint32_t age;
 
-		if (!h->blocks[block].kept)
+		if (!h->blocks[block].kept || h->blocks[block].kept == VMEMI_HUGE_TRIED)
 			continue;
 		age = age_of(r, block);
 		if (!found++ || age > best) {
@@ -404,6 +468,19 @@ static bool choose(struct vmem_region *r, uint64_t *ret_block)
 		}
 	}
 	return found;
+}
+
+void vmemi_huge_press(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t want)
+{
+	uint64_t block = 0;
+
+	r->huge.pressed += want;
+	if (r->huge.pressed < PRESS_PAGES || r->huge.trial_end_ns || !r->huge.blocks ||
+	    vmemi_reclaim_is_urgent(rc->host))
+		return;
+	r->huge.pressed = 0;
+	if (choose(r, &block))
+		begin_trial(rc, r, block);
 }
 
 uint64_t vmemi_huge_give(struct vmem_region *r, uint64_t pages)

@@ -10,7 +10,9 @@
  * so who does that splits it first (vmemi_huge_break()).
  *
  * While a block is believed whole its pages are no victims: the tracker has them as kept. It is made pieces when too
- * few other pages are to be had.
+ * few other pages are to be had. While others are to be had all the time, one block now and then is *tried*: split, and a
+ * few of its pages taken. If some of those come back it is in use, still kept, and made whole again when there is time;
+ * otherwise its other pages follow.
  *
  * Guard: the lock of reclaim, but for what is atomic. */
 #ifndef VMEMI_HUGE_H
@@ -29,9 +31,13 @@ struct vmemi_reclaim;
 /* What a block's frame may be: SOON is set before it is made huge. */
 enum { VMEMI_HUGE_PIECES, VMEMI_HUGE_SOON, VMEMI_HUGE_WHOLE };
 
+enum { VMEMI_HUGE_FREE, VMEMI_HUGE_KEPT, VMEMI_HUGE_TRIED, VMEMI_HUGE_IN_USE };
+
+#define VMEMI_HUGE_TRIAL 8 /* pages that are taken of a block that is tried */
+
 struct vmemi_huge_block {
 	_Atomic uint8_t whole; /* atomic; who splits it, or is about to, makes it PIECES before */
-	uint8_t kept;          /* its pages are no victims */
+	uint8_t kept;          /* VMEMI_HUGE_FREE, or its pages are no victims, and why */
 	uint8_t wait;          /* passes until it is tried again */
 	uint8_t fails;         /* in a row; so it is put off for longer and longer */
 };
@@ -43,6 +49,11 @@ struct vmemi_huge {
 	uint64_t check;                  /* whole block whose pages are to be looked at next */
 	uint64_t victim;                 /* block from which on to look for one to split */
 	uint64_t pass_ns;                /* when the pass began */
+	uint64_t pressed;                /* pages that others gave since a block was tried */
+	uint64_t tried;                  /* block that is on trial */
+	uint64_t trial_end_ns;           /* until then; 0: none is */
+	uint64_t trial_seed;             /* by which its pages were chosen */
+	uint32_t trial_taken;            /* bit set: that one went */
 	int pagemap;                     /* /proc/self/pagemap; -1: the kernel does not tell */
 	_Atomic uint64_t whole;          /* atomic; blocks */
 	_Atomic uint64_t collapsed, split, failed; /* atomic; counters */
@@ -83,6 +94,9 @@ bool vmemi_huge_keeps(const struct vmem_region *r, uint64_t page);
 /* Finds out about blocks that are whole no longer; and where there is time, makes others whole. Each round. */
 void vmemi_huge_check(struct vmemi_reclaim *rc);
 void vmemi_huge_work(struct vmemi_reclaim *rc);
+
+/* About @want pages are going to be taken from the region: perhaps it is time to try a block. */
+void vmemi_huge_press(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t want);
 
 /* Makes whole blocks victims, the oldest first, until about @pages are. Returns how many are. */
 uint64_t vmemi_huge_give(struct vmem_region *r, uint64_t pages);

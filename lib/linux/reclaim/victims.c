@@ -195,6 +195,7 @@ uint64_t vmemi_take_cold(struct vmemi_reclaim *rc, struct vmem_region *r, uint64
 	uint32_t young;
 
 	vmemi_ages_tick(r, rc->host->k->clock_ns());
+	vmemi_huge_press(rc, r, want);
 	taken = vmemi_take_older(rc, r, want, any.min_age);
 	/* A class that comes and goes within a period is older than it looks: rather that than the other. */
 	young = r->ages.arrivals ? any.min_age : 0;
