@@ -164,14 +164,38 @@ static void rule_13_three_ways_to_a_userfaultfd(void)
 	assert(vmemi_manager_new(&m, NULL, &k) == -VMEM_EPERM);
 }
 
+static _Atomic unsigned areas; /* that there may still be; atomic */
+
 static bool no_more_areas(enum vmemt_call call, void *argument, int fd, int *ret_result)
 {
 	(void)argument;
 	(void)fd;
-	if (call != VMEMT_K_REGISTER)
+	if (call != VMEMT_K_REGISTER || (atomic_load(&areas) && atomic_fetch_sub(&areas, 1)))
 		return false;
 	*ret_result = -VMEM_ENOMEM;
 	return true;
+}
+
+/* The kernel has no room for one of the areas of a region: that of the guest's memory, or of what is beside it. */
+static void refuse_areas(uint64_t gpa)
+{
+	struct vmem_region_opts o = { .size = sizeof(o), .gpa = gpa, .bytes = PAGE };
+	long mapped = vmemt_kernel.mapped_bytes;
+	vmem_region *r = NULL;
+	unsigned n = 0;
+	int error;
+
+	vmemt_kernel.before = no_more_areas;
+	for (;; n++) {
+		atomic_store(&areas, n);
+		error = vmem_region_alloc(&r, rig.manager, &o);
+		if (!error)
+			break;
+		assert(error == -VMEM_ENOMEM && !r && vmemt_kernel.mapped_bytes == mapped);
+	}
+	assert(n == 2);
+	vmemt_kernel.before = NULL;
+	assert(!vmem_region_detach(r, VMEM_DETACH_DISCARD));
 }
 
 /* As many regions as there may be, each of them served; and no more areas in the kernel is an error that
@@ -185,11 +209,8 @@ static void rule_14_many_regions(void)
 	int error;
 
 	vmemt_rig_make(&rig, 4, 0, NULL);
+	refuse_areas(UINT64_C(1) << 40);
 	vmemt_rig_threads(&rig);
-	vmemt_kernel.before = no_more_areas;
-	o.gpa = UINT64_C(1) << 40;
-	assert(vmem_region_alloc(&more, rig.manager, &o) == -VMEM_ENOMEM && !more);
-	vmemt_kernel.before = NULL;
 	for (;; n++) {
 		o.gpa = (UINT64_C(1) << 40) + n * PAGE;
 		o.same_vm_as = rig.region;
@@ -313,6 +334,31 @@ static void rule_28_metrics_do_not_read_smaps(void)
 	vmemt_rig_end(&rig);
 }
 
+/* Pages of a file that are not mapped are in no process's Pss; they are in the budget. */
+static void rule_28_pages_of_a_file_count_though_nobody_maps_them(void)
+{
+	vmem_manager *m = vmemt_manager(0);
+	struct vmemt_page p;
+	uint64_t before;
+	vmem_region *r;
+
+	if (!(vmemt_manager_metrics(m).kernel_features & VMEM_KERNEL_FILES)) {
+		VMEMT_NOT_HERE("memory in files (this kernel)");
+		assert(!vmem_manager_free(m));
+		return;
+	}
+	r = vmemt_region(m, 0, 64, VMEM_REGION_FILE | VMEM_REGION_DMA_PINNED);
+	before = vmemt_manager_metrics(m).used_bytes;
+	for (uint64_t i = 0; i < 64; i++) {
+		vmemt_make(&p, i, 1);
+		assert(!vmem_region_write(r, i * PAGE, &p, PAGE));
+	}
+	vmemt_stage(r, 0, 64);
+	assert(!vmemt_smaps_kb(vmem_region_hva(r), 64 * PAGE, "Pss:"));
+	assert(vmemt_manager_metrics(m).used_bytes >= before + 64 * PAGE);
+	vmemt_end(m, r);
+}
+
 /* Pages come one by one: there is never a huge page that only a part of is known of. */
 static void rule_29_no_huge_pages_arrive(void)
 {
@@ -328,8 +374,58 @@ static void rule_29_no_huge_pages_arrive(void)
 	vmemt_rig_expect(&rig, 0, pages, 1);
 	assert(!vmemt_smaps_kb(m, pages * PAGE, "AnonHugePages:"));
 	assert(!vmemt_smaps_kb(rig.region->staging, pages * PAGE, "AnonHugePages:"));
+	/* Nor does the kernel make them behind our back, later. */
+	if (access("/sys/kernel/mm/transparent_hugepage", F_OK)) {
+		VMEMT_NOT_HERE("memory without huge pages (the kernel has none at all)");
+	} else {
+		assert(vmemt_has_flag(m, pages * PAGE, " nh"));
+		assert(vmemt_has_flag(rig.region->staging, pages * PAGE, " nh"));
+	}
 	vmemt_rig_end(&rig);
 	assert(!munmap(m, pages * PAGE));
+}
+
+#define ASKED_COLLAPSE 25 /* MADV_COLLAPSE, which older headers do not have */
+
+static _Atomic(void *) unripe; /* atomic; a block that is not all there */
+
+static int collapse_of_whole_ones(void *memory, size_t bytes, int advice)
+{
+	assert(advice != ASKED_COLLAPSE || memory != atomic_load(&unripe));
+	return vmemt_kernel_table.madvise(memory, bytes, advice);
+}
+
+/* What is asked to be made huge has all its 512 pages. */
+static void rule_29_one_page_missing_is_no_huge_page(void)
+{
+	struct vmem_region_opts o = { .size = sizeof(o),
+				      .flags = VMEM_REGION_HUGE,
+				      .bytes = 2 * HUGE_PAGES * PAGE };
+	const uint64_t missing = 7;
+	struct vmemt_page p;
+	struct vmemi_kernel k;
+	vmem_manager *m;
+	vmem_region *r;
+
+	vmemt_kernel_reset();
+	k = vmemt_kernel_table;
+	k.madvise = collapse_of_whole_ones;
+	assert(!vmemi_manager_new(&m, NULL, &k));
+	if (vmem_region_alloc(&r, m, &o)) {
+		VMEMT_NOT_HERE("blocks that are made huge (this kernel)");
+		assert(!vmem_manager_free(m));
+		return;
+	}
+	atomic_store(&unripe, vmem_region_hva(r));
+	vmemt_make(&p, 0, 1);
+	for (uint64_t i = 0; i < 2 * HUGE_PAGES; i++)
+		assert(i == missing || !vmem_region_write(r, i * PAGE, &p, PAGE));
+	assert(!vmem_manager_thread_start(m));
+	VMEMT_UNTIL(vmemt_metrics(r).huge_bytes == HUGE_PAGES * PAGE);
+	atomic_store(&unripe, NULL);
+	assert(!vmem_region_write(r, missing * PAGE, &p, PAGE));
+	VMEMT_UNTIL(vmemt_metrics(r).huge_bytes == 2 * HUGE_PAGES * PAGE);
+	vmemt_end(m, r);
 }
 
 int main(void)
@@ -343,6 +439,8 @@ int main(void)
 	VMEMT_RULE(rule_17_the_kernel_faults_too);
 	VMEMT_RULE(rule_26_without_rights_threads_are_served);
 	VMEMT_RULE(rule_28_metrics_do_not_read_smaps);
+	VMEMT_RULE(rule_28_pages_of_a_file_count_though_nobody_maps_them);
 	VMEMT_RULE(rule_29_no_huge_pages_arrive);
+	VMEMT_RULE(rule_29_one_page_missing_is_no_huge_page);
 	return 0;
 }

@@ -151,7 +151,23 @@ static int other_process(int socket, volatile unsigned char *memory)
 	return memory[0] != 5 || memory[PAGE] != 0 || memory[2 * PAGE] != 6;
 }
 
-/* What works on the memory of another process: COPY, ZEROPAGE, WRITEPROTECT; MOVE does not. */
+/* Discards a page of another process, as we do with our own. */
+static ssize_t discard_of(pid_t process, void *page)
+{
+	struct iovec range = { page, PAGE };
+	int fd = (int)syscall(SYS_pidfd_open, process, 0), error;
+	ssize_t bytes;
+
+	assert(fd >= 0);
+	bytes = syscall(SYS_process_madvise, fd, &range, 1, MADV_DONTNEED, 0);
+	error = errno;
+	close(fd);
+	errno = error;
+	return bytes;
+}
+
+/* What works on the memory of another process: COPY, ZEROPAGE, WRITEPROTECT; neither MOVE nor a discard does. So
+ * such memory is served, and never taken out: foreign_test.c. */
 static void rule_21_what_works_on_another_process(void)
 {
 	unsigned char *memory =
@@ -179,6 +195,8 @@ static void rule_21_what_works_on_another_process(void)
 	assert(!vmemi_uffd_copy(&u, memory + 2 * PAGE, own + PAGE, PAGE, true, &done));
 	assert(!vmemi_uffd_protect(&u, memory, 4 * PAGE, true));
 	assert(!vmemi_uffd_protect(&u, memory, 4 * PAGE, false));
+	/* An ordinary user may not ask at all. */
+	assert(discard_of(child, memory) == -1 && (errno == EINVAL || errno == EPERM));
 	assert(write(sockets[0], "", 1) == 1);
 	assert(!vmemt_end_of(child));
 	vmemi_uffd_close(&u);
@@ -204,11 +222,11 @@ static void rule_22_runs_leave_by_one_call_and_come_back_by_copy(void)
 	vmemt_rig_end(&rig);
 }
 
-/* Scattered pages share their flushes: a few calls for all of them. */
+/* Scattered pages share their flushes: a few calls for all of them; and what is between is as it was. */
 static void rule_23_scattered_pages_leave_together(void)
 {
 	uint64_t gpas[100], pages = 0;
-	long protects, moves;
+	long protects, moves, discards;
 
 	vmemt_rig_make(&rig, 256, VMEM_REGION_DMA_PINNED, NULL);
 	for (uint64_t i = 0; i < 100; i++)
@@ -216,31 +234,66 @@ static void rule_23_scattered_pages_leave_together(void)
 	/* Runs of one are moved where hot pages are between; here are none. */
 	protects = vmemt_kernel.calls[VMEMT_K_PROTECT];
 	moves = vmemt_kernel.calls[VMEMT_K_MOVE];
+	discards = vmemt_kernel.calls[VMEMT_K_MADVISE];
 	assert(!vmem_region_stage_pages(rig.region, gpas, 100, &pages) && pages == 100);
 	assert(vmemt_metrics(rig.region).taken_scattered == 100);
 	assert(vmemt_kernel.calls[VMEMT_K_MOVE] == moves);
 	assert(vmemt_kernel.calls[VMEMT_K_PROTECT] - protects < 20);
+	if (vmemt_manager_metrics(rig.manager).kernel_features & VMEM_KERNEL_VECTOR_DISCARD)
+		assert(vmemt_kernel.calls[VMEMT_K_MADVISE] - discards < 20);
 	vmemt_rig_threads(&rig);
+	for (uint64_t i = 1; i < 200; i += 2)
+		vmemt_put(&rig.cpu[0], rig.base, i, 1);
+	assert(!vmemt_metrics(rig.region).faults_write);
 	vmemt_rig_expect(&rig, 0, 256, 1);
 	vmemt_rig_end(&rig);
+}
+
+struct reading {
+	void *from;
+	pthread_t thread;
+	ssize_t result;
+	int error;
+	_Atomic int over; /* atomic */
+};
+
+static void *read_page(void *argument)
+{
+	struct reading *r = argument;
+	struct vmemt_page page;
+	struct iovec to = { &page, PAGE }, from = { r->from, PAGE };
+
+	r->result = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
+	r->error = errno;
+	atomic_store(&r->over, 1);
+	return NULL;
+}
+
+/* As savers may read: by a system call. It comes to an end. */
+static ssize_t read_there(struct reading *r)
+{
+	atomic_store(&r->over, 0);
+	assert(!pthread_create(&r->thread, NULL, read_page, r));
+	VMEMT_UNTIL(atomic_load(&r->over));
+	assert(!pthread_join(r->thread, NULL));
+	return r->result;
 }
 
 /* Whoever reads a place in staging that is empty gets an error, and does not wait for a fault that nobody
  * answers. */
 static void rule_24_a_read_of_staging_does_not_hang(void)
 {
-	struct vmemt_page p;
-	struct iovec to = { &p, PAGE }, from;
+	struct reading place = { .over = 0 };
 
 	vmemt_rig_make(&rig, 4, 0, NULL);
 	vmemt_rig_threads(&rig);
 	vmemt_stage(rig.region, 0, 1);
-	from = (struct iovec){ vmemi_region_place(rig.region, 0), PAGE };
-	assert(process_vm_readv(getpid(), &to, 1, &from, 1, 0) == (ssize_t)PAGE);
+	place.from = vmemi_region_place(rig.region, 0);
+	assert(read_there(&place) == (ssize_t)PAGE);
 	vmemt_rig_expect(&rig, 0, 1, 1);
 	vmemt_account(rig.region); /* frees copies */
 	VMEMT_UNTIL(!vmemt_metrics(rig.region).staging_copies);
-	assert(process_vm_readv(getpid(), &to, 1, &from, 1, 0) == -1 && errno == EFAULT);
+	assert(read_there(&place) == -1 && place.error == EFAULT);
 	vmemt_rig_end(&rig);
 }
 
