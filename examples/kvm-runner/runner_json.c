@@ -94,6 +94,10 @@ static void add_region(cJSON *vm_object, const struct vmem_region_metrics *m)
 	ADD(saved);
 	ADD(rejected);
 	ADD(discarded);
+	ADD(huge_bytes);
+	ADD(huge_collapsed);
+	ADD(huge_split);
+	ADD(huge_failed);
 #undef ADD
 }
 

@@ -23,6 +23,7 @@ enum option_key {
 	KEY_ATTACH,
 	KEY_SHARING,
 	KEY_RECOMPRESS,
+	KEY_HUGE,
 	KEY_IMAGE,
 	KEY_RESTORE,
 	KEY_LAZY,
@@ -61,6 +62,8 @@ static const struct argp_option option_table[] = {
 	  "how many stored pages a second are made smaller when they have stayed for a while; off: none "
 	  "(default no limit)",
 	  1 },
+	{ "huge", KEY_HUGE, NULL, 0,
+	  "keep memory that is in use in huge pages of 2 MiB, where that can be had", 1 },
 	{ NULL, 0, NULL, 0, "What they do:", 2 },
 	{ "image", KEY_IMAGE, "FILE", 0,
 	  "memory image that a VM starts with; may be given again, then VM i takes image i modulo their "
@@ -247,6 +250,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	case KEY_BUDGET: parse->budget = text; break;
 	case KEY_RESTORE: o->restore = text; break;
 	case KEY_LAZY: o->lazy = true; break;
+	case KEY_HUGE: o->huge = true; break;
 	case KEY_SAVE: o->save = text; break;
 	case KEY_JSON: o->json = text; break;
 	case KEY_QUIET: o->quiet = true; break;

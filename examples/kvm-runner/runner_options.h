@@ -51,6 +51,7 @@ struct runner_options {
 	const char *save;    /* VM i goes to the file of this name with .i; NULL: none */
 	const char *restore; /* comes from there */
 	bool lazy;
+	bool huge;        /* pages of 2 MiB */
 	const char *json; /* NULL: none */
 	uint64_t seed;
 	enum runner_injection injection;

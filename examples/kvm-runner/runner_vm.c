@@ -4,6 +4,7 @@
 #include "runner_vm.h"
 
 #include <sys/mman.h>
+#include <vmem/huge.h>
 
 #include "runner_low.h"
 #include "runner_print.h"
@@ -24,6 +25,18 @@ static void on_lost(void *context, uint64_t gpa, int error)
 	atomic_store(&vm->lost, error);
 }
 
+static void ask_for_huge(struct vm *vm, struct vmem_region_opts *opts)
+{
+	const char *why = vmem_region_huge_why(vm->runner->manager, opts);
+
+	if (!vm->runner->options->huge)
+		return;
+	if (*why)
+		print_line("vm %u: no huge pages: %s.", vm->index, why);
+	else
+		opts->flags |= VMEM_REGION_HUGE;
+}
+
 static int attach(struct vm *vm, struct vmem_region_opts *opts)
 {
 	int error;
@@ -35,6 +48,7 @@ static int attach(struct vm *vm, struct vmem_region_opts *opts)
 		return -VMEM_ENOMEM;
 	}
 	opts->hva = vm->mapped;
+	ask_for_huge(vm, opts);
 	error = vmem_region_attach(&vm->region, vm->runner->manager, opts);
 	if (error == -VMEM_ENOTSUP)
 		print_error("vm %u: its memory cannot be paged: %s.", vm->index,
@@ -76,10 +90,12 @@ int vm_create(struct vm *vm, struct runner *runner, uint32_t index)
 	for (uint32_t i = 0; i < GUEST_MAX_VCPUS; i++)
 		vm->vcpu[i] = (struct vcpu){ .vm = vm, .index = i, .fd = -1 };
 	low_part_layout(&vm->layout, o);
-	if (index < o->attach)
+	if (index < o->attach) {
 		error = attach(vm, &opts);
-	else
+	} else {
+		ask_for_huge(vm, &opts);
 		error = vmem_region_alloc(&vm->region, runner->manager, &opts);
+	}
 	if (error) {
 		print_error("vm %u: no memory for it (%s of address space): %s.", index,
 			    UNITS_BYTES(o->mem_bytes), vmem_strerror(error));
