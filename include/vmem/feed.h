@@ -23,7 +23,16 @@ enum vmem_feed {
 	 *  To take a page out is to unmap it, and it comes back in its own frame: without a copy, and without a second
 	 *  frame; the fault itself costs as much as in private memory. */
 	VMEM_FEED_MINOR_FAULTS = 2,
-	VMEM_FEED_ASYNC_WP = 3 /**< besides faults, VMEM_MANAGER_ASYNC_WP: writes */
+	VMEM_FEED_ASYNC_WP = 3, /**< besides faults, VMEM_MANAGER_ASYNC_WP: writes */
+	/** Besides faults, where the kernel has idle bits (CONFIG_IDLE_PAGE_TRACKING, /sys/kernel/mm/page_idle/bitmap) and
+	 *  this process may use them and know its frames (root, CAP_SYS_ADMIN): reads and writes, by the guest (KVM) and
+	 *  all others who map the frame, this process too: what it reads of guest memory counts, so that a device's or a scan's
+	 *  accesses look like the guest's. The bit is of the frame, not of the page: one that has just come, or has got
+	 *  another frame, looks used once. Always so do frames that are on none of the kernel's LRU lists as long as that lasts,
+	 *  and the pages of a huge page but the first where the kernel does not map it as one, or is older than 6.7; else all
+	 *  of a huge page is used, or none. An access is not seen if the processor still has the translation from
+	 *  before the page was marked, or if somebody else marks the frame after it. */
+	VMEM_FEED_IDLE_BITS = 4
 };
 
 /** The feed that a region uses: the cheapest of those that see pages in place, if it has one, else its faults.
@@ -32,7 +41,7 @@ enum vmem_feed {
  *  @since 1.0 */
 VMEM_API int vmem_region_feed(const vmem_region *region);
 
-/** Its name: "faults", "dirty log", "minor faults", "asynchronous write-protect".
+/** Its name: "faults", "dirty log", "minor faults", "asynchronous write-protect", "idle bits".
  *  @threads any
  *  @since 1.0 */
 VMEM_API const char *vmem_region_feed_name(const vmem_region *region);

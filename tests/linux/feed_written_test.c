@@ -30,7 +30,7 @@ static void make_on(const struct vmemi_kernel *k, bool on)
 	assert(!vmemi_manager_new(&manager, &mo, k));
 	assert(!vmem_region_alloc(&region, manager, &o));
 	assert(!(vmemt_manager_metrics(manager).kernel_features & VMEM_KERNEL_ASYNC_WP) == !on);
-	assert(vmem_region_feed(region) == (on ? VMEM_FEED_ASYNC_WP : VMEM_FEED_FAULTS));
+	assert((vmem_region_feed(region) == VMEM_FEED_ASYNC_WP) == on);
 	base = vmem_region_hva(region);
 	cpu.region = region;
 	for (uint64_t page = 0; page < PAGES; page++)

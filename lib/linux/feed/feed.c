@@ -9,7 +9,7 @@
 
 /* The cheapest first; the last two are what there is in any case, by the kind of memory. */
 static const struct vmemi_feed_kind *const kinds[] = { &vmemi_feed_dirty_log, &vmemi_feed_written,
-						       &vmemi_feed_minor_faults,
+						       &vmemi_feed_idle, &vmemi_feed_minor_faults,
 						       &vmemi_feed_faults };
 
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -19,8 +19,11 @@ int vmemi_feed_open(struct vmem_region *r)
 	unsigned i = 0;
 	int error;
 
+	vmemi_feed_find_idle(r);
 	while (kinds[i]->can(r))
 		i++;
+	if (kinds[i] != &vmemi_feed_idle)
+		vmemi_feed_leave_idle(r);
 	error = kinds[i]->open ? kinds[i]->open(r) : 0;
 	if (!error)
 		r->feed.kind = kinds[i];

@@ -5,6 +5,7 @@
 #ifndef VMEMI_FEED_H
 #define VMEMI_FEED_H
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct vmem_region;
@@ -27,12 +28,20 @@ struct vmemi_feed_kind {
 	uint64_t (*told)(const struct vmem_region *r);
 };
 
+struct vmemi_idle; /* feed_idle.c */
+
 struct vmemi_feed {
 	const struct vmemi_feed_kind *kind;
 	/* Guard: the lock of reclaim. */
 	uint64_t *bitmap;
 	uint64_t next_ns; /* not asked before */
 	uint64_t hand;    /* page that is asked for next */
+	/* Idle bits, likewise. */
+	int pagemap, idle_bits; /* descriptors, while they are the feed */
+	bool can_idle;          /* since attach */
+	uint16_t *
+		marked_in; /* [pages]: the trace of the frame in which it was marked; 0: it was not */
+	struct vmemi_idle *idle;
 	/* Written by who holds the lock. */
 	_Atomic uint64_t asked, failed, ns; /* atomic; counters */
 };
@@ -43,9 +52,14 @@ void vmemi_feed_close(struct vmem_region *r);
 /* Asks, if it is time again. The caller holds the lock of reclaim. */
 void vmemi_feed_ask(struct vmem_region *r);
 
+/* Looks whether there are idle bits, with descriptors that open() keeps, or who does not call it leaves. */
+void vmemi_feed_find_idle(struct vmem_region *r);
+void vmemi_feed_leave_idle(struct vmem_region *r);
+
 extern const struct vmemi_feed_kind vmemi_feed_faults;
 extern const struct vmemi_feed_kind vmemi_feed_minor_faults;
 extern const struct vmemi_feed_kind vmemi_feed_dirty_log;
 extern const struct vmemi_feed_kind vmemi_feed_written;
+extern const struct vmemi_feed_kind vmemi_feed_idle;
 
 #endif
