@@ -29,9 +29,46 @@ static void removed_is_zeros(void)
 	assert(atomic_load(&vmemt_foreign.asked) == 20);
 	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_UNMAP, 100, 50, 0));
 	VMEMT_UNTIL(vmemt_foreign_metrics().remove_events == 3);
-	assert(vmemt_state(vmemt_foreign.region, 120) == VMEM_PAGE_ABSENT);
+	VMEMT_UNTIL(vmemt_state(vmemt_foreign.region, 120) == VMEM_PAGE_ABSENT);
 	vmemt_foreign_expect(VMEMT_ORDER_READ, 90, 10, 1);
 	vmemt_foreign_expect(VMEMT_ORDER_READ, 150, 10, 1);
+	vmemt_foreign_end();
+}
+
+/* Much at a time is seen to in pieces, between which others are served; a page that is touched before its turn comes is
+ * zeros at once, stays, and is counted. */
+static void removed_in_pieces(void)
+{
+	const uint64_t pages = 3 * 4096, touched = 2 * 4096 + 7;
+	struct vmemi_fault fault = { .page = touched, .force = true };
+	struct vmemi_foreign_fault faults[8];
+
+	vmemt_foreign_begin(vmemt_manager(0), pages, EVENTS);
+	assert(!vmemt_foreign_whole(&vmemt_foreign.client));
+	vmemt_order_begin(&vmemt_foreign.client, 0, VMEMT_ORDER_REMOVE, 0, pages, 0);
+	do /* nobody else reads */
+		assert(!vmemi_foreign_take(vmemt_foreign.foreign, faults, 8));
+	while (!vmemt_order_over(&vmemt_foreign.client, 0));
+	assert(vmemi_foreign_removed(vmemt_foreign.region, pages - 1));
+	assert(vmemt_state(vmemt_foreign.region, 0) == VMEM_PAGE_SOURCE);
+	assert(vmemi_foreign_heed(vmemt_foreign.foreign));
+	assert(vmemt_state(vmemt_foreign.region, 0) == VMEM_PAGE_ABSENT);
+	assert(vmemt_state(vmemt_foreign.region, touched) == VMEM_PAGE_SOURCE);
+	assert(!vmemt_order_end(&vmemt_foreign.client, 0));
+	VMEMT_UNTIL(vmemi_serve(vmemt_foreign.region, &fault) == VMEMI_SERVED);
+	while (vmemi_foreign_heed(vmemt_foreign.foreign))
+		;
+	assert(vmemt_state(vmemt_foreign.region, pages - 1) == VMEM_PAGE_ABSENT);
+	assert(vmemt_state(vmemt_foreign.region, touched) == VMEM_PAGE_RESIDENT);
+	assert(vmemt_foreign_metrics().removed_pages == pages);
+	assert(vmemt_manager_metrics(vmemt_foreign.manager).foreign_bytes == PAGE);
+	assert(!vmem_manager_thread_start(vmemt_foreign.manager));
+	vmemt_foreign_expect(VMEMT_ORDER_READ, touched - 9, 20, 0);
+	vmemt_foreign_expect(VMEMT_ORDER_WRITE, touched, 1, 2);
+	assert(!atomic_load(&vmemt_foreign.asked));
+	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 0, pages, 0));
+	VMEMT_UNTIL(!vmemt_manager_metrics(vmemt_foreign.manager).foreign_bytes);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, touched, 1, 0);
 	vmemt_foreign_end();
 }
 
@@ -291,6 +328,7 @@ int main(int argc, char **argv)
 	vmemt_client_main(argc, argv);
 	vmemt_need(VMEM_KERNEL_POISON);
 	removed_is_zeros();
+	removed_in_pieces();
 	missing_again();
 	removed_while_it_arrives();
 	removed_all_the_time();

@@ -332,7 +332,7 @@ int vmemi_handler_step(struct vmemi_handler *h)
 	vmemi_unlock(&h->lock);
 	for (unsigned i = 0; i < STEP_TURNS && turn(h); i++)
 		;
-	return atomic_load(&h->sign->put_off) > 0;
+	return atomic_load(&h->sign->put_off) > 0 || atomic_load(&h->unheeded);
 }
 
 /* Who shares the description of a descriptor may have made it one whose reads wait; then it is always ready. */

@@ -18,7 +18,7 @@ int vmemi_handler_new(struct vmemi_handler **ret_handler, struct vmemi_host *hos
 		      uint32_t spin_us);
 void vmemi_handler_free(struct vmemi_handler *h);
 
-/* Serves all that can be served now, without blocking. 1 if faults are held back, else 0. */
+/* Serves all that can be served now, without blocking. 1 if faults are held back, or there is more to do, else 0. */
 int vmemi_handler_step(struct vmemi_handler *h);
 
 /* Serves until host->stop_handlers is set (and it is kicked). The first handler looks for faults for a while

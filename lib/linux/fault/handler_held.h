@@ -32,6 +32,7 @@ struct vmemi_handler {
 	uint32_t index;
 	uint64_t spin_ns;
 	_Atomic uint32_t busy, refused, loading; /* atomic; held faults by what they wait for */
+	_Atomic uint32_t unheeded;               /* atomic; there are removals to be seen to */
 	struct vmemi_lock lock;                  /* guards all below; held while serving */
 	bool peers_called;                       /* a poll was over because of peers */
 	uint32_t count;

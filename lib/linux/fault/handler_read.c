@@ -80,13 +80,14 @@ static bool read_foreign(struct vmemi_handler *h)
 	uint32_t slots = atomic_load(&host->foreign_slots);
 	unsigned most = host->handlers > 1 ? BATCH_OF_SEVERAL : BATCH;
 	struct vmemi_foreign_fault faults[BATCH];
-	bool any = false;
+	bool any = false, more = false;
 
 	for (uint32_t s = 0; s < slots; s++) {
 		struct vmem_foreign *f = atomic_load(&host->foreign[s].it);
 		unsigned n = f ? vmemi_foreign_take(f, faults, most) : 0;
 		uint64_t now;
 
+		more |= f && vmemi_foreign_heed(f);
 		if (!n)
 			continue;
 		any = true;
@@ -98,7 +99,8 @@ static bool read_foreign(struct vmemi_handler *h)
 	}
 	if (any)
 		atomic_fetch_add_explicit(&host->fault_reads, 1, memory_order_relaxed);
-	return any;
+	atomic_store_explicit(&h->unheeded, more, memory_order_relaxed);
+	return any || more;
 }
 
 bool vmemi_handler_read(struct vmemi_handler *h)

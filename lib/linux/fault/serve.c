@@ -11,6 +11,7 @@
 #include "linux/fault/serve_parts.h"
 #include "linux/backing/backing.h"
 #include "linux/fault/source.h"
+#include "linux/foreign/foreign_events.h"
 
 void vmemi_serve_count(struct vmem_region *r, struct vmemi_fault *f, enum vmem_page_state from)
 {
@@ -34,8 +35,12 @@ void vmemi_serve_count(struct vmem_region *r, struct vmemi_fault *f, enum vmem_p
 enum vmemi_served vmemi_serve(struct vmem_region *r, struct vmemi_fault *f)
 {
 	uint64_t word = vmemi_region_word(r, f->page);
-	bool leaving = word & VMEMI_PAGE_LEAVING;
+	bool leaving;
 
+	if (r->foreign && vmemi_page_state(word) == VMEM_PAGE_SOURCE &&
+	    vmemi_foreign_is_absent(r, f->page))
+		word = vmemi_region_word(r, f->page);
+	leaving = word & VMEMI_PAGE_LEAVING;
 	if (f->demand)
 		vmemi_touched(&r->touches, f->page);
 	switch (vmemi_page_state(word)) {

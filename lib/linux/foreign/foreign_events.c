@@ -5,6 +5,8 @@
 
 #define BATCH 32
 #define DRAIN_READS 64 /* so that who floods does not keep us */
+#define DRAIN_PAGES (1 << 22)
+#define HEED_GROUPS 64 /* of 64 pages: what others wait for */
 
 void vmemi_foreign_enter(struct vmem_foreign *f)
 {
@@ -57,23 +59,83 @@ static void mark(struct vmem_region *r, uint64_t first, uint64_t end)
 		uint64_t bits = n == 64 ? UINT64_MAX : ((UINT64_C(1) << n) - 1) << page % 64;
 
 		atomic_fetch_or(&r->removed[page / 64], bits);
+		vmemi_page_set_add_group(&r->unheeded, page / 64, bits);
 		page += n;
 	}
 }
 
-/* What is not allowed is arriving, and will be zeros. */
-static void forget(struct vmem_foreign *f, struct vmem_region *r, uint64_t first, uint64_t end)
+/* Pages of a group are absent from now on. While one is leaving nobody can fill it; who did that before, knowing that it
+ * was removed, has taken its bit away, and it stays. What is arriving will be zeros. */
+static uint64_t heed_group(struct vmem_region *r, uint64_t group)
 {
-	uint64_t old, pages = 0;
+	uint64_t bits, left, old, leaving = 0, first = group * 64;
 
-	for (uint64_t page = first; page < end; page++) {
-		if (!vmemi_region_step(r, page, VMEMI_PAGE_DISCARD, 0, &old))
-			continue;
-		vmemi_region_end(r, page, VMEMI_PAGE_DISCARD_DONE, 0);
-		pages++;
+	atomic_fetch_and(&r->unheeded.groups[group / 64], ~(UINT64_C(1) << group % 64));
+	bits = atomic_load(&r->unheeded.pages[group]);
+	for (uint64_t b = bits; b; b &= b - 1)
+		if (vmemi_region_step(r, first + (uint64_t)__builtin_ctzll(b), VMEMI_PAGE_DISCARD,
+				      0, &old))
+			leaving |= b & -b;
+	left = atomic_fetch_and(&r->unheeded.pages[group], ~bits);
+	for (uint64_t b = leaving; b; b &= b - 1)
+		vmemi_region_end(r, first + (uint64_t)__builtin_ctzll(b),
+				 left & b & -b ? VMEMI_PAGE_DISCARD_DONE : VMEMI_PAGE_DISCARD_UNDO,
+				 0);
+	if (left &
+	    ~bits) /* removed meanwhile; as the set was not empty its bit above was not set */
+		atomic_fetch_or(&r->unheeded.groups[group / 64], UINT64_C(1) << group % 64);
+	return (uint64_t)__builtin_popcountll(leaving & left);
+}
+
+/* Up to @most groups of @r. Returns how many there were. */
+static unsigned heed_some(struct vmem_foreign *f, struct vmem_region *r, unsigned most)
+{
+	uint64_t end = atomic_load(&r->unheeded.count), group = 0, pages = 0;
+	unsigned n = 0;
+
+	for (; n < most; n++) {
+		group = vmemi_page_set_next(&r->unheeded, group, end);
+		if (group == end)
+			break;
+		pages += heed_group(r, group++);
 	}
 	vmemi_tally(&f->removed_pages, pages);
 	vmemi_tally(&r->counters.discarded, pages);
+	return n;
+}
+
+bool vmemi_foreign_heed(struct vmem_foreign *f)
+{
+	struct vmem_region *r[VMEM_FOREIGN_RANGES_MAX];
+	unsigned groups = 0;
+
+	if (!atomic_load(&f->unheeded) || atomic_exchange(&f->heeding, 1))
+		return false;
+	atomic_store(&f->unheeded, 0);
+	vmemi_lock(&f->lock);
+	for (unsigned i = 0; i < f->count; i++)
+		r[i] = f->range[i].region;
+	vmemi_unlock(&f->lock);
+	for (unsigned i = 0; i < f->count && groups < HEED_GROUPS; i++)
+		groups += r[i] ? heed_some(f, r[i], HEED_GROUPS - groups) : 0;
+	if (groups == HEED_GROUPS)
+		atomic_store(&f->unheeded, 1); /* perhaps there is more */
+	atomic_store(&f->heeding, 0);
+	if (groups)
+		vmemi_host_freed(f->host);
+	return atomic_load(&f->unheeded);
+}
+
+bool vmemi_foreign_is_absent(struct vmem_region *r, uint64_t page)
+{
+	uint64_t old;
+
+	if (!vmemi_foreign_removed(r, page) ||
+	    !vmemi_region_step(r, page, VMEMI_PAGE_FORGET, 0, &old))
+		return false;
+	vmemi_tally(&r->foreign->removed_pages, 1);
+	vmemi_tally(&r->counters.discarded, 1);
+	return true;
 }
 
 static bool is_removal(const struct uffd_msg *m)
@@ -81,25 +143,21 @@ static bool is_removal(const struct uffd_msg *m)
 	return m->event == UFFD_EVENT_REMOVE || m->event == UFFD_EVENT_UNMAP;
 }
 
-/* Fills are kept out. */
-static void mark_removal(struct vmem_foreign *f, const struct uffd_msg *m)
+/* Fills are kept out. Returns how many pages of memory that were. */
+static uint64_t take_removal(struct vmem_foreign *f, const struct uffd_msg *m)
 {
-	uint64_t first, end;
+	uint64_t first, end, pages = 0;
 
-	for (unsigned i = 0; i < f->count; i++)
-		if (cut(f, i, m->arg.remove.start, m->arg.remove.end, &first, &end))
-			mark(f->range[i].region, first, end);
-}
-
-static void take_removal(struct vmem_foreign *f, const struct uffd_msg *m)
-{
-	uint64_t first, end;
-
-	for (unsigned i = 0; i < f->count; i++)
-		if (cut(f, i, m->arg.remove.start, m->arg.remove.end, &first, &end))
-			forget(f, f->range[i].region, first, end);
+	for (unsigned i = 0; i < f->count; i++) {
+		if (!cut(f, i, m->arg.remove.start, m->arg.remove.end, &first, &end))
+			continue;
+		mark(f->range[i].region, first, end);
+		pages += end - first;
+	}
+	if (pages)
+		atomic_store(&f->unheeded, 1);
 	vmemi_tally(&f->remove_events, 1);
-	vmemi_host_freed(f->host);
+	return pages;
 }
 
 static void take_fault(struct vmem_foreign *f, const struct uffd_msg *m)
@@ -128,7 +186,7 @@ static void take_fault(struct vmem_foreign *f, const struct uffd_msg *m)
 }
 
 /* The lock is held. False: that was all. */
-static bool read_some(struct vmem_foreign *f)
+static bool read_some(struct vmem_foreign *f, uint64_t *removed)
 {
 	struct uffd_msg m[BATCH];
 	ssize_t bytes;
@@ -139,12 +197,12 @@ static bool read_some(struct vmem_foreign *f)
 	n = bytes > 0 ? (size_t)bytes / sizeof(m[0]) : 0;
 	for (size_t i = 0; i < n; i++)
 		if (is_removal(&m[i]))
-			mark_removal(f, &m[i]);
+			*removed += take_removal(f, &m[i]);
 	atomic_store(&f->closed, 0);
 	for (size_t i = 0; i < n; i++) {
 		if (is_removal(&m[i]))
-			take_removal(f, &m[i]);
-		else if (m[i].event == UFFD_EVENT_PAGEFAULT)
+			continue;
+		if (m[i].event == UFFD_EVENT_PAGEFAULT)
 			take_fault(f, &m[i]);
 		else
 			vmemi_tally(&f->strays, 1);
@@ -154,7 +212,10 @@ static bool read_some(struct vmem_foreign *f)
 
 static void read_all(struct vmem_foreign *f)
 {
-	for (unsigned i = 0; i < DRAIN_READS && read_some(f); i++)
+	uint64_t removed = 0;
+
+	for (unsigned i = 0; i < DRAIN_READS && removed < DRAIN_PAGES && read_some(f, &removed);
+	     i++)
 		;
 }
 
@@ -180,7 +241,7 @@ void vmemi_foreign_drain(struct vmem_foreign *f)
 
 	vmemi_lock(&f->lock);
 	read_all(f);
-	any = f->waiting > 0;
+	any = f->waiting > 0 || atomic_load(&f->unheeded);
 	vmemi_unlock(&f->lock);
 	if (any)
 		vmemi_host_kick_faults(f->host);

@@ -6,6 +6,8 @@
  *   - all messages are read before any fault is answered; faults wait in the inbox meanwhile
  *   - a removal sets the bits of its pages (region->removed) before anybody can fill again; from then on
  *     these pages are filled with zeros, whatever a load that is under way brings
+ *   - the states of its pages change piece by piece after that (vmemi_foreign_heed()), but for those that were
+ *     filled again meanwhile; until then a page with its source is absent to who faults on it
  *   - a page that was filled with zeros between the event and its removal is missing again: see
  *     vmemi_foreign_again()
  * Guards: lock, for reading and what is read; `closed` keeps fills out while messages are read and bits are
@@ -38,19 +40,26 @@ struct vmem_foreign {
 	} range[VMEM_FOREIGN_RANGES_MAX];
 
 	struct vmemi_lock lock;
-	_Atomic uint32_t closed;                               /* atomic; fills wait */
-	_Atomic uint32_t fills;                                /* atomic; under way */
-	_Atomic uint32_t gone;                                 /* atomic; the process has ended */
-	uint32_t first, waiting;                               /* of the inbox; lock */
+	_Atomic uint32_t closed;   /* atomic; fills wait */
+	_Atomic uint32_t fills;    /* atomic; under way */
+	_Atomic uint32_t gone;     /* atomic; the process has ended */
+	_Atomic uint32_t unheeded; /* atomic; some region has such pages */
+	_Atomic uint32_t heeding;  /* atomic; somebody is at it */
+	uint32_t first, waiting;   /* of the inbox; lock */
 	struct vmemi_foreign_fault inbox[VMEMI_FOREIGN_INBOX]; /* lock */
 
 	_Atomic uint64_t remove_events, removed_pages, sent_back, strays; /* atomic; counters */
 };
 
-/* Reads what there is and applies removals; then gives up to @most faults. */
+/* Reads what there is; then gives up to @most faults. */
 unsigned vmemi_foreign_take(struct vmem_foreign *f, struct vmemi_foreign_fault *faults,
 			    unsigned most);
-/* The same for who wants to fill and was told to wait; handlers are told of faults. */
+/* Makes states show what was removed, a piece at a time; for handlers of faults alone, which detaching waits for. True:
+ * there is more. */
+bool vmemi_foreign_heed(struct vmem_foreign *f);
+/* A page with its source, whose state does not show that it was removed: now it does. */
+bool vmemi_foreign_is_absent(struct vmem_region *r, uint64_t page);
+/* Reads for who wants to fill and was told to wait; handlers are told of faults and removals. */
 void vmemi_foreign_drain(struct vmem_foreign *f);
 /* Nothing of it is registered any more. Who was about to tell of a removal has been heard when this returns. */
 void vmemi_foreign_hear_out(struct vmem_foreign *f);

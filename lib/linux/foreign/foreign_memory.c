@@ -12,7 +12,9 @@
 static int foreign_open(struct vmem_region *r)
 {
 	r->removed = vmemi_bitmap_new(&r->arrays);
-	return r->removed ? 0 : -VMEM_ENOMEM;
+	if (!r->removed || vmemi_page_set_init(&r->unheeded, &r->arrays, r->pages))
+		return -VMEM_ENOMEM;
+	return 0;
 }
 
 /* A process that has not registered its memory would get zeros, and one that has is not changed by this. */
@@ -46,6 +48,8 @@ static void foreign_close(struct vmem_region *r)
 {
 	vmemi_bitmap_free(&r->arrays, r->removed);
 	r->removed = NULL;
+	if (r->unheeded.pages)
+		vmemi_page_set_destroy(&r->unheeded, &r->arrays);
 }
 
 /* Once more if a removal was not read; that its process has to run on is waited for elsewhere (-VMEM_EAGAIN).
@@ -55,11 +59,16 @@ static int fill_page(struct vmem_region *r, uint64_t page, const void *src)
 	struct vmem_foreign *f = r->foreign;
 	void *address = vmemi_region_page(r, page);
 	size_t done;
+	bool removed;
 	int error;
 
 	for (unsigned tries = 0;; tries++) {
 		vmemi_foreign_enter(f);
-		if (src && !vmemi_foreign_removed(r, page))
+		removed = vmemi_foreign_removed(r, page);
+		if (removed) /* what comes now came after that */
+			atomic_fetch_and(&r->unheeded.pages[page / 64],
+					 ~(UINT64_C(1) << page % 64));
+		if (src && !removed)
 			error = vmemi_uffd_copy(r->uffd, address, src, VMEM_PAGE_SIZE, false,
 						&done);
 		else

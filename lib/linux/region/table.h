@@ -68,7 +68,8 @@ struct vmem_region {
 	struct vmem_foreign *foreign; /* base is an address in another process; NULL: in this one */
 	/* bitmap, atomic; of foreign memory: pages that its process removed */
 	_Atomic uint64_t *removed;
-	_Atomic uint64_t pages; /* atomic; only grows: see manager/grow.c */
+	struct vmemi_page_set unheeded; /* of them those whose states do not show it yet */
+	_Atomic uint64_t pages;         /* atomic; only grows: see manager/grow.c */
 	struct vmemi_arrays arrays;
 	uint32_t vm;                 /* the store's */
 	uint32_t slot;               /* in host->regions */
