@@ -3,6 +3,7 @@
  * none or they fail. No thread of the library runs. */
 #include "linux/guest.h"
 #include "linux/idle_kernel.h"
+#include "support/fail_alloc.h"
 #include "support/rng.h"
 #include <vmem/feed.h>
 #include <vmem/grow.h>
@@ -264,6 +265,23 @@ static void huge_pages(void)
 	end();
 }
 
+/* A huge page where a piece could end is in one piece all the same: its bit is not asked for twice. */
+static void a_huge_page_between_pieces(void)
+{
+	uint64_t lead, first;
+
+	make(MANY);
+	lead = -(uintptr_t)fake->base % (512 * PAGE) / PAGE;
+	first = lead + (4095 - lead) / 512 * 512;
+	for (uint64_t page = 0; page < 512; page++)
+		fake->frame_of[first + page] = 20480 + page;
+	fake->huge_at = first;
+	assert(end_period() == MANY && end_period() == 0);
+	fake->frame[20480].young = true;
+	assert(end_period() == 512 && end_period() == 0);
+	end();
+}
+
 /* --- What it costs --- */
 
 /* A call goes on for so long and then leaves the rest to the next ones. */
@@ -403,6 +421,32 @@ static void calls_that_fail(void)
 	end();
 }
 
+/* Each allocation of attaching fails once: nothing is left then, and no file open. */
+static void no_memory(void)
+{
+	const struct vmem_region_opts o = { .size = sizeof(o), .bytes = 64 * PAGE };
+	int error = -VMEM_ENOMEM;
+
+	for (long n = 0; error; n++) {
+		struct vmemt_fail_alloc a;
+		struct vmem_manager_opts mo = { .size = sizeof(mo), .allocator = &a.allocator };
+
+		vmemt_fail_alloc_init(&a);
+		assert(!vmemi_manager_new(&manager, &mo, vmemt_idle_kernel_new()));
+		a.fail_after = a.calls + n;
+		error = vmem_region_alloc(&region, manager, &o);
+		assert(!error == !a.failed && (!error || error == -VMEM_ENOMEM));
+		if (error) {
+			assert(!vmemt_idle_kernel_files());
+			assert(!vmem_manager_free(manager));
+		} else {
+			assert(vmem_region_feed(region) == VMEM_FEED_IDLE_BITS);
+			end();
+		}
+		assert(!a.live_bytes);
+	}
+}
+
 /* --- At random, against a model --- */
 
 /* Pages are accessed, get other frames (which may be idle), are migrated with their flags, taken out and brought back. Told
@@ -469,9 +513,11 @@ int main(void)
 	zeros_have_no_bit();
 	frames_without_bits();
 	huge_pages();
+	a_huge_page_between_pieces();
 	work_is_bounded();
 	it_follows_a_region_that_grows();
 	calls_that_fail();
+	no_memory();
 	at_random();
 	return 0;
 }

@@ -269,17 +269,14 @@ static bool look(struct vmem_region *r, struct vmemi_idle *idle, const uint64_t 
 	return any;
 }
 
-/* The marks in the first @words are set. */
+/* The first @words are marked, all that were looked at. */
 static void note_marks(struct vmem_region *r, const struct vmemi_idle *idle, const uint64_t *asked,
 		       uint32_t count, uint64_t words)
 {
-	for (uint32_t i = 0; i < count; i++) {
-		uint64_t word = WORD_OF(asked[i]) - WORD_OF(asked[0]);
+	uint16_t *marked_in = r->feed.marked_in + idle->first;
 
-		if (word < words && (idle->marks[word] >> FRAME_OF(asked[i]) % 64 & 1))
-			r->feed.marked_in[idle->first + PAGE_OF(asked[i])] =
-				trace_of(FRAME_OF(asked[i]));
-	}
+	for (uint32_t i = 0; i < count && WORD_OF(asked[i]) - WORD_OF(asked[0]) < words; i++)
+		marked_in[PAGE_OF(asked[i])] = trace_of(FRAME_OF(asked[i]));
 }
 
 /* Frames whose bits are in one stretch of the bitmap, by a read and a write. */
