@@ -22,6 +22,7 @@
 #include <vmem/region_metrics.h>
 #include <vmem/share.h>
 #include <vmem/similar.h>
+#include <vmem/slots.h>
 #include <vmem/source.h>
 #include <vmem/snapshot.h>
 #include <vmem/snapshot_source.h>

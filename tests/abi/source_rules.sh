@@ -13,6 +13,7 @@ dedup     base                       allocator common env dedup
 pool      base                       allocator common env codec pool
 share     base,dedup                 allocator common env dedup share
 similar   base                       allocator common similar
+slots     base                       allocator common env slots
 track     base                       allocator common threshold trace track
 store     base,codec,dedup,pool,similar allocator common env codec dedup pool similar store
 linux     base,codec,pool,store      all

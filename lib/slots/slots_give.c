@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Giving slots back, at once or after they have been discarded. See slots_internal.h. */
+#include "slots/slots_internal.h"
+
+void vmemi_slots_room(const struct vmemi_slots_place *p)
+{
+	uint64_t bit = UINT64_C(1) << p->number % VMEMI_SLOTS_CHUNK;
+
+	if (!(atomic_load(&p->chunk->room) & bit))
+		atomic_fetch_or(&p->chunk->room, bit);
+	if (atomic_load(&p->device->full))
+		atomic_store(&p->device->full, 0);
+}
+
+void vmemi_slots_give_up(vmem_slots *s, const struct vmemi_slots_place *p)
+{
+	uint64_t bit = UINT64_C(1) << p->number % VMEMI_SLOTS_CHUNK;
+	struct vmemi_slots_table *t = atomic_load(&p->cluster->table);
+
+	if (!t || atomic_load(&p->cluster->cursors))
+		return;
+	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++)
+		if (~(atomic_load(&t->free[word]) | atomic_load(&t->cut[word])))
+			return;
+	atomic_store(&p->cluster->table, NULL);
+	atomic_fetch_and(&p->chunk->room, ~bit);
+	if (p->number < atomic_load(&p->device->clusters)) {
+		p->chunk->empty |= bit;
+		atomic_store(&p->device->full, 0);
+	}
+	p->device->tables--;
+	atomic_store(&t->owner[0], (uintptr_t)s->given_up);
+	s->given_up = t;
+}
+
+/* Whether all slots of the run are taken. */
+static bool are_taken(const struct vmemi_slots_table *t, uint32_t at, uint32_t count)
+{
+	for (uint32_t word = at / 64; word < VMEMI_SLOTS_WORDS; word++)
+		if ((atomic_load(&t->free[word]) | atomic_load(&t->discard[word]) |
+		     atomic_load(&t->cut[word])) &
+		    vmemi_slots_mask(at, count, word))
+			return false;
+	return true;
+}
+
+static void set(_Atomic uint64_t *words, uint32_t at, uint32_t count)
+{
+	for (uint32_t word = at / 64; word < VMEMI_SLOTS_WORDS; word++)
+		atomic_fetch_or(&words[word], vmemi_slots_mask(at, count, word));
+}
+
+/* The run is taken or was to be discarded, and belongs to nobody now. The lock is held. */
+static void become_free(vmem_slots *s, const struct vmemi_slots_place *p, uint32_t at,
+			uint32_t count)
+{
+	struct vmemi_slots_table *t = atomic_load(&p->cluster->table);
+
+	if (p->number >= atomic_load(&p->device->clusters)) {
+		set(t->cut, at, count);
+	} else {
+		set(t->free, at, count);
+		atomic_store(&p->cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
+		vmemi_slots_room(p);
+	}
+	vmemi_slots_give_up(s, p);
+}
+
+/* Last in, first out: what has just been freed is discarded together. The lock is held. */
+static void become_discard(vmem_slots *s, const struct vmemi_slots_place *p, uint64_t slot,
+			   uint32_t count)
+{
+	struct vmemi_slots_table *t = atomic_load(&p->cluster->table);
+	uint32_t at = slot % VMEM_SLOTS_CLUSTER;
+
+	atomic_store(&t->owner[at], s->discard_last << 10 | count);
+	s->discard_last = slot + 1;
+	set(t->discard, at, count);
+	p->device->discards += count;
+}
+
+/* Runs, and what is beyond the end. */
+static int give_slowly(vmem_slots *s, const struct vmemi_slots_place *p, uint64_t slot,
+		       uint32_t count)
+{
+	uint32_t at = slot % VMEM_SLOTS_CLUSTER, least = p->device->discard_least;
+	const struct vmemi_slots_table *t;
+	int result = 0;
+
+	vmemi_lock(&s->lock);
+	t = atomic_load(&p->cluster->table);
+	if (!t || !are_taken(t, at, count))
+		result = -VMEM_ENOENT;
+	else if (least && count >= least)
+		become_discard(s, p, slot, count);
+	else
+		become_free(s, p, at, count);
+	vmemi_unlock(&s->lock);
+	return result;
+}
+
+/* Who clears the last bit that kept a table there touches it no more. */
+static void look_after_cluster(vmem_slots *s, const struct vmemi_slots_place *p, uint64_t was,
+			       uint64_t now)
+{
+	if (!was)
+		vmemi_slots_room(p);
+	if (atomic_load(&p->cluster->longest) != VMEMI_SLOTS_LONGEST_UNKNOWN)
+		atomic_store(&p->cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
+	if (now == ~UINT64_C(0) && !atomic_load(&p->cluster->cursors)) {
+		vmemi_lock(&s->lock);
+		vmemi_slots_give_up(s, p);
+		vmemi_unlock(&s->lock);
+	}
+}
+
+int vmem_slots_give(vmem_slots *s, uint64_t slot, uint32_t count)
+{
+	uint32_t at = slot % VMEM_SLOTS_CLUSTER;
+	uint64_t bit = UINT64_C(1) << at % 64, was;
+	struct vmemi_slots_table *t;
+	struct vmemi_slots_place p;
+
+	if (!count || count > VMEM_SLOTS_CLUSTER - at)
+		return -VMEM_EINVAL;
+	if (!vmemi_slots_find(s, slot, &p))
+		return -VMEM_ENOENT;
+	/* Others may shrink the device just now: what is free beyond its end then is cut off by the next
+	 * vmem_slots_resize(), which is called until nothing is left there. */
+	if (count > 1 || p.device->discard_least == 1 ||
+	    p.number >= atomic_load_explicit(&p.device->clusters, memory_order_relaxed))
+		return give_slowly(s, &p, slot, count);
+	t = atomic_load_explicit(&p.cluster->table, memory_order_acquire);
+	if (!t || (p.device->discard_least &&
+		   atomic_load_explicit(&t->discard[at / 64], memory_order_relaxed) & bit))
+		return -VMEM_ENOENT;
+	was = atomic_fetch_or(&t->free[at / 64], bit);
+	if (was & bit)
+		return -VMEM_ENOENT;
+	look_after_cluster(s, &p, was, was | bit);
+	return 0;
+}
+
+int vmem_slots_discard_next(vmem_slots *s, uint64_t *ret_slot, uint32_t *ret_count)
+{
+	struct vmemi_slots_place p;
+	uint64_t slot, entry;
+
+	vmemi_lock(&s->lock);
+	slot = s->discard_last - 1;
+	if (s->discard_last && vmemi_slots_find(s, slot, &p)) {
+		entry = atomic_load(
+			&atomic_load(&p.cluster->table)->owner[slot % VMEM_SLOTS_CLUSTER]);
+		s->discard_last = entry >> 10;
+		*ret_slot = slot;
+		*ret_count = (uint32_t)(entry & 1023);
+	}
+	vmemi_unlock(&s->lock);
+	return slot == VMEM_SLOTS_NONE ? -VMEM_ENOENT : 0;
+}
+
+static int discarded(vmem_slots *s, uint64_t slot, uint32_t count)
+{
+	uint32_t at = slot % VMEM_SLOTS_CLUSTER;
+	struct vmemi_slots_table *t;
+	struct vmemi_slots_place p;
+
+	if (!vmemi_slots_find(s, slot, &p) || !(t = atomic_load(&p.cluster->table)))
+		return -VMEM_ENOENT;
+	for (uint32_t word = at / 64; word < VMEMI_SLOTS_WORDS; word++)
+		if (~atomic_load(&t->discard[word]) & vmemi_slots_mask(at, count, word))
+			return -VMEM_ENOENT;
+	for (uint32_t word = at / 64; word < VMEMI_SLOTS_WORDS; word++)
+		atomic_fetch_and(&t->discard[word], ~vmemi_slots_mask(at, count, word));
+	p.device->discards -= count;
+	become_free(s, &p, at, count);
+	return 0;
+}
+
+int vmem_slots_discarded(vmem_slots *s, uint64_t slot, uint32_t count)
+{
+	int result;
+
+	if (!count || count > VMEM_SLOTS_CLUSTER - slot % VMEM_SLOTS_CLUSTER)
+		return -VMEM_EINVAL;
+	vmemi_lock(&s->lock);
+	result = discarded(s, slot, count);
+	vmemi_unlock(&s->lock);
+	return result;
+}

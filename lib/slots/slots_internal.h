@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Inside of an allocator of slots.
+ *
+ *   device -> chunks of 64 clusters -> clusters of 512 slots -> a table, if one of them is taken
+ *
+ * A slot is in one of four states: free; taken; freed, but to be discarded first; cut off, which is free beyond the end
+ * of a device that has shrunk. The first, third and fourth are bits of the table.
+ *
+ * Fast: a cursor has a cluster, whose `cursors` is 1, and takes by clearing a bit of `free`; anybody gives back by
+ * setting one. All else is done under the lock: which cluster a cursor gets, tables that come and go, and taking
+ * from a cluster that somebody else's cursor has, where nothing else is left.
+ *
+ * A table goes when all its slots are free or cut off and no cursor has it, under the lock. Who gives the last slot
+ * back touches the table no more after that. He, and the cursor that leaves, look at each other's mark after having
+ * set their own, so one of them sees that the cluster is empty. The same holds for
+ *   room      cleared under the lock, then the bits are looked at once more; set by who frees in a full word
+ *   full      set before a search, cleared by who sets room
+ *   longest   zero while it is found out; unknown again for whoever frees meanwhile */
+#ifndef VMEMI_SLOTS_INTERNAL_H
+#define VMEMI_SLOTS_INTERNAL_H
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <vmem/slots.h>
+#include "base/alloc.h"
+#include "base/lock.h"
+
+#define VMEMI_SLOTS_WORDS (VMEM_SLOTS_CLUSTER / 64)
+#define VMEMI_SLOTS_CHUNK 64u /* clusters */
+#define VMEMI_SLOTS_LONGEST_UNKNOWN VMEM_SLOTS_CLUSTER
+
+struct vmemi_slots_table {
+	_Alignas(64) _Atomic uint64_t free[VMEMI_SLOTS_WORDS]; /* atomic */
+	_Atomic uint64_t discard[VMEMI_SLOTS_WORDS];           /* written under the lock */
+	_Atomic uint64_t cut[VMEMI_SLOTS_WORDS];               /* likewise */
+	/* Of a taken slot; of the first of a run to be discarded: slot of the next + 1, and the run's length. Of one
+	 * that has been given up: the next table. */
+	_Atomic uint64_t owner[VMEM_SLOTS_CLUSTER];
+};
+
+struct vmemi_slots_cluster {
+	_Atomic(struct vmemi_slots_table *) table; /* changes under the lock */
+	_Atomic uint32_t longest;                  /* atomic; no free run is longer */
+	_Atomic uint32_t cursors;                  /* 0 or 1; changes under the lock */
+};
+
+struct vmemi_slots_chunk {
+	_Atomic uint64_t room; /* atomic; clusters with a table that may have free slots */
+	uint64_t empty;        /* lock; clusters without a table, not cut off */
+	struct vmemi_slots_cluster cluster[VMEMI_SLOTS_CHUNK];
+};
+
+struct vmemi_slots_device {
+	_Atomic uint64_t clusters; /* changes under the lock; those beyond are cut off */
+	_Atomic uint32_t full;     /* atomic; nothing is free */
+	uint32_t discard_least;    /* constant; 0: none */
+	int32_t priority;          /* constant */
+	uint64_t most;             /* constant; clusters */
+	uint64_t hint;             /* lock; where to look for the next cluster */
+	uint64_t discards;         /* lock; slots */
+	uint64_t tables;           /* lock */
+	_Atomic(struct vmemi_slots_chunk *)
+		chunk[]; /* made as it grows, and there until it is removed */
+};
+
+struct vmem_slots {
+	struct vmemi_counting_allocator memory;
+	struct vmem_env env;
+	struct vmemi_lock lock;
+	_Atomic(struct vmemi_slots_device *) device[VMEM_SLOTS_DEVICES];
+	uint32_t order[VMEM_SLOTS_DEVICES]; /* lock; devices, by priority */
+	uint32_t devices;                   /* lock */
+	uint64_t discard_last; /* lock; first slot + 1 of the run freed last, 0: none */
+	struct vmemi_slots_table *given_up; /* lock */
+};
+
+/* Where a slot is. */
+struct vmemi_slots_place {
+	struct vmemi_slots_device *device;
+	struct vmemi_slots_chunk *chunk;
+	struct vmemi_slots_cluster *cluster;
+	uint64_t number; /* of the cluster on its device */
+};
+
+/* False: there is no such slot. */
+static inline bool vmemi_slots_find(const vmem_slots *s, uint64_t slot,
+				    struct vmemi_slots_place *ret)
+{
+	uint64_t device = slot >> VMEM_SLOTS_NUMBER_BITS;
+	uint64_t cluster = VMEM_SLOT_NUMBER(slot) / VMEM_SLOTS_CLUSTER;
+
+	if (device >= VMEM_SLOTS_DEVICES)
+		return false;
+	ret->device = atomic_load_explicit(&s->device[device], memory_order_acquire);
+	if (!ret->device || cluster >= ret->device->most)
+		return false;
+	ret->chunk = atomic_load_explicit(&ret->device->chunk[cluster / VMEMI_SLOTS_CHUNK],
+					  memory_order_acquire);
+	if (!ret->chunk)
+		return false;
+	ret->cluster = &ret->chunk->cluster[cluster % VMEMI_SLOTS_CHUNK];
+	ret->number = cluster;
+	return true;
+}
+
+/* Bits of word @word that belong to the run of @count from slot @first of its cluster on. */
+static inline uint64_t vmemi_slots_mask(uint32_t first, uint32_t count, uint32_t word)
+{
+	uint32_t start = word * 64, end = first + count, from, to;
+
+	if (end <= start || first >= start + 64)
+		return 0;
+	from = first > start ? first - start : 0;
+	to = end < start + 64 ? end - start : 64;
+	return (~UINT64_C(0) >> (64 - (to - from))) << from;
+}
+
+/* Under the lock: slots have become free, or the cursor has gone: the table goes if all are. */
+void vmemi_slots_give_up(vmem_slots *s, const struct vmemi_slots_place *p);
+/* There is something to be taken in this cluster. */
+void vmemi_slots_room(const struct vmemi_slots_place *p);
+/* The slots of a device that are in clusters from @cluster on, taken or to be discarded. Under the lock. */
+uint64_t vmemi_slots_count_taken(const struct vmemi_slots_device *d, uint64_t cluster);
+
+/* For tests, at rest: NULL, or what is wrong. */
+const char *vmemi_slots_check(const vmem_slots *s);
+
+#endif

@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Taking slots: from the cursor's cluster, or a new cluster for the cursor. See slots_internal.h. */
+#include "slots/slots_internal.h"
+#include "base/mem.h"
+
+/* One search for a run. */
+struct search {
+	vmem_slots *slots;
+	struct vmem_slots_cursor *cursor;
+	uint32_t count;
+	uint32_t device;
+	struct vmemi_slots_device *at;
+	struct vmemi_slots_table *fresh; /* for a cluster without one; NULL: there is none */
+	bool wants_table;                /* one was missing */
+	bool no_memory;                  /* for one */
+	uint64_t slot;                   /* what was found */
+};
+
+static bool any_free(const struct vmemi_slots_table *t)
+{
+	uint64_t bits = 0;
+
+	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++)
+		bits |= atomic_load(&t->free[word]);
+	return bits != 0;
+}
+
+/* --- One slot, without the lock --- */
+
+/* From the cursor's word on: those behind have been looked at. */
+static bool take_one(struct vmem_slots_cursor *c, uint64_t owner, uint64_t *ret_slot)
+{
+	struct vmemi_slots_table *t = c->table;
+
+	if (!t)
+		return false;
+	for (; c->word < VMEMI_SLOTS_WORDS; c->word++) {
+		_Atomic uint64_t *word = &t->free[c->word];
+		uint64_t bits = atomic_load_explicit(word, memory_order_relaxed);
+
+		while (bits) {
+			uint32_t at = c->word * 64 + (uint32_t)__builtin_ctzll(bits);
+
+			if (!atomic_compare_exchange_weak_explicit(word, &bits, bits & (bits - 1),
+								   memory_order_acquire,
+								   memory_order_relaxed))
+				continue;
+			atomic_store_explicit(&t->owner[at], owner, memory_order_relaxed);
+			*ret_slot = c->first + at;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* --- A run in a table --- */
+
+/* Bit i of @bits becomes bit i + @by of what it was. */
+static void shift_down(uint64_t bits[VMEMI_SLOTS_WORDS], uint32_t by)
+{
+	uint32_t words = by / 64, rest = by % 64;
+
+	for (uint32_t i = 0; i < VMEMI_SLOTS_WORDS; i++) {
+		uint64_t low = i + words < VMEMI_SLOTS_WORDS ? bits[i + words] : 0;
+		uint64_t high = i + words + 1 < VMEMI_SLOTS_WORDS ? bits[i + words + 1] : 0;
+
+		bits[i] = rest ? low >> rest | high << (64 - rest) : low;
+	}
+}
+
+/* The first of @count bits in a row; 512: none. A bit stays if those behind it are set, twice as many each time. */
+static uint32_t find_run(const struct vmemi_slots_table *t, uint32_t count)
+{
+	uint64_t bits[VMEMI_SLOTS_WORDS], moved[VMEMI_SLOTS_WORDS];
+	uint32_t step;
+
+	for (uint32_t i = 0; i < VMEMI_SLOTS_WORDS; i++)
+		bits[i] = atomic_load(&t->free[i]);
+	for (uint32_t have = 1; have < count; have += step) {
+		step = have < count - have ? have : count - have;
+		memcpy(moved, bits, sizeof(bits));
+		shift_down(moved, step);
+		for (uint32_t i = 0; i < VMEMI_SLOTS_WORDS; i++)
+			bits[i] &= moved[i];
+	}
+	for (uint32_t i = 0; i < VMEMI_SLOTS_WORDS; i++)
+		if (bits[i])
+			return i * 64 + (uint32_t)__builtin_ctzll(bits[i]);
+	return VMEM_SLOTS_CLUSTER;
+}
+
+/* False: somebody has taken one of them meanwhile. */
+static bool claim(struct vmemi_slots_table *t, uint32_t first, uint32_t count)
+{
+	uint32_t word;
+
+	for (word = first / 64; word < VMEMI_SLOTS_WORDS; word++) {
+		uint64_t mask = vmemi_slots_mask(first, count, word);
+		uint64_t bits = atomic_load(&t->free[word]);
+
+		while ((bits & mask) == mask &&
+		       !atomic_compare_exchange_weak(&t->free[word], &bits, bits & ~mask))
+			;
+		if ((bits & mask) != mask)
+			break;
+	}
+	if (word == VMEMI_SLOTS_WORDS)
+		return true;
+	while (word-- > first / 64)
+		atomic_fetch_or(&t->free[word], vmemi_slots_mask(first, count, word));
+	return false;
+}
+
+/* 512: there is no such run. The lock is held, so one that fails has met the cluster's cursor, which went on. */
+static uint32_t take_run(struct vmemi_slots_cluster *c, uint32_t count)
+{
+	struct vmemi_slots_table *t = atomic_load(&c->table);
+	uint32_t at, zero = 0;
+
+	atomic_store(&c->longest, 0);
+	do {
+		at = find_run(t, count);
+	} while (at < VMEM_SLOTS_CLUSTER && !claim(t, at, count));
+	/* Whoever has freed since then has put it to unknown himself. */
+	atomic_compare_exchange_strong(&c->longest, &zero,
+				       at < VMEM_SLOTS_CLUSTER ? VMEMI_SLOTS_LONGEST_UNKNOWN
+							       : count - 1);
+	return at;
+}
+
+/* --- A cluster for the cursor. The lock is held --- */
+
+static struct vmemi_slots_place place_of(const struct search *s, uint64_t cluster)
+{
+	struct vmemi_slots_place p = { .device = s->at, .number = cluster };
+
+	p.chunk = atomic_load(&s->at->chunk[cluster / VMEMI_SLOTS_CHUNK]);
+	p.cluster = &p.chunk->cluster[cluster % VMEMI_SLOTS_CHUNK];
+	return p;
+}
+
+static void leave(vmem_slots *s, struct vmem_slots_cursor *c)
+{
+	struct vmemi_slots_place p;
+
+	if (!c->table || !vmemi_slots_find(s, c->first, &p))
+		return;
+	c->table = NULL;
+	atomic_store(&p.cluster->cursors, 0);
+	if (any_free(atomic_load(&p.cluster->table)) && p.number < atomic_load(&p.device->clusters))
+		vmemi_slots_room(&p);
+	vmemi_slots_give_up(s, &p);
+}
+
+static void sit_down(struct search *s, const struct vmemi_slots_place *p)
+{
+	struct vmem_slots_cursor *c = s->cursor;
+
+	leave(s->slots, c);
+	atomic_store(&p->cluster->cursors, 1);
+	c->table = atomic_load(&p->cluster->table);
+	c->first = VMEM_SLOT(s->device, p->number * VMEM_SLOTS_CLUSTER);
+	c->word = 0;
+	s->at->hint = p->number + 1;
+}
+
+/* The run, in this cluster. */
+static bool take_in(struct search *s, const struct vmemi_slots_place *p)
+{
+	uint32_t at;
+
+	if (atomic_load(&p->cluster->longest) < s->count)
+		return false;
+	at = take_run(p->cluster, s->count);
+	s->slot = VMEM_SLOT(s->device, p->number * VMEM_SLOTS_CLUSTER + at);
+	return at < VMEM_SLOTS_CLUSTER;
+}
+
+/* A cluster without free slots is looked at no more, until one is freed. */
+static void forget_room(const struct vmemi_slots_place *p)
+{
+	uint64_t bit = UINT64_C(1) << p->number % VMEMI_SLOTS_CHUNK;
+
+	if (any_free(atomic_load(&p->cluster->table)))
+		return;
+	atomic_fetch_and(&p->chunk->room, ~bit);
+	if (any_free(atomic_load(&p->cluster->table)))
+		vmemi_slots_room(p);
+}
+
+/* In a cluster with a table: one that no cursor has, which this one gets; or, at last, one that some cursor has. */
+static bool take_used(struct search *s, uint64_t cluster, bool others)
+{
+	struct vmemi_slots_place p = place_of(s, cluster);
+	bool has_cursor = atomic_load(&p.cluster->cursors);
+
+	if (has_cursor != others)
+		return false;
+	if (!take_in(s, &p)) {
+		if (!has_cursor)
+			forget_room(&p);
+		return false;
+	}
+	if (!has_cursor)
+		sit_down(s, &p);
+	return true;
+}
+
+static bool take_empty(struct search *s, uint64_t cluster)
+{
+	struct vmemi_slots_place p = place_of(s, cluster);
+	struct vmemi_slots_table *t = s->fresh;
+
+	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++) {
+		atomic_store(&t->free[word], ~UINT64_C(0));
+		atomic_store(&t->discard[word], 0);
+		atomic_store(&t->cut[word], 0);
+	}
+	s->fresh = NULL;
+	s->at->tables++;
+	p.chunk->empty &= ~(UINT64_C(1) << cluster % VMEMI_SLOTS_CHUNK);
+	atomic_store(&p.cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
+	atomic_store(&p.cluster->table, t);
+	vmemi_slots_room(&p);
+	sit_down(s, &p);
+	return take_in(s, &p);
+}
+
+enum kind { USED, EMPTY, OTHERS };
+
+/* Bits of the clusters of a chunk that may have it. */
+static uint64_t candidates(const struct search *s, uint64_t chunk, enum kind kind)
+{
+	const struct vmemi_slots_chunk *c = atomic_load(&s->at->chunk[chunk]);
+	uint64_t first = chunk * VMEMI_SLOTS_CHUNK, clusters = atomic_load(&s->at->clusters);
+	uint64_t bits = kind == EMPTY ? c->empty : atomic_load(&c->room);
+
+	return clusters - first < VMEMI_SLOTS_CHUNK
+		       ? bits & ((UINT64_C(1) << (clusters - first)) - 1)
+		       : bits;
+}
+
+static bool take_of_chunk(struct search *s, uint64_t chunk, uint64_t bits, enum kind kind)
+{
+	for (; bits; bits &= bits - 1) {
+		uint64_t cluster = chunk * VMEMI_SLOTS_CHUNK + (unsigned)__builtin_ctzll(bits);
+
+		if (kind == EMPTY ? take_empty(s, cluster) : take_used(s, cluster, kind == OTHERS))
+			return true;
+	}
+	return false;
+}
+
+/* All clusters of a kind, from the hint on and round. */
+static bool search_kind(struct search *s, enum kind kind)
+{
+	uint64_t clusters = atomic_load(&s->at->clusters);
+	uint64_t chunks = (clusters + VMEMI_SLOTS_CHUNK - 1) / VMEMI_SLOTS_CHUNK;
+	uint64_t hint = s->at->hint < clusters ? s->at->hint : 0;
+	uint64_t behind = ~UINT64_C(0) << hint % VMEMI_SLOTS_CHUNK;
+
+	for (uint64_t i = 0; i <= chunks && chunks; i++) {
+		uint64_t chunk = (hint / VMEMI_SLOTS_CHUNK + i) % chunks;
+		uint64_t bits = candidates(s, chunk, kind);
+
+		bits &= !i ? behind : i == chunks ? ~behind : ~UINT64_C(0);
+		if (bits && kind == EMPTY && !s->fresh) {
+			s->wants_table = !s->no_memory;
+			return false;
+		}
+		if (take_of_chunk(s, chunk, bits, kind))
+			return true;
+	}
+	return false;
+}
+
+static bool search_device(struct search *s, uint32_t device)
+{
+	/* Empty clusters are kept for runs as long as there are others, and others for single slots. */
+	static const enum kind kinds[2][3] = { { USED, EMPTY, OTHERS }, { EMPTY, USED, OTHERS } };
+	bool found = false;
+
+	s->device = device;
+	s->at = atomic_load(&s->slots->device[device]);
+	if (s->count == 1 && atomic_exchange(&s->at->full, 1)) /* until the contrary is seen */
+		return false;
+	for (unsigned i = 0; i < 3 && !found && !s->wants_table; i++)
+		found = search_kind(s, kinds[s->count > 1][i]);
+	if (found || s->wants_table || s->no_memory)
+		atomic_store(&s->at->full, 0);
+	return found;
+}
+
+/* Devices of one priority have their turn one after the other. */
+static bool search_all(struct search *s)
+{
+	const vmem_slots *slots = s->slots;
+
+	for (uint32_t i = 0, equal; i < slots->devices; i += equal) {
+		int32_t priority = atomic_load(&slots->device[slots->order[i]])->priority;
+
+		for (equal = 1; i + equal < slots->devices; equal++)
+			if (atomic_load(&slots->device[slots->order[i + equal]])->priority !=
+			    priority)
+				break;
+		for (uint32_t k = 0; k < equal; k++) {
+			uint32_t turn = s->cursor->turn++ % equal;
+
+			if (search_device(s, slots->order[i + turn]))
+				return true;
+			if (s->wants_table)
+				return false;
+		}
+	}
+	return false;
+}
+
+static bool search_own(struct search *s)
+{
+	struct vmemi_slots_place p;
+
+	if (!s->cursor->table || !vmemi_slots_find(s->slots, s->cursor->first, &p) ||
+	    p.number >= atomic_load(&p.device->clusters))
+		return false;
+	s->device = VMEM_SLOT_DEVICE(s->cursor->first);
+	s->at = p.device;
+	return take_in(s, &p);
+}
+
+static void pop_given_up(struct search *s)
+{
+	vmem_slots *slots = s->slots;
+
+	if (s->fresh || !slots->given_up)
+		return;
+	s->fresh = slots->given_up;
+	slots->given_up = (void *)(uintptr_t)atomic_load(&s->fresh->owner[0]);
+}
+
+static void push_given_up(struct search *s)
+{
+	vmem_slots *slots = s->slots;
+
+	if (!s->fresh)
+		return;
+	atomic_store(&s->fresh->owner[0], (uintptr_t)slots->given_up);
+	slots->given_up = s->fresh;
+}
+
+/* 0, -VMEM_ENOSPC, -VMEM_EAGAIN, -VMEM_ENOMEM. */
+static int search_once(struct search *s, uint64_t owner)
+{
+	vmem_slots *slots = s->slots;
+	bool found;
+	int result;
+
+	s->wants_table = false;
+	vmemi_lock(&slots->lock);
+	pop_given_up(s);
+	if (s->count == 1)
+		leave(slots, s->cursor);
+	found = (s->count > 1 && search_own(s)) || search_all(s);
+	if (found) {
+		struct vmemi_slots_place p;
+
+		vmemi_slots_find(slots, s->slot, &p);
+		for (uint32_t i = 0; i < s->count; i++)
+			atomic_store_explicit(&atomic_load(&p.cluster->table)
+						       ->owner[s->slot % VMEM_SLOTS_CLUSTER + i],
+					      owner, memory_order_relaxed);
+	}
+	result = found                            ? 0
+		 : s->wants_table || s->no_memory ? -VMEM_ENOMEM
+		 : slots->discard_last            ? -VMEM_EAGAIN
+						  : -VMEM_ENOSPC;
+	if (!s->wants_table)
+		push_given_up(s);
+	vmemi_unlock(&slots->lock);
+	return result;
+}
+
+static int take_slowly(vmem_slots *slots, struct vmem_slots_cursor *cursor, uint32_t count,
+		       uint64_t owner, uint64_t *ret_slot)
+{
+	struct search s = { .slots = slots, .cursor = cursor, .count = count };
+	int result = search_once(&s, owner);
+
+	while (s.wants_table) {
+		s.fresh = vmemi_alloc(&slots->memory.allocator, sizeof(*s.fresh),
+				      _Alignof(struct vmemi_slots_table));
+		s.no_memory = !s.fresh;
+		result = search_once(&s, owner);
+	}
+	if (!result)
+		*ret_slot = s.slot;
+	return result;
+}
+
+int vmem_slots_take(vmem_slots *slots, struct vmem_slots_cursor *cursor, uint32_t count,
+		    uint64_t owner, uint64_t *ret_slot)
+{
+	if (count == 1 && take_one(cursor, owner, ret_slot))
+		return 0;
+	if (!count || count > VMEM_SLOTS_CLUSTER)
+		return -VMEM_EINVAL;
+	return take_slowly(slots, cursor, count, owner, ret_slot);
+}
+
+void vmem_slots_cursor_end(vmem_slots *slots, struct vmem_slots_cursor *cursor)
+{
+	vmemi_lock(&slots->lock);
+	leave(slots, cursor);
+	vmemi_unlock(&slots->lock);
+	*cursor = (struct vmem_slots_cursor){ 0 };
+}

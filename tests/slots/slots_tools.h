@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* An allocator of slots for tests. */
+#ifndef VMEMT_SLOTS_TOOLS_H
+#define VMEMT_SLOTS_TOOLS_H
+#include <assert.h>
+#include <vmem/slots.h>
+#include "slots/slots_internal.h"
+#include "support/fail_alloc.h"
+#include "support/rng.h"
+
+#define CLUSTER VMEM_SLOTS_CLUSTER
+
+static inline vmem_slots *vmemt_slots_new(struct vmemt_fail_alloc *a)
+{
+	struct vmem_slots_opts opts = { .size = sizeof(opts) };
+	vmem_slots *s = NULL;
+	int err;
+
+	vmemt_fail_alloc_init(a);
+	opts.allocator = &a->allocator;
+	err = vmem_slots_new(&s, &opts);
+	assert(!err);
+	return err ? NULL : s;
+}
+
+static inline uint32_t vmemt_slots_add(vmem_slots *s, uint64_t clusters, int32_t priority,
+				       uint32_t discard_least)
+{
+	struct vmem_slots_device d = { .size = sizeof(d),
+				       .count = clusters * CLUSTER,
+				       .max_count = 4 * clusters * CLUSTER,
+				       .priority = priority,
+				       .discard_least = discard_least };
+	uint32_t device = UINT32_MAX;
+	int err = vmem_slots_add(s, &d, &device);
+
+	assert(!err);
+	return err ? UINT32_MAX : device;
+}
+
+static inline struct vmem_slots_stats vmemt_slots_stats(vmem_slots *s, uint32_t device)
+{
+	struct vmem_slots_stats stats = { .size = sizeof(stats) };
+	int err = vmem_slots_get_stats(s, device, &stats);
+
+	assert(!err);
+	(void)err;
+	return stats;
+}
+
+#endif
