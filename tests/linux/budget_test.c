@@ -168,6 +168,34 @@ static void small_marks(void)
 	vmemt_end(m, r);
 }
 
+/* By far more than what reclaim keeps free: what is saved on the way down needs room first. */
+static void lowered_at_once(bool threads)
+{
+	const uint64_t pages = 8192, budget = 8 * MIB;
+	uint64_t words[PAGE / 8], got[PAGE / 8], most;
+	vmem_manager *m = vmemt_manager(64 * MIB);
+	vmem_region *r = vmemt_region(m, 0, pages, 0);
+
+	for (uint64_t i = 0; i < pages; i++) {
+		make_page(words, i, 1);
+		assert(!vmem_region_write(r, i * PAGE, words, PAGE));
+	}
+	most = vmemt_manager_metrics(m).used_bytes;
+	assert(most > 32 * MIB);
+	if (threads)
+		assert(!vmem_manager_thread_start(m));
+	assert(!vmem_manager_set_budget(m, budget));
+	VMEMT_UNTIL((threads || vmem_manager_step(m, 100, NULL) >= 0) &&
+		    vmemt_manager_metrics(m).used_bytes <= budget);
+	assert(!vmemt_manager_metrics(m).stuck);
+	for (uint64_t i = 0; i < pages; i++) {
+		make_page(words, i, 1);
+		assert(!vmem_region_read(r, i * PAGE, got, PAGE));
+		assert(!memcmp(words, got, PAGE));
+	}
+	vmemt_end(m, r);
+}
+
 static _Atomic uint32_t events[3]; /* atomic; by enum vmem_manager_event */
 
 static void on_event(void *context, enum vmem_manager_event event, uint64_t a, uint64_t b)
@@ -351,6 +379,8 @@ int main(void)
 	stuck(true);
 	raised_when_told(true);
 	raised_when_told(false);
+	lowered_at_once(false);
+	lowered_at_once(true);
 	write_too_much(false);
 	write_too_much(true);
 	return 0;

@@ -69,6 +69,7 @@ static bool reclaim_piece(struct vmem_manager *m, uint64_t max_pages)
 	uint64_t progress, target;
 
 	atomic_store(&m->host.reclaim_kicked, 0);
+	vmemi_segments_come_down(f, atomic_load(&f->floor_bytes));
 	target = vmemi_frames_free(f) < reserve ? reserve + reserve / 2 : 0;
 	progress = vmemi_reclaim_round(m->reclaim, target, max_pages);
 	vmemi_tally(&m->reclaim_ns, m->host.k->cpu_clock_ns() - start);

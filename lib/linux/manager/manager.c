@@ -61,6 +61,7 @@ static void set_marks(struct vmem_manager *m, uint64_t budget)
 
 	if (!budget) {
 		atomic_store(&f->budget_bytes, UINT64_MAX);
+		atomic_store(&f->segments_most, UINT64_MAX);
 		atomic_store(&f->reserve_bytes, 0);
 		atomic_store(&f->floor_bytes, 0);
 		m->reclaim->staging_pages = staging ? staging / VMEM_PAGE_SIZE : UINT64_MAX;
@@ -75,6 +76,7 @@ static void set_marks(struct vmem_manager *m, uint64_t budget)
 	atomic_store(&f->budget_bytes, budget);
 	atomic_store(&f->reserve_bytes, reserve);
 	atomic_store(&f->floor_bytes, clamp(reserve / 4, FLOOR_MIN, 4 * MIB));
+	vmemi_segments_come_down(f, atomic_load(&f->floor_bytes));
 	m->reclaim->staging_pages = clamp(staging, MIB / 2, budget / 2) / VMEM_PAGE_SIZE;
 }
 
@@ -316,6 +318,7 @@ int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manag
 	m->host.frames.k = k;
 	m->host.frames.metadata = &m->host.metadata;
 	atomic_store(&m->host.frames.budget_bytes, UINT64_MAX);
+	atomic_store(&m->host.frames.segments_most, UINT64_MAX);
 	m->host.uffd[0].fd = m->host.uffd[1].fd = m->host.staging.fd = -1;
 	m->host.reclaim_fd = m->host.peers_epoll = m->epoll = m->host.pagemap = -1;
 	for (uint32_t i = 0; i < VMEMI_FOREIGN_MAX; i++)

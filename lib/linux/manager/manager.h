@@ -64,6 +64,9 @@ void vmemi_manager_end_peers(struct vmem_region *r, uint32_t how, struct vmem_pe
 
 /* The pool's segments: mapped memory, counted, refused above the budget. */
 void vmemi_segments_init(struct vmem_allocator *a, struct vmemi_host *host);
+/* Whenever the budget has changed, or reclaim has done something about that: @room is what it needs to work in. The
+ * lock of reclaim is held. */
+void vmemi_segments_come_down(struct vmemi_frames *f, uint64_t room);
 
 struct vmemi_memory_kind {
 	bool foreign;                        /* some of it has a userfaultfd */

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Memory for the pool's segments: mapped one by one, so that a free segment is free for the host; kept
- * out of huge pages, core dumps and forked children; counted, and refused above the budget. */
+ * out of huge pages, core dumps and forked children; counted, and refused above the budget.
+ *
+ * A budget that was lowered below what is in use is come down to by saving, which needs segments first: then they are
+ * made up to a floor above the least that has been in use since. */
 #include "linux/manager/manager.h"
 #include <sys/mman.h>
 
@@ -17,7 +20,7 @@ static void *segment_alloc(void *context, size_t bytes, size_t align)
 	if (align > VMEM_PAGE_SIZE)
 		return NULL;
 	atomic_fetch_add(&f->segment_bytes, bytes);
-	if (vmemi_frames_used(f) > atomic_load(&f->budget_bytes) ||
+	if (vmemi_frames_used(f) > atomic_load(&f->segments_most) ||
 	    host->k->mmap(&memory, bytes, PROT_READ | PROT_WRITE, 0)) {
 		atomic_fetch_sub(&f->segment_bytes, bytes);
 		return NULL;
@@ -38,6 +41,16 @@ static void segment_free(void *context, void *memory, size_t bytes, size_t align
 	(void)align;
 	host->k->munmap(memory, bytes);
 	atomic_fetch_sub(&host->frames.segment_bytes, bytes);
+}
+
+void vmemi_segments_come_down(struct vmemi_frames *f, uint64_t room)
+{
+	uint64_t budget = atomic_load(&f->budget_bytes), most = atomic_load(&f->segments_most);
+	uint64_t now = vmemi_frames_used(f) + room;
+
+	if (now < most)
+		most = now;
+	atomic_store(&f->segments_most, most > budget ? most : budget);
 }
 
 void vmemi_segments_init(struct vmem_allocator *a, struct vmemi_host *host)

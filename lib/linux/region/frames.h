@@ -20,6 +20,8 @@ struct vmemi_frames {
 	_Atomic uint64_t budget_bytes;  /* UINT64_MAX: no limit */
 	_Atomic uint64_t reserve_bytes; /* reclaim keeps this free */
 	_Atomic uint64_t floor_bytes;   /* faults leave this free */
+	/* Segments are made up to here: the budget, or what is in use still after it was lowered. */
+	_Atomic uint64_t segments_most;
 	_Atomic uint64_t segment_bytes; /* the pool's */
 	_Atomic uint64_t other_bytes;   /* mapped by ourselves: buffers */
 	/* What faults change, and what reclaim does, each in a cache line of its own. */
