@@ -136,31 +136,34 @@ int vmem_slots_next(vmem_slots *s, uint64_t slot, uint64_t *ret_slot, uint64_t *
 	return err;
 }
 
-static uint64_t taken_of(const struct vmemi_slots_table *t)
-{
-	uint64_t taken = 0;
-
-	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++)
-		taken += (unsigned)__builtin_popcountll(
-			~(atomic_load_explicit(&t->free[word], memory_order_relaxed) |
-			  atomic_load_explicit(&t->cut[word], memory_order_relaxed)));
-	return taken;
-}
-
-uint64_t vmemi_slots_count_taken(const struct vmemi_slots_device *d, uint64_t cluster)
+/* Slots of a device that are in clusters from @cluster on, and neither cut off nor, unless @free, free. */
+static uint64_t count(const struct vmemi_slots_device *d, uint64_t cluster, bool free)
 {
 	const struct vmemi_slots_table *t;
 	const struct vmemi_slots_chunk *c;
-	uint64_t taken = 0;
+	uint64_t slots = 0;
 
 	for (; cluster < d->most; cluster++) {
 		c = atomic_load(&d->chunk[cluster / VMEMI_SLOTS_CHUNK]);
 		if (!c)
 			break;
 		t = atomic_load(&c->cluster[cluster % VMEMI_SLOTS_CHUNK].table);
-		taken += t ? taken_of(t) : 0;
+		for (uint32_t word = 0; t && word < VMEMI_SLOTS_WORDS; word++)
+			slots += (unsigned)__builtin_popcountll(
+				~(atomic_load(&t->cut[word]) |
+				  (free ? 0 : atomic_load(&t->free[word]))));
 	}
-	return taken;
+	return slots;
+}
+
+uint64_t vmemi_slots_count_taken(const struct vmemi_slots_device *d)
+{
+	return count(d, 0, false);
+}
+
+uint64_t vmemi_slots_count_left(const struct vmemi_slots_device *d, uint64_t cluster)
+{
+	return count(d, cluster, true);
 }
 
 int vmem_slots_get_stats(vmem_slots *s, uint32_t device, struct vmem_slots_stats *stats)
@@ -174,7 +177,7 @@ int vmem_slots_get_stats(vmem_slots *s, uint32_t device, struct vmem_slots_stats
 	vmemi_lock(&s->lock);
 	now = (struct vmem_slots_stats){
 		.count = atomic_load(&d->clusters) * VMEM_SLOTS_CLUSTER,
-		.taken = vmemi_slots_count_taken(d, 0),
+		.taken = vmemi_slots_count_taken(d),
 		.discards = d->discards,
 		.tables = d->tables,
 		.bytes = sizeof(*s) + atomic_load(&s->memory.bytes),

@@ -40,7 +40,6 @@ static const char *check_cluster(const struct vmemi_slots_device *d, uint64_t nu
 	const char *wrong;
 
 	VMEMI_REQUIRE(empty == (!t && !cut));
-	VMEMI_REQUIRE(!room || (t && !cut));
 	VMEMI_REQUIRE(t || !atomic_load(&c->cursors));
 	if (!t)
 		return NULL;

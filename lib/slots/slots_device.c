@@ -108,7 +108,7 @@ static int resize(vmem_slots *s, struct vmemi_slots_device *d, uint64_t clusters
 		return err;
 	}
 	cut_off(s, d, clusters);
-	*ret_left = vmemi_slots_count_taken(d, clusters);
+	*ret_left = vmemi_slots_count_left(d, clusters);
 	return *ret_left ? -VMEM_EBUSY : 0;
 }
 
@@ -186,6 +186,17 @@ int vmem_slots_add(vmem_slots *s, const struct vmem_slots_device *device, uint32
 	return err;
 }
 
+static bool has_cursor(const struct vmemi_slots_device *d)
+{
+	for (uint64_t i = 0; i < d->most; i++) {
+		const struct vmemi_slots_chunk *c = atomic_load(&d->chunk[i / VMEMI_SLOTS_CHUNK]);
+
+		if (c && atomic_load(&c->cluster[i % VMEMI_SLOTS_CHUNK].cursors))
+			return true;
+	}
+	return false;
+}
+
 int vmem_slots_remove(vmem_slots *s, uint32_t device)
 {
 	struct vmemi_slots_device *d =
@@ -194,7 +205,7 @@ int vmem_slots_remove(vmem_slots *s, uint32_t device)
 
 	if (!d)
 		return -VMEM_EINVAL;
-	if (vmemi_slots_count_taken(d, 0))
+	if (vmemi_slots_count_taken(d) || has_cursor(d))
 		return -VMEM_EBUSY;
 	while (s->order[at] != device)
 		at++;

@@ -100,11 +100,9 @@ static int give_slowly(vmem_slots *s, const struct vmemi_slots_place *p, uint64_
 }
 
 /* Who clears the last bit that kept a table there touches it no more. */
-static void look_after_cluster(vmem_slots *s, const struct vmemi_slots_place *p, uint64_t was,
-			       uint64_t now)
+static void look_after_cluster(vmem_slots *s, const struct vmemi_slots_place *p, uint64_t now)
 {
-	if (!was)
-		vmemi_slots_room(p);
+	vmemi_slots_room(p);
 	if (atomic_load(&p->cluster->longest) != VMEMI_SLOTS_LONGEST_UNKNOWN)
 		atomic_store(&p->cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
 	if (now == ~UINT64_C(0) && !atomic_load(&p->cluster->cursors)) {
@@ -125,8 +123,8 @@ int vmem_slots_give(vmem_slots *s, uint64_t slot, uint32_t count)
 		return -VMEM_EINVAL;
 	if (!vmemi_slots_find(s, slot, &p))
 		return -VMEM_ENOENT;
-	/* Others may shrink the device just now: what is free beyond its end then is cut off by the next
-	 * vmem_slots_resize(), which is called until nothing is left there. */
+	/* Others may shrink the device just now: what is free beyond its end then counts as left there, and is cut off
+	 * by the next vmem_slots_resize(). */
 	if (count > 1 || p.device->discard_least == 1 ||
 	    p.number >= atomic_load_explicit(&p.device->clusters, memory_order_relaxed))
 		return give_slowly(s, &p, slot, count);
@@ -137,7 +135,7 @@ int vmem_slots_give(vmem_slots *s, uint64_t slot, uint32_t count)
 	was = atomic_fetch_or(&t->free[at / 64], bit);
 	if (was & bit)
 		return -VMEM_ENOENT;
-	look_after_cluster(s, &p, was, was | bit);
+	look_after_cluster(s, &p, was | bit);
 	return 0;
 }
 

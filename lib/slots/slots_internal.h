@@ -13,7 +13,8 @@
  * A table goes when all its slots are free or cut off and no cursor has it, under the lock. Who gives the last slot
  * back touches the table no more after that. He, and the cursor that leaves, look at each other's mark after having
  * set their own, so one of them sees that the cluster is empty. The same holds for
- *   room      cleared under the lock, then the bits are looked at once more; set by who frees in a full word
+ *   room      cleared under the lock, then the bits are looked at once more; set by who frees. He may be late: of a
+ *             cluster without a table it means nothing
  *   full      set before a search, cleared by who sets room
  *   longest   zero while it is found out; unknown again for whoever frees meanwhile */
 #ifndef VMEMI_SLOTS_INTERNAL_H
@@ -118,8 +119,10 @@ static inline uint64_t vmemi_slots_mask(uint32_t first, uint32_t count, uint32_t
 void vmemi_slots_give_up(vmem_slots *s, const struct vmemi_slots_place *p);
 /* There is something to be taken in this cluster. */
 void vmemi_slots_room(const struct vmemi_slots_place *p);
-/* The slots of a device that are in clusters from @cluster on, taken or to be discarded. Under the lock. */
-uint64_t vmemi_slots_count_taken(const struct vmemi_slots_device *d, uint64_t cluster);
+/* Slots of a device that are taken or to be discarded. The lock is held. */
+uint64_t vmemi_slots_count_taken(const struct vmemi_slots_device *d);
+/* Slots in clusters from @cluster on that are not cut off: free ones as well, as a cursor may still take them. */
+uint64_t vmemi_slots_count_left(const struct vmemi_slots_device *d, uint64_t cluster);
 
 /* For tests, at rest: NULL, or what is wrong. */
 const char *vmemi_slots_check(const vmem_slots *s);

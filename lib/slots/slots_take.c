@@ -194,6 +194,11 @@ static bool take_used(struct search *s, uint64_t cluster, bool others)
 	struct vmemi_slots_place p = place_of(s, cluster);
 	bool has_cursor = atomic_load(&p.cluster->cursors);
 
+	if (!atomic_load(&p.cluster->table)) {
+		/* Who freed in a full word tells it late, when the table has gone. */
+		atomic_fetch_and(&p.chunk->room, ~(UINT64_C(1) << cluster % VMEMI_SLOTS_CHUNK));
+		return false;
+	}
 	if (has_cursor != others)
 		return false;
 	if (!take_in(s, &p)) {
@@ -308,8 +313,10 @@ static bool search_all(struct search *s)
 
 			if (search_device(s, slots->order[i + turn]))
 				return true;
-			if (s->wants_table)
+			if (s->wants_table) {
+				s->cursor->turn--; /* it is its turn still */
 				return false;
+			}
 		}
 	}
 	return false;
@@ -347,6 +354,14 @@ static void push_given_up(struct search *s)
 	slots->given_up = s->fresh;
 }
 
+static bool any_discards(const vmem_slots *s)
+{
+	for (uint32_t i = 0; i < s->devices; i++)
+		if (atomic_load(&s->device[s->order[i]])->discards)
+			return true;
+	return false;
+}
+
 /* 0, -VMEM_ENOSPC, -VMEM_EAGAIN, -VMEM_ENOMEM. */
 static int search_once(struct search *s, uint64_t owner)
 {
@@ -371,7 +386,7 @@ static int search_once(struct search *s, uint64_t owner)
 	}
 	result = found                            ? 0
 		 : s->wants_table || s->no_memory ? -VMEM_ENOMEM
-		 : slots->discard_last            ? -VMEM_EAGAIN
+		 : any_discards(slots)            ? -VMEM_EAGAIN
 						  : -VMEM_ENOSPC;
 	if (!s->wants_table)
 		push_given_up(s);

@@ -55,7 +55,7 @@ static void take(uint32_t count)
 	uint32_t device;
 
 	if (err) {
-		cr_assert(err == -VMEM_ENOSPC || (err == -VMEM_EAGAIN && any_discards()));
+		cr_assert_eq(err, any_discards() ? -VMEM_EAGAIN : -VMEM_ENOSPC);
 		for (uint32_t d = 0; d < DEVICES; d++)
 			cr_assert(!has_run(d, count), "a run of %u is free", count);
 		return;

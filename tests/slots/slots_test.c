@@ -137,15 +137,18 @@ Test(slots, from_another_cursors_cluster)
 /* The greater priority first, and equal ones in turn. */
 Test(slots, priorities)
 {
-	uint32_t slow = vmemt_slots_add(slots, 2, -1, 0), fast = vmemt_slots_add(slots, 1, 5, 0);
-	uint32_t twin = vmemt_slots_add(slots, 1, 5, 0);
+	uint32_t slow = vmemt_slots_add(slots, 2, -1, 0), fast = vmemt_slots_add(slots, 3, 5, 0);
+	uint32_t twin = vmemt_slots_add(slots, 3, 5, 0);
 	uint64_t of[3] = { 0 }, slot = 0;
 
-	for (uint64_t i = 0; i < 2 * CLUSTER; i++) {
-		slot = take(1, 0);
-		of[VMEM_SLOT_DEVICE(slot)]++;
+	for (uint64_t i = 1; i <= 6; i++) {
+		for (unsigned k = 0; k < CLUSTER; k++) {
+			slot = take(1, 0);
+			of[VMEM_SLOT_DEVICE(slot)]++;
+		}
+		cr_assert(!of[slow] && of[fast] + of[twin] == i * CLUSTER);
+		cr_assert(i % 2 || of[fast] == of[twin]);
 	}
-	cr_assert(!of[slow] && of[fast] == CLUSTER && of[twin] == CLUSTER);
 	cr_assert_eq(VMEM_SLOT_DEVICE(take(1, 0)), slow);
 	cr_assert_eq(vmem_slots_give(slots, slot, 1), 0);
 	vmem_slots_cursor_end(slots, &cursor);
@@ -193,6 +196,7 @@ Test(slots, discards)
 	cr_assert_eq(vmem_slots_discard_next(slots, &slot, &count), 0);
 	cr_assert(slot == run + 8 && count == 8);
 	cr_assert_eq(vmem_slots_discard_next(slots, &slot, &count), -VMEM_ENOENT);
+	cr_assert_eq(vmem_slots_take(slots, &cursor, 1, 0, &slot), -VMEM_EAGAIN);
 	cr_assert_eq(vmem_slots_discarded(slots, run + 7, 8), -VMEM_ENOENT);
 	cr_assert_eq(vmem_slots_discarded(slots, run + 8, 8), 0);
 	cr_assert_eq(vmem_slots_discarded(slots, run + 8, 8), -VMEM_ENOENT);
@@ -232,6 +236,7 @@ Test(slots, shrink_and_grow)
 	while (!vmem_slots_next(slots, VMEM_SLOT(device, 0), &slot, NULL))
 		cr_assert_eq(vmem_slots_give(slots, slot, 1), 0);
 	cr_assert_eq(vmem_slots_resize(slots, device, 0, &left), 0);
+	cr_assert_eq(vmem_slots_remove(slots, device), -VMEM_EBUSY);
 	vmem_slots_cursor_end(slots, &cursor);
 	cr_assert_eq(vmem_slots_remove(slots, device), 0);
 	cr_assert_eq(vmemt_slots_add(slots, 1, 0, 0), device);
