@@ -262,8 +262,8 @@ static int body(struct bench *bench)
 	if ((error = make(&b)) != 0 || (error = compare_bytes(bench, &b)) != 0 ||
 	    (error = compare(bench, &b, 1, "threads=1 fill=0")) != 0)
 		return error;
-	for (int kind = 0; kind < KINDS && error == 0; kind++)
-		error = fill(&b, kind);
+	for (unsigned kind = 0; kind < KINDS && error == 0; kind++)
+		error = fill(&b, (enum kind)kind);
 	b.full = 1;
 	if (error || (error = compare(bench, &b, 1, "threads=1 fill=90")) != 0 ||
 	    (error = compare_malloc(bench, &b)) != 0)

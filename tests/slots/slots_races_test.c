@@ -15,6 +15,12 @@ static _Atomic uint64_t shelf[SHELF]; /* runs that somebody has taken: slot + 1 
 static _Atomic uint32_t whose[DEVICES][4 * CLUSTERS * CLUSTER]; /* 0: nobody's */
 static _Atomic int done;
 
+static void fail(const char *what)
+{
+	fprintf(stderr, "%s\n", what);
+	abort();
+}
+
 static void own(uint64_t slot, uint32_t count, uint32_t from, uint32_t to)
 {
 	for (uint64_t i = 0; i < count; i++) {
@@ -32,11 +38,11 @@ static void give(uint64_t slot)
 	uint32_t count;
 
 	if (vmem_slots_owner(slots, slot, &owner))
-		assert(!"a taken slot has no owner");
+		fail("a taken slot has no owner");
 	count = (uint32_t)(owner & 1023);
 	own(slot, count, (uint32_t)(owner >> 10), 0);
 	if (vmem_slots_give(slots, slot, count))
-		assert(!"a taken run is not to be given back");
+		fail("a taken run is not to be given back");
 }
 
 static void *work(void *argument)
@@ -70,7 +76,7 @@ static void *discard(void *argument)
 	while (!atomic_load(&done)) {
 		if (!vmem_slots_discard_next(slots, &slot, &count) &&
 		    vmem_slots_discarded(slots, slot, count))
-			assert(!"a run to be discarded cannot be");
+			fail("a run to be discarded cannot be");
 		vmem_slots_work(slots);
 	}
 	return argument;
@@ -95,7 +101,7 @@ static void *resize(void *argument)
 static void start(pthread_t *thread, void *(*body)(void *), uintptr_t self)
 {
 	if (pthread_create(thread, NULL, body, (void *)self))
-		assert(!"no thread");
+		fail("no thread");
 }
 
 static void take_and_give(unsigned threads)
