@@ -2,9 +2,9 @@
 /** @file vmem/huge.h
  *  Huge pages of private guest memory. With VMEM_REGION_HUGE a block of 2 MiB, aligned in host and in guest physical
  *  addresses, whose 512 pages are all in place and not cold is made one huge page (MADV_COLLAPSE, Linux 6.1): by who
- *  reclaims, when no faults wait and room is not short, about 2 ms of each 100 ms. A collapse copies 2 MiB, for
- *  which the budget must have room for a moment above its reserve, and the kernel lets nobody change
- *  mappings of the process meanwhile. vmem_manager_step() may take that much longer.
+ *  reclaims, when no faults wait and room is not short, for about 4 ms (one collapse, if that takes longer) and then
+ *  not for 100 ms. A collapse copies 2 MiB, for which the budget must have room for a moment above its reserve, and
+ *  the kernel lets nobody change mappings of the process meanwhile. vmem_manager_step() may take that much longer.
  *
  *  A huge page is no victim while other pages are to be had, but now and then one is split to see whether it is in
  *  use. When too few others are, the oldest are split, and their pages go like others; what comes back and is all in place again is made whole later. Whoever pins, takes, discards or

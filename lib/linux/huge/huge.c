@@ -19,8 +19,9 @@
 
 #define PASS_NS \
 	UINT64_C(1000000000) /* from the beginning of a pass to that of the next, at least */
-#define WORK_NS 4000000      /* of a round */
-#define LOOKS 64             /* blocks looked at in a round, of a region */
+#define WORK_NS 4000000      /* of a spell of work; a collapse that was begun is finished */
+#define REST_NS 100000000    /* from the end of a spell to the next, at least */
+#define LOOKS 64             /* blocks looked at in a spell, of a region */
 #define CHECKS 512           /* whole blocks checked in a round, of a region */
 #define CHOICE 16            /* whole blocks of which the oldest is split */
 #define FAULTS_FEW 32 /* reads of faults since the last round: nobody is kept from his core */
@@ -79,8 +80,10 @@ int vmemi_huge_init(struct vmem_region *r)
 	r->huge.lead = -(uintptr_t)r->base % VMEMI_HUGE_BYTES / VMEM_PAGE_SIZE;
 	r->huge.blocks =
 		vmemi_array_new(&r->arrays, VMEMI_HUGE_PAGES, sizeof(struct vmemi_huge_block));
+	if (!r->huge.blocks)
+		return -VMEM_ENOMEM;
 	r->huge.pagemap = vmemi_pagemap_open(r->host->k);
-	return r->huge.blocks ? 0 : -VMEM_ENOMEM;
+	return 0;
 }
 
 void vmemi_huge_destroy(struct vmem_region *r)
@@ -115,13 +118,28 @@ static bool become_pieces(struct vmem_region *r, struct vmemi_huge_block *b)
 	return was != VMEMI_HUGE_PIECES;
 }
 
-/* MADV_COLD only makes the kernel more ready to swap a page out; but a huge frame that it is part of is split for
- * that, mapped as one or not. If it cannot be, it is held by others, as what is taken out of it then is. */
-static void split(struct vmem_region *r, struct vmemi_huge_block *b, uint64_t page)
+/* MADV_COLD only makes the kernel more ready to swap pages out; but a huge frame that they are a part of is split for
+ * that, mapped as one or not. If it cannot be, it is held by others, as what is taken out of it then is. Of pages
+ * that are gone it splits nothing. */
+static void split_frame(struct vmem_region *r, uint64_t page, uint64_t count)
 {
-	if (!become_pieces(r, b))
+	r->host->k->madvise(vmemi_region_page(r, page), count * VMEM_PAGE_SIZE, MADV_COLD);
+}
+
+/* Whichever pages are still there. */
+static void split_block_frame(struct vmem_region *r, uint64_t block)
+{
+	const uint64_t half = VMEMI_HUGE_PAGES / 2; /* all of a huge page would be left as one */
+
+	split_frame(r, first_page(r, block), half);
+	split_frame(r, first_page(r, block) + half, half);
+}
+
+static void split(struct vmem_region *r, uint64_t block)
+{
+	if (!become_pieces(r, &r->huge.blocks[block]))
 		return;
-	r->host->k->madvise(vmemi_region_page(r, page), VMEM_PAGE_SIZE, MADV_COLD);
+	split_block_frame(r, block);
 	vmemi_tally(&r->huge.split, 1);
 }
 
@@ -131,8 +149,11 @@ void vmemi_huge_break(struct vmem_region *r, const uint64_t *pages, uint32_t cou
 
 	for (uint32_t i = 0; i < count && r->huge.blocks; i++) {
 		b = block_of(r, pages[i]);
-		if (b && atomic_load_explicit(&b->whole, memory_order_relaxed))
-			split(r, b, pages[i]);
+		if (!b || !atomic_load_explicit(&b->whole, memory_order_relaxed) ||
+		    !become_pieces(r, b))
+			continue;
+		split_frame(r, pages[i], 1); /* which is the caller's, and so still there */
+		vmemi_tally(&r->huge.split, 1);
 	}
 }
 
@@ -211,7 +232,7 @@ static void let_go(struct vmem_region *r, uint64_t block)
 {
 	struct vmemi_huge_block *b = &r->huge.blocks[block];
 
-	split(r, b, first_page(r, block));
+	split(r, block);
 	keep(r, block, VMEMI_HUGE_FREE);
 	put_off(b);
 }
@@ -222,6 +243,18 @@ static bool is_huge(const struct vmem_region *r, uint64_t block)
 	return r->huge.pagemap < 0 ||
 	       vmemi_pagemap_is_huge(r->host->k, r->huge.pagemap,
 				     (uintptr_t)vmemi_region_page(r, first_page(r, block)));
+}
+
+/* Gives a claimed page that is the kernel's page of zeros a frame. It may have been left write-protected; a write would
+ * wait then for who serves faults, and he for the claim. No bit of written pages is needed: none are asked for now, nor
+ * before the lock is free. */
+static int have_frame(struct vmem_region *r, void *address)
+{
+	int error = 0;
+
+	if (r->can_write_protect)
+		error = vmemi_uffd_protect(r->uffd, address, VMEM_PAGE_SIZE, false);
+	return error ? error : r->host->k->madvise(address, VMEM_PAGE_SIZE, MADV_POPULATE_WRITE);
 }
 
 /* Pages that were only read are mapped to the kernel's one page of zeros, and so are those of a huge page that were zero
@@ -241,7 +274,7 @@ static bool have_frames(struct vmem_region *r, uint64_t block)
 			return false;
 		if (is_plain(old) &&
 		    vmemi_pagemap_is_zero(k, r->huge.pagemap, (uintptr_t)address)) {
-			error = k->madvise(address, VMEM_PAGE_SIZE, MADV_POPULATE_WRITE);
+			error = have_frame(r, address);
 			zeros++;
 		}
 		vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
@@ -279,10 +312,12 @@ static bool collapse(struct vmem_region *r, uint64_t block)
 	}
 	vmemi_tally(&r->huge.collapsed, 1);
 	b->fails = 0;
-	if (become_whole(r, b))
+	if (become_whole(r, b)) {
 		keep(r, block, VMEMI_HUGE_KEPT);
-	else
+	} else { /* split before it was huge, for pages that are gone or go now */
+		split_block_frame(r, block);
 		put_off(b);
+	}
 	return true;
 }
 
@@ -293,11 +328,12 @@ static bool has_time(struct vmemi_reclaim *rc)
 	uint32_t reads = atomic_load(&host->fault_reads), before = rc->huge.fault_reads;
 
 	rc->huge.fault_reads = reads;
-	return reads - before <= FAULTS_FEW && !vmemi_host_put_off(host) &&
-	       !atomic_load(&rc->savers.pending) && !vmemi_reclaim_is_urgent(host);
+	return host->k->clock_ns() >= rc->huge.rest_until_ns && reads - before <= FAULTS_FEW &&
+	       !vmemi_host_put_off(host) && !atomic_load(&rc->savers.pending) &&
+	       !vmemi_reclaim_is_urgent(host);
 }
 
-/* Goes on with the region's pass. False: the time of this round is over. */
+/* Goes on with the region's pass. False: the time of this spell is over. */
 static bool work_on(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_t end_ns)
 {
 	struct vmemi_huge *h = &r->huge;
@@ -332,10 +368,11 @@ void vmemi_huge_work(struct vmemi_reclaim *rc)
 {
 	uint32_t slots = atomic_load(&rc->host->region_slots);
 	uint64_t end = rc->host->k->clock_ns() + WORK_NS;
+	bool goes_on = true;
 
 	if (!has_time(rc))
 		return;
-	for (uint32_t i = 0; i < slots; i++) {
+	for (uint32_t i = 0; i < slots && goes_on; i++) {
 		struct vmem_region *r;
 
 		rc->huge.slot = (rc->huge.slot + 1) % slots;
@@ -343,9 +380,9 @@ void vmemi_huge_work(struct vmemi_reclaim *rc)
 		/* What is asked for writes protects pages of 4 KiB. */
 		if (!r || !r->huge.blocks || vmemi_region_is_quiet(r) || atomic_load(&r->dirty_on))
 			continue;
-		if (!work_on(rc, r, end))
-			return;
+		goes_on = work_on(rc, r, end);
 	}
+	rc->huge.rest_until_ns = rc->host->k->clock_ns() + REST_NS;
 }
 
 /* --- And pieces again --- */
@@ -380,7 +417,7 @@ static void begin_trial(struct vmemi_reclaim *rc, struct vmem_region *r, uint64_
 	h->trial_end_ns = rc->host->k->clock_ns() + TRIAL_NS;
 	h->trial_seed = h->trial_end_ns * UINT64_C(0x9e3779b97f4a7c15) >> 16;
 	h->trial_taken = 0;
-	split(r, &h->blocks[block], first_page(r, block));
+	split(r, block);
 	keep(r, block, VMEMI_HUGE_TRIED);
 	for (unsigned i = 0; i < VMEMI_HUGE_TRIAL; i++)
 		vmemi_take_offer(rc, r, trial_page(r, i), 1);

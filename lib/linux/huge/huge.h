@@ -62,7 +62,8 @@ struct vmemi_huge {
 /* In the reclaim loop's memory: how busy others are. */
 struct vmemi_huge_pace {
 	uint32_t fault_reads;
-	uint32_t slot; /* region that comes first */
+	uint32_t slot;          /* region that comes first */
+	uint64_t rest_until_ns; /* no work before */
 };
 
 /* Whether the kernel can make huge pages when it is told to. */
