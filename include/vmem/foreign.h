@@ -58,7 +58,9 @@ struct vmem_foreign_metrics {
 };
 
 /** Serve the memory of a process from now on. All or nothing: on failure its faults are left unanswered, for
- *  another pager. Who waits already for a page of it is served, too. 64 processes at a time.
+ *  another pager; but messages may have been read by then: if the process may have removed memory meanwhile,
+ *  nobody is to attach the descriptor again, since what was removed would come back from its source.
+ *  Who waits already for a page of it is served, too. 64 processes at a time.
  *  @param[out] ret_foreign  set only on success
  *  @return 0, -VMEM_EINVAL (bad options; no userfaultfd; nothing is mapped there), -VMEM_E2BIG, -VMEM_EEXIST
  *          (ranges overlap, by address or guest physical address), -VMEM_ENOTSUP (max_bytes, active_samples or dirty_log are

@@ -260,7 +260,7 @@ static void not_left_alone_with_losses(void)
 	atomic_store(&vmemt_foreign.bad_first, 7);
 	atomic_store(&vmemt_foreign.bad_end, 8);
 	assert(vmem_foreign_detach(vmemt_foreign.foreign, VMEM_DETACH_RESTORE) == -VMEM_EIO);
-	assert(atomic_load(&vmemt_foreign.asked) == PAGES);
+	assert(atomic_load(&vmemt_foreign.asked) >= PAGES); /* more if the kernel said: not now */
 	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_READ, 7, 1, 0);
 	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 7, 1);
 	vmemt_foreign_expect(VMEMT_ORDER_READ, 8, PAGES - 8, 1);
@@ -277,7 +277,7 @@ static void discarded_is_an_error(void)
 	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 10, 1);
 	atomic_store(&vmemt_foreign.answer, -VMEM_EINPROGRESS);
 	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_READ, 20, 1, 1);
-	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) == 11);
+	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 11);
 	assert(!vmemt_order_over(&vmemt_foreign.client, 1));
 	assert(!vmem_foreign_detach(vmemt_foreign.foreign, VMEM_DETACH_DISCARD));
 	assert(vmemt_order_end(&vmemt_foreign.client, 1) == VMEMT_MET_ERROR);

@@ -58,8 +58,11 @@ static void mark(struct vmem_region *r, uint64_t first, uint64_t end)
 		uint64_t n = 64 - page % 64 < end - page ? 64 - page % 64 : end - page;
 		uint64_t bits = n == 64 ? UINT64_MAX : ((UINT64_C(1) << n) - 1) << page % 64;
 
-		atomic_fetch_or(&r->removed[page / 64], bits);
-		vmemi_page_set_add_group(&r->unheeded, page / 64, bits);
+		/* Who removes the same again and again costs no more than this. */
+		if (bits & ~atomic_load(&r->removed[page / 64]))
+			atomic_fetch_or(&r->removed[page / 64], bits);
+		if (bits & ~atomic_load(&r->unheeded.pages[page / 64]))
+			vmemi_page_set_add_group(&r->unheeded, page / 64, bits);
 		page += n;
 	}
 }
@@ -143,20 +146,44 @@ static bool is_removal(const struct uffd_msg *m)
 	return m->event == UFFD_EVENT_REMOVE || m->event == UFFD_EVENT_UNMAP;
 }
 
-/* Fills are kept out. Returns how many pages of memory that were. */
-static uint64_t take_removal(struct vmem_foreign *f, const struct uffd_msg *m)
+/* [start, end) was removed; fills are kept out. Returns how many pages of memory that were. */
+static uint64_t take_removal(struct vmem_foreign *f, uint64_t start, uint64_t end)
 {
-	uint64_t first, end, pages = 0;
+	uint64_t first, last, pages = 0;
 
 	for (unsigned i = 0; i < f->count; i++) {
-		if (!cut(f, i, m->arg.remove.start, m->arg.remove.end, &first, &end))
+		if (!cut(f, i, start, end, &first, &last))
 			continue;
-		mark(f->range[i].region, first, end);
-		pages += end - first;
+		mark(f->range[i].region, first, last);
+		pages += last - first;
 	}
 	if (pages)
 		atomic_store(&f->unheeded, 1);
-	vmemi_tally(&f->remove_events, 1);
+	return pages;
+}
+
+/* Each of them may be all there is, and no fill goes on before the last one is marked: so what they share is marked
+ * once. The removals of @m, which is put in order, by address; returns how many pages they were. */
+static uint64_t take_removals(struct vmem_foreign *f, struct uffd_msg *m, size_t n)
+{
+	uint64_t marked = 0, pages = 0;
+
+	for (size_t i = 1; i < n; i++)
+		for (size_t k = i; k && m[k].arg.remove.start < m[k - 1].arg.remove.start; k--) {
+			struct uffd_msg swap = m[k];
+
+			m[k] = m[k - 1];
+			m[k - 1] = swap;
+		}
+	for (size_t i = 0; i < n; i++) {
+		uint64_t start = m[i].arg.remove.start, end = m[i].arg.remove.end;
+
+		if (end > marked) {
+			pages += take_removal(f, start > marked ? start : marked, end);
+			marked = end;
+		}
+	}
+	vmemi_tally(&f->remove_events, n);
 	return pages;
 }
 
@@ -188,16 +215,17 @@ static void take_fault(struct vmem_foreign *f, const struct uffd_msg *m)
 /* The lock is held. False: that was all. */
 static bool read_some(struct vmem_foreign *f, uint64_t *removed)
 {
-	struct uffd_msg m[BATCH];
+	struct uffd_msg m[BATCH], removals[BATCH];
+	size_t n, some = 0;
 	ssize_t bytes;
-	size_t n;
 
 	close_to_fills(f);
 	bytes = vmemi_uffd_read(&f->uffd, m, sizeof(m));
 	n = bytes > 0 ? (size_t)bytes / sizeof(m[0]) : 0;
 	for (size_t i = 0; i < n; i++)
 		if (is_removal(&m[i]))
-			*removed += take_removal(f, &m[i]);
+			removals[some++] = m[i];
+	*removed += take_removals(f, removals, some);
 	atomic_store(&f->closed, 0);
 	for (size_t i = 0; i < n; i++) {
 		if (is_removal(&m[i]))

@@ -42,13 +42,13 @@ bool vmemi_manager_restore(struct vmem_manager *m, struct vmem_region *r)
 		switch (vmemi_serve(r, &f)) {
 		case VMEMI_SERVED: break;
 		case VMEMI_POISONED:
-			lost = true;
 			if (!r->foreign)
 				return true;
 			if (!leave_lost(r, page, m->host.k->clock_ns() - began_ns, &hangs)) {
 				vmemi_host_wait(&m->host);
 				break;
 			}
+			lost |= !vmemi_foreign_removed(r, page); /* else it reads as zeros */
 			page++;
 			began_ns = 0;
 			break;
