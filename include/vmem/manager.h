@@ -8,8 +8,11 @@
  *
  *  Descriptors are opened by vmem_manager_new() and vmem_region_attach(); threads that serve faults
  *  and reclaim use only ioctl, read, write, poll, futex, madvise, process_madvise, mmap, munmap,
- *  mprotect, sched_yield and clock_gettime (for files also pread, pwrite and fallocate), and what the allocator needs (libc's: brk), so that a seccomp
- *  filter can close behind them. */
+ *  mprotect, sched_yield and clock_gettime; for files also pread64, pwrite64 and fallocate; with peers and other
+ *  processes preadv2, epoll_ctl and fcntl; with idle bits pread64 and pwrite64; and what the allocator needs (libc's: brk).
+ *  So a seccomp filter can close behind them. sched_getattr and sched_setattr, which ask for a short slice of time, are
+ *  made by each thread that serves faults before vmem_manager_thread_start() returns: a filter that is
+ *  installed for all threads after that may leave them out. */
 #ifndef VMEM_MANAGER_H
 #define VMEM_MANAGER_H
 #include <vmem/allocator.h>

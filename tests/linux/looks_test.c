@@ -13,12 +13,13 @@ static struct vmemi_kernel kernel;
 static _Thread_local bool serves; /* this is the handler's thread */
 static uint64_t now;              /* the handler's */
 static _Atomic uint64_t step_ns;
-static _Atomic uint64_t reads, sleeps;
+static _Atomic uint64_t reads, sleeps, slices;
 
 static int time_slice(uint64_t ns)
 {
 	(void)ns;
 	serves = true;
+	atomic_fetch_add(&slices, 1);
 	return -VMEM_EPERM; /* it is a help, no more */
 }
 
@@ -55,10 +56,12 @@ static uint64_t reads_of_faults(uint64_t between_looks_ns)
 
 	atomic_store(&step_ns, between_looks_ns);
 	atomic_store(&reads, 0);
+	atomic_store(&slices, 0);
 	atomic_store(&sleeps, 0);
 	assert(!vmemi_manager_new(&manager, &o, &kernel));
 	assert(!vmem_region_alloc(&region, manager, &ro));
 	assert(!vmem_manager_thread_start(manager));
+	assert(atomic_load(&slices)); /* a filter may forbid that now */
 	vmemt_cpu_start(&cpu);
 	VMEMT_UNTIL(atomic_load(&sleeps));
 	for (uint64_t page = 0; page < FAULTS; page++) {

@@ -430,6 +430,8 @@ void vmemi_handler_run(struct vmemi_handler *h)
 	struct looks l = { .every = LOOK_EVERY };
 
 	k->time_slice(SLICE_NS); /* without, faults wait a little longer for a crowded core */
+	atomic_fetch_add(&h->host->begun, 1);
+	k->futex_wake(&h->host->begun, 1);
 	l.since_ns = l.at_ns = k->clock_ns();
 	while (!atomic_load(&h->host->stop_handlers)) {
 		bool look = may_look(h, &l);

@@ -10,6 +10,7 @@
 #define HUNGRY_MS 10 /* between two rounds that find nothing */
 #define STUCK_AFTER_NS 100000000
 #define HELP_PIECES 4 /* that who reclaims saves between two rounds, when frames are short */
+#define BEGIN_NS 100000000
 #define STORE_MS \
 	3 /* between two pieces of the store's work of 1 ms, when there is nothing else to do */
 
@@ -189,13 +190,19 @@ int vmemi_manager_start_thread(pthread_t *thread, void *(*loop)(void *), void *c
 	return error ? -VMEM_ENOMEM : 0;
 }
 
+/* When they have begun, the caller may forbid what they do only then. */
 static int start_fault_threads(struct vmem_manager *m)
 {
+	uint32_t begun;
+
 	atomic_store(&m->host.stop_handlers, 0);
+	atomic_store(&m->host.begun, 0);
 	for (m->started = 0; m->started < m->host.handlers; m->started++)
 		if (vmemi_manager_start_thread(&m->fault_threads[m->started], fault_loop,
 					       m->handlers[m->started]))
 			return -VMEM_ENOMEM;
+	while ((begun = atomic_load(&m->host.begun)) < m->started)
+		m->host.k->futex_wait(&m->host.begun, begun, BEGIN_NS);
 	return 0;
 }
 

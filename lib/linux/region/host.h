@@ -95,6 +95,7 @@ struct vmemi_host {
 	uint32_t handlers;              /* of faults; the first one reads whatever happens */
 	_Atomic uint32_t idle_handlers; /* atomic; bit set: it sleeps until it is called */
 	_Atomic uint32_t stop_handlers; /* atomic; their threads end */
+	_Atomic uint32_t begun; /* futex; threads that have made the calls which they make once */
 	struct vmemi_handler_sign handler[VMEMI_HANDLERS_MAX];
 	struct vmemi_loads loads;
 
