@@ -155,7 +155,9 @@ VMEM_API int vmem_region_dirty_start(vmem_region *region) VMEM_NODISCARD;
 /** Tell pages whose bytes have changed since they were last told, in runs, ascending, and forget that: by a write,
  *  a discard, or a call. Read after they were told (vmem_region_read()), they may have changed once more: then the
  *  next round tells them too. A round while the guest and its devices are stopped is the last.
- *  May tell pages that have not changed. Waits for pages that somebody is at.
+ *  May tell pages that have not changed. Waits for pages that somebody is at. What the kernel refuses to write-protect, time and
+ *  again (it has no memory, such as that of a peer's memory cgroup), is told in each round until it can be: whoever waits for
+ *  rounds to become small should have a limit of his own.
  *  @param gpa,bytes  rounded outwards to pages
  *  @param run  called for each run, with no lock held, so that it may read and send it. Not 0 ends the round,
  *              which returns that; this run and those after it stay for the next

@@ -229,6 +229,58 @@ static void come_and_go(void)
 	vmemt_end(manager, region);
 }
 
+/* The kernel has no memory to protect @refused with. */
+static void *refused;
+
+static bool refuse_to_protect(enum vmemt_call call, void *argument, int fd, int *ret_result)
+{
+	const struct uffdio_writeprotect *wp = argument;
+
+	(void)fd;
+	if (call != VMEMT_K_PROTECT || !(wp->mode & UFFDIO_WRITEPROTECT_MODE_WP) ||
+	    (uintptr_t)refused - wp->range.start >= wp->range.len)
+		return false;
+	*ret_result = -VMEM_ENOMEM;
+	return true;
+}
+
+/* A page that can be written without a fault is told in each round, none of which is held up; others once. */
+static void cannot_be_protected(void)
+{
+	make_few();
+	vmemt_second_join(&second, region);
+	assert(!vmem_manager_thread_start(manager));
+	for (uint64_t page = 1; page < 8; page += 2) {
+		vmemt_put(&cpu, base, page, 1);
+		put_second(page, 1);
+	}
+	assert(!vmem_region_dirty_start(region));
+	refused = second.memory + 3 * PAGE;
+	vmemt_kernel.before = refuse_to_protect;
+	TELLS(1, 3, 5, 7);
+	vmemt_kernel.before = NULL;
+	TELLS(3);
+	TELLS(-1);
+	for (refused = base + 5 * PAGE;; refused = second.memory + 5 * PAGE) {
+		vmemt_put(&cpu, base, 1, 2);
+		put_second(5, 2);
+		vmemt_kernel.before = refuse_to_protect;
+		TELLS(1, 5);
+		put_second(5, 3); /* without a fault */
+		vmemt_put(&cpu, base, 5, 4);
+		TELLS(5);
+		TELLS(5);
+		vmemt_kernel.before = NULL;
+		TELLS(5);
+		TELLS(-1);
+		if (refused != base + 5 * PAGE)
+			break;
+	}
+	vmem_manager_thread_stop(manager);
+	vmemt_second_leave(&second);
+	vmemt_end(manager, region);
+}
+
 static int give(void *context, uint64_t gpa, void *buffer)
 {
 	(void)context;
@@ -493,6 +545,7 @@ int main(void)
 	vmemt_cpu_start(&second_cpu);
 	who_writes();
 	come_and_go();
+	cannot_be_protected();
 	grown_from_source();
 	at_each_step(false);
 	at_each_step(true);

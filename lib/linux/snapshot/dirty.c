@@ -9,31 +9,41 @@
 
 #define PIECE 512 /* pages whose bits are taken away between two calls of the caller's function */
 #define STOP_PIECE 8192
+#define REFUSALS_MAX \
+	256 /* in a round, before a page that cannot be protected is told all the same */
 
 struct piece {
 	struct vmem_region *r;
 	uint64_t base;            /* page of the first bit */
 	uint64_t got[PIECE / 64]; /* bits taken */
+	unsigned refusals;        /* in this round, by the kernel */
 	uint64_t first;           /* page; of the claimed run */
 	unsigned count;
 	uint64_t old[PIECE];  /* its words before */
 	uint64_t page[PIECE]; /* its pages */
 };
 
-static void take_bit(struct piece *p, uint64_t page)
+static void get_bit(struct piece *p, uint64_t page)
 {
 	uint64_t at = page - p->base;
 
-	atomic_fetch_and(&p->r->dirty[page / 64], ~(UINT64_C(1) << page % 64));
 	p->got[at / 64] |= UINT64_C(1) << at % 64;
 }
 
+static void take_bit(struct piece *p, uint64_t page)
+{
+	atomic_fetch_and(&p->r->dirty[page / 64], ~(UINT64_C(1) << page % 64));
+	get_bit(p, page);
+}
+
 /* Protects the claimed run in all mappings, takes its bits, and gives it back. 0, -VMEM_EAGAIN, -VMEM_EIO: of what
- * could not be protected nothing was taken. */
+ * could not be protected nothing was taken. What the kernel refuses time and again (it has no memory for that) is told,
+ * and its bit stays, as it can be written without a fault. */
 static int end_run(struct piece *p)
 {
 	struct vmem_region *r = p->r;
 	unsigned taken = 0;
+	bool tell_all = false;
 	int error = 0;
 
 	if (!p->count)
@@ -44,15 +54,20 @@ static int end_run(struct piece *p)
 		taken = vmemi_peers_protect(r, p->page, p->count);
 		error = taken < p->count ? -VMEM_EAGAIN : 0;
 	}
+	if (error == -VMEM_EAGAIN || error == -VMEM_ENOMEM) {
+		tell_all = p->refusals == REFUSALS_MAX;
+		p->refusals += !tell_all;
+		error = tell_all ? 0 : -VMEM_EAGAIN;
+	}
 	for (unsigned i = 0; i < p->count; i++) {
 		if (i < taken)
 			take_bit(p, p->first + i);
+		else if (tell_all)
+			get_bit(p, p->first + i);
 		vmemi_region_end(r, p->first + i, VMEMI_PAGE_RETURN, p->old[i]);
 	}
 	p->count = 0;
-	if (error == -VMEM_EAGAIN || error == -VMEM_ENOMEM)
-		return -VMEM_EAGAIN;
-	return error ? -VMEM_EIO : 0;
+	return error && error != -VMEM_EAGAIN ? -VMEM_EIO : error;
 }
 
 static bool is_away(uint64_t word)
@@ -77,9 +92,7 @@ static int take_page(struct piece *p, uint64_t page)
 		return -VMEM_EAGAIN;
 	if (vmemi_region_step(r, page, VMEMI_PAGE_CLAIM, 0, &old)) {
 		if (old & VMEMI_PAGE_PINNED) { /* written without faults: told each time */
-			uint64_t at = page - p->base;
-
-			p->got[at / 64] |= UINT64_C(1) << at % 64;
+			get_bit(p, page);
 			vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
 			return 0;
 		}
