@@ -120,12 +120,13 @@ static int add_peer(struct pager_files *f, const struct hand_over *h, uint32_t i
 	return vmem_region_add_peer(&f->range[i].peer, f->range[i].region, &o);
 }
 
-/* Whoever it is must not find zeros: it waits at what it has not touched. */
+/* Whoever it is must not find zeros: it waits at what it has not touched. What does not end now is as if the process had
+ * ended, and is tried again. */
 static void give_up(struct pager_files *f)
 {
 	for (uint32_t i = 0; i < f->count; i++)
-		if (f->range[i].peer)
-			(void)vmem_region_remove_peer(f->range[i].peer);
+		if (f->range[i].peer && !vmem_region_remove_peer(f->range[i].peer))
+			f->range[i].peer = NULL;
 	(void)pager_files_end(f, VMEM_DETACH_DISCARD);
 }
 
@@ -149,7 +150,7 @@ const char *pager_files_begin(struct pager_files *f, vmem_manager *manager,
 
 bool pager_files_are_gone(const struct pager_files *f)
 {
-	return vmem_peer_state(f->range[0].peer) == VMEM_PEER_ENDED;
+	return !f->range[0].peer || vmem_peer_state(f->range[0].peer) == VMEM_PEER_ENDED;
 }
 
 int pager_files_end(struct pager_files *f, uint32_t how)
@@ -161,6 +162,7 @@ int pager_files_end(struct pager_files *f, uint32_t how)
 		if (error)
 			return error;
 		munmap(r->memory, r->bytes);
+		*r = (struct pager_files_range){ 0 };
 		f->count--;
 	}
 	return 0;

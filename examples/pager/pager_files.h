@@ -22,7 +22,7 @@ struct pager_files {
 /* Serves what was handed over, the rest of it from @sources. NULL, or why not: then nothing of it is served. */
 const char *pager_files_begin(struct pager_files *f, vmem_manager *manager,
 			      const struct hand_over *h, struct vmem_source_file *sources);
-/* Whether the process has ended. */
+/* Whether the process has ended, or was never served. */
 bool pager_files_are_gone(const struct pager_files *f);
 /* Ends it, by @how of <vmem/region.h>. 0, or an error: what is left is served still. */
 int pager_files_end(struct pager_files *f, uint32_t how);

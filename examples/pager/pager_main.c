@@ -111,11 +111,20 @@ static void look_for_the_dead(struct pager *p)
 			pager_vm_end(&p->vm[i], VMEM_DETACH_DISCARD, p->list);
 }
 
+static bool has_vms(const struct pager *p)
+{
+	for (unsigned i = 0; i < MOST_VMS; i++)
+		if (pager_vm_is_there(&p->vm[i]))
+			return true;
+	return false;
+}
+
+/* Until a signal comes; or, when nobody is listened to any more, until no VM is left. */
 static void serve(struct pager *p)
 {
 	struct pollfd fds[2 + MOST_VMS];
 
-	for (;;) {
+	while (p->listener >= 0 || has_vms(p)) {
 		fds[0] = (struct pollfd){ .fd = p->signals, .events = POLLIN };
 		fds[1] = (struct pollfd){ .fd = p->listener, .events = POLLIN };
 		for (unsigned i = 0; i < MOST_VMS; i++)
@@ -136,23 +145,38 @@ static void serve(struct pager *p)
 	}
 }
 
-/* A second signal ends it all, as signals do. */
-static int finish(struct pager *p)
+/* True: some VMs cannot go on by themselves. A signal meanwhile ends it all, as signals do. */
+static bool bring_all(struct pager *p)
 {
 	struct signalfd_siginfo first;
 	sigset_t set;
-	int error = 0;
+	bool left = false;
 
 	if (read(p->signals, &first, sizeof(first)) < 0)
-		return fail("signalfd");
+		fail("signalfd");
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_UNBLOCK, &set, NULL);
 	for (unsigned i = 0; i < MOST_VMS; i++)
 		if (pager_vm_is_there(&p->vm[i]))
-			error |= pager_vm_end(&p->vm[i], VMEM_DETACH_RESTORE, p->list);
-	return error ? -1 : vmem_manager_free(p->manager);
+			left |= pager_vm_end(&p->vm[i], VMEM_DETACH_RESTORE, p->list) != 0;
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return left;
+}
+
+/* Whom a page is lost for would lose with the pager all that has not come back. */
+static int finish(struct pager *p)
+{
+	close(p->listener);
+	p->listener = -1;
+	if (bring_all(p)) {
+		fprintf(stderr,
+			"vmem-pager: goes on for VMs that cannot be left alone, until they have "
+			"ended; a second signal leaves them waiting\n");
+		serve(p);
+	}
+	return has_vms(p) ? -1 : vmem_manager_free(p->manager);
 }
 
 static int report(cJSON *root, const char *path)

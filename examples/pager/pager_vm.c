@@ -78,6 +78,8 @@ int pager_vm_begin(struct pager_vm *vm, vmem_manager *manager, const struct page
 	const char *why = hand_over_receive(&h, socket, memory->bytes, HAND_OVER_MS);
 
 	vm->pid = peer(socket);
+	vm->socket = -1;
+	vm->reported = false;
 	vm->foreign = NULL;
 	vm->files.count = 0;
 	if (!why) {
@@ -166,14 +168,19 @@ int pager_vm_end(struct pager_vm *vm, uint32_t how, cJSON *list)
 {
 	int error;
 
-	report(vm, list);
+	if (!vm->reported)
+		report(vm, list);
+	vm->reported = true;
 	if (vm->foreign)
 		error = vmem_foreign_detach(vm->foreign, how);
 	else
 		error = pager_files_end(&vm->files,
 					pager_vm_is_gone(vm) ? VMEM_DETACH_DISCARD : how);
 	if (error < 0) {
-		fprintf(stderr, "process %d: %s\n", (int)vm->pid, vmem_strerror(error));
+		fprintf(stderr, "process %d: %s: %s\n", (int)vm->pid,
+			how == VMEM_DETACH_RESTORE ? "not all could be brought in"
+						   : "its memory could not be closed",
+			vmem_strerror(error));
 		return -1;
 	}
 	if (error)
@@ -182,5 +189,6 @@ int pager_vm_end(struct pager_vm *vm, uint32_t how, cJSON *list)
 	vm->foreign = NULL;
 	if (vm->socket >= 0)
 		close(vm->socket);
+	vm->socket = -1;
 	return 0;
 }

@@ -18,6 +18,7 @@ struct pager_vm {
 	int socket; /* -1: there is none any more */
 	pid_t pid;
 	uint32_t ranges;
+	bool reported;
 	/* One of them; neither: this place is free. */
 	vmem_foreign *foreign;
 	struct pager_files files;
@@ -30,8 +31,8 @@ bool pager_vm_is_gone(struct pager_vm *vm);
 /* Takes over who has connected, and the socket; says why not, and closes it. 0, or -1. */
 int pager_vm_begin(struct pager_vm *vm, vmem_manager *manager, const struct pager_file *memory,
 		   int socket);
-/* Ends it, by @how of <vmem/region.h>, and says what was served; @list: that too, may be NULL. 0, or -1: it is
- * served still. */
+/* Ends it, by @how of <vmem/region.h>, and says what was served, once; @list: that too, may be NULL. 0, or -1: it is
+ * served still, and why was said. */
 int pager_vm_end(struct pager_vm *vm, uint32_t how, cJSON *list);
 
 #endif

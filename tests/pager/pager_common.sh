@@ -21,6 +21,17 @@ fail() {
 	exit 1
 }
 
+# over PID: it has been waited for, and may be somebody else by now; its exit status is $status
+over() {
+	status=0
+	wait "$1" 2>/dev/null || status=$?
+	left=
+	for pid in $pids; do
+		[ "$pid" = "$1" ] || left="$left $pid"
+	done
+	pids=$left
+}
+
 # until_true WHAT COMMAND...: waits for it
 until_true() {
 	what=$1
@@ -35,7 +46,7 @@ until_true() {
 
 # wait_for FILE PATTERN
 wait_for() {
-	until_true "\"$2\"" grep -q "$2" "$1" 2>/dev/null
+	until_true "\"$2\"" grep -qs "$2" "$1"
 }
 
 it_listens() {

@@ -43,8 +43,35 @@ is_touched() {
 go_on() {
 	echo >&3
 	exec 3>&-
-	wait "$vmm" || fail "$1: a VMM failed"
+	over "$vmm"
+	[ $status -eq 0 ] || fail "$1: a VMM failed"
 	grep -q "$2" "$scratch/$1.txt" || fail "$1: not $2"
+}
+
+# end_vmm HOW: it is killed, and its name is free
+end_vmm() {
+	kill -9 "$vmm"
+	over "$vmm"
+	exec 3>&-
+	rm "$scratch/$1.txt" "$scratch/$1.go"
+}
+
+# So much less that pages which were not written are away, too.
+well_within_budget() {
+	[ "$(blocks "$1")" -le $((budget - 262144)) ]
+}
+
+# Ctrl-C, and what is away cannot be read any more: the VM cannot be left alone.
+lose_pages() {
+	head -c $memory_bytes /dev/urandom >"$memory"
+	start_pager --budget 12M
+	start_vmm orphan
+	until_true "the files within the budget" well_within_budget "$scratch/orphan.txt"
+	: >"$memory"
+	kill -INT "$server"
+	wait_for "$log" 'a second signal leaves them waiting'
+	grep -q "process $vmm: not all could be brought in" "$log" || fail "which VM is it?"
+	[ ! -e "$socket" ] || fail "the socket stays"
 }
 
 is_refused_again() {
@@ -90,17 +117,13 @@ wait_for "$log" 'features that cannot be served'
 
 # A VMM is killed: its memory goes, and the next one has it.
 start_vmm orphan
-kill -9 $vmm
-wait $vmm 2>/dev/null || :
-exec 3>&-
-rm "$scratch/orphan.txt" "$scratch/orphan.go"
+end_vmm orphan
 until_true "the end of process $vmm" grep -q "process $vmm: .* pages from the file" "$log"
 
 # The pager ends while one lives, which goes on by itself.
 start_vmm stay
-kill -INT $server
-status=0
-wait $server || status=$?
+kill -INT "$server"
+over "$server"
 [ $status -eq 0 ] || fail "exit status $status after Ctrl-C"
 [ "$(blocks "$scratch/stay.txt")" -eq $memory_bytes ] || fail "not all was brought back"
 go_on stay 'all right'
@@ -110,6 +133,18 @@ grep -q '"pages_saved"' "$scratch/json" || fail "no JSON"
 start_pager --budget 12M
 start_vmm orphan
 until_true "the files within the budget" within_budget "$scratch/orphan.txt"
-kill -9 $server
-wait $server 2>/dev/null || :
+kill -9 "$server"
+over "$server"
 go_on orphan 'stopped'
+rm "$scratch/orphan.txt" "$scratch/orphan.go" "$socket"
+
+# Pages are lost when the pager is to end: it goes on for who needs it, until that has ended, or it is told again.
+lose_pages
+end_vmm orphan
+over "$server"
+[ $status -eq 0 ] || fail "exit status $status when all have ended"
+lose_pages
+kill -INT "$server"
+over "$server"
+[ $status -eq 1 ] || fail "exit status $status when a VM is left"
+end_vmm orphan
