@@ -149,9 +149,8 @@ static uint64_t count(const struct vmemi_slots_device *d, uint64_t cluster, bool
 			break;
 		t = atomic_load(&c->cluster[cluster % VMEMI_SLOTS_CHUNK].table);
 		for (uint32_t word = 0; t && word < VMEMI_SLOTS_WORDS; word++)
-			slots += (unsigned)__builtin_popcountll(
-				~(atomic_load(&t->cut[word]) |
-				  (free ? 0 : atomic_load(&t->free[word]))));
+			slots += vmemi_bits_set(~(atomic_load(&t->cut[word]) |
+						  (free ? 0 : atomic_load(&t->free[word]))));
 	}
 	return slots;
 }

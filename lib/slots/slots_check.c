@@ -22,7 +22,7 @@ static const char *check_table(const struct vmemi_slots_table *t, uint64_t *disc
 		uint64_t discard = atomic_load(&t->discard[word]);
 
 		VMEMI_REQUIRE(!(free & cut) && !(free & discard) && !(cut & discard));
-		*discards += (unsigned)__builtin_popcountll(discard);
+		*discards += vmemi_bits_set(discard);
 		*ret_all &= (free | cut) == ~UINT64_C(0);
 	}
 	return NULL;

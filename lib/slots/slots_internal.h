@@ -23,6 +23,7 @@
 #include <stdbool.h>
 #include <vmem/slots.h>
 #include "base/alloc.h"
+#include "base/bits.h"
 #include "base/lock.h"
 
 #define VMEMI_SLOTS_WORDS (VMEM_SLOTS_CLUSTER / 64)

@@ -40,13 +40,13 @@ static inline void count_queue(struct vmem_track *t, uint32_t queued)
 static inline uint64_t count_alike(struct vmem_track *t, const uint8_t *stamps, struct v64 stamp,
 				   uint64_t pages)
 {
-	while (vmemi_track_bits(pages) > MANY) {
+	while (vmemi_bits_set(pages) > MANY) {
 		uint8_t one = stamps[__builtin_ctzll(pages)];
 		uint64_t same = v64_equal(stamp, one) & pages;
 
-		t->moved[0][one] += vmemi_track_bits(same);
+		t->moved[0][one] += vmemi_bits_set(same);
 		pages &= ~same;
-		if (vmemi_track_bits(same) < ALIKE)
+		if (vmemi_bits_set(same) < ALIKE)
 			break;
 	}
 	return pages;

@@ -16,6 +16,7 @@
 #define VMEMI_TRACK_INTERNAL_H
 #include <vmem/track.h>
 #include "base/alloc.h"
+#include "base/bits.h"
 
 #define VMEMI_TRACK_OLDEST (VMEM_TRACK_AGES - 1)
 #define VMEMI_TRACK_SLICES \
@@ -136,19 +137,6 @@ static inline uint8_t vmemi_track_bucket(const struct vmem_track *t, uint32_t ag
 static inline int vmemi_track_within(const struct vmem_track *t, uint64_t first, uint64_t count)
 {
 	return first <= t->pages && count <= t->pages - first;
-}
-
-/* Without POPCNT the compiler would call libgcc. */
-static inline uint32_t vmemi_track_bits(uint64_t x)
-{
-#ifdef __POPCNT__
-	return (uint32_t)__builtin_popcountll(x);
-#else
-	x -= x >> 1 & UINT64_C(0x5555555555555555);
-	x = (x & UINT64_C(0x3333333333333333)) + (x >> 2 & UINT64_C(0x3333333333333333));
-	x = (x + (x >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
-	return (uint32_t)(x * UINT64_C(0x0101010101010101) >> 56);
-#endif
 }
 
 /* Takes a page out of the counts (@by -1) before its stamp or state changes, and in again (1). */

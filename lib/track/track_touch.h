@@ -46,7 +46,7 @@ static uint32_t touch_with_states(struct vmem_track *t, uint64_t word, uint64_t 
 	age = v64_less(stamp, now);
 	if (v64_at_least(age, oldest) & accessed)
 		note_oldest(t, word, age, accessed | special);
-	return queued + vmemi_track_bits(alone);
+	return queued + vmemi_bits_set(alone);
 }
 
 /* Words with accesses, of up to a group. A branch for each word would be guessed wrong too often. */
@@ -161,7 +161,7 @@ static __attribute__((noinline)) uint32_t touch_group(struct vmem_track *t, uint
 		alone = count_alike(t, at, stamp, accessed);
 		gather(t->queue + queued, at, stamp, alone);
 		store(at, v64_select(accessed, v64_where(accessed, now), stamp));
-		queued += vmemi_track_bits(alone);
+		queued += vmemi_bits_set(alone);
 		/* Whether it is the oldest cannot be guessed: is left for later. */
 		was_oldest[count] = here->at[i];
 		count += (v64_at_least(v64_less(stamp, now), (uint8_t)(now - oldest[w])) &
