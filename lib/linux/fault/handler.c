@@ -55,17 +55,18 @@ static void unblock(struct vmemi_held *e, uint64_t now)
 	e->blocks = false;
 }
 
+/* That nobody waits any more is booked last: who sees it finds the rest. */
 static void answered(struct vmemi_handler *h, struct vmemi_held *e)
 {
 	uint64_t now = h->host->k->clock_ns();
 
-	if (e->blocks)
-		unblock(e, now);
 	vmemi_latency_add(&e->region->latency, now - e->arrived_ns);
 	if (e->why == VMEMI_HELD_FRAME) {
 		vmemi_tally(&e->region->counters.stall_ns, now - e->arrived_ns);
 		vmemi_tally(&h->host->stall_ns, now - e->arrived_ns);
 	}
+	if (e->blocks)
+		unblock(e, now);
 }
 
 static void stall(struct vmemi_handler *h, struct vmemi_held *e)
