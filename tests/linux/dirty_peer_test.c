@@ -229,8 +229,8 @@ static void come_and_go(void)
 	vmemt_end(manager, region);
 }
 
-/* The kernel has no memory to protect @refused with. */
-static void *refused;
+/* The kernel has no memory to protect this with; NULL: it has. */
+static _Atomic(unsigned char *) refused;
 
 static bool refuse_to_protect(enum vmemt_call call, void *argument, int fd, int *ret_result)
 {
@@ -238,7 +238,7 @@ static bool refuse_to_protect(enum vmemt_call call, void *argument, int fd, int 
 
 	(void)fd;
 	if (call != VMEMT_K_PROTECT || !(wp->mode & UFFDIO_WRITEPROTECT_MODE_WP) ||
-	    (uintptr_t)refused - wp->range.start >= wp->range.len)
+	    (uintptr_t)atomic_load(&refused) - wp->range.start >= wp->range.len)
 		return false;
 	*ret_result = -VMEM_ENOMEM;
 	return true;
@@ -247,36 +247,39 @@ static bool refuse_to_protect(enum vmemt_call call, void *argument, int fd, int 
 /* A page that can be written without a fault is told in each round, none of which is held up; others once. */
 static void cannot_be_protected(void)
 {
+	unsigned char *one;
+
 	make_few();
 	vmemt_second_join(&second, region);
+	vmemt_kernel.before = refuse_to_protect; /* before threads read it */
 	assert(!vmem_manager_thread_start(manager));
 	for (uint64_t page = 1; page < 8; page += 2) {
 		vmemt_put(&cpu, base, page, 1);
 		put_second(page, 1);
 	}
 	assert(!vmem_region_dirty_start(region));
-	refused = second.memory + 3 * PAGE;
-	vmemt_kernel.before = refuse_to_protect;
+	atomic_store(&refused, second.memory + 3 * PAGE);
 	TELLS(1, 3, 5, 7);
-	vmemt_kernel.before = NULL;
+	atomic_store(&refused, NULL);
 	TELLS(3);
 	TELLS(-1);
-	for (refused = base + 5 * PAGE;; refused = second.memory + 5 * PAGE) {
+	for (one = base + 5 * PAGE;; one = second.memory + 5 * PAGE) {
 		vmemt_put(&cpu, base, 1, 2);
 		put_second(5, 2);
-		vmemt_kernel.before = refuse_to_protect;
+		atomic_store(&refused, one);
 		TELLS(1, 5);
 		put_second(5, 3); /* without a fault */
 		vmemt_put(&cpu, base, 5, 4);
 		TELLS(5);
 		TELLS(5);
-		vmemt_kernel.before = NULL;
+		atomic_store(&refused, NULL);
 		TELLS(5);
 		TELLS(-1);
-		if (refused != base + 5 * PAGE)
+		if (one != base + 5 * PAGE)
 			break;
 	}
 	vmem_manager_thread_stop(manager);
+	vmemt_kernel.before = NULL;
 	vmemt_second_leave(&second);
 	vmemt_end(manager, region);
 }
