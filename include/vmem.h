@@ -8,6 +8,7 @@
 #include <vmem/codec.h>
 #include <vmem/common.h>
 #include <vmem/dedup.h>
+#include <vmem/device.h>
 #include <vmem/env.h>
 #include <vmem/fault.h>
 #include <vmem/feed.h>

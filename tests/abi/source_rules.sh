@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 
 export RULES='
-base      -                          allocator common env codec
+base      -                          allocator common device env codec
 codec     base                       allocator common env codec
 dedup     base                       allocator common env dedup
 pool      base                       allocator common env codec pool
