@@ -482,7 +482,13 @@ static void is_equal_elsewhere(void)
 	vmemt_end(there, r);
 }
 
-/* All of them write, with room for a part of it, while rounds are sent. */
+static bool all_counted(void)
+{
+	return atomic_load(&counted) == 2 && vmemt_peer_over(&peer);
+}
+
+/* All of them write, with room for a part of it, while rounds are sent: one more when a fault has been served, as
+ * rounds without a pause would keep who serves them from a core. */
 static void sent_under_load(uint64_t *seed)
 {
 	struct vmem_region_opts o = {
@@ -507,10 +513,12 @@ static void sent_under_load(uint64_t *seed)
 	}
 	do {
 		uint64_t first = vmemt_rand(seed) % (PAGES - 64);
+		uint64_t before = vmemt_metrics(region).faults;
 
 		round_of();
 		assert(!vmem_region_stage(region, gpa_of(first), 64 * PAGE, NULL));
-	} while (atomic_load(&counted) < 2 || !vmemt_peer_over(&peer));
+		VMEMT_UNTIL(vmemt_metrics(region).faults != before || all_counted());
+	} while (!all_counted());
 	for (unsigned i = 0; i < 2; i++)
 		assert(!pthread_join(c[i].thread, NULL) && !c[i].wrong);
 	assert(!vmemt_peer_count_end(&peer));

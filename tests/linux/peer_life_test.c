@@ -385,12 +385,13 @@ static bool detaching;        /* a touch meanwhile has begun */
 static void touch_the_detached(enum vmemt_call call)
 {
 	static uint64_t touched;
+	long before = atomic_load(&vmemt_kernel.peer_reads);
 
 	if (call != VMEMT_K_UNREGISTER || detaching)
 		return;
 	detaching = true;
 	vmemt_touch_begin(&cpu, VMEMT_READ, two[1] + (PAGES - 1) * PAGE, &touched, 8);
-	usleep(20000); /* the handler hears of it; or not, and the test holds */
+	VMEMT_UNTIL(atomic_load(&vmemt_kernel.peer_reads) > before);
 }
 
 /* One process with two ranges, in two regions, and one userfaultfd. Where it was removed it waits, and nothing else. */

@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 #include <vmem/source.h>
 
 /* All come, and each is asked for once. */
@@ -364,6 +363,15 @@ static void *give_page_4(void *over)
 	return NULL;
 }
 
+static _Atomic uint32_t waits; /* atomic; times that somebody had to wait for a page */
+
+static bool note_wait(struct vmemi_host *host)
+{
+	(void)host;
+	atomic_fetch_add(&waits, 1);
+	return false;
+}
+
 /* An absent page that somebody is reading just then is given to the source as soon as that is over. */
 static void given_while_read(void)
 {
@@ -376,11 +384,14 @@ static void given_while_read(void)
 	assert(!vmem_region_discard(region, GPA + 4 * PAGE, PAGE, NULL));
 	vmemi_frames_force(&manager->host.frames, 1); /* as vmem_region_read() does */
 	assert(vmemi_region_step(region, 4, VMEMI_PAGE_FETCH, 0, &old));
+	atomic_store(&waits, 0);
+	atomic_store(&manager->host.serve_faults, note_wait);
 	assert(!pthread_create(&giver, NULL, give_page_4, &over));
-	usleep(20000);
+	VMEMT_UNTIL(atomic_load(&waits) || atomic_load(&over));
 	assert(!atomic_load(&over));
 	vmemi_region_end(region, 4, VMEMI_PAGE_RETURN, old);
 	assert(!pthread_join(giver, NULL));
+	atomic_store(&manager->host.serve_faults, NULL);
 	vmemt_source_touch(0, 4, &got);
 	vmemt_source_expect(0, 4, &got);
 	vmemt_source_end();
