@@ -83,7 +83,10 @@ VMEM_API vmem_region *vmem_foreign_region(vmem_foreign *foreign, uint32_t index)
  *          stays an error (SIGBUS), all others are in place; when a source misses its deadline four times in a row,
  *          all that is with it is lost. -VMEM_EINVAL. -VMEM_EIO, on a kernel without
  *          UFFDIO_POISON (6.6): RESTORE, pages are lost; DISCARD of a process that lives. All other pages are in place
- *          after RESTORE then, and what is not detached yet is served still
+ *          after RESTORE then, and what is not detached yet is served still. -VMEM_EBUSY: the kernel refused to fill its
+ *          pages for a region's fault_deadline_ms, in all, and for as long as the call took besides, or, DISCARD, to make
+ *          them errors, because it removes memory without pause or its cgroup has no more. What is not detached yet is
+ *          served still, and nothing is lost but what DISCARD has made errors: try again, or end the process first
  *  @threads exclusive for the object, serial for the manager
  *  @since 1.0 */
 VMEM_API int vmem_foreign_detach(vmem_foreign *foreign, uint32_t how);

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,7 @@ struct message {
 static unsigned char *memory;
 static uint64_t memory_pages;
 static int own_uffd;
+static _Atomic int stop; /* atomic; floods end */
 static __thread sigjmp_buf escape;
 
 static void met_error(int signal)
@@ -108,6 +110,18 @@ static int64_t churn(uint64_t first, uint64_t count)
 	return zeros;
 }
 
+static int64_t flood(uint64_t first, uint64_t count)
+{
+	int64_t removed = 0;
+
+	for (; (uint64_t)removed < count || !atomic_load(&stop); removed++) {
+		unsigned char *at = memory + (first + (uint64_t)removed % count) * PAGE;
+
+		assert(!madvise(at, PAGE, MADV_DONTNEED));
+	}
+	return removed;
+}
+
 static int64_t obey(const struct message *m)
 {
 	unsigned char *at = memory + m->first * PAGE;
@@ -121,6 +135,8 @@ static int64_t obey(const struct message *m)
 	case VMEMT_ORDER_UNMAP: return munmap(at, m->count * PAGE);
 	case VMEMT_ORDER_THREADS: return read_by_threads(m->version);
 	case VMEMT_ORDER_CHURN: return churn(m->first, m->count);
+	case VMEMT_ORDER_FLOOD: return flood(m->first, m->count);
+	case VMEMT_ORDER_STOP: atomic_store(&stop, 1); return 0;
 	case VMEMT_ORDER_BLOCKING: return fcntl(own_uffd, F_SETFL, 0);
 	default: _exit(0);
 	}

@@ -16,6 +16,8 @@ enum vmemt_order {
 	VMEMT_ORDER_UNMAP,
 	VMEMT_ORDER_THREADS, /* READ of all by 8 threads, from different pages on; answers the sum */
 	VMEMT_ORDER_CHURN, /* removes pages and reads them, again and again; answers those that were zeros */
+	VMEMT_ORDER_FLOOD, /* removes pages one by one, all and again, until STOP; answers how many */
+	VMEMT_ORDER_STOP,
 	VMEMT_ORDER_BLOCKING, /* makes reads of its userfaultfd wait */
 	VMEMT_ORDER_END
 };

@@ -145,28 +145,56 @@ static void removed_all_the_time(void)
 	vmemt_foreign_end();
 }
 
-/* Of pages that the kernel does not take; 0: there are none. atomic */
-static _Atomic uint64_t refused_address, refused_end;
-static _Atomic uint64_t refusals;   /* atomic */
-static _Atomic int refused_fd = -1; /* atomic; of this userfaultfd alone; -1: of any */
+static _Atomic int read_held, read_released; /* atomic; 1: a read has begun; it may end */
 
-static int refuse_pages(int fd, unsigned long request, void *argument)
+static ssize_t read_in_turn(int fd, void *buffer, size_t bytes)
 {
-	const struct uffdio_copy *c = argument; /* begins as uffdio_zeropage does */
-	uint64_t first = atomic_load(&refused_address), end = atomic_load(&refused_end);
-	int only = atomic_load(&refused_fd);
-
-	if ((only >= 0 && only != fd) || (request != UFFDIO_COPY && request != UFFDIO_ZEROPAGE) ||
-	    c->dst < first || c->dst >= end)
-		return vmemi_kernel_linux.ioctl(fd, request, argument);
-	atomic_fetch_add(&refusals, 1);
-	return -VMEM_EAGAIN;
+	if (!atomic_exchange(&read_held, 1))
+		VMEMT_UNTIL(atomic_load(&read_released));
+	else if (atomic_load(&read_released))
+		assert(!atomic_load(&vmemt_foreign.foreign->kept_out));
+	return vmemi_kernel_linux.read_now(fd, buffer, bytes);
 }
 
-static void refuse(const struct vmemt_client *c, uint64_t page, uint64_t count)
+static void *read_on(void *context)
 {
-	atomic_store(&refused_address, (uintptr_t)c->base + page * PAGE);
-	atomic_store(&refused_end, (uintptr_t)c->base + (page + count) * PAGE);
+	struct vmemi_foreign_fault faults[8];
+
+	while (!atomic_load((_Atomic int *)context))
+		vmemi_foreign_take(vmemt_foreign.foreign, faults, 8);
+	return NULL;
+}
+
+static void *fill(void *context)
+{
+	vmemi_foreign_enter(vmemt_foreign.foreign);
+	vmemi_foreign_leave(vmemt_foreign.foreign);
+	atomic_store((_Atomic int *)context, 1);
+	return NULL;
+}
+
+/* Who reads without end lets those fill in between that it has kept waiting. */
+static void reads_and_fills_take_turns(void)
+{
+	struct vmemi_kernel k = vmemi_kernel_linux;
+	_Atomic int filled = 0;
+	pthread_t thread[2];
+
+	k.read_now = read_in_turn;
+	atomic_store(&read_held, 1);
+	assert(!vmemi_manager_new(&vmemt_foreign.manager, NULL, &k));
+	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
+	assert(!vmemt_foreign_whole(&vmemt_foreign.client));
+	atomic_store(&read_held, 0);
+	assert(!pthread_create(&thread[0], NULL, read_on, &filled));
+	VMEMT_UNTIL(atomic_load(&read_held));
+	assert(!pthread_create(&thread[1], NULL, fill, &filled));
+	VMEMT_UNTIL(atomic_load(&vmemt_foreign.foreign->kept_out) == 1);
+	atomic_store(&read_released, 1);
+	VMEMT_UNTIL(atomic_load(&filled));
+	pthread_join(thread[0], NULL);
+	pthread_join(thread[1], NULL);
+	vmemt_foreign_end();
 }
 
 /* As if its process removed pages without pause. The only thread that asks sources goes on to others. */
@@ -175,17 +203,17 @@ static void refused_for_long(void)
 	struct vmem_manager_opts o = { .size = sizeof(o), .source_threads = 1 };
 	struct vmemi_kernel k = vmemi_kernel_linux;
 
-	k.ioctl = refuse_pages;
+	k.ioctl = vmemt_refuse_ioctl;
 	assert(!vmemi_manager_new(&vmemt_foreign.manager, &o, &k));
 	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
 	vmemt_foreign_serve();
-	refuse(&vmemt_foreign.client, 7, 1);
+	vmemt_refuse(&vmemt_foreign.client, 7, 1);
 	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_READ, 7, 1, 1);
 	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 1);
 	vmemt_foreign_expect(VMEMT_ORDER_READ, 50, 3, 1);
 	assert(!vmemt_order_over(&vmemt_foreign.client, 1));
 	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 10);
-	atomic_store(&refused_end, 0);
+	atomic_store(&vmemt_refused.end, 0);
 	assert(vmemt_order_end(&vmemt_foreign.client, 1) == 1);
 	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, PAGES, 1);
 	assert(!vmemt_metrics(vmemt_foreign.region).lost);
@@ -201,15 +229,15 @@ static void refused_alone(void)
 	vmem_foreign *foreign;
 	uint64_t began_ns;
 
-	k.ioctl = refuse_pages;
+	k.ioctl = vmemt_refuse_ioctl;
 	assert(!vmemi_manager_new(&vmemt_foreign.manager, &o, &k));
 	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
 	vmemt_client_start(&refused, PAGES, EVENTS);
 	assert(!vmemt_foreign_whole(&refused));
 	foreign = vmemt_foreign.foreign;
 	vmemt_foreign_serve();
-	atomic_store(&refused_fd, foreign->uffd.fd);
-	refuse(&refused, 0, PAGES);
+	atomic_store(&vmemt_refused.fd, foreign->uffd.fd);
+	vmemt_refuse(&refused, 0, PAGES);
 	vmemt_order_begin(&refused, 0, VMEMT_ORDER_THREADS, 0, 0, 1);
 	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 4);
 	began_ns = k.clock_ns();
@@ -219,8 +247,8 @@ static void refused_alone(void)
 	assert(atomic_load(&vmemt_foreign.asked) <
 	       PAGES + 50 + (k.clock_ns() - began_ns) / 2500000);
 	assert(!vmemt_order_over(&refused, 0));
-	atomic_store(&refused_end, 0);
-	atomic_store(&refused_fd, -1);
+	atomic_store(&vmemt_refused.end, 0);
+	atomic_store(&vmemt_refused.fd, -1);
 	assert(vmemt_order_end(&refused, 0) == 8 * PAGES);
 	vmemt_client_end(&refused, false);
 	assert(!vmem_foreign_detach(foreign, VMEM_DETACH_DISCARD));
@@ -233,7 +261,7 @@ static void refused_zeros(void)
 	struct vmemi_kernel k = vmemi_kernel_linux;
 	uint64_t began_ns, before;
 
-	k.ioctl = refuse_pages;
+	k.ioctl = vmemt_refuse_ioctl;
 	assert(!vmemi_manager_new(&vmemt_foreign.manager, NULL, &k));
 	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
 	vmemt_foreign_serve();
@@ -241,14 +269,15 @@ static void refused_zeros(void)
 	vmemt_order_begin(&vmemt_foreign.client, 2, VMEMT_ORDER_CHURN, 100, 32,
 			  0); /* handlers work */
 	began_ns = k.clock_ns();
-	before = atomic_load(&refusals);
-	refuse(&vmemt_foreign.client, 7, 1);
+	before = atomic_load(&vmemt_refused.count);
+	vmemt_refuse(&vmemt_foreign.client, 7, 1);
 	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_READ, 7, 1, 0);
-	VMEMT_UNTIL(atomic_load(&refusals) >= before + 400);
-	assert(atomic_load(&refusals) - before < (k.clock_ns() - began_ns) / 50000 + 100);
+	VMEMT_UNTIL(atomic_load(&vmemt_refused.count) >= before + 400);
+	assert(atomic_load(&vmemt_refused.count) - before <
+	       (k.clock_ns() - began_ns) / 50000 + 100);
 	vmemt_foreign_expect(VMEMT_ORDER_READ, 50, 3, 1);
 	assert(vmemt_order_end(&vmemt_foreign.client, 2) == 64 * 32);
-	atomic_store(&refused_end, 0);
+	atomic_store(&vmemt_refused.end, 0);
 	assert(vmemt_order_end(&vmemt_foreign.client, 1) == 1);
 	vmemt_foreign_end();
 }
@@ -259,17 +288,17 @@ static void removed_while_refused(void)
 	struct vmemi_kernel k = vmemi_kernel_linux;
 	uint32_t asked;
 
-	k.ioctl = refuse_pages;
+	k.ioctl = vmemt_refuse_ioctl;
 	assert(!vmemi_manager_new(&vmemt_foreign.manager, NULL, &k));
 	vmemt_foreign_begin(vmemt_foreign.manager, PAGES, EVENTS);
 	vmemt_foreign_serve();
-	refuse(&vmemt_foreign.client, 7, 1);
+	vmemt_refuse(&vmemt_foreign.client, 7, 1);
 	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_READ, 7, 1, 0);
 	VMEMT_UNTIL(atomic_load(&vmemt_foreign.asked) >= 2);
 	assert(!vmemt_order(&vmemt_foreign.client, VMEMT_ORDER_REMOVE, 7, 1, 0));
 	VMEMT_UNTIL(vmemt_state(vmemt_foreign.region, 7) == VMEM_PAGE_ABSENT);
 	asked = atomic_load(&vmemt_foreign.asked);
-	atomic_store(&refused_end, 0);
+	atomic_store(&vmemt_refused.end, 0);
 	assert(vmemt_order_end(&vmemt_foreign.client, 1) == 1);
 	assert(atomic_load(&vmemt_foreign.asked) == asked);
 	vmemt_foreign_end();
@@ -332,6 +361,7 @@ int main(int argc, char **argv)
 	missing_again();
 	removed_while_it_arrives();
 	removed_all_the_time();
+	reads_and_fills_take_turns();
 	refused_for_long();
 	refused_alone();
 	refused_zeros();

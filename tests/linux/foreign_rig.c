@@ -119,3 +119,27 @@ void vmemt_foreign_expect(enum vmemt_order order, uint64_t first, uint64_t count
 {
 	assert(vmemt_order(&vmemt_foreign.client, order, first, count, version) == (int64_t)count);
 }
+
+struct vmemt_refused vmemt_refused = { .fd = -1 };
+
+int vmemt_refuse_ioctl(int fd, unsigned long request, void *argument)
+{
+	const struct uffdio_copy *copy =
+		argument; /* begins as uffdio_zeropage and uffdio_poison do */
+	uint64_t first = atomic_load(&vmemt_refused.address), end = atomic_load(&vmemt_refused.end);
+	int only = atomic_load(&vmemt_refused.fd);
+
+	if ((only >= 0 && only != fd) ||
+	    (request != UFFDIO_COPY && request != UFFDIO_ZEROPAGE &&
+	     request != VMEMI_UFFDIO_POISON) ||
+	    copy->dst < first || copy->dst >= end)
+		return vmemi_kernel_linux.ioctl(fd, request, argument);
+	atomic_fetch_add(&vmemt_refused.count, 1);
+	return -VMEM_EAGAIN;
+}
+
+void vmemt_refuse(const struct vmemt_client *c, uint64_t page, uint64_t count)
+{
+	atomic_store(&vmemt_refused.address, (uintptr_t)c->base + page * PAGE);
+	atomic_store(&vmemt_refused.end, (uintptr_t)c->base + (page + count) * PAGE);
+}

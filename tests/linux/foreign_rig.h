@@ -42,6 +42,16 @@ int vmemt_foreign_whole(const struct vmemt_client *c);
 void vmemt_foreign_make(uint64_t budget);
 void vmemt_foreign_end(void);
 struct vmem_foreign_metrics vmemt_foreign_metrics(void);
+/* Pages of a process that its kernel does not fill or make errors, as if it removed others without pause: for
+ * vmemi_kernel.ioctl. */
+struct vmemt_refused {
+	_Atomic uint64_t address, end; /* atomic; end 0: there are none */
+	_Atomic uint64_t count;        /* atomic; of refusals */
+	_Atomic int fd;                /* atomic; of this userfaultfd alone; -1: of any */
+};
+extern struct vmemt_refused vmemt_refused;
+int vmemt_refuse_ioctl(int fd, unsigned long request, void *argument);
+void vmemt_refuse(const struct vmemt_client *c, uint64_t page, uint64_t count);
 /* An order that must be right for each page. */
 void vmemt_foreign_expect(enum vmemt_order order, uint64_t first, uint64_t count, uint64_t version);
 

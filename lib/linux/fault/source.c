@@ -236,6 +236,7 @@ static int end_load(struct vmem_region *r, struct vmemi_source_load *l, const vo
 		return 0;
 	}
 	if (install(r, l->page, data, error)) {
+		l->refused_ns = error ? l->refused_ns : r->host->k->clock_ns();
 		leave(r, l, VMEMI_LOAD_LOADING);
 		return -VMEM_EAGAIN;
 	}
@@ -246,7 +247,10 @@ static int end_load(struct vmem_region *r, struct vmemi_source_load *l, const vo
 
 static bool too_late(const struct vmem_region *r, const struct vmemi_source_load *l, uint64_t now)
 {
-	return now - l->began_ns >= r->opts.fault_deadline_ms * 1000000;
+	/* That another process has it refused is not the source's fault. */
+	uint64_t since = r->foreign && l->refused_ns > l->began_ns ? l->refused_ns : l->began_ns;
+
+	return now > since && now - since >= r->opts.fault_deadline_ms * 1000000;
 }
 
 /* Finds a load of @r by what @now says is too late. */

@@ -24,6 +24,7 @@ enum vmemi_load_state {
 struct vmemi_source_load {
 	uint64_t page;
 	uint64_t began_ns;
+	uint64_t refused_ns; /* when the kernel last refused what the source has given; 0: never */
 	enum vmemi_load_state state;
 	bool calling;        /* read_source() has not returned */
 	unsigned char *peek; /* where the bytes go instead; NULL: into the guest */

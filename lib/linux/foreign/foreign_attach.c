@@ -217,7 +217,6 @@ static void unpublish(struct vmem_manager *m, struct vmem_foreign *f)
 	for (uint32_t i = 0; i < m->host.handlers; i++)
 		vmemi_handler_forget(m->handlers[i], NULL);
 	vmemi_host_kick_handlers(&m->host);
-	vmemi_foreign_hear_out(f);
 }
 
 int vmem_foreign_detach(vmem_foreign *foreign, uint32_t how)
@@ -228,6 +227,7 @@ int vmem_foreign_detach(vmem_foreign *foreign, uint32_t how)
 	if (!foreign || how > VMEM_DETACH_DISCARD)
 		return -VMEM_EINVAL;
 	m = (struct vmem_manager *)foreign->host;
+	vmemi_foreign_be_patient(foreign);
 	for (unsigned i = foreign->count; i--;) {
 		struct vmem_region *r = vmem_foreign_region(foreign, i);
 		int result = 0;
@@ -238,6 +238,8 @@ int vmem_foreign_detach(vmem_foreign *foreign, uint32_t how)
 			result = vmemi_manager_detach(m, r, how);
 		foreign->lost |= result > 0;
 		error = result < 0 ? result : error;
+		if (result == -VMEM_EBUSY) /* so would the others be */
+			break;
 	}
 	if (error)
 		return error;
@@ -245,6 +247,7 @@ int vmem_foreign_detach(vmem_foreign *foreign, uint32_t how)
 	vmemi_lock(&m->attach_lock);
 	unpublish(m, foreign);
 	vmemi_unlock(&m->attach_lock);
+	vmemi_foreign_hear_out(foreign);
 	destroy(foreign);
 	return error;
 }

@@ -10,13 +10,20 @@
 
 void vmemi_foreign_enter(struct vmem_foreign *f)
 {
+	bool kept_out = false;
+
 	for (;;) {
 		atomic_fetch_add(&f->fills, 1);
 		if (!atomic_load(&f->closed))
-			return;
+			break;
 		atomic_fetch_sub(&f->fills, 1);
+		if (!kept_out)
+			atomic_fetch_add(&f->kept_out, 1);
+		kept_out = true;
 		vmemi_relax(f->host->env);
 	}
+	if (kept_out)
+		atomic_fetch_sub(&f->kept_out, 1);
 }
 
 void vmemi_foreign_leave(struct vmem_foreign *f)
@@ -253,7 +260,9 @@ unsigned vmemi_foreign_take(struct vmem_foreign *f, struct vmemi_foreign_fault *
 	unsigned n = 0;
 
 	vmemi_lock(&f->lock);
-	read_all(f);
+	/* Else it is their turn, however much there is to be read. */
+	if (!atomic_load(&f->kept_out))
+		read_all(f);
 	for (; n < most && f->waiting; n++) {
 		faults[n] = f->inbox[f->first];
 		f->first = (f->first + 1) % VMEMI_FOREIGN_INBOX;

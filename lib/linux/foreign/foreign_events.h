@@ -26,11 +26,22 @@ struct vmemi_foreign_fault {
 	uint64_t flags; /* UFFD_PAGEFAULT_FLAG_* */
 };
 
+/* What one call has borne of a process for which the kernel refuses everything: it removes memory without pause, or
+ * may have no more. */
+struct vmemi_patience {
+	uint64_t began_ns;   /* the call */
+	uint64_t looked_ns;  /* a page began to be waited for, or was refused */
+	uint64_t refused_ns; /* so long pages were refused, in all */
+	uint32_t refusals;   /* foreign->refusals at looked_ns */
+	uint32_t tries;      /* that are left where it is tried again at once */
+};
+
 struct vmem_foreign {
 	struct vmemi_host *host;
-	struct vmemi_uffd uffd;    /* features: those of the process */
-	uint32_t slot;             /* in host->foreign */
-	bool lost;                 /* pages of ranges that are restored; detach's alone */
+	struct vmemi_uffd uffd;         /* features: those of the process */
+	uint32_t slot;                  /* in host->foreign */
+	bool lost;                      /* pages of ranges that are restored; detach's alone */
+	struct vmemi_patience patience; /* detach's alone */
 	uint64_t refused_until_ns; /* host->source_lock; no source is asked before; 0: fills work */
 	uint64_t source_turn;      /* host->source_lock; when a source was last asked for it */
 	uint32_t count;
@@ -40,10 +51,13 @@ struct vmem_foreign {
 	} range[VMEM_FOREIGN_RANGES_MAX];
 
 	struct vmemi_lock lock;
-	_Atomic uint32_t closed;   /* atomic; fills wait */
-	_Atomic uint32_t fills;    /* atomic; under way */
-	_Atomic uint32_t gone;     /* atomic; the process has ended */
+	_Atomic uint32_t closed; /* atomic; fills wait */
+	_Atomic uint32_t fills;  /* atomic; under way */
+	_Atomic uint32_t gone;   /* atomic; the process has ended */
+	/* atomic; times that the kernel would not fill a page, or make it an error; wraps */
+	_Atomic uint32_t refusals;
 	_Atomic uint32_t unheeded; /* atomic; some region has such pages */
+	_Atomic uint32_t kept_out; /* atomic; fills that found it closed and have not begun since */
 	_Atomic uint32_t heeding;  /* atomic; somebody is at it */
 	uint32_t first, waiting;   /* of the inbox; lock */
 	struct vmemi_foreign_fault inbox[VMEMI_FOREIGN_INBOX]; /* lock */
@@ -51,7 +65,7 @@ struct vmem_foreign {
 	_Atomic uint64_t remove_events, removed_pages, sent_back, strays; /* atomic; counters */
 };
 
-/* Reads what there is; then gives up to @most faults. */
+/* Reads what there is, unless fills have waited for another reader to end; then gives up to @most faults. */
 unsigned vmemi_foreign_take(struct vmem_foreign *f, struct vmemi_foreign_fault *faults,
 			    unsigned most);
 /* Makes states show what was removed, a piece at a time; for handlers of faults alone, which detaching waits for. True:
@@ -88,12 +102,21 @@ bool vmemi_foreign_return(struct vmem_region *r, uint64_t page);
  * it is one, or was removed. */
 int vmemi_foreign_mark(struct vmem_region *r, uint64_t page);
 
+/* A call begins. */
+void vmemi_foreign_be_patient(struct vmem_foreign *f);
+/* It begins to wait for a page; and, from time to time until that is there: whether pages were refused for so long that
+ * nobody is to wait any more, @most_ns and as long as there was anything else to wait for. *@ret_refused: this one was,
+ * since it was last asked. */
+void vmemi_foreign_await(struct vmem_foreign *f);
+bool vmemi_foreign_is_worn_out(struct vmem_foreign *f, uint64_t most_ns, bool *ret_refused);
+
 /* Asks the kernel whether the process's memory is gone. */
 bool vmemi_foreign_probe(struct vmem_foreign *f);
 /* Whether all that is attached is private anonymous memory; messages are read. 0; -VMEM_ENOTSUP: shared memory, or of a
  * file; -VMEM_EINVAL: something is not mapped; -VMEM_EBUSY: it is removing pages without pause. */
 int vmemi_foreign_judge(struct vmem_foreign *f);
-/* Makes what is not in place errors to touch. 0, -VMEM_EIO. */
+/* Makes what is not in place errors to touch. 0, -VMEM_EIO; -VMEM_EBUSY: it is removing pages without pause, and some may
+ * be errors. */
 int vmemi_foreign_shut(struct vmem_region *r);
 
 #endif

@@ -6,8 +6,9 @@
 #include "linux/foreign/foreign_events.h"
 #include "linux/kernel/uffd_abi.h"
 
-#define SHUT_TRIES 10000 /* against removals that go on, where it is worth waiting */
-#define SHUT_RUN 512     /* pages that are made errors by one call */
+#define TRIES 10000 /* of a call, against removals that go on, where it tries again at once */
+#define REFUSED_NS_MOST 1000000000 /* that one refusal tells of */
+#define SHUT_RUN 512               /* pages that are made errors by one call */
 
 static int foreign_open(struct vmem_region *r)
 {
@@ -52,6 +53,40 @@ static void foreign_close(struct vmem_region *r)
 		vmemi_page_set_destroy(&r->unheeded, &r->arrays);
 }
 
+void vmemi_foreign_be_patient(struct vmem_foreign *f)
+{
+	f->patience = (struct vmemi_patience){ .began_ns = f->host->k->clock_ns(), .tries = TRIES };
+}
+
+void vmemi_foreign_await(struct vmem_foreign *f)
+{
+	f->patience.refusals = atomic_load(&f->refusals);
+	f->patience.looked_ns = f->host->k->clock_ns();
+}
+
+/* Who removes much, but not all the time, lets pages come in between: so the time in which nothing is refused
+ * counts, too. */
+bool vmemi_foreign_is_worn_out(struct vmem_foreign *f, uint64_t most_ns, bool *ret_refused)
+{
+	struct vmemi_patience *p = &f->patience;
+	uint64_t now = f->host->k->clock_ns(), since = now - p->looked_ns;
+
+	*ret_refused = p->refusals != atomic_load(&f->refusals);
+	if (*ret_refused) {
+		vmemi_foreign_await(f);
+		p->refused_ns += since < REFUSED_NS_MOST ? since : REFUSED_NS_MOST;
+	}
+	return 2 * p->refused_ns >= most_ns + (now - p->began_ns);
+}
+
+/* What the kernel said to a fill or a mark. */
+static int heard(struct vmem_foreign *f, int error)
+{
+	if (error == -VMEM_EAGAIN || error == -VMEM_ENOMEM)
+		atomic_fetch_add(&f->refusals, 1);
+	return error;
+}
+
 /* Once more if a removal was not read; that its process has to run on is waited for elsewhere (-VMEM_EAGAIN).
  * -VMEM_EEXIST also where there is no memory any more: there is nothing to be filled, and who waits is woken. */
 static int fill_page(struct vmem_region *r, uint64_t page, const void *src)
@@ -80,7 +115,7 @@ static int fill_page(struct vmem_region *r, uint64_t page, const void *src)
 	}
 	if (error == -ESRCH)
 		atomic_store(&f->gone, 1);
-	return error == -ESRCH || error == -VMEM_ENOENT ? -VMEM_EEXIST : error;
+	return error == -ESRCH || error == -VMEM_ENOENT ? -VMEM_EEXIST : heard(f, error);
 }
 
 static int foreign_fill(struct vmem_region *r, const struct vmemi_at *at, uint64_t page,
@@ -219,7 +254,7 @@ enum vmemi_served vmemi_foreign_lose(struct vmem_region *r, uint64_t page, int e
 		vmemi_region_end(r, page, VMEMI_PAGE_RETURN,
 				 vmemi_page_word(VMEM_PAGE_ABSENT, 0, 0));
 	} else {
-		marked = mark(r, page);
+		marked = heard(r->foreign, mark(r, page));
 		again = marked == -VMEM_EAGAIN || marked == -VMEM_ENOMEM;
 		if (!again)
 			vmemi_region_end(r, page, VMEMI_PAGE_LOSE, 0);
@@ -255,7 +290,7 @@ int vmemi_foreign_mark(struct vmem_region *r, uint64_t page)
 
 	vmemi_foreign_enter(r->foreign);
 	if (!vmemi_foreign_removed(r, page))
-		error = mark(r, page);
+		error = heard(r->foreign, mark(r, page));
 	vmemi_foreign_leave(r->foreign);
 	if (error == -VMEM_EAGAIN)
 		vmemi_foreign_drain(r->foreign);
@@ -283,7 +318,7 @@ static int hear_out(struct vmem_foreign *f, uint64_t start, uint64_t bytes)
 {
 	int error = -VMEM_EAGAIN;
 
-	for (unsigned tries = 0; error == -VMEM_EAGAIN && tries < SHUT_TRIES; tries++) {
+	for (unsigned tries = 0; error == -VMEM_EAGAIN && tries < TRIES; tries++) {
 		error = ask(f, start, bytes);
 		if (error == -VMEM_EAGAIN) {
 			vmemi_foreign_drain(f);
@@ -347,7 +382,7 @@ static int poison(struct vmem_region *r, uint64_t page, uint64_t count)
 	struct vmem_foreign *f = r->foreign;
 	int error;
 
-	for (unsigned tries = 0; tries < SHUT_TRIES; tries++) {
+	for (; f->patience.tries; f->patience.tries--) {
 		error = vmemi_uffd_poison(r->uffd, vmemi_region_page(r, page),
 					  count * VMEM_PAGE_SIZE);
 		if (error == -ESRCH)
@@ -359,7 +394,7 @@ static int poison(struct vmem_region *r, uint64_t page, uint64_t count)
 		vmemi_foreign_drain(f);
 		vmemi_relax(r->host->env);
 	}
-	return -VMEM_EAGAIN;
+	return -VMEM_EBUSY;
 }
 
 /* A run that has a page in place all the same, or is not in one mapping, is done page by page. */
@@ -395,5 +430,5 @@ int vmemi_foreign_shut(struct vmem_region *r)
 			run = 0;
 		}
 	}
-	return error ? -VMEM_EIO : 0;
+	return !error || error == -VMEM_EBUSY ? error : -VMEM_EIO;
 }

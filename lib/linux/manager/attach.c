@@ -471,30 +471,23 @@ static bool forget(struct vmem_manager *m, const struct vmem_region *r)
 	return loading;
 }
 
-static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
+/* Makes memory such that nobody need serve it. 0; 1: pages are lost; or an error: it is served still. */
+static int prepare(struct vmem_manager *m, struct vmem_region *r, uint32_t how, bool *ret_unmapped)
 {
-	struct vmem_peer *peers[VMEMI_PEERS_MAX];
-	bool unmapped = false, lost = false;
-	uint32_t peer_count = 0;
-	int error;
+	int result;
 
-	/* No page is taken from here on. */
-	vmemi_reclaim_enter(m->reclaim);
-	if (how == VMEM_DETACH_RESTORE) {
-		atomic_store(&r->restoring, 1);
-		lost = vmemi_manager_restore(m, r);
-		error = lost && !may_go_with_losses(r) ? -VMEM_EIO : 0;
-		atomic_store(&r->restoring, 0);
-	} else {
-		error = close_memory(m, r, &unmapped);
-	}
-	if (!error) {
-		peer_count = vmemi_manager_hide_peers(r, peers);
-		vmemi_host_remove(&m->host, r->slot);
-	}
-	vmemi_reclaim_leave(m->reclaim);
-	if (error)
-		return error;
+	if (how != VMEM_DETACH_RESTORE)
+		return close_memory(m, r, ret_unmapped);
+	atomic_store(&r->restoring, 1);
+	result = vmemi_manager_restore(r);
+	atomic_store(&r->restoring, 0);
+	return result > 0 && !may_go_with_losses(r) ? -VMEM_EIO : result;
+}
+
+/* What the region has is ended and freed; its slot is empty. */
+static void end(struct vmem_manager *m, struct vmem_region *r, uint32_t how, bool unmapped,
+		struct vmem_peer **peers, uint32_t peer_count)
+{
 	if (r->foreign)
 		vmemi_foreign_drop(r->foreign, r);
 	vmemi_savers_forget(&m->reclaim->savers, r);
@@ -527,21 +520,47 @@ static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 	else
 		vmem_store_drop_vm(m->host.store, r->vm);
 	free_tables(r);
-	return lost;
+}
+
+/* The attach lock is held. @result: of prepare(), if that was called. */
+static int detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how, int result)
+{
+	struct vmem_peer *peers[VMEMI_PEERS_MAX];
+	uint32_t peer_count = 0;
+	bool unmapped = false;
+
+	/* No page is taken from here on. */
+	vmemi_reclaim_enter(m->reclaim);
+	if (!r->foreign)
+		result = prepare(m, r, how, &unmapped);
+	if (result >= 0) {
+		peer_count = vmemi_manager_hide_peers(r, peers);
+		vmemi_host_remove(&m->host, r->slot);
+	}
+	vmemi_reclaim_leave(m->reclaim);
+	if (result >= 0)
+		end(m, r, how, unmapped, peers, peer_count);
+	return result;
 }
 
 int vmemi_manager_detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how)
 {
-	int error;
+	bool unmapped;
+	int result = 0;
 
-	vmemi_lock(&m->attach_lock);
-	atomic_store(&m->detaching, 1);
-	error = detach(m, r, how);
-	atomic_store(&m->detaching, 0);
-	vmemi_unlock(&m->attach_lock);
-	if (error >= 0)
+	atomic_fetch_add(&m->detaching, 1);
+	/* Another process may keep us for long. Of its pages none is ever taken, so nobody need wait for that. */
+	if (r->foreign)
+		result = prepare(m, r, how, &unmapped);
+	if (result >= 0) {
+		vmemi_lock(&m->attach_lock);
+		result = detach(m, r, how, result);
+		vmemi_unlock(&m->attach_lock);
+	}
+	atomic_fetch_sub(&m->detaching, 1);
+	if (result >= 0)
 		vmemi_host_freed(&m->host);
-	return error;
+	return result;
 }
 
 /* Nothing of it was ever served, and no handler has heard of it. */

@@ -26,7 +26,7 @@ struct vmem_manager {
 	_Atomic uint32_t stop_reclaim; /* atomic; the thread ends */
 	_Atomic uint32_t stop_sources; /* atomic; the threads end */
 	_Atomic uint32_t leave;        /* atomic; vmem_manager_run() returns */
-	_Atomic uint32_t detaching;    /* atomic; the budget is not kept meanwhile */
+	_Atomic uint32_t detaching; /* atomic; regions that are; the budget is not kept meanwhile */
 	/* atomic; reclaim finds nothing since then; 0: it does */
 	_Atomic uint64_t nothing_since_ns;
 	_Atomic uint64_t reclaim_ns, reclaim_rounds, stuck; /* atomic; counters */
@@ -80,10 +80,11 @@ struct vmemi_memory_kind {
 int vmemi_manager_attach_foreign(struct vmem_manager *m, const struct vmem_region_opts *opts,
 				 struct vmem_foreign *foreign, struct vmem_region **ret_region);
 void vmemi_manager_abandon(struct vmem_manager *m, struct vmem_region *r);
-/* Brings everything back, whatever the budget says. True: pages are lost; of another process's memory all others
- * are there then, of ours those before the first. */
-bool vmemi_manager_restore(struct vmem_manager *m, struct vmem_region *r);
-/* Also 1: detached, and pages of foreign memory are lost. */
+/* Brings everything back, whatever the budget says. 0; 1: pages are lost; of another process's memory all others
+ * are there then, of ours those before the first; -VMEM_EBUSY: that process has had pages refused for too long, and
+ * nothing is lost. */
+int vmemi_manager_restore(struct vmem_region *r);
+/* Also 1: detached, and pages of foreign memory are lost. Of that also -VMEM_EBUSY: it is served still. */
 int vmemi_manager_detach(struct vmem_manager *m, struct vmem_region *r, uint32_t how);
 
 /* Why [hva, hva + bytes) cannot be attached, as a mapping of @file (NULL: private memory), or "" if it can. */
