@@ -9,6 +9,7 @@
 #include <vmem/common.h>
 #include <vmem/dedup.h>
 #include <vmem/device.h>
+#include <vmem/device_file.h>
 #include <vmem/env.h>
 #include <vmem/fault.h>
 #include <vmem/feed.h>

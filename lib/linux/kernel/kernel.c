@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -31,6 +32,16 @@ static int result(long r)
 static int k_open(const char *path, int flags)
 {
 	return result(open(path, flags));
+}
+
+static int k_create(const char *path, int flags, unsigned mode)
+{
+	return result(open(path, flags, mode));
+}
+
+static int k_unlink(const char *path)
+{
+	return result(unlink(path));
 }
 
 static int k_close(int fd)
@@ -106,6 +117,16 @@ static int k_fallocate(int fd, int mode, off_t offset, off_t bytes)
 	return result(fallocate(fd, mode, offset, bytes));
 }
 
+static int k_fdatasync(int fd)
+{
+	return result(fdatasync(fd));
+}
+
+static int k_flock(int fd, int operation)
+{
+	return result(flock(fd, operation));
+}
+
 static int k_poll(struct pollfd *fds, nfds_t count, int timeout_ms)
 {
 	return result(poll(fds, count, timeout_ms));
@@ -170,6 +191,21 @@ static int k_map_file(void **ret_memory, size_t bytes, int protection, int fd, o
 		return -errno;
 	*ret_memory = memory;
 	return 0;
+}
+
+static int k_ring_setup(unsigned entries, void *params)
+{
+	return result(syscall(SYS_io_uring_setup, entries, params));
+}
+
+static int k_ring_enter(int ring, unsigned submit, unsigned least, unsigned flags)
+{
+	return result(syscall(SYS_io_uring_enter, ring, submit, least, flags, NULL, 0));
+}
+
+static int k_ring_register(int ring, unsigned what, void *argument, unsigned count)
+{
+	return result(syscall(SYS_io_uring_register, ring, what, argument, count));
 }
 
 static int k_munmap(void *memory, size_t bytes)
@@ -263,6 +299,8 @@ static uint64_t k_cpu_clock_ns(void)
 
 const struct vmemi_kernel vmemi_kernel_linux = {
 	.open = k_open,
+	.create = k_create,
+	.unlink = k_unlink,
 	.close = k_close,
 	.read = k_read,
 	.read_now = k_read_now,
@@ -275,6 +313,8 @@ const struct vmemi_kernel vmemi_kernel_linux = {
 	.memfd = k_memfd,
 	.ftruncate = k_ftruncate,
 	.fallocate = k_fallocate,
+	.fdatasync = k_fdatasync,
+	.flock = k_flock,
 	.poll = k_poll,
 	.eventfd = k_eventfd,
 	.epoll = k_epoll,
@@ -283,6 +323,9 @@ const struct vmemi_kernel vmemi_kernel_linux = {
 	.ioctl = k_ioctl,
 	.mmap = k_mmap,
 	.map_file = k_map_file,
+	.ring_setup = k_ring_setup,
+	.ring_enter = k_ring_enter,
+	.ring_register = k_ring_register,
 	.munmap = k_munmap,
 	.mprotect = k_mprotect,
 	.madvise = k_madvise,

@@ -15,6 +15,9 @@
 
 struct vmemi_kernel {
 	int (*open)(const char *path, int flags);
+	int (*create)(const char *path, int flags,
+		      unsigned mode); /* open() with O_CREAT or O_TMPFILE */
+	int (*unlink)(const char *path);
 	int (*close)(int fd);
 	ssize_t (*read)(int fd, void *buffer, size_t bytes);
 	/* the same without waiting, whatever the descriptor's flags; -EOPNOTSUPP: not from this one */
@@ -28,6 +31,8 @@ struct vmemi_kernel {
 	int (*memfd)(const char *name, unsigned flags);
 	int (*ftruncate)(int fd, off_t bytes);
 	int (*fallocate)(int fd, int mode, off_t offset, off_t bytes);
+	int (*fdatasync)(int fd);
+	int (*flock)(int fd, int operation);
 	int (*poll)(struct pollfd *fds, nfds_t count, int timeout_ms);
 	int (*eventfd)(unsigned initial, int flags);
 	int (*epoll)(const int *fds,
@@ -38,6 +43,10 @@ struct vmemi_kernel {
 	int (*mmap)(void **ret_memory, size_t bytes, int protection, int flags); /* anonymous */
 	int (*map_file)(void **ret_memory, size_t bytes, int protection, int fd,
 			off_t offset); /* shared */
+	/* io_uring; @params: struct io_uring_params; @argument, @count: by @what */
+	int (*ring_setup)(unsigned entries, void *params);
+	int (*ring_enter)(int ring, unsigned submit, unsigned least, unsigned flags);
+	int (*ring_register)(int ring, unsigned what, void *argument, unsigned count);
 	int (*munmap)(void *memory, size_t bytes);
 	int (*mprotect)(void *memory, size_t bytes, int protection);
 	int (*madvise)(void *memory, size_t bytes, int advice);

@@ -2,7 +2,7 @@
 /* Who works: threads of the library, or the VMM's own through step and run. */
 #include "linux/manager/manager.h"
 #include "linux/fault/source.h"
-#include <signal.h>
+#include "linux/kernel/thread.h"
 
 #define PIECE_PAGES 1024 /* of one round, between two looks at the world */
 #define PAGES_PER_US 4   /* about what a round handles, for turning a time into pages */
@@ -177,19 +177,6 @@ static void *reclaim_loop(void *context)
 	return NULL;
 }
 
-/* The VMM's signals are for the VMM's threads. */
-int vmemi_manager_start_thread(pthread_t *thread, void *(*loop)(void *), void *context)
-{
-	sigset_t all, old;
-	int error;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
-	error = pthread_create(thread, NULL, loop, context);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return error ? -VMEM_ENOMEM : 0;
-}
-
 /* When they have begun, the caller may forbid what they do only then. */
 static int start_fault_threads(struct vmem_manager *m)
 {
@@ -198,8 +185,8 @@ static int start_fault_threads(struct vmem_manager *m)
 	atomic_store(&m->host.stop_handlers, 0);
 	atomic_store(&m->host.begun, 0);
 	for (m->started = 0; m->started < m->host.handlers; m->started++)
-		if (vmemi_manager_start_thread(&m->fault_threads[m->started], fault_loop,
-					       m->handlers[m->started]))
+		if (vmemi_thread_start(&m->fault_threads[m->started], fault_loop,
+				       m->handlers[m->started]))
 			return -VMEM_ENOMEM;
 	while ((begun = atomic_load(&m->host.begun)) < m->started)
 		m->host.k->futex_wait(&m->host.begun, begun, BEGIN_NS);
@@ -242,7 +229,7 @@ static int start_savers(struct vmem_manager *m)
 	atomic_store(&s->stop, 0);
 	atomic_store(&s->numbers, 0);
 	for (uint32_t i = 0; i < m->opts.save_threads; i++)
-		if (vmemi_manager_start_thread(&m->save_thread[i], vmemi_savers_run, s)) {
+		if (vmemi_thread_start(&m->save_thread[i], vmemi_savers_run, s)) {
 			stop_savers(m, i);
 			return -VMEM_ENOMEM;
 		}
@@ -265,7 +252,7 @@ int vmem_manager_thread_start(vmem_manager *manager)
 		end_fault_threads(manager);
 		return -VMEM_ENOMEM;
 	}
-	if (vmemi_manager_start_thread(&manager->reclaim_thread, reclaim_loop, manager)) {
+	if (vmemi_thread_start(&manager->reclaim_thread, reclaim_loop, manager)) {
 		stop_savers(manager, manager->opts.save_threads);
 		end_fault_threads(manager);
 		return -VMEM_ENOMEM;

@@ -47,9 +47,6 @@ bool vmemi_manager_serve_faults(struct vmemi_host *host);
 /* Serves what can be served now. True if faults are held back. */
 bool vmemi_manager_step_faults(struct vmem_manager *m);
 
-/* Starts a thread of the library's. 0, -VMEM_ENOMEM. */
-int vmemi_manager_start_thread(pthread_t *thread, void *(*loop)(void *), void *context);
-
 /* The threads that ask callers for pages (source_loop.c). Starting is nothing where they run; 0, -VMEM_ENOMEM. */
 int vmemi_manager_start_sources(struct vmem_manager *m);
 void vmemi_manager_stop_sources(struct vmem_manager *m);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The threads that ask callers for the bytes of pages: see fault/source.h. */
 #include "linux/fault/source.h"
+#include "linux/kernel/thread.h"
 #include "linux/manager/manager.h"
 #include <limits.h>
 
@@ -45,8 +46,7 @@ int vmemi_manager_start_sources(struct vmem_manager *m)
 {
 	atomic_store(&m->stop_sources, 0);
 	while (m->source_threads < m->opts.source_threads) {
-		if (vmemi_manager_start_thread(&m->source_thread[m->source_threads], source_loop,
-					       m))
+		if (vmemi_thread_start(&m->source_thread[m->source_threads], source_loop, m))
 			return -VMEM_ENOMEM;
 		m->source_threads++;
 	}
