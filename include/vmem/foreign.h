@@ -66,7 +66,10 @@ struct vmem_foreign_metrics {
  *          (ranges overlap, by address or guest physical address), -VMEM_ENOTSUP (max_bytes, active_samples or dirty_log are
  *          given; huge pages of hugetlbfs; shared memory, or of a file, where what is removed is not gone (found out
  *          from Linux 5.13 on); a userfaultfd with features that cannot be served: fork and remap events, SIGBUS),
- *          -VMEM_EBUSY (registered with another userfaultfd; or it removes pages without pause), -VMEM_ENOSPC (processes or regions), -VMEM_ENOMEM, -VMEM_EIO
+ *          -VMEM_EBUSY (registered with another userfaultfd; or it removes memory without pause, so that its ranges could not
+ *          be judged in the 10000 tries that a call has, or has them in more than 65536 mappings: try again when it does
+ *          not, if what it has removed by then may come back from its source; nobody else is kept from anything), -VMEM_ENOSPC
+ *          (processes or regions), -VMEM_ENOMEM, -VMEM_EIO
  *  @threads serial for the manager
  *  @since 1.0 */
 VMEM_API int vmem_foreign_attach(vmem_foreign **ret_foreign, vmem_manager *manager,

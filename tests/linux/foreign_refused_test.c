@@ -171,10 +171,52 @@ static void refused_hand_overs(void)
 		refused_by(calls[i]);
 }
 
+/* Each question is answered in the end, but all of them are too many. */
+static bool say_it_again(enum vmemt_call call, void *argument, int fd, int *ret_result)
+{
+	static unsigned questions;
+
+	(void)argument;
+	(void)fd;
+	if (call != VMEMT_K_CONTINUE || ++questions % 1000 == 0)
+		return false;
+	*ret_result = -VMEM_EAGAIN;
+	return true;
+}
+
+static bool map_each_page_alone(enum vmemt_call call, void *argument, int fd, int *ret_result)
+{
+	const struct vmemi_uffdio_continue *c = argument;
+
+	(void)fd;
+	if (call != VMEMT_K_CONTINUE)
+		return false;
+	*ret_result = c->range.len > PAGE ? -VMEM_ENOENT : -VMEM_EINVAL;
+	return true;
+}
+
+/* Who keeps his memory from being judged is refused in time, and is no worse off for that. */
+static void not_to_be_judged(uint64_t pages, bool (*before)(enum vmemt_call call, void *argument,
+							    int fd, int *ret_result))
+{
+	vmemt_kernel_reset();
+	assert(!vmemi_manager_new(&vmemt_foreign.manager, NULL, &vmemt_kernel_table));
+	vmemt_foreign_begin(vmemt_foreign.manager, pages, EVENTS);
+	vmemt_kernel.before = before;
+	assert(vmemt_foreign_whole(&vmemt_foreign.client) == -VMEM_EBUSY);
+	vmemt_kernel.before = NULL;
+	vmemt_foreign_serve();
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 20, 1);
+	vmemt_foreign_end();
+}
+
 int main(int argc, char **argv)
 {
 	vmemt_client_main(argc, argv);
 	vmemt_need(VMEM_KERNEL_POISON);
 	refused_hand_overs();
+	not_to_be_judged(PAGES, say_it_again);
+	assert(atomic_load(&vmemt_kernel.calls[VMEMT_K_CONTINUE]) < 20000);
+	not_to_be_judged(70000, map_each_page_alone);
 	return 0;
 }

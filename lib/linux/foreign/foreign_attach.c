@@ -182,6 +182,7 @@ int vmem_foreign_attach(vmem_foreign **ret_foreign, vmem_manager *manager,
 		return -VMEM_ENOMEM;
 	f->host = &manager->host;
 	f->uffd.fd = -1;
+	vmemi_foreign_be_patient(f);
 	error = vmemi_lock_init(&f->lock, manager->host.env);
 	if (!error)
 		error = open_uffd(f, o.uffd);

@@ -41,7 +41,7 @@ struct vmem_foreign {
 	struct vmemi_uffd uffd;         /* features: those of the process */
 	uint32_t slot;                  /* in host->foreign */
 	bool lost;                      /* pages of ranges that are restored; detach's alone */
-	struct vmemi_patience patience; /* detach's alone */
+	struct vmemi_patience patience; /* attach's and detach's alone */
 	uint64_t refused_until_ns; /* host->source_lock; no source is asked before; 0: fills work */
 	uint64_t source_turn;      /* host->source_lock; when a source was last asked for it */
 	uint32_t count;
@@ -113,7 +113,7 @@ bool vmemi_foreign_is_worn_out(struct vmem_foreign *f, uint64_t most_ns, bool *r
 /* Asks the kernel whether the process's memory is gone. */
 bool vmemi_foreign_probe(struct vmem_foreign *f);
 /* Whether all that is attached is private anonymous memory; messages are read. 0; -VMEM_ENOTSUP: shared memory, or of a
- * file; -VMEM_EINVAL: something is not mapped; -VMEM_EBUSY: it is removing pages without pause. */
+ * file; -VMEM_EINVAL: something is not mapped; -VMEM_EBUSY: it is removing pages without pause, or has too many mappings. */
 int vmemi_foreign_judge(struct vmem_foreign *f);
 /* Makes what is not in place errors to touch. 0, -VMEM_EIO; -VMEM_EBUSY: it is removing pages without pause, and some may
  * be errors. */

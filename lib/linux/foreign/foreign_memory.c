@@ -8,6 +8,7 @@
 
 #define TRIES 10000 /* of a call, against removals that go on, where it tries again at once */
 #define REFUSED_NS_MOST 1000000000 /* that one refusal tells of */
+#define MAPPINGS_MAX 65536         /* of a process: as many as Linux lets it have */
 #define SHUT_RUN 512               /* pages that are made errors by one call */
 
 static int foreign_open(struct vmem_region *r)
@@ -316,20 +317,19 @@ bool vmemi_foreign_probe(struct vmem_foreign *f)
 /* The answer when no removal is under way. */
 static int hear_out(struct vmem_foreign *f, uint64_t start, uint64_t bytes)
 {
-	int error = -VMEM_EAGAIN;
+	int error = ask(f, start, bytes);
 
-	for (unsigned tries = 0; error == -VMEM_EAGAIN && tries < TRIES; tries++) {
+	for (; error == -VMEM_EAGAIN && f->patience.tries; f->patience.tries--) {
+		vmemi_foreign_drain(f);
+		vmemi_relax(f->host->env);
 		error = ask(f, start, bytes);
-		if (error == -VMEM_EAGAIN) {
-			vmemi_foreign_drain(f);
-			vmemi_relax(f->host->env);
-		}
 	}
 	return error;
 }
 
 void vmemi_foreign_hear_out(struct vmem_foreign *f)
 {
+	vmemi_foreign_be_patient(f);
 	vmemi_foreign_drain(f);
 	hear_out(f, f->range[0].base, VMEM_PAGE_SIZE);
 }
@@ -365,13 +365,16 @@ static int judge_mapping(struct vmem_foreign *f, uint64_t start, uint64_t bytes,
 
 int vmemi_foreign_judge(struct vmem_foreign *f)
 {
+	unsigned mappings = 0;
 	int error = 0;
 
 	for (unsigned i = 0; i < f->count && !error; i++) {
 		uint64_t start = f->range[i].base, end = start + f->range[i].bytes, bytes;
 
 		for (; start < end && !error; start += bytes)
-			error = judge_mapping(f, start, end - start, &bytes);
+			error = mappings++ == MAPPINGS_MAX
+					? -VMEM_EBUSY
+					: judge_mapping(f, start, end - start, &bytes);
 	}
 	return error;
 }
