@@ -148,6 +148,38 @@ static void rule_05_who_waits_is_woken_though_the_page_is_there(void)
 	vmemt_rig_end(&rig);
 }
 
+/* Says of a hole that there is a page, which kernels do while a page table goes. */
+static bool says_it_exists(enum vmemt_call call, void *argument, int fd, int *ret_result)
+{
+	(void)fd;
+	if ((call != VMEMT_K_COPY && call != VMEMT_K_ZEROPAGE) ||
+	    atomic_fetch_sub(&refusals, 1) <= 0)
+		return false;
+	if (call == VMEMT_K_COPY)
+		((struct uffdio_copy *)argument)->copy = -VMEM_EEXIST;
+	else
+		((struct uffdio_zeropage *)argument)->zeropage = -VMEM_EEXIST;
+	*ret_result = -VMEM_EEXIST;
+	return true;
+}
+
+static void rule_05_a_hole_is_no_page_though_the_kernel_says_so(void)
+{
+	vmemt_rig_make(&rig, 256, 0, NULL);
+	vmemt_stage(rig.region, 0, 1);
+	vmemt_store(rig.region, 100, 1);
+	assert(!vmem_region_discard(rig.region, 200 * PAGE, PAGE, NULL));
+	vmemt_kernel.before = says_it_exists;
+	vmemt_rig_threads(&rig);
+	for (uint64_t page = 0; page <= 200; page += 100) {
+		atomic_store(&refusals, 2);
+		vmemt_rig_expect(&rig, page, 1, page < 200);
+		assert(atomic_load(&refusals) <= 0);
+	}
+	assert(!vmemt_metrics(rig.region).lost);
+	vmemt_rig_end(&rig);
+}
+
 /* One page of what was asked for, and "again". */
 static bool does_one_page(enum vmemt_call call, void *argument, int fd, int *ret_result)
 {
@@ -404,6 +436,7 @@ int main(void)
 	VMEMT_RULE(rule_03_again_is_put_off_and_others_go_on);
 	VMEMT_RULE(rule_04_a_discarded_page_is_zero_and_its_slot_is_free);
 	VMEMT_RULE(rule_05_who_waits_is_woken_though_the_page_is_there);
+	VMEMT_RULE(rule_05_a_hole_is_no_page_though_the_kernel_says_so);
 	VMEMT_RULE(rule_06_partial_copies_go_on_where_they_stopped);
 	VMEMT_RULE(rule_07_memory_is_closed_before_its_descriptor);
 	VMEMT_RULE(rule_08_without_a_handler_the_guest_waits);

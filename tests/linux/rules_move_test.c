@@ -132,6 +132,58 @@ static void rule_20_a_run_goes_round_what_is_in_its_way(void)
 	vmemt_rig_end(&rig);
 }
 
+static _Atomic long lies; /* atomic; to come */
+
+/* Linux 6.18 does that if somebody touches the page meanwhile. */
+static bool moves_and_says_it_exists(enum vmemt_call call, void *argument, int fd, int *ret_result)
+{
+	struct vmemi_uffdio_move *move = argument;
+
+	if (call != VMEMT_K_MOVE || atomic_load(&lies) <= 0 ||
+	    vmemi_kernel_linux.ioctl(fd, VMEMI_UFFDIO_MOVE, move))
+		return false;
+	atomic_fetch_sub(&lies, 1);
+	move->move = -VMEM_EEXIST;
+	*ret_result = -VMEM_EEXIST;
+	return true;
+}
+
+/* Whatever the kernel moves and denies, on the way out or back: no page is lost, none is there twice. Page 5 comes
+ * back because it does not compress. */
+static void denied_moves(long count)
+{
+	struct vmemt_page noise, got;
+
+	vmemt_rig_make(&rig, 16, 0, NULL);
+	vmemt_page_make(&noise, VMEMT_PAGE_NOISE, 5);
+	assert(!vmem_region_write(rig.region, 5 * PAGE, &noise, PAGE));
+	vmemt_kernel.before = moves_and_says_it_exists;
+	atomic_store(&lies, count);
+	assert(!vmem_region_stage(rig.region, 0, 16 * PAGE, NULL));
+	assert(!vmem_region_store(rig.region, 0, 16 * PAGE, NULL));
+	assert(!vmem_region_stage(rig.region, 0, 16 * PAGE, NULL));
+	assert(!vmem_region_store(rig.region, 0, 16 * PAGE, NULL));
+	assert(atomic_load(&lies) <= 0);
+	vmemt_kernel.before = NULL;
+	assert(!vmemi_region_check(rig.region));
+	for (uint64_t i = 0; i < 16; i++)
+		assert((vmemt_state(rig.region, i) == VMEM_PAGE_RESIDENT) ==
+		       vmemt_mapped(rig.base + i * PAGE));
+	vmemt_rig_threads(&rig);
+	vmemt_rig_expect(&rig, 0, 5, 1);
+	vmemt_rig_expect(&rig, 6, 10, 1);
+	assert(!vmemt_touch(&rig.cpu[0], VMEMT_READ, rig.base + 5 * PAGE, &got, PAGE));
+	assert(!memcmp(&got, &noise, PAGE));
+	assert(!vmemt_metrics(rig.region).lost);
+	vmemt_rig_end(&rig);
+}
+
+static void rule_20_what_has_moved_though_the_kernel_denies_it(void)
+{
+	for (long count = 1; count <= 12; count++)
+		denied_moves(count);
+}
+
 /* --- another process --- */
 
 /* Registers its memory, hands its userfaultfd over, and says what it reads there. */
@@ -374,6 +426,7 @@ int main(void)
 	VMEMT_RULE(rule_18_a_fork_makes_nothing_immovable);
 	VMEMT_RULE(rule_19_what_cannot_be_moved);
 	VMEMT_RULE(rule_20_a_run_goes_round_what_is_in_its_way);
+	VMEMT_RULE(rule_20_what_has_moved_though_the_kernel_denies_it);
 	VMEMT_RULE(rule_21_what_works_on_another_process);
 	VMEMT_RULE(rule_22_runs_leave_by_one_call_and_come_back_by_copy);
 	VMEMT_RULE(rule_23_scattered_pages_leave_together);

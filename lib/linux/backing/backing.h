@@ -109,6 +109,13 @@ static inline enum vmemi_fault_kind vmemi_backing_kind(const struct vmem_region 
  * -VMEM_EIO. */
 int vmemi_backing_advise(struct vmemi_host *host, void *memory, uint64_t bytes, bool huge);
 
+/* --- Private memory --- */
+
+/* Gives a page its frame in staging back. It is claimed, or leaving, and nobody is READING. 0; 1: it has a frame in
+ * place, and what is in staging, if anything, is of no use; or an error, and nothing has changed. -VMEM_ENOENT: it
+ * has no frame at all. */
+int vmemi_private_move_back(struct vmem_region *r, uint64_t page);
+
 /* --- Files --- */
 
 /* Makes a file in memory whose size cannot change, and maps it. 0, -VMEM_ENOMEM, -VMEM_EIO. */

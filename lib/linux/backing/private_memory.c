@@ -112,6 +112,15 @@ static int private_unstage(struct vmem_region *r, const struct vmemi_at *at, uin
 			       (size_t)count * VMEM_PAGE_SIZE, wp, ret_done);
 }
 
+int vmemi_private_move_back(struct vmem_region *r, uint64_t page)
+{
+	size_t done;
+	int error = vmemi_uffd_move(r->uffd, vmemi_region_page(r, page),
+				    vmemi_region_place(r, page), VMEM_PAGE_SIZE, &done);
+
+	return error == -VMEM_EEXIST ? 1 : error;
+}
+
 static int private_read(struct vmem_region *r, uint64_t page, enum vmem_page_state from, void *data)
 {
 	bool staged = from == VMEM_PAGE_STAGED || from == VMEM_PAGE_STORING;

@@ -72,18 +72,18 @@ static enum vmemi_served bring_stored(struct vmem_region *r, struct vmemi_fault 
 /* Brings back a claimed page by giving it its old frame: slower, but it needs no other. */
 static enum vmemi_served move_back(struct vmem_region *r, struct vmemi_fault *f, uint64_t old)
 {
-	size_t done;
 	int error;
 
 	vmemi_dirty_mark(r, f->page); /* it comes writable */
-	error = vmemi_uffd_move(r->uffd, vmemi_region_page(r, f->page),
-				vmemi_region_place(r, f->page), VMEM_PAGE_SIZE, &done);
-	if (error) {
+	error = vmemi_private_move_back(r, f->page);
+	if (error < 0) {
 		vmemi_region_end(r, f->page, VMEMI_PAGE_RETURN, old);
 		return VMEMI_NO_FRAME;
 	}
 	vmemi_serve_note(r, f);
-	vmemi_region_end(r, f->page, VMEMI_PAGE_ARRIVE_MOVED, 0);
+	if (error)
+		vmemi_serve_wake(r, f);
+	vmemi_region_end(r, f->page, error ? VMEMI_PAGE_ARRIVE : VMEMI_PAGE_ARRIVE_MOVED, 0);
 	vmemi_serve_count(r, f, VMEM_PAGE_STAGED);
 	return VMEMI_SERVED;
 }

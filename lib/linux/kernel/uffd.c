@@ -11,6 +11,13 @@
 /* A fork, an unmapping or a discard by another thread makes the kernel answer EAGAIN until that
  * thread has run on. It is asked again this many times in a row before the caller hears of it. */
 #define AGAIN_LIMIT 64
+/* "There is a page" is believed when it was said this often. While another thread discards 2 MiB and more, and the
+ * page table goes with them (6.14), the kernel says it of a hole. */
+#define THERE_LIMIT 4
+
+struct tries {
+	unsigned again, there; /* EAGAIN and EEXIST, in a row */
+};
 
 static int open_fd(const struct vmemi_kernel *k, bool *ret_kernel_faults)
 {
@@ -212,14 +219,17 @@ int vmemi_uffd_unregister(const struct vmemi_uffd *u, void *start, size_t bytes)
 }
 
 /* Books the progress @moved of one call. True if the caller should try again at once. */
-static bool go_on(const struct vmemi_uffd *u, int r, int64_t moved, size_t *done, unsigned *again)
+static bool go_on(const struct vmemi_uffd *u, int r, int64_t moved, size_t *done,
+		  struct tries *tries)
 {
 	if (moved > 0) {
 		*done += (size_t)moved;
-		*again = 0;
+		*tries = (struct tries){ 0 };
 		return r == 0 || r == -VMEM_EAGAIN;
 	}
-	return r == -VMEM_EAGAIN && !u->foreign && ++*again < AGAIN_LIMIT;
+	if (r == -VMEM_EEXIST)
+		return ++tries->there < THERE_LIMIT;
+	return r == -VMEM_EAGAIN && !u->foreign && ++tries->again < AGAIN_LIMIT;
 }
 
 int vmemi_uffd_copy(const struct vmemi_uffd *u, void *dst, const void *src, size_t bytes, bool wp,
@@ -227,7 +237,7 @@ int vmemi_uffd_copy(const struct vmemi_uffd *u, void *dst, const void *src, size
 {
 	uint64_t dont_wake =
 		u->features & VMEMI_UFFD_FEATURE_SIGBUS ? UFFDIO_COPY_MODE_DONTWAKE : 0u;
-	unsigned again = 0;
+	struct tries tries = { 0 };
 	size_t done = 0;
 	int r = 0;
 
@@ -240,7 +250,7 @@ int vmemi_uffd_copy(const struct vmemi_uffd *u, void *dst, const void *src, size
 		};
 
 		r = u->k->ioctl(u->fd, UFFDIO_COPY, &c);
-		if (!go_on(u, r, c.copy, &done, &again))
+		if (!go_on(u, r, c.copy, &done, &tries))
 			break;
 	}
 	*ret_done = done;
@@ -251,7 +261,7 @@ int vmemi_uffd_continue(const struct vmemi_uffd *u, void *start, size_t bytes, b
 			size_t *ret_done)
 {
 	uint64_t dont_wake = u->features & VMEMI_UFFD_FEATURE_SIGBUS ? VMEMI_CONTINUE_DONTWAKE : 0u;
-	unsigned again = 0;
+	struct tries tries = { 0 };
 	size_t done = 0;
 	int r = 0;
 
@@ -262,7 +272,7 @@ int vmemi_uffd_continue(const struct vmemi_uffd *u, void *start, size_t bytes, b
 		};
 
 		r = u->k->ioctl(u->fd, VMEMI_UFFDIO_CONTINUE, &c);
-		if (!go_on(u, r, c.mapped, &done, &again))
+		if (!go_on(u, r, c.mapped, &done, &tries))
 			break;
 	}
 	*ret_done = done;
@@ -271,7 +281,7 @@ int vmemi_uffd_continue(const struct vmemi_uffd *u, void *start, size_t bytes, b
 
 int vmemi_uffd_zeropage(const struct vmemi_uffd *u, void *dst, size_t bytes)
 {
-	unsigned again = 0;
+	struct tries tries = { 0 };
 	size_t done = 0;
 	int r = 0;
 
@@ -281,7 +291,7 @@ int vmemi_uffd_zeropage(const struct vmemi_uffd *u, void *dst, size_t bytes)
 		};
 
 		r = u->k->ioctl(u->fd, UFFDIO_ZEROPAGE, &z);
-		if (!go_on(u, r, z.zeropage, &done, &again))
+		if (!go_on(u, r, z.zeropage, &done, &tries))
 			break;
 	}
 	return done == bytes ? 0 : r;
@@ -348,11 +358,12 @@ int vmemi_uffd_wake(const struct vmemi_uffd *u, void *start, size_t bytes)
 int vmemi_uffd_poison(const struct vmemi_uffd *u, void *start, size_t bytes)
 {
 	struct vmemi_uffdio_poison p = { .range = { (uintptr_t)start, bytes } };
-	unsigned again = 0;
+	struct tries tries = { 0 };
+	size_t done = 0;
 	int r;
 
 	do {
 		r = u->k->ioctl(u->fd, VMEMI_UFFDIO_POISON, &p);
-	} while (r == -VMEM_EAGAIN && !u->foreign && ++again < AGAIN_LIMIT);
+	} while (r && go_on(u, r, 0, &done, &tries));
 	return r;
 }

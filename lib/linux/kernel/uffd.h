@@ -51,7 +51,8 @@ int vmemi_uffd_continue(const struct vmemi_uffd *u, void *start, size_t bytes, b
 int vmemi_uffd_zeropage(const struct vmemi_uffd *u, void *dst, size_t bytes);
 
 /* Moves pages from @src into the hole at @dst, which @u has registered. Stops at the first page
- * that does not move: its error is returned, @ret_done says how far it came. */
+ * that does not move: its error is returned, @ret_done says how far it came. -VMEM_EEXIST is in doubt: Linux 6.18
+ * says it of pages that it has just moved, if somebody touched them meanwhile. */
 int vmemi_uffd_move(const struct vmemi_uffd *u, void *dst, void *src, size_t bytes,
 		    size_t *ret_done);
 

@@ -24,16 +24,15 @@ static void put_back(struct vmem_region *r, uint64_t page)
 	if (vmemi_page_state(old) != VMEM_PAGE_STAGED || (old & VMEMI_PAGE_READING))
 		error = -VMEM_EAGAIN; /* somebody was faster, or is at it */
 	else if (r->can_move)
-		error = vmemi_uffd_move(r->uffd, vmemi_region_page(r, page),
-					vmemi_region_place(r, page), VMEM_PAGE_SIZE, &done);
+		error = vmemi_private_move_back(r, page);
 	else
 		error = r->backing->unstage(r, &r->own, page, 1, false, &done);
-	if (error) {
+	if (error < 0) {
 		vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
 		return;
 	}
 	if (r->can_move)
-		vmemi_region_end(r, page, VMEMI_PAGE_ARRIVE_MOVED, 0);
+		vmemi_region_end(r, page, error ? VMEMI_PAGE_ARRIVE : VMEMI_PAGE_ARRIVE_MOVED, 0);
 	else
 		vmemi_backing_returned(r, page, old);
 	vmemi_page_set_add(&r->ages.stuck, page);

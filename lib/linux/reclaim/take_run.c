@@ -1,11 +1,39 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Taking a run of pages out by UFFDIO_MOVE: one call, no copy, atomic for the guest. */
+#include "linux/backing/backing.h"
 #include "linux/reclaim/reclaim.h"
 
-static void keep_in_place(struct vmem_region *r, uint64_t page, int error)
+#define DOUBT_TRIES 1000
+
+/* The kernel said that there is a page in the way. It says that of one, too, that it has moved itself; which then
+ * comes back to where it was. 0: it has left; else why it has not. */
+static int resolve_doubt(struct vmem_region *r, uint64_t page)
+{
+	int error = -VMEM_EAGAIN;
+
+	for (unsigned i = 0; i < DOUBT_TRIES && (error == -VMEM_EAGAIN || error == -VMEM_ENOMEM);
+	     i++)
+		error = vmemi_private_move_back(r, page);
+	switch (error) {
+	case 0: return -VMEM_EAGAIN;
+	case 1: return -VMEM_EEXIST;
+	case -VMEM_EAGAIN:
+	case -VMEM_ENOMEM:
+	case -VMEM_ENOENT: return error;
+	default: return 0; /* nothing is where it was, and what is in staging is held there */
+	}
+}
+
+static void end_refused(struct vmem_region *r, uint64_t page, int error)
 {
 	bool stuck = false;
 
+	if (error == -VMEM_EEXIST)
+		error = resolve_doubt(r, page);
+	if (!error) {
+		vmemi_region_end(r, page, VMEMI_PAGE_TAKE_DONE, 0);
+		return;
+	}
 	if (error == -VMEM_ENOENT) { /* nothing was there */
 		vmemi_region_end(r, page, VMEMI_PAGE_TAKE_HOLE, 0);
 		return;
@@ -36,7 +64,7 @@ static unsigned move(struct vmem_region *r, uint64_t first, unsigned count)
 		first += pages;
 		count -= pages;
 		if (error && count) {
-			keep_in_place(r, first, error);
+			end_refused(r, first, error);
 			first++;
 			count--;
 		}
