@@ -2,6 +2,7 @@
 /* bench-slots: taking slots of a swap device and giving them back, one by one.
  * ours   libvmem
  * peer   one bit a slot, atomic, and a hint where to look; or malloc(16) and free() of as many objects
+ * limit  one atomic operation on a bit of the slot, the same slots in the same order, and nothing else
  * At fill=90 nine slots in ten are taken, any of them: one of those, chosen beforehand by chance, is given
  * back and another taken. At fill=0 none is. Threads do that each with slots of their own. */
 #include "harness.h"
@@ -10,6 +11,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <vmem/slots.h>
 
 #define SLOTS ((uint64_t)1 << 20) /* 4 GiB */
@@ -19,7 +21,7 @@
 #define LINUX_6_18 \
 	0.09375 /* bytes a free slot: 48 for 512, by the announcement of its swap table */
 
-enum kind { OURS, BITMAP, MALLOC, KINDS };
+enum kind { OURS, BITMAP, MALLOC, BARE, KINDS };
 
 struct slots_bench {
 	unsigned threads;
@@ -29,7 +31,8 @@ struct slots_bench {
 	struct vmem_slots_cursor cursor[THREADS];
 	_Atomic uint64_t *bitmap; /* 1: free */
 	_Atomic uint64_t hint;
-	uint64_t *held[KINDS]; /* what is taken, in any order */
+	_Atomic uint64_t *bare; /* bits without a meaning */
+	uint64_t *held[KINDS];  /* what is taken, in any order */
 };
 
 struct worker {
@@ -66,6 +69,8 @@ static int take(struct slots_bench *b, enum kind kind, unsigned self, uint64_t *
 		return vmem_slots_take(b->slots, &b->cursor[self], 1, self, ret);
 	if (kind == BITMAP)
 		return bitmap_take(b, ret);
+	if (kind == BARE)
+		return 0;
 	*ret = (uintptr_t)malloc(16);
 	return *ret ? 0 : -ENOMEM;
 }
@@ -76,6 +81,8 @@ static int give(struct slots_bench *b, enum kind kind, uint64_t slot)
 		return vmem_slots_give(b->slots, slot, 1);
 	if (kind == BITMAP)
 		atomic_fetch_or(&b->bitmap[slot / 64], UINT64_C(1) << slot % 64);
+	else if (kind == BARE)
+		atomic_fetch_xor(&b->bare[slot / 64], UINT64_C(1) << slot % 64);
 	else
 		free((void *)(uintptr_t)slot);
 	return 0;
@@ -84,7 +91,7 @@ static int give(struct slots_bench *b, enum kind kind, uint64_t slot)
 /* Full: the worker's part of what is held is replaced, one by one. */
 static inline int pairs_of(struct slots_bench *b, enum kind kind, unsigned self)
 {
-	uint64_t part = HELD / THREADS, *held = b->held[kind] + part * self, slot;
+	uint64_t part = HELD / THREADS, *held = b->held[kind] + part * self, slot = part * self;
 	int error = 0;
 
 	for (uint32_t i = 0; i < b->pairs && !error; i++) {
@@ -110,6 +117,7 @@ static void *work(void *argument)
 	switch (w->kind) {
 	case OURS: w->error = pairs_of(w->bench, OURS, w->self); break;
 	case BITMAP: w->error = pairs_of(w->bench, BITMAP, w->self); break;
+	case BARE: w->error = pairs_of(w->bench, BARE, w->self); break;
 	default: w->error = pairs_of(w->bench, MALLOC, w->self);
 	}
 	return NULL;
@@ -149,6 +157,11 @@ static int measure_malloc(void *context, double *values)
 	return measure(context, MALLOC, values);
 }
 
+static int measure_bare(void *context, double *values)
+{
+	return measure(context, BARE, values);
+}
+
 /* All are taken, and one in ten, by chance, is given back. */
 static int fill(struct slots_bench *b, enum kind kind)
 {
@@ -180,9 +193,12 @@ static int make(struct slots_bench *b)
 	if (error == 0)
 		error = vmem_slots_add(b->slots, &device, &number);
 	b->bitmap = malloc(SLOTS / 8);
+	b->bare = calloc(SLOTS / 64, sizeof(*b->bare));
 	for (int i = 0; i < KINDS; i++)
 		b->held[i] = malloc(HELD * sizeof(uint64_t));
-	if (error || !b->bitmap || !b->held[OURS] || !b->held[BITMAP] || !b->held[MALLOC])
+	for (int i = 0; i < KINDS && error == 0; i++)
+		error = b->held[i] ? 0 : -ENOMEM;
+	if (error || !b->bitmap || !b->bare)
 		return error ? error : -ENOMEM;
 	for (uint64_t i = 0; i < SLOTS / 64; i++)
 		atomic_store(&b->bitmap[i], ~UINT64_C(0));
@@ -199,6 +215,7 @@ static int compare(struct bench *bench, struct slots_bench *b, unsigned threads,
 		.context = b,
 		.ours = { "libvmem", measure_ours, NULL },
 		.peer = { "atomic-bitmap", measure_bitmap, NULL },
+		.limit = { "bare-atomic", measure_bare, NULL },
 	};
 
 	b->threads = threads;
@@ -262,8 +279,9 @@ static int body(struct bench *bench)
 	if ((error = make(&b)) != 0 || (error = compare_bytes(bench, &b)) != 0 ||
 	    (error = compare(bench, &b, 1, "threads=1 fill=0")) != 0)
 		return error;
-	for (unsigned kind = 0; kind < KINDS && error == 0; kind++)
+	for (unsigned kind = 0; kind < BARE && error == 0; kind++)
 		error = fill(&b, (enum kind)kind);
+	memcpy(b.held[BARE], b.held[BITMAP], HELD * sizeof(uint64_t));
 	b.full = 1;
 	if (error || (error = compare(bench, &b, 1, "threads=1 fill=90")) != 0 ||
 	    (error = compare_malloc(bench, &b)) != 0)

@@ -37,6 +37,12 @@ struct vmem_env {
 	/** CPU time of the calling thread so far, for accounts; also called where a fault is served.
 	 *  NULL: CLOCK_THREAD_CPUTIME_ID (freestanding: none, such times stay 0). */
 	uint64_t (*cpu_time_ns)(void *context);
+
+	/** All threads that may call the library pass a full memory barrier before it returns; no locks are
+	 *  taken in it. Rare, so that what is frequent need not pay for one.
+	 *  @return 0, or anything else: that is not to be had (any more)
+	 *  NULL: there is none. The default environment has membarrier(2), where the system lets it. */
+	int (*barrier)(void *context);
 };
 
 VMEM_END_DECLS

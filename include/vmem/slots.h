@@ -2,13 +2,22 @@
 /** @file vmem/slots.h
  *  Slots of 4 KiB on swap devices: which are free, and whose the others are. Does no I/O.
  *
+ *  Add the devices, give each VM or processor a cursor, and take through it: a slot is a number that names the device
+ *  (VMEM_SLOT_DEVICE()) and the place there (VMEM_SLOT_NUMBER()). It is taken until it is given back, and carries one
+ *  word of the caller's meanwhile, its owner, by which whoever finds the slot finds what it is for.
+ *
  *  A device is cut into clusters of 512 slots. A cluster of which a slot is taken has a table, made then and
  *  given up when its last slot is: one bit and one word, the owner, for each slot. Slots are taken one by one or
- *  in runs, which lie in one cluster. Whoever takes keeps a cursor, one for each processor or VM: as long as its
- *  cluster has room, taking is one atomic operation on memory that nobody else takes from, and what is taken
- *  through one cursor lies side by side. Freeing is one atomic operation, and its slot is free at once.
+ *  in runs, which lie in one cluster. A cursor has a cluster to itself: as long as there is room, taking is a plain
+ *  store, and what is taken through one cursor lies side by side. Giving back is one atomic operation, and the slot is
+ *  free at once, for all; the cursor of a cluster sees what has been given back there when it comes round again.
  *
- *  Memory: 0.04 bytes for each slot of clusters without a table, 8.5 for those in clusters with one. */
+ *  What a cursor has not taken of its cluster is not lost to others: when nothing else is left they stop the cursor,
+ *  wherever its thread is just now. That takes vmem_env.barrier, membarrier(2) by default: a seccomp filter that
+ *  closes after vmem_slots_new() must let it pass, or the environment be given without it. Then each take
+ *  does an atomic operation. vmem_slots_new() tries it, and does without it where it fails.
+ *
+ *  Memory: 0.04 bytes for each slot of clusters without a table, 8.7 for those in clusters with one. */
 #ifndef VMEM_SLOTS_H
 #define VMEM_SLOTS_H
 #include <vmem/allocator.h>
@@ -29,11 +38,14 @@ VMEM_BEGIN_DECLS
 
 typedef struct vmem_slots vmem_slots; /* opaque */
 
-/** Where one caller takes slots next. All zero before its first use; its fields are the library's. */
+/** Where one caller takes slots next. All zero before its first use; its fields are the library's. It may be
+ *  copied elsewhere between calls. Thrown away without vmem_slots_cursor_end(), it loses no slots, but its cluster's
+ *  table stays. */
 struct vmem_slots_cursor {
-	void *table;    /**< of the cluster that it takes from, or NULL */
+	void *table;    /**< of the cluster that it has, or NULL */
 	uint64_t first; /**< slot of that cluster */
-	uint32_t word;  /**< 64 slots that it takes from */
+	uint64_t bits;  /**< free ones of the 64 slots that it takes from */
+	uint32_t word;  /**< which 64 of the cluster these are */
 	uint32_t turn;  /**< of devices with equal priorities */
 };
 
@@ -105,13 +117,15 @@ VMEM_API int vmem_slots_resize(vmem_slots *slots, uint32_t device, uint64_t coun
  *  @since 1.0 */
 VMEM_API int vmem_slots_remove(vmem_slots *slots, uint32_t device);
 
-/** Take a run of slots. From the cursor's cluster, then, on the device of greatest priority that has it: where
- *  others have been freed, and where nothing is taken; for runs the other way round. A run of @p count that is free
- *  within one cluster is found, wherever it is.
+/** Take a run of slots. First from the cursor's cluster; then on the device of greatest priority that has such a run,
+ *  there first in clusters of which something is taken, then in empty ones (for runs of two and more the
+ *  other way round), and at last in those of other cursors. A run of @p count that is free within one cluster
+ *  is found, wherever it is.
  *  @param count  1..512
  *  @param owner  any word; of all slots of the run
  *  @param[out] ret_slot  the first, set only on success
- *  @return 0, -VMEM_ENOSPC (no such run), -VMEM_EAGAIN (none before vmem_slots_discarded()), -VMEM_ENOMEM (no
+ *  @return 0, -VMEM_ENOSPC (no such run), -VMEM_EAGAIN (no such run, but there may be one
+ *          after vmem_slots_discarded()), -VMEM_ENOMEM (no
  *          memory for a table), -VMEM_EINVAL (count)
  *  @threads any, serial for the cursor
  *  @since 1.0 */
@@ -147,8 +161,8 @@ VMEM_API int vmem_slots_set_owner(vmem_slots *slots, uint64_t slot, uint64_t own
 VMEM_API int vmem_slots_next(vmem_slots *slots, uint64_t slot, uint64_t *ret_slot,
 			     uint64_t *ret_owner);
 
-/** The run that was freed last and is to be discarded on its device: nobody takes it before
- *  vmem_slots_discarded(). It is not offered again.
+/** What the caller is to discard on its device (punch, trim) before it may be taken again: of the runs kept by
+ *  discard_least, the one given back last. It is not offered again; tell vmem_slots_discarded().
  *  @return 0, -VMEM_ENOENT (there is none)
  *  @threads any
  *  @since 1.0 */

@@ -10,6 +10,11 @@ static const struct vmem_env default_env = { .size = sizeof(default_env) };
 #include <sched.h>
 #include <stdlib.h>
 #include <time.h>
+#ifdef __linux__
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 static void *mutex_new(void *context)
 {
@@ -57,6 +62,21 @@ static uint64_t thread_time(void *context)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
+/* A process has to say once that it will ask for this. */
+static int all_pass_barrier(void *context)
+{
+	(void)context;
+#if defined(__linux__) && defined(SYS_membarrier)
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0)
+		return 0;
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0)
+		return -1;
+	return syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0 ? 0 : -1;
+#else
+	return -1;
+#endif
+}
+
 static const struct vmem_env default_env = {
 	.size = sizeof(default_env),
 	.lock_new = mutex_new,
@@ -65,6 +85,7 @@ static const struct vmem_env default_env = {
 	.unlock = mutex_unlock,
 	.relax = yield_processor,
 	.cpu_time_ns = thread_time,
+	.barrier = all_pass_barrier,
 };
 #endif
 

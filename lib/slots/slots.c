@@ -27,6 +27,9 @@ int vmem_slots_new(vmem_slots **ret_slots, const struct vmem_slots_opts *opts)
 	err = vmemi_env_take(&s->env, o.env);
 	if (!err)
 		err = vmemi_lock_init(&s->lock, &s->env);
+	/* Tried out here, where it also gets ready. */
+	s->fences =
+		!err && s->env.lock_new && (!s->env.barrier || s->env.barrier(s->env.context) != 0);
 	if (err) {
 		vmemi_free(&allocator, s, sizeof(*s), _Alignof(vmem_slots));
 		return err;
@@ -60,10 +63,7 @@ static _Atomic uint64_t *entry_of(const vmem_slots *s, uint64_t slot)
 	if (!vmemi_slots_find(s, slot, &p))
 		return NULL;
 	t = atomic_load_explicit(&p.cluster->table, memory_order_acquire);
-	if (!t || ((atomic_load_explicit(&t->free[at / 64], memory_order_relaxed) |
-		    atomic_load_explicit(&t->discard[at / 64], memory_order_relaxed) |
-		    atomic_load_explicit(&t->cut[at / 64], memory_order_relaxed)) &
-		   bit))
+	if (!t || !(vmemi_slots_taken(t, at / 64) & bit))
 		return NULL;
 	return &t->owner[at];
 }
@@ -94,8 +94,7 @@ static uint32_t first_taken(const struct vmemi_slots_table *t, uint32_t at)
 	uint64_t taken;
 
 	for (uint32_t word = at / 64; word < VMEMI_SLOTS_WORDS; word++) {
-		taken = ~(atomic_load(&t->free[word]) | atomic_load(&t->discard[word]) |
-			  atomic_load(&t->cut[word]));
+		taken = vmemi_slots_taken(t, word);
 		if (word == at / 64)
 			taken &= ~UINT64_C(0) << at % 64;
 		if (taken)
@@ -150,7 +149,7 @@ static uint64_t count(const struct vmemi_slots_device *d, uint64_t cluster, bool
 		t = atomic_load(&c->cluster[cluster % VMEMI_SLOTS_CHUNK].table);
 		for (uint32_t word = 0; t && word < VMEMI_SLOTS_WORDS; word++)
 			slots += vmemi_bits_set(~(atomic_load(&t->cut[word]) |
-						  (free ? 0 : atomic_load(&t->free[word]))));
+						  (free ? 0 : vmemi_slots_free(t, word))));
 	}
 	return slots;
 }

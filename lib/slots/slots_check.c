@@ -8,7 +8,7 @@ static uint32_t longest_of(const struct vmemi_slots_table *t)
 	uint32_t longest = 0, run = 0;
 
 	for (uint32_t i = 0; i < VMEM_SLOTS_CLUSTER; i++) {
-		run = atomic_load(&t->free[i / 64]) >> i % 64 & 1 ? run + 1 : 0;
+		run = vmemi_slots_free(t, i / 64) >> i % 64 & 1 ? run + 1 : 0;
 		longest = run > longest ? run : longest;
 	}
 	return longest;
@@ -20,12 +20,23 @@ static const char *check_table(const struct vmemi_slots_table *t, uint64_t *disc
 	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++) {
 		uint64_t free = atomic_load(&t->free[word]), cut = atomic_load(&t->cut[word]);
 		uint64_t discard = atomic_load(&t->discard[word]);
+		uint64_t held = vmemi_slots_held(t, word);
 
 		VMEMI_REQUIRE(!(free & cut) && !(free & discard) && !(cut & discard));
 		*discards += vmemi_bits_set(discard);
+		VMEMI_REQUIRE(!(held & (free | cut | discard)));
 		*ret_all &= (free | cut) == ~UINT64_C(0);
 	}
 	return NULL;
+}
+
+static bool nothing_held(const struct vmemi_slots_table *t)
+{
+	uint64_t held = atomic_load(&t->stop);
+
+	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++)
+		held |= atomic_load(&t->held[word]);
+	return !held;
 }
 
 static const char *check_cluster(const struct vmemi_slots_device *d, uint64_t number,
@@ -48,6 +59,7 @@ static const char *check_cluster(const struct vmemi_slots_device *d, uint64_t nu
 	if (wrong)
 		return wrong;
 	VMEMI_REQUIRE(!all || atomic_load(&c->cursors));
+	VMEMI_REQUIRE(atomic_load(&c->cursors) || nothing_held(t));
 	VMEMI_REQUIRE(longest_of(t) <= atomic_load(&c->longest));
 	VMEMI_REQUIRE(!longest_of(t) || room || cut);
 	VMEMI_REQUIRE(!longest_of(t) || !atomic_load(&d->full) || cut);

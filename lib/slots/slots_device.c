@@ -89,6 +89,9 @@ static void cut_off(vmem_slots *s, struct vmemi_slots_device *d, uint64_t cluste
 		p.chunk->empty &= ~bit;
 		atomic_fetch_and(&p.chunk->room, ~bit);
 		t = atomic_load(&p.cluster->table);
+		/* What a cursor that cannot be stopped holds is left there, until it goes on. */
+		if (atomic_load(&p.cluster->cursors))
+			vmemi_slots_stop(s, &p);
 		for (uint32_t word = 0; t && word < VMEMI_SLOTS_WORDS; word++)
 			atomic_fetch_or(&t->cut[word], atomic_exchange(&t->free[word], 0));
 		vmemi_slots_give_up(s, &p);

@@ -2,16 +2,6 @@
 /* Giving slots back, at once or after they have been discarded. See slots_internal.h. */
 #include "slots/slots_internal.h"
 
-void vmemi_slots_room(const struct vmemi_slots_place *p)
-{
-	uint64_t bit = UINT64_C(1) << p->number % VMEMI_SLOTS_CHUNK;
-
-	if (!(atomic_load(&p->chunk->room) & bit))
-		atomic_fetch_or(&p->chunk->room, bit);
-	if (atomic_load(&p->device->full))
-		atomic_store(&p->device->full, 0);
-}
-
 void vmemi_slots_give_up(vmem_slots *s, const struct vmemi_slots_place *p)
 {
 	uint64_t bit = UINT64_C(1) << p->number % VMEMI_SLOTS_CHUNK;
@@ -37,9 +27,7 @@ void vmemi_slots_give_up(vmem_slots *s, const struct vmemi_slots_place *p)
 static bool are_taken(const struct vmemi_slots_table *t, uint32_t at, uint32_t count)
 {
 	for (uint32_t word = at / 64; word < VMEMI_SLOTS_WORDS; word++)
-		if ((atomic_load(&t->free[word]) | atomic_load(&t->discard[word]) |
-		     atomic_load(&t->cut[word])) &
-		    vmemi_slots_mask(at, count, word))
+		if (~vmemi_slots_taken(t, word) & vmemi_slots_mask(at, count, word))
 			return false;
 	return true;
 }
@@ -99,43 +87,59 @@ static int give_slowly(vmem_slots *s, const struct vmemi_slots_place *p, uint64_
 	return result;
 }
 
-/* Who clears the last bit that kept a table there touches it no more. */
-static void look_after_cluster(vmem_slots *s, const struct vmemi_slots_place *p, uint64_t now)
+/* What one slot that has been given back may change for its cluster: seldom. */
+static __attribute__((noinline)) void look_after_cluster(vmem_slots *s, uint64_t slot, bool empty)
 {
-	vmemi_slots_room(p);
-	if (atomic_load(&p->cluster->longest) != VMEMI_SLOTS_LONGEST_UNKNOWN)
-		atomic_store(&p->cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
-	if (now == ~UINT64_C(0) && !atomic_load(&p->cluster->cursors)) {
+	struct vmemi_slots_place p;
+
+	if (!vmemi_slots_find(s, slot, &p))
+		return;
+	vmemi_slots_room(&p);
+	atomic_store(&p.cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
+	if (empty) {
 		vmemi_lock(&s->lock);
-		vmemi_slots_give_up(s, p);
+		vmemi_slots_give_up(s, &p);
 		vmemi_unlock(&s->lock);
 	}
 }
 
+static __attribute__((noinline)) int give_run(vmem_slots *s, uint64_t slot, uint32_t count)
+{
+	struct vmemi_slots_place p;
+
+	if (!count || count > VMEM_SLOTS_CLUSTER - slot % VMEM_SLOTS_CLUSTER)
+		return -VMEM_EINVAL;
+	return vmemi_slots_find(s, slot, &p) ? give_slowly(s, &p, slot, count) : -VMEM_ENOENT;
+}
+
+/* Nothing here leaves the registers: the addresses of places stay with the functions above. */
 int vmem_slots_give(vmem_slots *s, uint64_t slot, uint32_t count)
 {
 	uint32_t at = slot % VMEM_SLOTS_CLUSTER;
 	uint64_t bit = UINT64_C(1) << at % 64, was;
 	struct vmemi_slots_table *t;
 	struct vmemi_slots_place p;
+	bool empty;
 
-	if (!count || count > VMEM_SLOTS_CLUSTER - at)
-		return -VMEM_EINVAL;
-	if (!vmemi_slots_find(s, slot, &p))
-		return -VMEM_ENOENT;
 	/* Others may shrink the device just now: what is free beyond its end then counts as left there, and is cut off
 	 * by the next vmem_slots_resize(). */
-	if (count > 1 || p.device->discard_least == 1 ||
+	if (count != 1 || !vmemi_slots_find(s, slot, &p) || p.device->discard_least == 1 ||
 	    p.number >= atomic_load_explicit(&p.device->clusters, memory_order_relaxed))
-		return give_slowly(s, &p, slot, count);
+		return give_run(s, slot, count);
 	t = atomic_load_explicit(&p.cluster->table, memory_order_acquire);
-	if (!t || (p.device->discard_least &&
-		   atomic_load_explicit(&t->discard[at / 64], memory_order_relaxed) & bit))
+	if (!t || vmemi_slots_held(t, at / 64) & bit ||
+	    (p.device->discard_least &&
+	     atomic_load_explicit(&t->discard[at / 64], memory_order_relaxed) & bit))
 		return -VMEM_ENOENT;
 	was = atomic_fetch_or(&t->free[at / 64], bit);
 	if (was & bit)
 		return -VMEM_ENOENT;
-	look_after_cluster(s, &p, was | bit);
+	/* Who sets the last bit that kept a table there touches it no more. */
+	empty = (was | bit) == ~UINT64_C(0) && !atomic_load(&p.cluster->cursors);
+	if (empty || atomic_load(&p.cluster->longest) != VMEMI_SLOTS_LONGEST_UNKNOWN ||
+	    !(atomic_load(&p.chunk->room) >> p.number % VMEMI_SLOTS_CHUNK & 1) ||
+	    atomic_load(&p.device->full))
+		look_after_cluster(s, slot, empty);
 	return 0;
 }
 

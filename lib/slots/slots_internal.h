@@ -6,9 +6,15 @@
  * A slot is in one of four states: free; taken; freed, but to be discarded first; cut off, which is free beyond the end
  * of a device that has shrunk. The first, third and fourth are bits of the table.
  *
- * Fast: a cursor has a cluster, whose `cursors` is 1, and takes by clearing a bit of `free`; anybody gives back by
- * setting one. All else is done under the lock: which cluster a cursor gets, tables that come and go, and taking
- * from a cluster that somebody else's cursor has, where nothing else is left.
+ * Fast: a cursor has a cluster, whose `cursors` is 1. What was free there when it came has gone from `free` to `held`,
+ * and it takes by clearing a bit of that with a plain store; anybody gives back by setting one of `free`. All else is
+ * done under the lock: which cluster a cursor gets, tables that come and go, and taking from a cluster that somebody
+ * else's cursor has, where nothing else is left.
+ *
+ * For that the cursor is stopped (slots_seat.c). It clears its bit, then looks at `stop`; who stops it sets `stop`,
+ * has all threads pass a memory barrier, then looks at `held`: either he sees that the bit has gone, or the taker
+ * sees `stop`. The taker may leave out the barrier because the other pays for both, by membarrier(2); where the
+ * environment has none, each take pays with an atomic operation. (Asymmetric Dekker: Dice, Huang, Yang, 2001.)
  *
  * A table goes when all its slots are free or cut off and no cursor has it, under the lock. Who gives the last slot
  * back touches the table no more after that. He, and the cursor that leaves, look at each other's mark after having
@@ -30,10 +36,20 @@
 #define VMEMI_SLOTS_CHUNK 64u /* clusters */
 #define VMEMI_SLOTS_LONGEST_UNKNOWN VMEM_SLOTS_CLUSTER
 
+enum vmemi_slots_stop {
+	VMEMI_SLOTS_RUNNING,
+	VMEMI_SLOTS_STOPPING, /* the cursor has to leave, but what it holds is its own */
+	VMEMI_SLOTS_STOPPED   /* likewise, and nothing is held, whatever `held` says */
+};
+
 struct vmemi_slots_table {
 	_Alignas(64) _Atomic uint64_t free[VMEMI_SLOTS_WORDS]; /* atomic */
-	_Atomic uint64_t discard[VMEMI_SLOTS_WORDS];           /* written under the lock */
-	_Atomic uint64_t cut[VMEMI_SLOTS_WORDS];               /* likewise */
+	_Atomic uint64_t held[VMEMI_SLOTS_WORDS];    /* free, too; written by the cursor's owner */
+	_Atomic uint64_t discard[VMEMI_SLOTS_WORDS]; /* written under the lock */
+	_Atomic uint64_t cut[VMEMI_SLOTS_WORDS];     /* likewise */
+	_Atomic uint32_t stop; /* written under the lock; enum vmemi_slots_stop */
+	uint32_t seen;         /* lock; if STOPPED: the first slot that was held; 512: none */
+	uint32_t shy; /* lock; so many are taken under the lock before a cursor has it again */
 	/* Of a taken slot; of the first of a run to be discarded: slot of the next + 1, and the run's length. Of one
 	 * that has been given up: the next table. */
 	_Atomic uint64_t owner[VMEM_SLOTS_CLUSTER];
@@ -67,6 +83,7 @@ struct vmemi_slots_device {
 struct vmem_slots {
 	struct vmemi_counting_allocator memory;
 	struct vmem_env env;
+	bool fences; /* constant; cursors cannot be stopped without their help */
 	struct vmemi_lock lock;
 	_Atomic(struct vmemi_slots_device *) device[VMEM_SLOTS_DEVICES];
 	uint32_t order[VMEM_SLOTS_DEVICES]; /* lock; devices, by priority */
@@ -116,10 +133,61 @@ static inline uint64_t vmemi_slots_mask(uint32_t first, uint32_t count, uint32_t
 	return (~UINT64_C(0) >> (64 - (to - from))) << from;
 }
 
+/* What is free by the cursor's leave. A slot that is taken is never among it. */
+static inline uint64_t vmemi_slots_held(const struct vmemi_slots_table *t, uint32_t word)
+{
+	if (atomic_load_explicit(&t->stop, memory_order_acquire) == VMEMI_SLOTS_STOPPED)
+		return 0;
+	return atomic_load_explicit(&t->held[word], memory_order_acquire);
+}
+
+/* Slots of a word that are free. */
+static inline uint64_t vmemi_slots_free(const struct vmemi_slots_table *t, uint32_t word)
+{
+	return atomic_load_explicit(&t->free[word], memory_order_acquire) |
+	       vmemi_slots_held(t, word);
+}
+
+/* Slots of a word that somebody has taken. */
+static inline uint64_t vmemi_slots_taken(const struct vmemi_slots_table *t, uint32_t word)
+{
+	return ~(vmemi_slots_free(t, word) |
+		 atomic_load_explicit(&t->discard[word], memory_order_relaxed) |
+		 atomic_load_explicit(&t->cut[word], memory_order_relaxed));
+}
+
+static inline bool vmemi_slots_any_free(const struct vmemi_slots_table *t)
+{
+	uint64_t bits = 0;
+
+	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++)
+		bits |= atomic_load(&t->free[word]);
+	return bits != 0;
+}
+
+/* Of cursors, all under the lock. The cursor's cluster is this one from now on. */
+void vmemi_slots_sit(struct vmem_slots_cursor *c, const struct vmemi_slots_place *p,
+		     uint64_t first);
+/* What the cursor holds is free for all, and the other way round. It has a cluster, and is not STOPPED. */
+void vmemi_slots_put_back(struct vmem_slots_cursor *c);
+void vmemi_slots_hold(struct vmem_slots_cursor *c);
+/* The cursor has no cluster any more. */
+void vmemi_slots_leave(vmem_slots *s, struct vmem_slots_cursor *c);
+/* What a cursor holds there is free for all, whoever's it is. False: it cannot be stopped. */
+bool vmemi_slots_stop(vmem_slots *s, const struct vmemi_slots_place *p);
+
 /* Under the lock: slots have become free, or the cursor has gone: the table goes if all are. */
 void vmemi_slots_give_up(vmem_slots *s, const struct vmemi_slots_place *p);
 /* There is something to be taken in this cluster. */
-void vmemi_slots_room(const struct vmemi_slots_place *p);
+static inline void vmemi_slots_room(const struct vmemi_slots_place *p)
+{
+	uint64_t bit = UINT64_C(1) << p->number % VMEMI_SLOTS_CHUNK;
+
+	if (!(atomic_load(&p->chunk->room) & bit))
+		atomic_fetch_or(&p->chunk->room, bit);
+	if (atomic_load(&p->device->full))
+		atomic_store(&p->device->full, 0);
+}
 /* Slots of a device that are taken or to be discarded. The lock is held. */
 uint64_t vmemi_slots_count_taken(const struct vmemi_slots_device *d);
 /* Slots in clusters from @cluster on that are not cut off: free ones as well, as a cursor may still take them. */

@@ -3,6 +3,8 @@
 #include "slots/slots_internal.h"
 #include "base/mem.h"
 
+#define AHEAD 48u /* slots: 6 lines of owners, some takes away where one slot in ten is free */
+
 /* One search for a run. */
 struct search {
 	vmem_slots *slots;
@@ -13,44 +15,48 @@ struct search {
 	struct vmemi_slots_table *fresh; /* for a cluster without one; NULL: there is none */
 	bool wants_table;                /* one was missing */
 	bool no_memory;                  /* for one */
+	bool not_stopped;                /* somebody's cursor, which holds some */
 	uint64_t slot;                   /* what was found */
 };
 
-static bool any_free(const struct vmemi_slots_table *t)
-{
-	uint64_t bits = 0;
-
-	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++)
-		bits |= atomic_load(&t->free[word]);
-	return bits != 0;
-}
-
 /* --- One slot, without the lock --- */
 
-/* From the cursor's word on: those behind have been looked at. */
-static bool take_one(struct vmem_slots_cursor *c, uint64_t owner, uint64_t *ret_slot)
+/* Others see that the bit has gone, or their `stop` is seen here. */
+static inline void let_go(const vmem_slots *s, _Atomic uint64_t *held, uint64_t rest)
+{
+	if (s->fences) {
+		atomic_exchange(held, rest);
+		return;
+	}
+	atomic_store_explicit(held, rest, memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* The first slot that the cursor holds. What it holds in words behind its own has been taken. */
+static inline bool take_one(const vmem_slots *s, struct vmem_slots_cursor *c, uint64_t owner,
+			    uint64_t *ret_slot)
 {
 	struct vmemi_slots_table *t = c->table;
+	uint64_t rest;
+	uint32_t at;
 
-	if (!t)
-		return false;
-	for (; c->word < VMEMI_SLOTS_WORDS; c->word++) {
-		_Atomic uint64_t *word = &t->free[c->word];
-		uint64_t bits = atomic_load_explicit(word, memory_order_relaxed);
-
-		while (bits) {
-			uint32_t at = c->word * 64 + (uint32_t)__builtin_ctzll(bits);
-
-			if (!atomic_compare_exchange_weak_explicit(word, &bits, bits & (bits - 1),
-								   memory_order_acquire,
-								   memory_order_relaxed))
-				continue;
-			atomic_store_explicit(&t->owner[at], owner, memory_order_relaxed);
-			*ret_slot = c->first + at;
-			return true;
-		}
+	while (!c->bits) {
+		if (!t || c->word + 1 >= VMEMI_SLOTS_WORDS)
+			return false;
+		c->word++;
+		c->bits = atomic_load_explicit(&t->held[c->word], memory_order_relaxed);
 	}
-	return false;
+	rest = c->bits & (c->bits - 1);
+	let_go(s, &t->held[c->word], rest);
+	if (atomic_load(&t->stop))
+		return false; /* and c->bits stay: leaving tells if it has been given to others */
+	at = c->word * 64 + (uint32_t)__builtin_ctzll(c->bits);
+	c->bits = rest;
+	atomic_store_explicit(&t->owner[at], owner, memory_order_relaxed);
+	/* Whoever gives a slot back waits for stores that are on their way: those to come find their line there. */
+	__builtin_prefetch((const void *)&t->owner[(at + AHEAD) % VMEM_SLOTS_CLUSTER], 1);
+	*ret_slot = c->first + at;
+	return true;
 }
 
 /* --- A run in a table --- */
@@ -139,28 +145,10 @@ static struct vmemi_slots_place place_of(const struct search *s, uint64_t cluste
 	return p;
 }
 
-static void leave(vmem_slots *s, struct vmem_slots_cursor *c)
-{
-	struct vmemi_slots_place p;
-
-	if (!c->table || !vmemi_slots_find(s, c->first, &p))
-		return;
-	c->table = NULL;
-	atomic_store(&p.cluster->cursors, 0);
-	if (any_free(atomic_load(&p.cluster->table)) && p.number < atomic_load(&p.device->clusters))
-		vmemi_slots_room(&p);
-	vmemi_slots_give_up(s, &p);
-}
-
 static void sit_down(struct search *s, const struct vmemi_slots_place *p)
 {
-	struct vmem_slots_cursor *c = s->cursor;
-
-	leave(s->slots, c);
-	atomic_store(&p->cluster->cursors, 1);
-	c->table = atomic_load(&p->cluster->table);
-	c->first = VMEM_SLOT(s->device, p->number * VMEM_SLOTS_CLUSTER);
-	c->word = 0;
+	vmemi_slots_leave(s->slots, s->cursor);
+	vmemi_slots_sit(s->cursor, p, VMEM_SLOT(s->device, p->number * VMEM_SLOTS_CLUSTER));
 	s->at->hint = p->number + 1;
 }
 
@@ -181,34 +169,52 @@ static void forget_room(const struct vmemi_slots_place *p)
 {
 	uint64_t bit = UINT64_C(1) << p->number % VMEMI_SLOTS_CHUNK;
 
-	if (any_free(atomic_load(&p->cluster->table)))
+	if (vmemi_slots_any_free(atomic_load(&p->cluster->table)))
 		return;
 	atomic_fetch_and(&p->chunk->room, ~bit);
-	if (any_free(atomic_load(&p->cluster->table)))
+	if (vmemi_slots_any_free(atomic_load(&p->cluster->table)))
 		vmemi_slots_room(p);
 }
 
-/* In a cluster with a table: one that no cursor has, which this one gets; or, at last, one that some cursor has. */
+/* In a cluster that no cursor has. This one gets it, but one slot of a cluster that many want is just taken. */
+static bool take_left(struct search *s, const struct vmemi_slots_place *p)
+{
+	struct vmemi_slots_table *t = atomic_load(&p->cluster->table);
+
+	if (s->count == 1 && !t->shy && vmemi_slots_any_free(t)) {
+		sit_down(s, p);
+		return take_one(s->slots, s->cursor, 0, &s->slot);
+	}
+	if (!take_in(s, p)) {
+		forget_room(p);
+		return false;
+	}
+	if (t->shy)
+		t->shy--;
+	else
+		sit_down(s, p);
+	return true;
+}
+
+/* In a cluster with a table: one that no cursor has; or, at last, one that some cursor has. */
 static bool take_used(struct search *s, uint64_t cluster, bool others)
 {
 	struct vmemi_slots_place p = place_of(s, cluster);
-	bool has_cursor = atomic_load(&p.cluster->cursors);
 
 	if (!atomic_load(&p.cluster->table)) {
 		/* Who freed in a full word tells it late, when the table has gone. */
 		atomic_fetch_and(&p.chunk->room, ~(UINT64_C(1) << cluster % VMEMI_SLOTS_CHUNK));
 		return false;
 	}
-	if (has_cursor != others)
+	if ((atomic_load(&p.cluster->cursors) != 0) != others)
 		return false;
-	if (!take_in(s, &p)) {
-		if (!has_cursor)
-			forget_room(&p);
+	if (!others)
+		return take_left(s, &p);
+	if (atomic_load(&p.cluster->longest) < s->count)
 		return false;
-	}
-	if (!has_cursor)
-		sit_down(s, &p);
-	return true;
+	if (!vmemi_slots_stop(s->slots, &p))
+		s->not_stopped = true;
+	return take_in(s, &p);
 }
 
 static bool take_empty(struct search *s, uint64_t cluster)
@@ -218,17 +224,19 @@ static bool take_empty(struct search *s, uint64_t cluster)
 
 	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++) {
 		atomic_store(&t->free[word], ~UINT64_C(0));
+		atomic_store(&t->held[word], 0);
 		atomic_store(&t->discard[word], 0);
 		atomic_store(&t->cut[word], 0);
 	}
+	atomic_store(&t->stop, VMEMI_SLOTS_RUNNING);
+	t->shy = 0;
 	s->fresh = NULL;
 	s->at->tables++;
 	p.chunk->empty &= ~(UINT64_C(1) << cluster % VMEMI_SLOTS_CHUNK);
 	atomic_store(&p.cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
 	atomic_store(&p.cluster->table, t);
 	vmemi_slots_room(&p);
-	sit_down(s, &p);
-	return take_in(s, &p);
+	return take_left(s, &p);
 }
 
 enum kind { USED, EMPTY, OTHERS };
@@ -279,19 +287,32 @@ static bool search_kind(struct search *s, enum kind kind)
 	return false;
 }
 
-static bool search_device(struct search *s, uint32_t device)
+static bool search_kinds(struct search *s)
 {
 	/* Empty clusters are kept for runs as long as there are others, and others for single slots. */
 	static const enum kind kinds[2][3] = { { USED, EMPTY, OTHERS }, { EMPTY, USED, OTHERS } };
 	bool found = false;
 
-	s->device = device;
-	s->at = atomic_load(&s->slots->device[device]);
-	if (s->count == 1 && atomic_exchange(&s->at->full, 1)) /* until the contrary is seen */
-		return false;
 	for (unsigned i = 0; i < 3 && !found && !s->wants_table; i++)
 		found = search_kind(s, kinds[s->count > 1][i]);
-	if (found || s->wants_table || s->no_memory)
+	return found;
+}
+
+/* What cannot be found is looked for once more after `full` has been set: who gives back from then on clears it. */
+static bool search_device(struct search *s, uint32_t device)
+{
+	bool found;
+
+	s->device = device;
+	s->at = atomic_load(&s->slots->device[device]);
+	if (s->count == 1 && atomic_load(&s->at->full))
+		return false;
+	found = search_kinds(s);
+	if (found || s->count > 1 || s->wants_table || s->no_memory || s->not_stopped)
+		return found;
+	atomic_exchange(&s->at->full, 1);
+	found = search_kinds(s);
+	if (found || s->wants_table || s->not_stopped)
 		atomic_store(&s->at->full, 0);
 	return found;
 }
@@ -325,13 +346,20 @@ static bool search_all(struct search *s)
 static bool search_own(struct search *s)
 {
 	struct vmemi_slots_place p;
+	bool found;
 
 	if (!s->cursor->table || !vmemi_slots_find(s->slots, s->cursor->first, &p) ||
 	    p.number >= atomic_load(&p.device->clusters))
 		return false;
+	if (atomic_load(&p.cluster->longest) < s->count ||
+	    atomic_load(&atomic_load(&p.cluster->table)->stop) == VMEMI_SLOTS_STOPPED)
+		return false;
 	s->device = VMEM_SLOT_DEVICE(s->cursor->first);
 	s->at = p.device;
-	return take_in(s, &p);
+	vmemi_slots_put_back(s->cursor);
+	found = take_in(s, &p);
+	vmemi_slots_hold(s->cursor);
+	return found;
 }
 
 static void pop_given_up(struct search *s)
@@ -373,7 +401,7 @@ static int search_once(struct search *s, uint64_t owner)
 	vmemi_lock(&slots->lock);
 	pop_given_up(s);
 	if (s->count == 1)
-		leave(slots, s->cursor);
+		vmemi_slots_leave(slots, s->cursor);
 	found = (s->count > 1 && search_own(s)) || search_all(s);
 	if (found) {
 		struct vmemi_slots_place p;
@@ -394,11 +422,16 @@ static int search_once(struct search *s, uint64_t owner)
 	return result;
 }
 
-static int take_slowly(vmem_slots *slots, struct vmem_slots_cursor *cursor, uint32_t count,
-		       uint64_t owner, uint64_t *ret_slot)
+static __attribute__((noinline)) int take_slowly(vmem_slots *slots,
+						 struct vmem_slots_cursor *cursor, uint32_t count,
+						 uint64_t owner, uint64_t *ret_slot)
 {
 	struct search s = { .slots = slots, .cursor = cursor, .count = count };
-	int result = search_once(&s, owner);
+	int result;
+
+	if (!count || count > VMEM_SLOTS_CLUSTER)
+		return -VMEM_EINVAL;
+	result = search_once(&s, owner);
 
 	while (s.wants_table) {
 		s.fresh = vmemi_alloc(&slots->memory.allocator, sizeof(*s.fresh),
@@ -414,17 +447,15 @@ static int take_slowly(vmem_slots *slots, struct vmem_slots_cursor *cursor, uint
 int vmem_slots_take(vmem_slots *slots, struct vmem_slots_cursor *cursor, uint32_t count,
 		    uint64_t owner, uint64_t *ret_slot)
 {
-	if (count == 1 && take_one(cursor, owner, ret_slot))
+	if (count == 1 && take_one(slots, cursor, owner, ret_slot))
 		return 0;
-	if (!count || count > VMEM_SLOTS_CLUSTER)
-		return -VMEM_EINVAL;
 	return take_slowly(slots, cursor, count, owner, ret_slot);
 }
 
 void vmem_slots_cursor_end(vmem_slots *slots, struct vmem_slots_cursor *cursor)
 {
 	vmemi_lock(&slots->lock);
-	leave(slots, cursor);
+	vmemi_slots_leave(slots, cursor);
 	vmemi_unlock(&slots->lock);
 	*cursor = (struct vmem_slots_cursor){ 0 };
 }

@@ -177,6 +177,22 @@ Test(env, of_the_first_version_gets_the_clock)
 	cr_assert_eq(e.size, sizeof(e));
 }
 
+/* There need not be one, but what has worked once goes on to. */
+Test(env, barrier)
+{
+	const struct vmem_env *env = vmemi_env_default();
+	int result = env->barrier(env->context);
+	struct vmem_env e;
+	struct seen s;
+
+	for (unsigned i = 0; i < 3; i++)
+		cr_assert_eq(env->barrier(env->context), result);
+	seen_init(&s);
+	s.env.barrier = NULL; /* is not replaced: the caller knows who calls */
+	cr_assert_eq(vmemi_env_take(&e, &s.env), 0);
+	cr_assert_null(e.barrier);
+}
+
 Test(lock, goes_to_the_environment)
 {
 	struct vmemi_lock l;

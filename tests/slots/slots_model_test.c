@@ -163,10 +163,10 @@ static void step(uint32_t i)
 			       vmemi_slots_check(slots));
 }
 
-Test(slots_model, random_operations)
+static void random_operations(const struct vmem_env *env)
 {
 	rng = vmemt_seed("slots_model");
-	slots = vmemt_slots_new(&memory);
+	slots = vmemt_slots_new_in(&memory, env);
 	for (uint32_t d = 0; d < DEVICES; d++) {
 		model[d].clusters = MOST / 4;
 		cr_assert_eq(vmemt_slots_add(slots, MOST / 4, (int32_t)d / 2, discard_least[d]), d);
@@ -179,4 +179,16 @@ Test(slots_model, random_operations)
 	compare();
 	vmem_slots_free(slots);
 	cr_assert_eq(memory.live_bytes, 0);
+}
+
+Test(slots_model, random_operations)
+{
+	random_operations(NULL);
+}
+
+Test(slots_model, without_a_barrier)
+{
+	struct vmem_env env;
+
+	random_operations(vmemt_slots_no_barrier(&env));
 }

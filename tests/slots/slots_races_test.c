@@ -139,19 +139,20 @@ static int nothing_is_lost(uint32_t devices, uint64_t clusters)
 }
 
 /* All take from the one cluster that one of them has. */
-static int in_one_cluster(void)
+static int in_one_cluster(const struct vmem_env *env)
 {
-	slots = vmemt_slots_new(&memory);
+	slots = vmemt_slots_new_in(&memory, env);
 	vmemt_slots_add(slots, 1, 0, 0);
 	take_and_give(2);
 	return nothing_is_lost(1, 1);
 }
 
-static int everywhere(void)
+static int everywhere(const struct vmem_env *env)
 {
 	pthread_t discarder, resizer;
 
-	slots = vmemt_slots_new(&memory);
+	atomic_store(&done, 0);
+	slots = vmemt_slots_new_in(&memory, env);
 	vmemt_slots_add(slots, CLUSTERS, 0, 0);
 	vmemt_slots_add(slots, CLUSTERS, 0, 16);
 	start(&discarder, discard, 0);
@@ -165,5 +166,8 @@ static int everywhere(void)
 
 int main(void)
 {
-	return in_one_cluster() || everywhere();
+	struct vmem_env env;
+
+	return in_one_cluster(NULL) || everywhere(NULL) ||
+	       in_one_cluster(vmemt_slots_no_barrier(&env)) || everywhere(&env);
 }

@@ -10,9 +10,9 @@
 
 #define CLUSTER VMEM_SLOTS_CLUSTER
 
-static inline vmem_slots *vmemt_slots_new(struct vmemt_fail_alloc *a)
+static inline vmem_slots *vmemt_slots_new_in(struct vmemt_fail_alloc *a, const struct vmem_env *env)
 {
-	struct vmem_slots_opts opts = { .size = sizeof(opts) };
+	struct vmem_slots_opts opts = { .size = sizeof(opts), .env = env };
 	vmem_slots *s = NULL;
 	int err;
 
@@ -21,6 +21,19 @@ static inline vmem_slots *vmemt_slots_new(struct vmemt_fail_alloc *a)
 	err = vmem_slots_new(&s, &opts);
 	assert(!err);
 	return err ? NULL : s;
+}
+
+static inline vmem_slots *vmemt_slots_new(struct vmemt_fail_alloc *a)
+{
+	return vmemt_slots_new_in(a, NULL);
+}
+
+/* The library's environment, but that there is no barrier. */
+static inline const struct vmem_env *vmemt_slots_no_barrier(struct vmem_env *ret)
+{
+	*ret = *vmemi_env_default();
+	ret->barrier = NULL;
+	return ret;
 }
 
 static inline uint32_t vmemt_slots_add(vmem_slots *s, uint64_t clusters, int32_t priority,
