@@ -160,9 +160,11 @@ void vmem_pool_free(vmem_pool *p)
 {
 	if (!p)
 		return;
-	for (uint32_t number = 1; number <= p->number_count; number++)
+	for (uint32_t number = 1; number <= p->number_count; number++) {
 		vmemi_free(&p->segment_allocator, vmemi_segment_at(p, number)->memory,
 			   VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
+		vmemi_digest_free(p, vmemi_segment_at(p, number)->digest);
+	}
 	for (uint32_t id = 0; id < atomic_load(&p->stream_count); id++)
 		vmemi_lock_destroy(&vmemi_stream_at(p, id)->lock);
 	vmemi_slots_free(p);
@@ -285,14 +287,28 @@ static void forget_stream(struct vmem_pool *p, struct vmemi_stream *s)
 	}
 }
 
+/* The same of one that is out. Stream locked. */
+static void forget_out(struct vmem_pool *p, uint32_t number)
+{
+	const struct vmemi_digest *d = vmemi_segment_at(p, number)->digest;
+
+	for (uint32_t i = 0; i < d->count; i++)
+		if (vmemi_digest_is_live(p, number, &d->entry[i]))
+			forget(p, d->entry[i].handle);
+}
+
 /* Frees the index entries of all objects in a segment. Stream locked. */
 static void forget_objects(struct vmem_pool *p, uint32_t number)
 {
 	struct vmemi_segment *seg = vmemi_segment_at(p, number);
 	uint32_t left = seg->live, at = 0;
 
+	if (!seg->memory) {
+		forget_out(p, number);
+		return;
+	}
 	while (left && at < seg->used) {
-		struct vmemi_found found = vmemi_object_at(p, number, at);
+		struct vmemi_found found = vmemi_object_at(p, seg->memory, number, at);
 
 		if (!found.grains)
 			break;
@@ -336,7 +352,7 @@ int vmem_pool_stream_drop(vmem_pool *p, uint32_t stream)
 		forget_stream(p, s);
 	do {
 		vmemi_lock(&s->lock);
-		number = s->oldest;
+		number = s->oldest ? s->oldest : s->out_first;
 		if (number) {
 			if (!large)
 				forget_objects(p, number);

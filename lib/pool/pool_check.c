@@ -10,6 +10,7 @@ struct sums {
 	uint64_t grains;
 	uint64_t segments;
 	uint64_t lost;
+	uint64_t out; /* segments */
 };
 
 static const char *check_objects(const struct vmem_pool *p, uint32_t number, struct sums *sums)
@@ -18,7 +19,7 @@ static const char *check_objects(const struct vmem_pool *p, uint32_t number, str
 	uint32_t at = 0, live = 0;
 
 	while (at < seg->used) {
-		struct vmemi_found found = vmemi_object_at(p, number, at);
+		struct vmemi_found found = vmemi_object_at(p, seg->memory, number, at);
 
 		VMEMI_REQUIRE(found.grains);
 		if (found.handle) {
@@ -99,6 +100,54 @@ static const char *check_rank(const struct vmem_pool *p, const struct vmemi_stre
 	return NULL;
 }
 
+/* The live objects of a segment that is out are those of its digest. */
+static const char *check_out_segment(const struct vmem_pool *p, uint32_t number, struct sums *sums)
+{
+	const struct vmemi_segment *seg = vmemi_segment_at(p, number);
+	uint32_t live = 0;
+
+	VMEMI_REQUIRE(seg->state == VMEMI_SEGMENT_OUT);
+	VMEMI_REQUIRE(!seg->memory && seg->digest && !seg->class && !seg->leaving);
+	VMEMI_REQUIRE(atomic_load(&seg->pins) == 0);
+	for (uint32_t i = 0; i < seg->digest->count; i++) {
+		const struct vmemi_digest_entry *e = &seg->digest->entry[i];
+		uint64_t entry = vmemi_entry_of(p, e->handle);
+
+		VMEMI_REQUIRE(!i || e->grain > e[-1].grain);
+		VMEMI_REQUIRE(vmemi_digest_find(seg->digest, e->grain) == e);
+		if (!vmemi_digest_is_live(p, number, e))
+			continue;
+		live += vmemi_object_grains(vmemi_entry_bytes(entry));
+		sums->objects++;
+		sums->payload_bytes += vmemi_entry_bytes(entry);
+	}
+	VMEMI_REQUIRE(live && live == seg->live);
+	sums->grains += live;
+	return NULL;
+}
+
+static const char *check_out(const struct vmem_pool *p, const struct vmemi_stream *s,
+			     struct sums *sums)
+{
+	uint64_t grains = sums->grains;
+	uint32_t younger = 0;
+
+	for (uint32_t n = s->out_first; n; n = vmemi_segment_at(p, n)->older) {
+		const char *wrong = check_out_segment(p, n, sums);
+
+		if (wrong)
+			return wrong;
+		VMEMI_REQUIRE(vmemi_segment_at(p, n)->younger == younger);
+		VMEMI_REQUIRE(atomic_load(&vmemi_segment_at(p, n)->stream) == s->id);
+		younger = n;
+		sums->out++;
+	}
+	VMEMI_REQUIRE(sums->out == s->out_segments);
+	VMEMI_REQUIRE(sums->grains - grains == s->out_live);
+	sums->grains = grains;
+	return NULL;
+}
+
 static const char *check_stream(const struct vmem_pool *p, const struct vmemi_stream *s,
 				struct sums *sums)
 {
@@ -125,6 +174,9 @@ static const char *check_stream(const struct vmem_pool *p, const struct vmemi_st
 		open += seg->state == VMEMI_SEGMENT_OPEN;
 		own.segments++;
 	}
+	wrong = check_out(p, s, &own);
+	if (wrong)
+		return wrong;
 	VMEMI_REQUIRE(s->youngest == older);
 	VMEMI_REQUIRE(open ==
 		      (uint32_t)(s->open[VMEMI_HEAD_NEW] != 0) + (s->open[VMEMI_HEAD_MOVED] != 0));
@@ -137,6 +189,7 @@ static const char *check_stream(const struct vmem_pool *p, const struct vmemi_st
 	VMEMI_REQUIRE(s->lost == lost);
 	sums->objects += own.objects;
 	sums->segments += own.segments;
+	sums->out += own.out;
 	sums->lost += lost;
 	wrong = check_classes(p, s, listed);
 	return wrong ? wrong : check_rank(p, s);
@@ -190,18 +243,28 @@ static uint64_t list_length(const struct vmem_pool *p, uint32_t first,
 	return length;
 }
 
-static const char *check_memory(const struct vmem_pool *p, uint64_t segments)
+static const char *check_memory(const struct vmem_pool *p, uint64_t segments, uint64_t out)
 {
 	uint64_t draining = list_length(p, p->draining_first, VMEMI_SEGMENT_DRAINING);
-	uint64_t without = list_length(p, p->number_first, VMEMI_SEGMENT_NONE);
+	uint64_t vacated = list_length(p, p->vacated_first, VMEMI_SEGMENT_DRAINING);
+	uint64_t without = list_length(p, p->number_first, VMEMI_SEGMENT_NONE), drained_out = 0;
 
 	VMEMI_REQUIRE(p->reserve_count == list_length(p, p->reserve_first, VMEMI_SEGMENT_SPARE));
-	VMEMI_REQUIRE(p->in_use == segments + draining);
-	VMEMI_REQUIRE(p->in_use + p->reserve_count + without == p->number_count);
+	for (uint32_t n = p->draining_first; n; n = vmemi_segment_at(p, n)->next)
+		drained_out += !vmemi_segment_at(p, n)->memory;
+	VMEMI_REQUIRE(p->in_use == segments + draining - drained_out);
+	VMEMI_REQUIRE(p->in_use + p->reserve_count + without + out + vacated + drained_out ==
+		      p->number_count);
 	for (uint32_t n = 1; n <= p->number_count; n++) {
 		const struct vmemi_segment *seg = vmemi_segment_at(p, n);
 
-		VMEMI_REQUIRE((seg->memory != NULL) == (seg->state != VMEMI_SEGMENT_NONE));
+		if (seg->state == VMEMI_SEGMENT_DRAINING) {
+			VMEMI_REQUIRE(!seg->memory == (seg->digest != NULL));
+			continue;
+		}
+		VMEMI_REQUIRE((seg->memory != NULL) == (seg->state != VMEMI_SEGMENT_NONE &&
+							seg->state != VMEMI_SEGMENT_OUT));
+		VMEMI_REQUIRE((seg->digest != NULL) == (seg->state == VMEMI_SEGMENT_OUT));
 	}
 	return NULL;
 }
@@ -219,7 +282,7 @@ const char *vmemi_pool_check(struct vmem_pool *p)
 	if (!wrong)
 		wrong = check_index(p, sums.objects);
 	if (!wrong)
-		wrong = check_memory(p, sums.segments);
+		wrong = check_memory(p, sums.segments, sums.out);
 	VMEMI_REQUIRE(atomic_load(&p->idle_slots) == ~UINT64_C(0) >> (64 - p->slot_count));
 	return wrong;
 }

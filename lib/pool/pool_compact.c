@@ -21,6 +21,7 @@
 struct source {
 	struct vmemi_stream *stream;
 	struct vmemi_segment *segment;
+	const unsigned char *memory; /* its, which stays while it is pinned */
 	uint32_t number;
 	bool empty; /* detached: its last object has left */
 };
@@ -83,9 +84,12 @@ static bool choose(struct vmem_pool *p, struct source *src)
 				s->passed = p->pass; /* writers are in the way */
 		}
 		if (n) {
-			*src = (struct source){ s, vmemi_segment_at(p, n), n, false };
+			*src = (struct source){ .stream = s,
+						.segment = vmemi_segment_at(p, n),
+						.number = n };
 			vmemi_stream_seal(p, s, n);
 			atomic_fetch_add(&src->segment->pins, 1);
+			src->memory = src->segment->memory;
 		}
 		vmemi_stream_rank(p, s, true);
 		vmemi_unlock(&s->lock);
@@ -111,7 +115,7 @@ static uint32_t gather(struct vmem_pool *p, const struct source *src, uint32_t m
 
 	b->count = 0;
 	while (at < end && b->count < VMEMI_BATCH_OBJECTS && grains < max_grains) {
-		struct vmemi_found found = vmemi_object_at(p, src->number, at);
+		struct vmemi_found found = vmemi_object_at(p, src->memory, src->number, at);
 
 		if (!found.grains)
 			return end; /* damaged */
@@ -135,7 +139,7 @@ static void copy_batch(const struct vmemi_batch *b, uint32_t first, const struct
 
 	for (uint32_t i = first; i < first + place->count; i++) {
 		const unsigned char *from =
-			src->segment->memory + vmemi_entry_grain(b->entry[i]) * VMEMI_GRAIN_BYTES;
+			src->memory + vmemi_entry_grain(b->entry[i]) * VMEMI_GRAIN_BYTES;
 		struct vmemi_object_header header;
 		uint32_t bytes = b->grains[i] * VMEMI_GRAIN_BYTES;
 
@@ -231,7 +235,8 @@ static bool salvage(struct vmem_pool *p, struct source *src, uint64_t *moved)
 
 		if (!vmemi_entry_is_live(entry) || vmemi_entry_segment(entry) != src->number)
 			continue;
-		if (vmemi_object_at(p, src->number, vmemi_entry_grain(entry)).handle != handle)
+		if (vmemi_object_at(p, src->memory, src->number, vmemi_entry_grain(entry)).handle !=
+		    handle)
 			vmemi_pool_note(p, handle, stream);
 		batch_add(b, handle, entry);
 		if (b->count == VMEMI_BATCH_OBJECTS) {

@@ -21,7 +21,10 @@
  * All four accesses in the middle are sequentially consistent, so that either the load sees the
  * changed entry, or the other side sees the pin. Giving up the pin is a release, which the acquiring
  * read of pins == 0 pairs with: no byte of S is read after it was freed. The table of segments never
- * moves, so that a pin that comes too late touches nothing but a counter. */
+ * moves, so that a pin that comes too late touches nothing but a counter.
+ *
+ * A segment that goes out (pool_out.h) loses its memory while it has objects. That is the same again with
+ * another word: S.memory becomes NULL, then S.pins is read; a load pins S, then reads S.memory. */
 #ifndef VMEMI_POOL_INTERNAL_H
 #define VMEMI_POOL_INTERNAL_H
 #include <stdatomic.h>
@@ -32,6 +35,7 @@
 #include "base/lock.h"
 #include "pool/pool_object.h"
 #include "pool/pool_of.h"
+#include "pool/pool_out.h"
 #include "pool/pool_stream.h"
 #include "pool/pool_table.h"
 
@@ -66,6 +70,8 @@ struct vmem_pool {
 	uint32_t reserve_target;
 	bool replaces; /* objects are encoded anew */
 
+	struct vmemi_pool_devices devices; /* before the first segment leaves */
+
 	struct vmemi_counting_allocator tables;
 	struct vmemi_table index;      /* of _Atomic uint64_t */
 	struct vmemi_table segments;   /* of struct vmemi_segment */
@@ -85,6 +91,7 @@ struct vmem_pool {
 	_Atomic uint64_t compactions;
 	_Atomic uint64_t moved_bytes;
 	_Atomic uint64_t lost; /* grains, sum over the streams */
+	_Atomic uint32_t born; /* segments opened, ever */
 
 	/* Guarded by lock. */
 	_Alignas(64) struct vmemi_lock lock;
@@ -93,6 +100,7 @@ struct vmem_pool {
 	uint64_t reserve_count;
 	uint32_t reserve_first;
 	uint32_t draining_first;
+	uint32_t vacated_first;             /* were out, and have no objects and no pins any more */
 	uint32_t number_first;              /* segments without memory */
 	uint32_t number_count;              /* numbers ever used */
 	uint64_t ranks;                     /* bit r: rank_first[r] is not 0 */
@@ -150,11 +158,18 @@ struct vmemi_found {
 	uint64_t entry;  /* of the handle */
 };
 
-/* The reference of a delta, which is held or its stream locked; 0: no delta, or its handle is damaged. */
-uint32_t vmemi_object_reference(const struct vmem_pool *p, uint64_t entry);
+/* The reference of a delta, whose header is at @object; 0: no delta, or its handle is damaged. */
+uint32_t vmemi_object_reference(const unsigned char *object, uint64_t entry);
+/* The same wherever it is. Its stream is locked, or the pool at rest. */
+uint32_t vmemi_entry_reference(const struct vmem_pool *p, uint64_t entry);
 
-/* No writer may be in the segment. */
-struct vmemi_found vmemi_object_at(const struct vmem_pool *p, uint32_t segment, uint32_t grain);
+/* The stream that has a live object, locked, and the object's entry. NULL: there is none of @stream. */
+struct vmemi_stream *vmemi_object_lock(struct vmem_pool *p, uint32_t stream,
+				       vmem_pool_handle handle, uint64_t *ret_entry);
+
+/* @memory: of the segment, which is pinned, or its stream locked. No writer may be in it. */
+struct vmemi_found vmemi_object_at(const struct vmem_pool *p, const unsigned char *memory,
+				   uint32_t segment, uint32_t grain);
 
 /* A handle of its own, TAKEN. 0, -VMEM_ENOMEM. Any thread. */
 int vmemi_handle_new(struct vmem_pool *p, uint32_t *ret_handle);
@@ -179,6 +194,10 @@ void vmemi_segment_put(struct vmem_pool *p, uint32_t number);
 void vmemi_segment_trim(struct vmem_pool *p);
 /* Takes back what has drained, and trims or fills the reserves. No lock held. */
 void vmemi_segment_maintain(struct vmem_pool *p);
+/* Memory of a segment that has gone out, counted in in_use: to the reserve, or free. No lock held. */
+void vmemi_segment_recycle(struct vmem_pool *p, unsigned char *memory);
+/* Takes the memory of a segment in hand for another: the number is free. No lock held. */
+unsigned char *vmemi_segment_take_memory(struct vmem_pool *p, uint32_t number);
 
 /* Any thread. 0, -VMEM_ENOENT, -VMEM_ENOSPC; for new objects -VMEM_EAGAIN (the reserve is empty), for
  * moved ones -VMEM_ENOMEM, -VMEM_EAGAIN (request->before has become empty). */
@@ -190,6 +209,14 @@ bool vmemi_stream_remove(struct vmem_pool *p, struct vmemi_stream *s, uint32_t n
 			 uint32_t grains);
 /* Detaches a segment with all that is in it. Stream locked. */
 void vmemi_stream_detach(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number);
+/* A sealed segment has been written: it has no memory from now on. Stream locked. */
+void vmemi_stream_out(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number);
+/* One that is out has its memory again, and is the oldest. Stream locked. */
+void vmemi_stream_home(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
+		       unsigned char *memory);
+/* Whether a sealed segment is being written. Stream locked. */
+void vmemi_stream_leaving(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
+			  bool leaving);
 /* Seals a segment if it is open. Stream locked. */
 void vmemi_stream_seal(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number);
 /* Whether more is lost than should be. Stream locked. */

@@ -2,7 +2,7 @@
 /* Loading objects, and looking at them. Loads take no lock: pool_internal.h says how they and the freeing
  * of a segment stay apart.
  *
- * A delta is decoded together with its reference, which is found by its handle like any object. An owner
+ * The bytes of an object that is out come with the call (pool_out.h). A delta is decoded together with its reference, which is found by its handle like any object. An owner
  * may replace a delta and then drop the reference while a load is between the two: then the delta's entry
  * has changed, and the load starts over. */
 #include "base/mem.h"
@@ -13,29 +13,35 @@
 
 /* --- Holding --- */
 
-/* Pins the segment of an object. False: there is none of that stream. */
-static bool hold(struct vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
-		 struct vmemi_held *h)
+/* Pins the segment of an object. 0, -VMEM_ENOENT (there is none of that stream), -VMEM_EAGAIN (it is out). */
+static int hold(struct vmem_pool *p, uint32_t stream, vmem_pool_handle handle, struct vmemi_held *h)
 {
 	uint64_t entry = vmemi_entry_of(p, handle), again;
 
 	while (vmemi_entry_is_live(entry)) {
 		struct vmemi_segment *seg = vmemi_segment_at(p, vmemi_entry_segment(entry));
-		bool same;
+		const unsigned char *memory = NULL;
+		bool same, is_of = false;
 
 		atomic_fetch_add(&seg->pins, 1);
 		again = atomic_load(vmemi_index_at(p, (uint32_t)handle));
 		same = vmemi_entry_is_same(again, entry);
 		if (same && vmemi_segment_is_of(seg, stream)) {
-			*h = (struct vmemi_held){ seg, (uint32_t)handle, entry };
-			return true;
+			is_of = true;
+			memory = atomic_load(&seg->memory);
+		}
+		if (memory) {
+			*h = (struct vmemi_held){ seg, (uint32_t)handle, entry,
+						  memory + vmemi_entry_grain(entry) *
+								   VMEMI_GRAIN_BYTES };
+			return 0;
 		}
 		atomic_fetch_sub_explicit(&seg->pins, 1, memory_order_release);
 		if (same)
-			return false;
+			return is_of ? -VMEM_EAGAIN : -VMEM_ENOENT;
 		entry = again;
 	}
-	return false;
+	return -VMEM_ENOENT;
 }
 
 bool vmemi_pool_is_current(const vmem_pool *p, const struct vmemi_held *h)
@@ -46,7 +52,8 @@ bool vmemi_pool_is_current(const vmem_pool *p, const struct vmemi_held *h)
 void vmemi_pool_let_go(vmem_pool *p, const struct vmemi_held *h)
 {
 	(void)p;
-	atomic_fetch_sub_explicit(&h->segment->pins, 1, memory_order_release);
+	if (h->segment) /* else it is a copy of the caller's */
+		atomic_fetch_sub_explicit(&h->segment->pins, 1, memory_order_release);
 }
 
 void vmemi_pool_corrupt_of(struct vmem_pool *p, uint32_t stream, vmem_pool_handle handle)
@@ -69,17 +76,15 @@ static int release(struct vmem_pool *p, const struct vmemi_held *h, int err)
 /* The payload, if the header is what the index says. */
 static const unsigned char *payload_of(const struct vmemi_held *h, uint32_t *ret_checksum)
 {
-	const unsigned char *object =
-		h->segment->memory + vmemi_entry_grain(h->entry) * VMEMI_GRAIN_BYTES;
 	struct vmemi_object_header header;
 
-	memcpy(&header, object, sizeof(header));
+	memcpy(&header, h->object, sizeof(header));
 	if (header.handle != h->handle || header.bytes != vmemi_entry_bytes(h->entry) ||
 	    header.codec != vmemi_entry_codec(h->entry) ||
 	    (header.reference_check && header.codec != VMEM_CODEC_DELTA))
 		return NULL;
 	*ret_checksum = header.checksum;
-	return object + sizeof(header);
+	return h->object + sizeof(header);
 }
 
 static bool needs_slot(const struct vmem_codec *codec)
@@ -101,38 +106,80 @@ static int decode(struct vmem_pool *p, const struct vmemi_held *h, uint32_t slot
 	return 0;
 }
 
-/* The page that a delta was made against. 0, -VMEM_EBADMSG. */
-static int read_reference(struct vmem_pool *p, const struct vmemi_held *delta, uint32_t slot,
-			  uint32_t *ret_damaged)
+/* One of the two that were read from a device, or NULL. */
+static const struct vmemi_piece *piece_of(const struct vmemi_piece *pieces, uint32_t handle)
 {
-	uint32_t stream = atomic_load_explicit(&delta->segment->stream, memory_order_relaxed);
-	uint32_t reference = vmemi_object_reference(p, delta->entry), codec;
-	int err = -VMEM_EBADMSG;
-	struct vmemi_held h;
+	for (uint32_t i = 0; pieces && i < VMEMI_PIECES; i++)
+		if (pieces[i].handle == handle)
+			return &pieces[i];
+	return NULL;
+}
 
-	if (!reference || !hold(p, stream, reference, &h))
-		return err;
+/* As hold(), of a piece if there is one, which has no segment then; -VMEM_EBADMSG: it is not what was written. */
+static int hold_piece(struct vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
+		      const struct vmemi_piece *pieces, struct vmemi_held *h)
+{
+	const struct vmemi_piece *piece = piece_of(pieces, (uint32_t)handle);
+	uint32_t checksum;
+
+	if (!piece)
+		return hold(p, stream, handle, h);
+	*h = (struct vmemi_held){ NULL, piece->handle, piece->entry, piece->object };
+	return payload_of(h, &checksum) && checksum == piece->checksum ? 0 : -VMEM_EBADMSG;
+}
+
+/* Where the bytes of a load come from, and what it lacks. */
+struct reading {
+	uint32_t stream;
+	const struct vmemi_piece *pieces; /* VMEMI_PIECES of them, or NULL */
+	uint32_t damaged;                 /* with -VMEM_EBADMSG: what is */
+	uint32_t missing;                 /* with -VMEM_EAGAIN: what is out */
+};
+
+/* The page that a delta was made against. 0, -VMEM_EBADMSG, -VMEM_EAGAIN. */
+static int read_reference(struct vmem_pool *p, const struct vmemi_held *delta, uint32_t slot,
+			  struct reading *r)
+{
+	uint32_t stream =
+		delta->segment ? atomic_load_explicit(&delta->segment->stream, memory_order_relaxed)
+			       : r->stream;
+	uint32_t reference = vmemi_object_reference(delta->object, delta->entry), codec;
+	struct vmemi_held h;
+	int err;
+
+	if (!reference)
+		return -VMEM_EBADMSG;
+	err = hold_piece(p, stream, reference, r->pieces, &h);
+	if (err) {
+		r->missing = reference;
+		return err == -VMEM_EAGAIN ? err : -VMEM_EBADMSG;
+	}
+	err = -VMEM_EBADMSG;
 	codec = vmemi_entry_codec(h.entry);
 	if (codec && codec != VMEM_CODEC_DELTA) {
 		err = decode(p, &h, slot, vmemi_slot_reference(p, slot));
 		if (err)
-			*ret_damaged = reference;
+			r->damaged = reference;
 	}
 	vmemi_pool_let_go(p, &h);
 	return err;
 }
 
-/* 0, -VMEM_EBADMSG. */
+/* 0, -VMEM_EBADMSG, -VMEM_EAGAIN. */
 static int decode_delta(struct vmem_pool *p, const struct vmemi_held *h, uint32_t slot, void *page,
-			uint32_t *ret_damaged)
+			struct reading *r)
 {
+	int err = -VMEM_EBADMSG;
 	const struct vmem_codec *codec = p->codec[VMEM_CODEC_DELTA];
 	const uint32_t before = sizeof(uint32_t); /* the payload: the reference's handle */
 	uint32_t checksum;
 	const unsigned char *payload = payload_of(h, &checksum);
 
-	if (!payload || read_reference(p, h, slot, ret_damaged) ||
-	    codec->decode(needs_slot(codec) ? vmemi_slot_context(p, slot, codec) : NULL, page,
+	if (payload)
+		err = read_reference(p, h, slot, r);
+	if (err)
+		return err;
+	if (codec->decode(needs_slot(codec) ? vmemi_slot_context(p, slot, codec) : NULL, page,
 			  payload + before, vmemi_entry_bytes(h->entry) - before,
 			  vmemi_slot_reference(p, slot)) ||
 	    vmemi_pool_checksum(p, page) != checksum)
@@ -140,22 +187,20 @@ static int decode_delta(struct vmem_pool *p, const struct vmemi_held *h, uint32_
 	return 0;
 }
 
-/* @slot: the caller's, or NO_SLOT. 0, -VMEM_EBADMSG, -VMEM_ENOENT (bytes, not a page).
- * @ret_damaged: the handle of what is, if something is. */
+/* @slot: the caller's, or NO_SLOT. 0, -VMEM_EBADMSG, -VMEM_ENOENT (bytes, not a page), -VMEM_EAGAIN. */
 static int read_page(struct vmem_pool *p, const struct vmemi_held *h, uint32_t slot, void *page,
-		     uint32_t *ret_damaged)
+		     struct reading *r)
 {
 	uint32_t codec = vmemi_entry_codec(h->entry);
 	bool is_delta = codec == VMEM_CODEC_DELTA;
 	bool take = slot == NO_SLOT && codec && (is_delta || needs_slot(p->codec[codec]));
 	int err = -VMEM_ENOENT;
 
-	*ret_damaged = h->handle;
+	r->damaged = h->handle;
 	if (take)
 		slot = vmemi_slot_take(p, VMEMI_SLOT_ANY);
 	if (codec)
-		err = is_delta ? decode_delta(p, h, slot, page, ret_damaged)
-			       : decode(p, h, slot, page);
+		err = is_delta ? decode_delta(p, h, slot, page, r) : decode(p, h, slot, page);
 	if (take)
 		vmemi_slot_give(p, slot);
 	return err;
@@ -172,19 +217,19 @@ static bool was_replaced(const struct vmem_pool *p, const struct vmemi_held *h)
 static int hold_and_read(vmem_pool *p, uint32_t stream, vmem_pool_handle handle, uint32_t slot,
 			 void *page, struct vmemi_held *h)
 {
-	uint32_t damaged;
+	struct reading r = { .stream = stream };
 	int err;
 
-	while (hold(p, stream, handle, h)) {
-		err = read_page(p, h, slot, page, &damaged);
+	while (!(err = hold(p, stream, handle, h))) {
+		err = read_page(p, h, slot, page, &r);
 		if (err != -VMEM_EBADMSG || !was_replaced(p, h)) {
-			h->handle = damaged;
+			h->handle = r.damaged;
 			return err;
 		}
 		vmemi_pool_let_go(p, h);
 	}
 	h->segment = NULL;
-	return -VMEM_ENOENT;
+	return err;
 }
 
 int vmemi_pool_load_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle, void *page)
@@ -193,6 +238,26 @@ int vmemi_pool_load_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle, v
 	int err = hold_and_read(p, stream, handle, NO_SLOT, page, &h);
 
 	return h.segment ? release(p, &h, err) : err;
+}
+
+int vmemi_pool_load_pieces(vmem_pool *p, uint32_t stream, vmem_pool_handle handle, void *page,
+			   const struct vmemi_piece pieces[VMEMI_PIECES], uint32_t *ret_missing)
+{
+	struct reading r = { .stream = stream, .pieces = pieces };
+	struct vmemi_held h;
+	int err;
+
+	while (!(err = hold_piece(p, stream, handle, pieces, &h))) {
+		err = read_page(p, &h, NO_SLOT, page, &r);
+		if (err != -VMEM_EBADMSG || !h.segment || !was_replaced(p, &h)) {
+			vmemi_pool_let_go(p, &h);
+			*ret_missing = r.missing;
+			return err;
+		}
+		vmemi_pool_let_go(p, &h);
+	}
+	*ret_missing = (uint32_t)handle;
+	return err;
 }
 
 int vmem_pool_load_page(vmem_pool *p, vmem_pool_handle handle, void *page)
@@ -211,7 +276,7 @@ int vmemi_pool_equal(vmem_pool *p, uint32_t stream, vmem_pool_handle handle, con
 	if (h.segment)
 		vmemi_pool_let_go(p, &h);
 	vmemi_slot_give(p, slot);
-	return err ? err : equal;
+	return err == -VMEM_EAGAIN ? 0 : err ? err : equal;
 }
 
 int vmem_pool_load_bytes(vmem_pool *p, vmem_pool_handle handle, void *data, uint32_t capacity,
@@ -221,7 +286,7 @@ int vmem_pool_load_bytes(vmem_pool *p, vmem_pool_handle handle, void *data, uint
 	uint32_t bytes, checksum;
 	struct vmemi_held h;
 
-	if (!hold(p, VMEMI_ANY_STREAM, handle, &h))
+	if (hold(p, VMEMI_ANY_STREAM, handle, &h))
 		return -VMEM_ENOENT;
 	bytes = vmemi_entry_bytes(h.entry);
 	if (vmemi_entry_codec(h.entry))
@@ -255,7 +320,7 @@ bool vmemi_pool_hold(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 {
 	struct vmemi_described d = { 0 };
 
-	if (!hold(p, stream, handle, ret_held))
+	if (hold(p, stream, handle, ret_held))
 		return false;
 	d.stream = atomic_load_explicit(&ret_held->segment->stream, memory_order_relaxed);
 	d.codec = vmemi_entry_codec(ret_held->entry);
@@ -274,9 +339,16 @@ int vmemi_pool_checksum_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handl
 {
 	struct vmemi_held h;
 	bool whole;
+	int err = hold(p, stream, handle, &h);
 
-	if (!hold(p, stream, handle, &h))
-		return -VMEM_ENOENT;
+	while (err == -VMEM_EAGAIN) {
+		err = vmemi_out_checksum(p, stream, handle, ret_checksum);
+		if (err != -VMEM_EAGAIN)
+			return err;
+		err = hold(p, stream, handle, &h); /* it has come home */
+	}
+	if (err)
+		return err;
 	whole = payload_of(&h, ret_checksum) != NULL;
 	vmemi_pool_let_go(p, &h);
 	return whole ? 0 : -VMEM_EBADMSG;
@@ -284,8 +356,9 @@ int vmemi_pool_checksum_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handl
 
 bool vmemi_pool_is_whole(vmem_pool *p, const struct vmemi_held *h)
 {
-	uint32_t slot = vmemi_slot_take(p, VMEMI_SLOT_ANY), damaged;
-	int err = read_page(p, h, slot, vmemi_slot_result(p, slot), &damaged);
+	uint32_t slot = vmemi_slot_take(p, VMEMI_SLOT_ANY);
+	struct reading r = { .stream = VMEMI_ANY_STREAM };
+	int err = read_page(p, h, slot, vmemi_slot_result(p, slot), &r);
 
 	vmemi_slot_give(p, slot);
 	return !err;
@@ -293,9 +366,9 @@ bool vmemi_pool_is_whole(vmem_pool *p, const struct vmemi_held *h)
 
 int vmemi_pool_read(vmem_pool *p, const struct vmemi_held *h, void *page)
 {
-	uint32_t damaged;
+	struct reading r = { .stream = VMEMI_ANY_STREAM };
 
-	return read_page(p, h, NO_SLOT, page, &damaged);
+	return read_page(p, h, NO_SLOT, page, &r);
 }
 
 uint32_t vmemi_pool_next(const vmem_pool *p, uint32_t first, uint32_t max, uint32_t *ret_next,

@@ -5,8 +5,7 @@
 
 /* --- Drop --- */
 
-/* The stream that has the object now, locked, and the object's entry. NULL: there is none of @stream. */
-static struct vmemi_stream *lock_owner(struct vmem_pool *p, uint32_t stream,
+struct vmemi_stream *vmemi_object_lock(struct vmem_pool *p, uint32_t stream,
 				       vmem_pool_handle handle, uint64_t *ret_entry)
 {
 	uint64_t entry = vmemi_entry_of(p, handle);
@@ -35,10 +34,8 @@ static struct vmemi_stream *lock_owner(struct vmem_pool *p, uint32_t stream,
 	return NULL;
 }
 
-uint32_t vmemi_object_reference(const struct vmem_pool *p, uint64_t entry)
+uint32_t vmemi_object_reference(const unsigned char *object, uint64_t entry)
 {
-	const unsigned char *object = vmemi_segment_at(p, vmemi_entry_segment(entry))->memory +
-				      vmemi_entry_grain(entry) * VMEMI_GRAIN_BYTES;
 	struct vmemi_object_header header;
 	uint32_t reference;
 
@@ -50,11 +47,24 @@ uint32_t vmemi_object_reference(const struct vmem_pool *p, uint64_t entry)
 	return vmemi_reference_check(reference) == header.reference_check ? reference : 0;
 }
 
+uint32_t vmemi_entry_reference(const struct vmem_pool *p, uint64_t entry)
+{
+	const struct vmemi_segment *seg = vmemi_segment_at(p, vmemi_entry_segment(entry));
+	const unsigned char *memory = seg->memory;
+	const struct vmemi_digest_entry *e;
+
+	if (memory)
+		return vmemi_object_reference(memory + vmemi_entry_grain(entry) * VMEMI_GRAIN_BYTES,
+					      entry);
+	e = vmemi_digest_find(seg->digest, vmemi_entry_grain(entry));
+	return e && vmemi_entry_codec(entry) == VMEM_CODEC_DELTA ? e->reference : 0;
+}
+
 int vmemi_pool_drop_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 		       struct vmemi_dropped *ret_dropped)
 {
 	uint64_t entry;
-	struct vmemi_stream *s = lock_owner(p, stream, handle, &entry);
+	struct vmemi_stream *s = vmemi_object_lock(p, stream, handle, &entry);
 	struct vmemi_dropped dropped;
 	uint32_t bytes, segment;
 	bool empty;
@@ -63,8 +73,8 @@ int vmemi_pool_drop_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 		return -VMEM_ENOENT;
 	bytes = vmemi_entry_bytes(entry);
 	segment = vmemi_entry_segment(entry);
-	dropped = (struct vmemi_dropped){ vmemi_entry_codec(entry),
-					  vmemi_object_reference(p, entry) };
+	dropped =
+		(struct vmemi_dropped){ vmemi_entry_codec(entry), vmemi_entry_reference(p, entry) };
 	atomic_store(vmemi_index_at(p, (uint32_t)handle), VMEMI_ENTRY_TAKEN);
 	s->objects--;
 	s->payload_bytes -= bytes;
@@ -86,7 +96,8 @@ int vmem_pool_drop(vmem_pool *p, vmem_pool_handle handle)
 
 /* --- Walking --- */
 
-struct vmemi_found vmemi_object_at(const struct vmem_pool *p, uint32_t segment, uint32_t grain)
+struct vmemi_found vmemi_object_at(const struct vmem_pool *p, const unsigned char *memory,
+				   uint32_t segment, uint32_t grain)
 {
 	struct vmemi_object_header header;
 	uint64_t entry;
@@ -94,8 +105,7 @@ struct vmemi_found vmemi_object_at(const struct vmem_pool *p, uint32_t segment, 
 	/* A damaged length may lead to where no object can begin. */
 	if (grain * VMEMI_GRAIN_BYTES + sizeof(header) > VMEM_POOL_SEGMENT_BYTES)
 		return (struct vmemi_found){ .grains = 0 };
-	memcpy(&header, vmemi_segment_at(p, segment)->memory + grain * VMEMI_GRAIN_BYTES,
-	       sizeof(header));
+	memcpy(&header, memory + grain * VMEMI_GRAIN_BYTES, sizeof(header));
 	entry = vmemi_entry_of(p, header.handle);
 	if (vmemi_entry_is_live(entry) && vmemi_entry_segment(entry) == segment &&
 	    vmemi_entry_grain(entry) == grain)
@@ -113,7 +123,7 @@ unsigned char *vmemi_pool_object_bytes(struct vmem_pool *p, vmem_pool_handle han
 {
 	uint64_t entry = vmemi_entry_of(p, handle);
 
-	if (!vmemi_entry_is_live(entry))
+	if (!vmemi_entry_is_live(entry) || !vmemi_segment_at(p, vmemi_entry_segment(entry))->memory)
 		return NULL;
 	*ret_bytes = (uint32_t)sizeof(struct vmemi_object_header) + vmemi_entry_bytes(entry);
 	return vmemi_segment_at(p, vmemi_entry_segment(entry))->memory +

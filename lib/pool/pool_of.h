@@ -39,10 +39,11 @@ uint32_t vmemi_pool_checksum(const vmem_pool *pool, const void *page);
 int vmemi_pool_save_of(vmem_pool *pool, uint32_t stream, uint32_t *codec, const void *page,
 		       uint32_t checksum, uint32_t max_bytes, vmem_pool_handle *ret_handle);
 
-/* As vmem_pool_load_page(). -VMEM_ENOENT too if the object is not in @stream. Any thread. */
+/* As vmem_pool_load_page(). -VMEM_ENOENT too if the object is not in @stream; -VMEM_EAGAIN: it is out, or what
+ * it was made against is (pool_out.h). Any thread. */
 int vmemi_pool_load_of(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle, void *page);
 
-/* 1 if an object has the bytes of @page, 0 if not; -VMEM_ENOENT, -VMEM_EBADMSG, which is for who loads it to
+/* 1 if an object has the bytes of @page, 0 if not, or if they are out; -VMEM_ENOENT, -VMEM_EBADMSG, which is for who loads it to
  * count and note. Any thread. */
 int vmemi_pool_equal(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle, const void *page);
 
@@ -72,6 +73,7 @@ struct vmemi_held {
 	struct vmemi_segment *segment;
 	uint32_t handle;
 	uint64_t entry;
+	const unsigned char *object; /* its header */
 };
 
 /* --- Walking over all handles, for who looks at one object after the other, in passes --- */
@@ -92,7 +94,7 @@ struct vmemi_described {
 	enum vmemi_mark mark;
 };
 
-/* False: there is no such object of a page, or its header is damaged. Any thread. */
+/* False: there is no such object of a page in memory, or its header is damaged. Any thread. */
 bool vmemi_pool_hold(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
 		     struct vmemi_held *ret_held, struct vmemi_described *ret_described);
 /* Whether its segment is full: it can be replaced. */
@@ -100,7 +102,7 @@ bool vmemi_pool_is_sealed(vmem_pool *pool, const struct vmemi_held *held);
 /* Whether it was not dropped, moved or replaced since. */
 bool vmemi_pool_is_current(const vmem_pool *pool, const struct vmemi_held *held);
 void vmemi_pool_let_go(vmem_pool *pool, const struct vmemi_held *held);
-/* As vmem_pool_load_page(). */
+/* As vmemi_pool_load_of(). */
 int vmemi_pool_read(vmem_pool *pool, const struct vmemi_held *held, void *page);
 /* Whether it can be read. */
 bool vmemi_pool_is_whole(vmem_pool *pool, const struct vmemi_held *held);

@@ -14,6 +14,7 @@ struct walk {
 	struct vmemi_stream *stream;
 	uint32_t number; /* of a segment; 0: none */
 	uint32_t at, end;
+	const unsigned char *memory; /* of the segment, while it is pinned */
 };
 
 static struct vmemi_segment *segment_of(const struct walk *w)
@@ -32,19 +33,22 @@ static void begin_at(struct walk *w, uint64_t cursor)
 	/* Under the lock of the stream that it is in, an object stays. */
 	if (vmemi_entry_is_live(entry) && vmemi_entry_segment(entry) == cursor >> 32 &&
 	    vmemi_segment_is_of(vmemi_segment_at(w->pool, vmemi_entry_segment(entry)),
-				w->stream->id)) {
+				w->stream->id) &&
+	    vmemi_segment_at(w->pool, vmemi_entry_segment(entry))->memory) {
 		w->number = vmemi_entry_segment(entry);
 		w->at = vmemi_entry_grain(entry);
 	}
 }
 
-/* To the next younger segment. Compaction may have emptied this one meanwhile: then to the oldest again, as
- * its objects may be anywhere. Stream locked. */
+/* To the next younger segment. Compaction may have emptied this one meanwhile, or it has gone out: then to the
+ * oldest again, as its objects may be anywhere. Stream locked. */
 static void step(struct walk *w)
 {
 	const struct vmemi_segment *seg = segment_of(w);
 
-	w->number = seg->state == VMEMI_SEGMENT_DRAINING ? w->stream->oldest : seg->younger;
+	bool gone = seg->state == VMEMI_SEGMENT_DRAINING || seg->state == VMEMI_SEGMENT_OUT;
+
+	w->number = gone ? w->stream->oldest : seg->younger;
 	w->at = 0;
 }
 
@@ -58,6 +62,7 @@ static bool pin(struct walk *w)
 		return false;
 	atomic_fetch_add(&seg->pins, 1);
 	w->end = seg->used;
+	w->memory = seg->memory;
 	return true;
 }
 
@@ -100,7 +105,7 @@ static uint32_t next(struct walk *w, uint32_t *looks)
 	bool damaged = false;
 
 	while (w->at < w->end) {
-		struct vmemi_found found = vmemi_object_at(w->pool, w->number, w->at);
+		struct vmemi_found found = vmemi_object_at(w->pool, w->memory, w->number, w->at);
 
 		damaged |= !found.grains;
 		w->at += damaged && !found.handle ? 1 : found.grains;

@@ -214,7 +214,7 @@ bool vmemi_pool_is_sealed(vmem_pool *p, const struct vmemi_held *held)
 	bool sealed;
 
 	vmemi_lock(&s->lock);
-	sealed = held->segment->state == VMEMI_SEGMENT_SEALED;
+	sealed = held->segment->state == VMEMI_SEGMENT_SEALED && !held->segment->leaving;
 	vmemi_unlock(&s->lock);
 	return sealed;
 }
@@ -226,8 +226,7 @@ static void write_replacement(unsigned char *to, const struct vmemi_held *held, 
 	struct vmemi_object_header header;
 	const uint32_t zero = 0;
 
-	memcpy(&header, held->segment->memory + vmemi_entry_grain(held->entry) * VMEMI_GRAIN_BYTES,
-	       sizeof(header));
+	memcpy(&header, held->object, sizeof(header));
 	header.bytes = (uint16_t)bytes;
 	header.codec = (uint8_t)e->codec;
 	header.reference_check = e->reference ? vmemi_reference_check(e->reference) : 0;

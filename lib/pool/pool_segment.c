@@ -8,6 +8,16 @@
 
 #define NUMBER_MAX ((1u << VMEMI_SEGMENT_BITS) - 1)
 
+/* A number that is in use: there is a segment. */
+static struct vmemi_segment *made(const struct vmem_pool *p, uint32_t number)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+
+	if (!seg)
+		__builtin_unreachable();
+	return seg;
+}
+
 /* Segments that the budget allows. Pool locked. */
 static uint64_t budget_segments(const struct vmem_pool *p)
 {
@@ -49,7 +59,17 @@ static void to_reserve(struct vmem_pool *p, uint32_t number)
 	p->in_use--;
 }
 
-/* Moves what no reader is in any more to the reserve. Pool locked. */
+/* One without objects and pins: with memory to the reserve; one that was out waits for vmemi_segment_maintain(),
+ * as its owner is told. Pool locked. */
+static void put_away(struct vmem_pool *p, uint32_t number)
+{
+	if (made(p, number)->memory)
+		to_reserve(p, number);
+	else
+		push(p, &p->vacated_first, number);
+}
+
+/* Puts away what no reader is in any more. Pool locked. */
 static void reap(struct vmem_pool *p)
 {
 	uint32_t number = p->draining_first;
@@ -62,7 +82,7 @@ static void reap(struct vmem_pool *p)
 		if (atomic_load(&seg->pins))
 			push(p, &p->draining_first, number);
 		else
-			to_reserve(p, number);
+			put_away(p, number);
 		number = next;
 	}
 }
@@ -76,7 +96,7 @@ void vmemi_segment_trim(struct vmem_pool *p)
 		if (p->reserve_count > p->reserve_target ||
 		    (p->reserve_count && p->in_use + p->reserve_count > budget_segments(p))) {
 			uint32_t number = pop(p, &p->reserve_first);
-			struct vmemi_segment *seg = vmemi_segment_at(p, number);
+			struct vmemi_segment *seg = made(p, number);
 
 			p->reserve_count--;
 			memory = seg->memory;
@@ -96,7 +116,7 @@ static int take_number(struct vmem_pool *p, uint32_t *ret_number)
 {
 	for (;;) {
 		uint32_t number, fresh;
-		int made;
+		int grown;
 
 		vmemi_lock(&p->lock);
 		number = pop(p, &p->number_first);
@@ -110,9 +130,9 @@ static int take_number(struct vmem_pool *p, uint32_t *ret_number)
 		}
 		if (fresh > NUMBER_MAX)
 			return -VMEM_ENOSPC;
-		made = vmemi_table_grow(&p->segments, fresh);
-		if (made < 0)
-			return made;
+		grown = vmemi_table_grow(&p->segments, fresh);
+		if (grown < 0)
+			return grown;
 	}
 }
 
@@ -129,7 +149,7 @@ static int allocate(struct vmem_pool *p, uint32_t *ret_number)
 	}
 	vmemi_lock(&p->lock);
 	if (memory) {
-		struct vmemi_segment *seg = vmemi_segment_at(p, *ret_number);
+		struct vmemi_segment *seg = made(p, *ret_number);
 
 		seg->memory = memory;
 		seg->state = VMEMI_SEGMENT_SPARE;
@@ -184,9 +204,62 @@ void vmemi_segment_put(struct vmem_pool *p, uint32_t number)
 			seg->state = VMEMI_SEGMENT_DRAINING;
 		push(p, &p->draining_first, number);
 	} else {
-		to_reserve(p, number);
+		put_away(p, number);
 	}
 	vmemi_unlock(&p->lock);
+}
+
+void vmemi_segment_recycle(struct vmem_pool *p, unsigned char *memory)
+{
+	uint32_t number;
+
+	vmemi_lock(&p->lock);
+	number = p->reserve_count < p->reserve_target ? pop(p, &p->number_first) : 0;
+	if (number) {
+		made(p, number)->memory = memory;
+		to_reserve(p, number);
+	} else {
+		p->in_use--;
+	}
+	vmemi_unlock(&p->lock);
+	if (!number)
+		vmemi_free(&p->segment_allocator, memory, VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
+}
+
+unsigned char *vmemi_segment_take_memory(struct vmem_pool *p, uint32_t number)
+{
+	struct vmemi_segment *seg = made(p, number);
+	unsigned char *memory = seg->memory;
+
+	vmemi_lock(&p->lock);
+	seg->memory = NULL;
+	seg->state = VMEMI_SEGMENT_NONE;
+	push(p, &p->number_first, number);
+	vmemi_unlock(&p->lock);
+	return memory;
+}
+
+/* Numbers of segments that were out, and their places, are free. No lock held. */
+static void vacate(struct vmem_pool *p)
+{
+	for (;;) {
+		struct vmemi_segment *seg;
+		uint32_t number;
+
+		vmemi_lock(&p->lock);
+		number = pop(p, &p->vacated_first);
+		vmemi_unlock(&p->lock);
+		if (!number)
+			return;
+		seg = vmemi_segment_at(p, number);
+		p->devices.vacate(p->devices.context, seg->place, seg->digest->blocks);
+		vmemi_digest_free(p, seg->digest);
+		seg->digest = NULL;
+		vmemi_lock(&p->lock);
+		seg->state = VMEMI_SEGMENT_NONE;
+		push(p, &p->number_first, number);
+		vmemi_unlock(&p->lock);
+	}
 }
 
 int vmemi_segment_fill(struct vmem_pool *p, uint32_t least)
@@ -218,6 +291,7 @@ void vmemi_segment_maintain(struct vmem_pool *p)
 	vmemi_lock(&p->lock);
 	reap(p);
 	vmemi_unlock(&p->lock);
+	vacate(p);
 	vmemi_segment_trim(p);
 	/* What cannot be had now, saves will ask for. */
 	(void)vmemi_segment_fill(p, p->reserve_target);

@@ -57,7 +57,7 @@ static void settle(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
 	s->lost += (uint64_t)lost - seg->lost;
 	atomic_fetch_add_explicit(&p->lost, (uint64_t)lost - seg->lost, memory_order_relaxed);
 	seg->lost = lost;
-	if (open && class < OPEN_CLASS_MIN)
+	if ((open && class < OPEN_CLASS_MIN) || seg->leaving)
 		class = 0;
 	if (class == seg->class)
 		return;
@@ -196,6 +196,8 @@ static void open_segment(struct vmem_pool *p, struct vmemi_stream *s, enum vmemi
 		vmemi_stream_seal(p, s, s->open[head]);
 	seg->state = VMEMI_SEGMENT_OPEN;
 	seg->class = 0;
+	seg->leaving = seg->stays = false;
+	seg->born = atomic_fetch_add_explicit(&p->born, 1, memory_order_relaxed);
 	seg->used = seg->live = seg->lost = seg->scanned = 0;
 	atomic_store_explicit(&seg->stream, s->id, memory_order_relaxed);
 	age_link(p, s, number, younger);
@@ -203,7 +205,8 @@ static void open_segment(struct vmem_pool *p, struct vmemi_stream *s, enum vmemi
 	s->segments++;
 }
 
-void vmemi_stream_detach(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number)
+/* Takes one with memory out of all lists and sums. */
+static void unlink_segment(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number)
 {
 	struct vmemi_segment *seg = vmemi_segment_at(p, number);
 
@@ -218,7 +221,77 @@ void vmemi_stream_detach(struct vmem_pool *p, struct vmemi_stream *s, uint32_t n
 	s->lost -= seg->lost;
 	atomic_fetch_sub_explicit(&p->lost, seg->lost, memory_order_relaxed);
 	s->segments--;
+}
+
+static void out_unlink(struct vmem_pool *p, struct vmemi_stream *s, struct vmemi_segment *seg)
+{
+	if (seg->younger)
+		vmemi_segment_at(p, seg->younger)->older = seg->older;
+	else
+		s->out_first = seg->older;
+	if (seg->older)
+		vmemi_segment_at(p, seg->older)->younger = seg->younger;
+	s->out_live -= seg->live;
+	s->out_segments--;
+}
+
+void vmemi_stream_detach(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+
+	if (seg->state == VMEMI_SEGMENT_OUT)
+		out_unlink(p, s, seg);
+	else
+		unlink_segment(p, s, number);
 	seg->state = VMEMI_SEGMENT_DRAINING;
+}
+
+void vmemi_stream_leaving(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
+			  bool leaving)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+
+	if (seg->state != VMEMI_SEGMENT_SEALED)
+		return;
+	seg->leaving = leaving;
+	settle(p, s, number, seg);
+	vmemi_stream_rank(p, s, true);
+}
+
+void vmemi_stream_home(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
+		       unsigned char *memory)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+
+	out_unlink(p, s, seg);
+	seg->state = VMEMI_SEGMENT_SEALED;
+	age_link(p, s, number, s->oldest);
+	s->used += seg->used;
+	s->live += seg->live;
+	s->segments++;
+	settle(p, s, number, seg);
+	vmemi_stream_rank(p, s, true);
+	atomic_store(&seg->memory, memory);
+}
+
+void vmemi_stream_out(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+
+	unlink_segment(p, s, number);
+	seg->state = VMEMI_SEGMENT_OUT;
+	seg->class = 0;
+	seg->lost = seg->scanned = 0;
+	seg->leaving = false;
+	seg->younger = 0;
+	seg->older = s->out_first;
+	if (s->out_first)
+		vmemi_segment_at(p, s->out_first)->younger = number;
+	s->out_first = number;
+	s->out_live += seg->live;
+	s->out_segments++;
+	vmemi_stream_rank(p, s, true);
+	atomic_store(&seg->memory, NULL); /* then its pins are read: pool_internal.h */
 }
 
 bool vmemi_stream_remove(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
@@ -228,11 +301,14 @@ bool vmemi_stream_remove(struct vmem_pool *p, struct vmemi_stream *s, uint32_t n
 	bool empty;
 
 	seg->live -= grains;
-	s->live -= grains;
+	if (seg->state == VMEMI_SEGMENT_OUT)
+		s->out_live -= grains;
+	else
+		s->live -= grains;
 	empty = !seg->live;
 	if (empty)
 		vmemi_stream_detach(p, s, number);
-	else
+	else if (seg->state != VMEMI_SEGMENT_OUT)
 		settle(p, s, number, seg);
 	vmemi_stream_rank(p, s, false);
 	return empty;

@@ -13,32 +13,41 @@
 #define VMEMI_SEGMENT_BITS 24u
 #define VMEMI_SEGMENT_CHUNK_SHIFT 5u
 #define VMEMI_PIN_WRITER (UINT64_C(1) << 32) /* in pins: one that fills in reserved room */
+#define VMEMI_PIN_DEVICE (UINT64_C(1) << 48) /* in pins: one that reads its copy on a device */
 
 enum vmemi_segment_state {
 	VMEMI_SEGMENT_NONE,     /* has no memory; in the list of numbers */
 	VMEMI_SEGMENT_SPARE,    /* has memory and no objects; in the reserve, or in hand */
 	VMEMI_SEGMENT_OPEN,     /* of a stream, being appended to */
 	VMEMI_SEGMENT_SEALED,   /* of a stream, full */
+	VMEMI_SEGMENT_OUT,      /* of a stream, on a device: has no memory */
 	VMEMI_SEGMENT_DRAINING, /* has no objects, and waits for its pins to go */
 };
 
 /* Segments are named by number, 0 is none. The first cache line is what loads use. */
 struct vmemi_segment {
-	/* atomic; readers, and VMEMI_PIN_WRITER for each writer */
+	/* atomic; readers, VMEMI_PIN_WRITER for each writer, VMEMI_PIN_DEVICE for each load from a device */
 	_Alignas(64) _Atomic uint64_t pins;
-	unsigned char *memory;   /* pool, while there are no objects; else constant */
-	_Atomic uint32_t stream; /* atomic; the stream's lock for writing */
+	/* atomic; written under pool, while there are no objects, else under stream; NULL with objects: OUT */
+	unsigned char *_Atomic memory;
+	_Atomic uint32_t stream;     /* atomic; the stream's lock for writing */
+	struct vmemi_digest *digest; /* OUT: stream; then whoever puts it away */
+	uint64_t place;              /* as digest; the owner's name of its copy */
 
 	_Alignas(64) uint8_t state; /* OPEN, SEALED: stream; else pool */
 	uint8_t class;              /* stream; of lost, see vmemi_stream_settle() */
+	bool leaving;               /* stream; SEALED, and being written to a device */
+	bool stays;                 /* stream; SEALED, and damaged: never written */
 	uint32_t used;              /* stream; grains appended */
 	uint32_t live;              /* stream; grains of live objects */
 	uint32_t lost;              /* stream; grains that compaction would win */
 	uint32_t scanned;           /* work; below this grain, compaction has moved everything */
-	uint32_t older, younger;    /* stream */
+	uint32_t older, younger;    /* stream; OUT: in the list of those */
 	uint32_t class_previous, class_next; /* stream; in the list of its class, if not 0 */
 	uint32_t next;                       /* pool; in the list of its state */
-	uint64_t sequence;                   /* stream; age, not decreasing from older to younger */
+	uint32_t
+		born; /* stream; of two segments of the pool the one that was opened first has less */
+	uint64_t sequence; /* stream; age, not decreasing from older to younger */
 };
 
 enum vmemi_segment_purpose {
@@ -81,7 +90,10 @@ struct vmemi_stream {
 	uint64_t sequence; /* of the youngest segment */
 	uint64_t objects;
 	uint64_t payload_bytes;
-	uint64_t used, live, lost; /* grains, sums over the segments */
+	uint64_t used, live, lost; /* grains, sums over the segments with memory */
+	uint32_t out_first;        /* segments that are out, youngest first */
+	uint32_t out_segments;
+	uint64_t out_live; /* grains of live objects in them */
 	uint64_t compactions;
 	uint64_t moved_bytes;
 	uint32_t dropped;         /* objects, since vmemi_pool_look(); no more than are too many */

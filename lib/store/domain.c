@@ -3,6 +3,7 @@
  * found no room in the table has one use and is never found: it goes with its only page. */
 #include "store/domain.h"
 #include "pool/pool_of.h"
+#include "pool/pool_out.h"
 #include "store/store_internal.h"
 
 #define DOMAIN 1u /* of the table, which has only one */
@@ -46,8 +47,11 @@ static bool is_alone(struct vmemi_domain *d, uint32_t handle, uint32_t checksum)
 {
 	struct vmemi_held held;
 	struct vmemi_described described;
+	uint32_t known;
 	bool whole;
 
+	if (!vmemi_out_checksum(d->store->pool, d->stream, handle, &known))
+		return known == checksum; /* of its digest, which was made when it was whole */
 	if (!vmemi_pool_hold(d->store->pool, d->stream, handle, &held, &described))
 		return false;
 	whole = vmemi_pool_is_whole(d->store->pool, &held) && described.checksum == checksum;

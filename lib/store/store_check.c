@@ -80,7 +80,7 @@ static const char *check_deltas(const struct vmem_pool *p)
 
 		if (!vmemi_entry_is_live(delta) || vmemi_entry_codec(delta) != VMEM_CODEC_DELTA)
 			continue;
-		entry = vmemi_entry_of(p, vmemi_object_reference(p, delta));
+		entry = vmemi_entry_of(p, vmemi_entry_reference(p, delta));
 		if (!vmemi_entry_is_live(entry))
 			return "store: the reference of a delta is gone";
 		if (vmemi_entry_codec(entry) == VMEM_CODEC_DELTA)

@@ -17,7 +17,7 @@ static void flip(vmem_pool *pool, vmem_pool_handle delta, unsigned bit)
 
 static uint32_t believed(vmem_pool *pool, vmem_pool_handle delta)
 {
-	return vmemi_object_reference(pool, vmemi_entry_of(pool, delta));
+	return vmemi_entry_reference(pool, vmemi_entry_of(pool, delta));
 }
 
 Test(pool_delta, check_of_a_reference_is_the_crc)

@@ -77,8 +77,8 @@ static unsigned char *object_of(uint32_t handle)
 /* Of a delta; 0: it is none. */
 static uint32_t reference_of(vmem_store_ref r)
 {
-	return vmemi_object_reference(store->pool,
-				      vmemi_entry_of(store->pool, vmemi_ref_payload(r)));
+	return vmemi_entry_reference(store->pool,
+				     vmemi_entry_of(store->pool, vmemi_ref_payload(r)));
 }
 
 static int load(uint64_t i)

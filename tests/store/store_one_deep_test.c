@@ -137,8 +137,8 @@ static uint32_t codec_of(vmem_store_ref ref)
 /* The handle that a delta is made against; 0: it is none. */
 static uint32_t reference_of(vmem_store_ref ref)
 {
-	return vmemi_object_reference(store->pool,
-				      vmemi_entry_of(store->pool, vmemi_ref_payload(ref)));
+	return vmemi_entry_reference(store->pool,
+				     vmemi_entry_of(store->pool, vmemi_ref_payload(ref)));
 }
 
 /* The store's index. */

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Objects of segments that are out: the digest, where a load finds them, and how a segment comes home. See
+ * pool_out.h. Digests are read under the stream's lock; who reads from a device has a pin of its own kind on the
+ * segment, and with it the copy stays, as memory does with a reader's. */
+#include "pool/pool_out.h"
+#include "base/mem.h"
+#include "pool/pool_internal.h"
+
+static size_t digest_bytes(uint32_t count)
+{
+	return sizeof(struct vmemi_digest) + count * sizeof(struct vmemi_digest_entry);
+}
+
+void vmemi_digest_free(vmem_pool *p, struct vmemi_digest *d)
+{
+	if (d)
+		vmemi_free(&p->tables.allocator, d, digest_bytes(d->capacity),
+			   _Alignof(struct vmemi_digest));
+}
+
+const struct vmemi_digest_entry *vmemi_digest_find(const struct vmemi_digest *d, uint32_t grain)
+{
+	uint32_t low = 0, high = d->count;
+
+	while (low < high) {
+		uint32_t middle = (low + high) / 2;
+
+		if (d->entry[middle].grain < grain)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < d->count && d->entry[low].grain == grain ? &d->entry[low] : NULL;
+}
+
+bool vmemi_digest_is_live(const vmem_pool *p, uint32_t segment, const struct vmemi_digest_entry *e)
+{
+	uint64_t entry = vmemi_entry_of(p, e->handle);
+
+	return vmemi_entry_is_live(entry) && vmemi_entry_segment(entry) == segment &&
+	       vmemi_entry_grain(entry) == e->grain;
+}
+
+void vmemi_pool_set_devices(vmem_pool *p, const struct vmemi_pool_devices *devices)
+{
+	p->devices = *devices;
+}
+
+/* --- Loads --- */
+
+int vmemi_pool_locate(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
+		      struct vmemi_located *w)
+{
+	const struct vmemi_digest_entry *e = NULL;
+	struct vmemi_segment *seg;
+	uint64_t entry;
+	struct vmemi_stream *s = vmemi_object_lock(p, stream, handle, &entry);
+	int err = -VMEM_EAGAIN;
+
+	if (!s)
+		return -VMEM_ENOENT;
+	seg = vmemi_segment_at(p, vmemi_entry_segment(entry));
+	if (!seg->memory) {
+		e = vmemi_digest_find(seg->digest, vmemi_entry_grain(entry));
+		err = e ? 0 : -VMEM_ENOENT;
+	}
+	if (!err) {
+		*w = (struct vmemi_located){
+			.segment = seg,
+			.place = seg->place,
+			.offset = e->at * VMEMI_GRAIN_BYTES,
+			.bytes = (uint32_t)sizeof(struct vmemi_object_header) +
+				 vmemi_entry_bytes(entry),
+			.handle = (uint32_t)handle,
+			.checksum = e->checksum,
+			.entry = entry,
+			.reference = e->reference,
+		};
+		atomic_fetch_add(&seg->pins, VMEMI_PIN_DEVICE);
+	}
+	vmemi_unlock(&s->lock);
+	return err;
+}
+
+void vmemi_pool_located_end(vmem_pool *p, const struct vmemi_located *w)
+{
+	(void)p;
+	atomic_fetch_sub_explicit(&w->segment->pins, VMEMI_PIN_DEVICE, memory_order_release);
+}
+
+int vmemi_out_checksum(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
+		       uint32_t *ret_checksum)
+{
+	struct vmemi_located w;
+	int err = vmemi_pool_locate(p, stream, handle, &w);
+
+	if (err)
+		return err;
+	*ret_checksum = w.checksum;
+	vmemi_pool_located_end(p, &w);
+	return 0;
+}
+
+/* --- Home --- */
+
+/* The stream of a segment that is out, locked. NULL: it is not. */
+static struct vmemi_stream *lock_out(struct vmem_pool *p, uint32_t number)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+	uint32_t id = seg ? atomic_load_explicit(&seg->stream, memory_order_relaxed) : 0;
+	struct vmemi_stream *s = seg ? vmemi_stream_at(p, id) : NULL;
+
+	if (!s)
+		return NULL;
+	vmemi_lock(&s->lock);
+	/* Of this stream, under its lock, it stays so. */
+	for (uint32_t n = s->out_first; n; n = vmemi_segment_at(p, n)->older)
+		if (n == number)
+			return s;
+	vmemi_unlock(&s->lock);
+	return NULL;
+}
+
+int vmemi_pool_home_begin(vmem_pool *p, uint32_t number, struct vmemi_homing *h)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+	struct vmemi_stream *s = lock_out(p, number);
+	uint32_t spare;
+	int err;
+
+	if (!s)
+		return -VMEM_ENOENT;
+	*h = (struct vmemi_homing){ .number = number,
+				    .bytes = seg->digest->blocks * VMEMI_OUT_BLOCK,
+				    .place = seg->place,
+				    .segment = seg };
+	atomic_fetch_add(&seg->pins, VMEMI_PIN_DEVICE);
+	vmemi_unlock(&s->lock);
+	err = vmemi_segment_get(p, VMEMI_FOR_REPLACEMENT, &spare);
+	if (err)
+		atomic_fetch_sub_explicit(&seg->pins, VMEMI_PIN_DEVICE, memory_order_release);
+	else
+		h->memory = vmemi_segment_take_memory(p, spare);
+	return err;
+}
+
+/* Moves the object to where the index says that it is, and writes its header as it was. What is wrong in the bytes
+ * of an object is for its checksum to tell, but drops believe headers. */
+static void unpack(struct vmem_pool *p, uint32_t number, unsigned char *memory,
+		   const struct vmemi_digest_entry *e)
+{
+	uint64_t entry = vmemi_entry_of(p, e->handle);
+	unsigned char *to = memory + e->grain * VMEMI_GRAIN_BYTES;
+	struct vmemi_object_header header = {
+		.handle = e->handle,
+		.checksum = e->checksum,
+		.bytes = (uint16_t)vmemi_entry_bytes(entry),
+		.codec = (uint8_t)vmemi_entry_codec(entry),
+		.reference_check = e->reference ? vmemi_reference_check(e->reference) : 0,
+	};
+
+	if (!vmemi_digest_is_live(p, number, e))
+		return;
+	memmove(to, memory + e->at * VMEMI_GRAIN_BYTES,
+		vmemi_object_grains(header.bytes) * VMEMI_GRAIN_BYTES);
+	memcpy(to, &header, sizeof(header));
+	if (e->reference)
+		memcpy(to + sizeof(header), &e->reference, sizeof(e->reference));
+}
+
+/* What lies between live objects is made one dead object after the other: a walk comes by. */
+static void bury(unsigned char *memory, uint32_t from, uint32_t to)
+{
+	const uint32_t least = vmemi_object_grains(1), most = vmemi_object_grains(VMEM_PAGE_SIZE);
+
+	while (from + least <= to) {
+		struct vmemi_object_header header = { .handle = 0 };
+		uint32_t grains = to - from < most ? to - from : most;
+
+		if (to - from - grains && to - from - grains < least)
+			grains -= least;
+		header.bytes = (uint16_t)(grains * VMEMI_GRAIN_BYTES - sizeof(header));
+		memcpy(memory + from * VMEMI_GRAIN_BYTES, &header, sizeof(header));
+		from += grains;
+	}
+}
+
+static void unpack_all(struct vmem_pool *p, uint32_t number, unsigned char *memory, uint32_t used)
+{
+	const struct vmemi_digest *d = vmemi_segment_at(p, number)->digest;
+	uint32_t end = used;
+
+	for (uint32_t i = d->count; i-- > 0;) /* objects move up only */
+		unpack(p, number, memory, &d->entry[i]);
+	for (uint32_t i = d->count; i-- > 0;) {
+		uint64_t entry = vmemi_entry_of(p, d->entry[i].handle);
+
+		if (!vmemi_digest_is_live(p, number, &d->entry[i]))
+			continue;
+		bury(memory, d->entry[i].grain + vmemi_object_grains(vmemi_entry_bytes(entry)),
+		     end);
+		end = d->entry[i].grain;
+	}
+	bury(memory, 0, end);
+}
+
+bool vmemi_pool_home_end(vmem_pool *p, struct vmemi_homing *h)
+{
+	struct vmemi_stream *s = lock_out(p, h->number);
+	struct vmemi_digest *digest = NULL;
+
+	if (s) {
+		digest = h->segment->digest;
+		unpack_all(p, h->number, h->memory, h->segment->used);
+		h->segment->digest = NULL;
+		vmemi_stream_home(p, s, h->number, h->memory);
+		vmemi_unlock(&s->lock);
+	}
+	atomic_fetch_sub_explicit(&h->segment->pins, VMEMI_PIN_DEVICE, memory_order_release);
+	if (!s)
+		vmemi_segment_recycle(p, h->memory);
+	vmemi_digest_free(p, digest);
+	return s != NULL;
+}
+
+bool vmemi_pool_home_vacated(vmem_pool *p, const struct vmemi_homing *h)
+{
+	(void)p;
+	return atomic_load(&h->segment->pins) < VMEMI_PIN_DEVICE;
+}
+
+void vmemi_pool_home_cancel(vmem_pool *p, struct vmemi_homing *h)
+{
+	atomic_fetch_sub_explicit(&h->segment->pins, VMEMI_PIN_DEVICE, memory_order_release);
+	vmemi_segment_recycle(p, h->memory);
+}
+
+/* --- Counters --- */
+
+void vmemi_pool_out_stats(vmem_pool *p, struct vmemi_out_stats *stats)
+{
+	uint32_t streams = atomic_load_explicit(&p->stream_count, memory_order_acquire);
+
+	*stats = (struct vmemi_out_stats){ 0 };
+	for (uint32_t id = 0; id < streams; id++) {
+		struct vmemi_stream *s = vmemi_stream_at(p, id);
+
+		vmemi_lock(&s->lock);
+		stats->segments += s->out_segments;
+		stats->live_bytes += s->out_live * VMEMI_GRAIN_BYTES;
+		vmemi_unlock(&s->lock);
+	}
+	vmemi_lock(&p->lock);
+	stats->memory_bytes = p->in_use * VMEM_POOL_SEGMENT_BYTES;
+	stats->budget_bytes = p->budget_bytes;
+	vmemi_unlock(&p->lock);
+}

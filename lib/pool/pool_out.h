@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Segments that are out: on a device, with no memory. The pool does no I/O; its owner, the store, writes a
+ * segment that the pool names, and reads the bytes of objects for loads.
+ *
+ * A segment that is out keeps its number, its stream and the index entries of its objects, so that handles lead
+ * to it as before. Of its objects a digest is left in memory, 16 bytes each: what a drop needs (the checksum, by
+ * which the table of equal pages is asked, and the reference of a delta), and where an object lies in the copy.
+ *
+ *   SEALED --leave_begin--> leaving --leave_end--> OUT --home_end--> SEALED
+ *                              |                    |
+ *                              '---- last object dropped ----> DRAINING: the owner is told with vacate(),
+ *                                                              once no load reads the copy any more
+ *
+ * While it leaves it is loaded from memory as ever; its memory is free once the copy is written and no reader is
+ * in it. Objects that are out do not move and are not encoded anew. */
+#ifndef VMEMI_POOL_OUT_H
+#define VMEMI_POOL_OUT_H
+#include <stdbool.h>
+#include <vmem/pool.h>
+
+#define VMEMI_OUT_BLOCK 4096u /* in which a copy is written and read */
+#define VMEMI_OUT_BLOCKS (VMEM_POOL_SEGMENT_BYTES / VMEMI_OUT_BLOCK)
+#define VMEMI_OUT_OBJECT_BLOCKS 3u /* that an object may touch */
+#define VMEMI_PIECES 2u            /* objects that a load needs: a delta and its reference */
+
+/* Both positions in grains. */
+struct vmemi_digest_entry {
+	uint32_t handle;
+	uint32_t checksum;
+	uint32_t reference; /* of a delta, else or if damaged 0 */
+	uint16_t grain;     /* in memory, as the index says */
+	uint16_t at;        /* in the copy: less, if what is dead was left out */
+};
+
+struct vmemi_digest {
+	uint32_t count;    /* objects that were live when it left */
+	uint32_t capacity; /* entries that there is room for */
+	uint32_t blocks;   /* of the copy */
+	struct vmemi_digest_entry entry[];
+};
+
+/* Of the pool's owner. */
+struct vmemi_pool_devices {
+	/* A copy is not used any more. Called by vmem_pool_work() and vmemi_pool_maintain(), no lock held. */
+	void (*vacate)(void *context, uint64_t place, uint32_t blocks);
+	void *context;
+};
+
+/* --- For the pool --- */
+
+/* By the grain of the index. NULL: none. */
+const struct vmemi_digest_entry *vmemi_digest_find(const struct vmemi_digest *d, uint32_t grain);
+/* Whether its object is there still. */
+bool vmemi_digest_is_live(const vmem_pool *pool, uint32_t segment,
+			  const struct vmemi_digest_entry *e);
+void vmemi_digest_free(vmem_pool *pool, struct vmemi_digest *d); /* NULL is fine */
+
+/* The checksum of an object that is out. 0, -VMEM_ENOENT, -VMEM_EAGAIN (it is in memory). Any thread. */
+int vmemi_out_checksum(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
+		       uint32_t *ret_checksum);
+
+/* --- For the owner --- */
+
+/* Before the first segment leaves. */
+void vmemi_pool_set_devices(vmem_pool *pool, const struct vmemi_pool_devices *devices);
+
+/* A segment on its way out. */
+struct vmemi_leaving {
+	uint32_t number;
+	struct vmemi_digest *digest;
+	unsigned char *memory; /* of the segment */
+	const void *data;      /* to be written: it, or the scratch; aligned to a page */
+	uint32_t bytes;        /* a multiple of VMEMI_OUT_BLOCK */
+};
+
+/* Takes the oldest full segment of one of some streams, from *@hand on, which is set to where to go on. Where more
+ * than an eighth of it is dead or empty, the live objects are copied to @scratch (of a segment's size; NULL: never).
+ * False: there is none. Serial. */
+bool vmemi_pool_leave_begin(vmem_pool *pool, uint32_t *hand, void *scratch,
+			    struct vmemi_leaving *ret_leaving);
+/* It has been written to @place, and is out. False: it has become empty meanwhile, @place is the caller's. Once, or
+ * vmemi_pool_leave_cancel(). Any thread. */
+bool vmemi_pool_leave_end(vmem_pool *pool, struct vmemi_leaving *leaving, uint64_t place);
+/* After leave_end() was true: its memory is free. False: a reader is in it, ask again. Any thread. */
+bool vmemi_pool_leave_freed(vmem_pool *pool, struct vmemi_leaving *leaving);
+/* It has not been written, and stays. Any thread. */
+void vmemi_pool_leave_cancel(vmem_pool *pool, struct vmemi_leaving *leaving);
+
+/* An object that is out. Its copy stays until vmemi_pool_located_end(). */
+struct vmemi_located {
+	struct vmemi_segment *segment;
+	uint64_t place;
+	uint32_t offset; /* bytes, of its header in the copy */
+	uint32_t bytes;  /* with its header */
+	uint32_t handle;
+	uint32_t checksum;
+	uint64_t entry;
+	uint32_t reference; /* of a delta, else 0 */
+};
+
+/* 0, -VMEM_ENOENT (no such object), -VMEM_EAGAIN (it is in memory). Takes the stream's lock for a moment, and
+ * allocates nothing. Any thread. */
+int vmemi_pool_locate(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
+		      struct vmemi_located *ret_located);
+void vmemi_pool_located_end(vmem_pool *pool, const struct vmemi_located *located);
+
+/* An object's bytes, read from a device. */
+struct vmemi_piece {
+	uint32_t handle; /* 0: none */
+	uint32_t checksum;
+	uint64_t entry;
+	const unsigned char *object; /* its header */
+};
+
+/* As vmemi_pool_load_of(), with objects that were read from a device. -VMEM_EAGAIN: *@ret_missing, the object or
+ * its reference, is out and not among them. Counts nothing. Any thread. */
+int vmemi_pool_load_pieces(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle, void *page,
+			   const struct vmemi_piece pieces[VMEMI_PIECES], uint32_t *ret_missing);
+
+/* A segment on its way home. */
+struct vmemi_homing {
+	uint32_t number;
+	unsigned char *memory; /* to be read into: @bytes from @place on */
+	uint32_t bytes;
+	uint64_t place;
+	struct vmemi_segment *segment;
+};
+
+/* 0, -VMEM_ENOENT (it is not out), -VMEM_ENOSPC (budget), -VMEM_ENOMEM. Of one segment one at a time. Serial. */
+int vmemi_pool_home_begin(vmem_pool *pool, uint32_t number, struct vmemi_homing *ret_homing);
+/* It has been read: its objects are in memory; false: it was dropped meanwhile. Headers are those that were written,
+ * whatever was read. Once, or vmemi_pool_home_cancel(). */
+bool vmemi_pool_home_end(vmem_pool *pool, struct vmemi_homing *homing);
+/* After home_end() was true: its copy is not used any more, @place is the caller's. False: ask again. */
+bool vmemi_pool_home_vacated(vmem_pool *pool, const struct vmemi_homing *homing);
+void vmemi_pool_home_cancel(vmem_pool *pool, struct vmemi_homing *homing);
+
+struct vmemi_out_stats {
+	uint64_t segments;     /* that are out */
+	uint64_t live_bytes;   /* of objects in them, with headers and grain */
+	uint64_t memory_bytes; /* of segments in memory, less the reserve */
+	uint64_t budget_bytes; /* 0: none */
+};
+
+void vmemi_pool_out_stats(vmem_pool *pool, struct vmemi_out_stats *stats);
+
+#endif
