@@ -29,6 +29,7 @@
 #include <vmem/snapshot.h>
 #include <vmem/snapshot_source.h>
 #include <vmem/store.h>
+#include <vmem/store_device.h>
 #include <vmem/threshold.h>
 #include <vmem/trace.h>
 #include <vmem/track.h>

@@ -210,8 +210,8 @@ VMEM_API int vmem_store_save(vmem_store *store, uint32_t vm, uint64_t key, const
  *                         which may be before this call returns; NULL: such loads return -VMEM_EAGAIN instead
  *  @return 0 (the bytes are there), -VMEM_EINPROGRESS (vmem_store_poll() tells when), -VMEM_EBADMSG
  *          (corrupt: what is in @p page is unspecified), -VMEM_EIO (the device), -VMEM_ENOENT (no such
- *          ref or vm), -VMEM_EAGAIN (it takes time, and @p ret_token is NULL or 256 loads in progress
- *          and events wait for vmem_store_poll()), -VMEM_EINVAL (page)
+ *          ref or vm), -VMEM_EAGAIN (it takes time, and @p ret_token is NULL, or 256 loads in progress and events
+ *          wait for vmem_store_poll(), or 32 loads from devices), -VMEM_EINVAL (page)
  *  @threads any; not together with the drop of the same page
  *  @since 1.0 */
 VMEM_API int vmem_store_load(vmem_store *store, uint32_t vm, uint64_t key, vmem_store_ref ref,

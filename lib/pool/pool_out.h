@@ -142,6 +142,10 @@ struct vmemi_out_stats {
 	uint64_t budget_bytes; /* 0: none */
 };
 
+/* How many segments are to leave so that the budget has room for what comes: a sixteenth of it, and what saves leave
+ * to compaction. 0 without a budget. */
+uint32_t vmemi_pool_wanted_out(vmem_pool *pool);
+
 void vmemi_pool_out_stats(vmem_pool *pool, struct vmemi_out_stats *stats);
 
 #endif

@@ -6,6 +6,7 @@
  * pool's lock; the allocator is called without it. */
 #include "pool/pool_internal.h"
 
+#define AHEAD_FRACTION 16u /* of the budget is kept free by what leaves */
 #define NUMBER_MAX ((1u << VMEMI_SEGMENT_BITS) - 1)
 
 /* A number that is in use: there is a segment. */
@@ -182,6 +183,19 @@ int vmemi_segment_get(struct vmem_pool *p, enum vmemi_segment_purpose purpose, u
 	}
 	vmemi_unlock(&p->lock);
 	return err || *ret_number ? err : allocate(p, ret_number);
+}
+
+uint32_t vmemi_pool_wanted_out(struct vmem_pool *p)
+{
+	uint64_t most, ahead, wanted = 0;
+
+	vmemi_lock(&p->lock);
+	most = most_in_use(p, VMEMI_FOR_SAVE);
+	ahead = 1 + most / AHEAD_FRACTION;
+	if (p->budget_bytes && p->in_use + ahead > most)
+		wanted = p->in_use + ahead - most;
+	vmemi_unlock(&p->lock);
+	return wanted < UINT32_MAX ? (uint32_t)wanted : UINT32_MAX;
 }
 
 bool vmemi_segment_is_left(struct vmem_pool *p)

@@ -407,7 +407,7 @@ int vmem_store_vm_account(vmem_store *store, uint32_t vm_number, struct vmem_sto
 /* Adds what belongs to no VM alone. VMs locked. */
 static void add_own(vmem_store *store, struct vmem_store_account *a)
 {
-	a->metadata_bytes += sizeof(*store) + store->cold.bytes;
+	a->metadata_bytes += sizeof(*store) + store->cold.bytes + vmemi_out_bytes(store);
 	for (uint32_t i = 0; i < VMEMI_VM_CHUNKS; i++)
 		if (atomic_load_explicit(&store->chunk[i], memory_order_relaxed))
 			a->metadata_bytes += CHUNK_BYTES;

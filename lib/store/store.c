@@ -100,6 +100,7 @@ void vmem_store_free(vmem_store *store)
 {
 	if (!store)
 		return;
+	vmemi_out_free(store);
 	vmemi_store_vms_free(store);
 	vmem_pool_free(store->pool);
 	vmemi_cold_destroy(store);
@@ -154,6 +155,8 @@ static int save_in_pool(vmem_store *store, struct vmemi_vm *vm, uint32_t codec, 
 
 	vmemi_cold_interrupt(&store->cold);
 	rc = object_for(vm, codec, page, &handle);
+	if (rc == -VMEM_ENOSPC && !is_over_cap(vm) && vmemi_out_relieve(store))
+		rc = object_for(vm, codec, page, &handle);
 	vmemi_cpu_end(&vm->saving, &store->clock, begun);
 	if (rc) {
 		vmemi_count(&vm->rejects, 1);
@@ -205,7 +208,7 @@ static int begin_load(vmem_store *store, const struct vmemi_store_tier *tier,
 	return -VMEM_EINPROGRESS;
 }
 
-/* Puts the page in place. As vmem_pool_load_page(). */
+/* Puts the page in place. As vmemi_pool_load_of(). */
 static int read_page(vmem_store *store, struct vmemi_vm *vm, const struct vmemi_load *load)
 {
 	uint64_t begun = vmemi_cpu_begin(&vm->loading, &store->clock);
@@ -229,6 +232,8 @@ static int load_from_pool(vmem_store *store, struct vmemi_vm *vm, const struct v
 		return begin_load(store, tier, load, ret_token);
 	vmemi_cold_interrupt(&store->cold);
 	rc = read_page(store, vm, load);
+	if (rc == -VMEM_EAGAIN)
+		return vmemi_out_load(store, load, ret_token);
 	count_load(vm, load, rc);
 	return rc;
 }
@@ -341,6 +346,7 @@ uint64_t vmemi_store_ref_bytes(vmem_store *store, vmem_store_ref ref)
 	uint32_t codec, bytes;
 
 	if (vmemi_ref_tier(ref) != VMEMI_REF_POOL ||
+	    !vmemi_out_checksum(store->pool, VMEMI_ANY_STREAM, vmemi_ref_payload(ref), &codec) ||
 	    vmem_pool_describe(store->pool, vmemi_ref_payload(ref), &codec, &bytes))
 		return 0;
 	return (uint64_t)vmemi_object_grains(bytes) * VMEMI_GRAIN_BYTES;
@@ -431,6 +437,9 @@ uint32_t vmem_store_poll(vmem_store *store, struct vmem_store_event *events, uin
 
 	if (tier && tier->poll)
 		tier->poll(tier->context);
+	vmemi_out_poll(store);
+	if (store->out)
+		(void)vmemi_out_settle(store);
 	return vmemi_inflight_take(&store->inflight, events, capacity);
 }
 
@@ -440,8 +449,12 @@ int vmem_store_work(vmem_store *store, uint64_t budget_ns, uint64_t now_ns)
 {
 	uint64_t begun = vmemi_store_cpu_ns(store), pieces = budget_ns / PIECE_NS;
 	enum vmemi_cold_result cold = VMEMI_COLD_MORE;
-	bool more, loose;
+	bool more, loose, out = false;
 
+	if (store->out) {
+		vmemi_out_poll(store);
+		out = vmemi_out_write(store, now_ns);
+	}
 	vmemi_pool_maintain(store->pool);
 	do {
 		bool tidy = budget_ns < TIDY_NS || vmemi_pool_is_untidy(store->pool);
@@ -458,7 +471,7 @@ int vmem_store_work(vmem_store *store, uint64_t budget_ns, uint64_t now_ns)
 	} while ((more || loose || cold == VMEMI_COLD_MORE) && pieces-- > 1);
 	atomic_fetch_add_explicit(&store->work_ns, vmemi_store_cpu_ns(store) - begun,
 				  memory_order_relaxed);
-	return more || loose || cold != VMEMI_COLD_DONE;
+	return more || loose || out || cold != VMEMI_COLD_DONE;
 }
 
 void vmem_store_set_budget(vmem_store *store, uint64_t budget_bytes)
@@ -483,6 +496,16 @@ int vmemi_store_finish_load(vmem_store *store, vmem_store_token token, int resul
 	count_load(vm, &load, result);
 	vmemi_inflight_end(&store->inflight, token, result);
 	return 0;
+}
+
+void vmemi_store_load_over(vmem_store *store, vmem_store_token token, int result)
+{
+	struct vmemi_load load;
+
+	if (vmemi_inflight_claim(&store->inflight, token, &load))
+		return;
+	count_load(vmemi_store_vm(store, load.vm), &load, result);
+	vmemi_inflight_end(&store->inflight, token, result);
 }
 
 int vmemi_store_post(vmem_store *store, const struct vmem_store_event *event)

@@ -12,6 +12,7 @@
 #include "store/domain.h"
 #include "store/holds.h"
 #include "store/inflight.h"
+#include "store/out.h"
 #include "store/ref.h"
 
 #define VMEMI_STORE_VMS 65535u
@@ -69,6 +70,7 @@ struct vmem_store {
 	struct vmem_store_account gone; /* vm_lock; counters of VMs that were dropped */
 	struct vmemi_vm *_Atomic chunk[VMEMI_VM_CHUNKS]; /* atomic; written once, under vm_lock */
 
+	struct vmemi_out *_Atomic out;  /* atomic; devices; NULL: none. Stays once it is there */
 	struct vmemi_inflight inflight; /* has its own lock */
 	struct vmemi_cold cold;         /* has its own lock */
 
@@ -135,6 +137,9 @@ void vmemi_store_pool_env(vmem_store *store);
 /* For tiers: the bytes of the page can be loaded now (@result 0), or cannot (negative). Puts the page in
  * place and queues the event. 0, -VMEM_ENOENT (no such load, or finished already). */
 int vmemi_store_finish_load(vmem_store *store, vmem_store_token token, int result);
+
+/* A load is over: counts it, and queues the event. */
+void vmemi_store_load_over(vmem_store *store, vmem_store_token token, int result);
 
 /* For tiers: an offer or a loss. 0, -VMEM_ENOENT (vm), -VMEM_EAGAIN (full: offers are then forgotten,
  * losses told again later). */

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/** @file vmem/store_device.h
+ *  Devices of a store: where pages go that have been stored longest, when memory for them is short.
+ *
+ *  The pool's segments of 256 KiB leave as wholes, the oldest of a VM first, still compressed, in one write each.
+ *  With a budget they do so ahead of need, in vmem_store_work(); without one, as vmem_store_write_out() asks for.
+ *  References do not change. A page whose segment is out is loaded with a token: vmem_store_load() returns
+ *  -VMEM_EINPROGRESS, or without a token -VMEM_EAGAIN. Its checksum has stayed in memory: bytes that are not
+ *  what was written are -VMEM_EIO, and never a page. Drops need no device. What is out counts as pages of its VM, and
+ *  not as bytes of its account nor to its cap; 16 bytes of each page stay in memory. */
+#ifndef VMEM_STORE_DEVICE_H
+#define VMEM_STORE_DEVICE_H
+#include <vmem/common.h>
+#include <vmem/device.h>
+#include <vmem/store.h>
+VMEM_BEGIN_DECLS
+
+#define VMEM_STORE_DEVICES 32u /**< of a store */
+
+/** Pages may be read from the device by who has it when the process has ended. */
+#define VMEM_STORE_DEVICE_PLAIN (UINT64_C(1) << 0)
+
+/** Options of a device. Fields are only ever added at the end. */
+struct vmem_store_device_opts {
+	size_t size;       /**< sizeof(*this) as the caller compiled it */
+	uint64_t flags;    /**< VMEM_STORE_DEVICE_*; an unknown bit is -VMEM_EINVAL */
+	int32_t priority;  /**< the greater is filled first */
+	uint32_t reserved; /**< 0 */
+	/** most bytes that are written in a day of vmem_store_work()'s clock; 0: no limit. Then it takes no more
+	 *  until the next day, and is read as before */
+	uint64_t wear_bytes_per_day;
+};
+
+/** Of one device. */
+struct vmem_store_device_stats {
+	size_t size;            /**< sizeof(*this) as the caller compiled it; set before the call */
+	uint64_t size_bytes;    /**< of it, in whole 2 MiB */
+	uint64_t taken_bytes;   /**< of segments that are there, or on their way */
+	uint64_t written_bytes; /**< since the start, as the next ones */
+	uint64_t read_bytes;
+	uint64_t write_errors;
+	uint64_t read_errors;
+	uint64_t wear_left_bytes; /**< today; UINT64_MAX: no limit */
+	uint32_t is_bad; /**< 1: writes have failed four times in a row: no more is written there */
+	uint32_t is_worn; /**< 1: the limit of today is reached */
+};
+
+/** Of all that is out. */
+struct vmem_store_out_stats {
+	size_t size;         /**< sizeof(*this) as the caller compiled it; set before the call */
+	uint64_t segments;   /**< that are out now */
+	uint64_t live_bytes; /**< of pages in them */
+	uint64_t writing;    /**< segments that are being written now */
+	uint64_t loads;      /**< that were read from a device, since the start, as the next ones */
+	uint64_t lost;       /**< of them those that failed: read errors and bad checksums */
+	uint64_t
+		saves_waited; /**< refused for the budget while segments were being written: the device
+	                               is slower than what comes */
+	uint64_t no_room;     /**< times that no device had room for a segment, or may be written */
+};
+
+/** Give a store a device, which is the store's from then on: vmem_store_free() closes it.
+ *  @param device  in memory that it frees itself in close(); at least 2 MiB
+ *  @param opts  NULL: all defaults
+ *  @param[out] ret_device  its number; may be NULL
+ *  @return 0, or the device is still the caller's: -VMEM_EINVAL (opts, vmem_device_check(), too small), -VMEM_E2BIG,
+ *          -VMEM_EPERM (VMEM_DEVICE_OUTLIVES without VMEM_DEVICE_ENCRYPTED or VMEM_STORE_DEVICE_PLAIN),
+ *          -VMEM_ENOSPC (32 devices), -VMEM_ENOMEM
+ *  @threads serial with itself and vmem_store_work(), together with any other call
+ *  @since 1.0 */
+VMEM_API int vmem_store_add_device(vmem_store *store, struct vmem_device *device,
+				   const struct vmem_store_device_opts *opts,
+				   uint32_t *ret_device) VMEM_NODISCARD;
+
+/** Ask that about so many bytes of segments leave memory, besides what the budget needs; vmem_store_work() writes
+ *  them. Of several calls the last one counts. @threads any @since 1.0 */
+VMEM_API void vmem_store_write_out(vmem_store *store, uint64_t bytes);
+
+/** Wait until vmem_store_poll() may have something of a device, or the time is over; may return sooner. For who
+ *  waits for a token and has nothing else to do. @threads any @since 1.0 */
+VMEM_API void vmem_store_wait(vmem_store *store, uint64_t timeout_ns);
+
+/** Counters of one device. @return 0, -VMEM_ENOENT, -VMEM_EINVAL @threads any @since 1.0 */
+VMEM_API int vmem_store_get_device_stats(vmem_store *store, uint32_t device,
+					 struct vmem_store_device_stats *stats);
+
+/** Counters of all. @return 0, -VMEM_EINVAL @threads any @since 1.0 */
+VMEM_API int vmem_store_get_out_stats(vmem_store *store, struct vmem_store_out_stats *stats);
+
+VMEM_END_DECLS
+#endif

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Loads of pages that are out.
+ *
+ * A load has a window: it is tried with what there is; if the pool says that an object is missing, its blocks are
+ * read, and it is tried again. A delta and its reference are two such turns at the most, unless something moves
+ * meanwhile. Nothing is allocated, and the load's page is touched by the last turn only: a device that answers late
+ * or never holds a window, not the caller's memory. */
+#include "store/out.h"
+#include "pool/pool_of.h"
+#include "store/store_internal.h"
+
+static uint32_t number_of(const struct vmemi_out *out, const struct vmemi_window *w)
+{
+	return (uint32_t)(w - out->window);
+}
+
+/* NULL: none is idle. */
+static struct vmemi_window *take_window(struct vmemi_out *out)
+{
+	uint32_t idle = atomic_load_explicit(&out->idle, memory_order_relaxed);
+
+	while (idle)
+		if (atomic_compare_exchange_weak_explicit(&out->idle, &idle, idle & (idle - 1),
+							  memory_order_acquire,
+							  memory_order_relaxed))
+			return &out->window[__builtin_ctz(idle)];
+	return NULL;
+}
+
+static void give_window(struct vmemi_out *out, struct vmemi_window *w)
+{
+	atomic_fetch_or_explicit(&out->idle, UINT32_C(1) << number_of(out, w),
+				 memory_order_release);
+}
+
+static void let_go(vmem_store *store, struct vmemi_window *w)
+{
+	while (w->count)
+		vmemi_pool_located_end(store->pool, &w->at[--w->count]);
+}
+
+static void finish(vmem_store *store, struct vmemi_window *w, int result)
+{
+	struct vmemi_out *out = store->out;
+	vmem_store_token token = w->token;
+
+	if (result == -VMEM_EBADMSG) {
+		struct vmemi_vm *vm = vmemi_store_vm(store, w->load.vm);
+
+		vmemi_pool_corrupt_of(store->pool, vm->domain->stream,
+				      vmemi_ref_payload(w->load.ref));
+		result = w->count ? -VMEM_EIO : result;
+	}
+	vmemi_count(&out->loads, 1);
+	vmemi_count(&out->lost, result == -VMEM_EIO);
+	let_go(store, w);
+	give_window(out, w);
+	vmemi_store_load_over(store, token, result);
+}
+
+/* Reads the next piece. False: it cannot. Else the window may be another thread's by now. */
+static bool read_next(vmem_store *store, struct vmemi_window *w)
+{
+	const struct vmemi_located *at = &w->at[w->count];
+	struct vmemi_out *out = store->out;
+	uint32_t number = number_of(out, w), device = VMEM_SLOT_DEVICE(at->place);
+	uint64_t first = at->offset / VMEMI_OUT_BLOCK;
+	uint64_t end = (at->offset + at->bytes + VMEMI_OUT_BLOCK - 1) / VMEMI_OUT_BLOCK;
+	uint64_t offset = (VMEM_SLOT_NUMBER(at->place) + first) * VMEMI_OUT_BLOCK;
+	uint64_t tag = vmemi_out_tag(0, number, ++w->use);
+	int rc = vmemi_out_submit(out, device, VMEM_DEVICE_READ, offset,
+				  (end - first) * VMEMI_OUT_BLOCK,
+				  w->buffer + w->count * VMEMI_PIECE_BYTES, tag);
+
+	if (!rc)
+		atomic_fetch_or_explicit(&out->waiting, UINT32_C(1) << number,
+					 memory_order_release);
+	if (rc < 0)
+		vmemi_count(&out->device[device].read_errors, 1);
+	return rc >= 0;
+}
+
+/* Looks for what is missing. 0: it is read next, -VMEM_EAGAIN: it has come home, try again; else the end. */
+static int look_for(vmem_store *store, struct vmemi_window *w, uint32_t stream, uint32_t missing)
+{
+	int rc;
+
+	if (w->count == VMEMI_PIECES) /* one of them has become another */
+		let_go(store, w);
+	rc = vmemi_pool_locate(store->pool, stream, missing, &w->at[w->count]);
+	if (rc)
+		return rc;
+	if (read_next(store, w))
+		return 0;
+	vmemi_pool_located_end(store->pool, &w->at[w->count]);
+	return -VMEM_EIO;
+}
+
+static void step(vmem_store *store, struct vmemi_window *w)
+{
+	uint32_t stream = vmemi_store_vm(store, w->load.vm)->domain->stream, missing = 0;
+	int rc;
+
+	do {
+		struct vmemi_piece pieces[VMEMI_PIECES] = { { 0 } };
+
+		for (uint32_t i = 0; i < w->count; i++)
+			pieces[i] = (struct vmemi_piece){
+				.handle = w->at[i].handle,
+				.checksum = w->at[i].checksum,
+				.entry = w->at[i].entry,
+				.object = w->buffer + i * VMEMI_PIECE_BYTES +
+					  w->at[i].offset % VMEMI_OUT_BLOCK,
+			};
+		rc = vmemi_pool_load_pieces(store->pool, stream, vmemi_ref_payload(w->load.ref),
+					    w->load.page, pieces, &missing);
+		if (rc == -VMEM_EAGAIN) {
+			rc = look_for(store, w, stream, missing);
+			if (!rc)
+				return;
+		}
+	} while (rc == -VMEM_EAGAIN);
+	finish(store, w, rc);
+}
+
+int vmemi_out_load(vmem_store *store, const struct vmemi_load *load, vmem_store_token *ret_token)
+{
+	struct vmemi_out *out = store->out;
+	struct vmemi_window *w = ret_token && out ? take_window(out) : NULL;
+	int rc;
+
+	if (!w)
+		return -VMEM_EAGAIN;
+	rc = vmemi_inflight_begin(&store->inflight, load, &w->token);
+	if (rc) {
+		give_window(out, w);
+		return rc;
+	}
+	w->load = *load;
+	w->count = 0;
+	/* First: whoever polls may know of the token's end before this returns. */
+	*ret_token = w->token;
+	step(store, w);
+	return -VMEM_EINPROGRESS;
+}
+
+void vmemi_out_has_read(vmem_store *store, uint64_t tag, int error)
+{
+	struct vmemi_out *out = store->out;
+	struct vmemi_window *w;
+	struct vmemi_out_device *d;
+
+	w = &out->window[tag % VMEMI_WINDOWS];
+	if (w->use != tag >> 32 || w->count >= VMEMI_PIECES)
+		return; /* nobody has asked for it */
+	d = &out->device[VMEM_SLOT_DEVICE(w->at[w->count].place)];
+	w->count++;
+	if (error) {
+		vmemi_count(&d->read_errors, 1);
+		finish(store, w, -VMEM_EIO);
+		return;
+	}
+	atomic_fetch_add_explicit(&d->read_bytes, w->at[w->count - 1].bytes, memory_order_relaxed);
+	step(store, w);
+}
+
+void vmemi_out_retry_reads(vmem_store *store)
+{
+	struct vmemi_out *out = store->out;
+	uint32_t waiting = 0;
+
+	if (atomic_load_explicit(&out->waiting, memory_order_relaxed))
+		waiting = atomic_exchange_explicit(&out->waiting, 0, memory_order_acquire);
+	for (; waiting; waiting &= waiting - 1) {
+		struct vmemi_window *w = &out->window[__builtin_ctz(waiting)];
+
+		if (!read_next(store, w)) {
+			w->count++; /* its place, which finish() lets go of */
+			finish(store, w, -VMEM_EIO);
+		}
+	}
+}

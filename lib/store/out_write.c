@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Writing segments out.
+ *
+ * How much is to leave is asked of the pool: ahead of need, a sixteenth of the budget is kept free. Several writes are
+ * in flight. A write that fails is tried once more on another place, of another device if this one has gone bad, and
+ * then the segment stays in memory. One thread at a time is in here: it enters the section or goes on without. */
+#include "store/out.h"
+#include "base/alloc.h"
+#include "store/store_internal.h"
+
+#define TRIES 3u
+#define FAILURES 4u /* in a row: the device is bad */
+#define DAY_NS UINT64_C(86400000000000)
+
+static bool enter(struct vmemi_out *out)
+{
+	return !atomic_exchange_explicit(&out->section, true, memory_order_acquire);
+}
+
+static void leave(struct vmemi_out *out)
+{
+	atomic_store_explicit(&out->section, false, memory_order_release);
+}
+
+/* --- Devices --- */
+
+/* Whether new segments may go there. What is there stays. Section. */
+static void enable(struct vmemi_out *out, uint32_t device, bool enabled)
+{
+	vmem_slots_cursor_end(out->slots, &out->cursor);
+	if (enabled)
+		atomic_store(&out->full, false);
+	/* -VMEM_EBUSY: something is there still, and nothing more comes. */
+	(void)vmem_slots_resize(out->slots, device, enabled ? out->device[device].slots : 0, NULL);
+}
+
+static void count_write(struct vmemi_out *out, uint32_t device, int error, uint32_t bytes)
+{
+	struct vmemi_out_device *d = &out->device[device];
+
+	if (!error) {
+		d->failures = 0;
+		return;
+	}
+	d->day_bytes -= d->day_bytes < bytes ? d->day_bytes : bytes;
+	vmemi_count(&d->write_errors, 1);
+	if (++d->failures < FAILURES && error != -VMEM_ENODEV)
+		return;
+	if (!atomic_exchange(&d->bad, true))
+		enable(out, device, false);
+}
+
+static void count_wear(struct vmemi_out *out, uint32_t device, uint32_t bytes)
+{
+	struct vmemi_out_device *d = &out->device[device];
+
+	d->day_bytes += bytes;
+	if (d->wear_bytes && d->day_bytes + VMEM_POOL_SEGMENT_BYTES > d->wear_bytes &&
+	    !atomic_exchange(&d->worn, true))
+		enable(out, device, false);
+}
+
+/* A new day. */
+static void renew(struct vmemi_out *out, uint64_t now_ns)
+{
+	uint32_t devices = atomic_load_explicit(&out->devices, memory_order_acquire);
+
+	if (!now_ns || now_ns - out->day_ns < DAY_NS)
+		return;
+	out->day_ns = now_ns;
+	for (uint32_t i = 0; i < devices; i++) {
+		struct vmemi_out_device *d = &out->device[i];
+
+		d->day_bytes = 0;
+		if (d->wear_bytes >= VMEM_POOL_SEGMENT_BYTES && atomic_exchange(&d->worn, false) &&
+		    !atomic_load(&d->bad))
+			enable(out, i, true);
+	}
+}
+
+/* --- One write --- */
+
+static void set(struct vmemi_write *w, enum vmemi_write_state state)
+{
+	atomic_store_explicit(&w->state, state, memory_order_release);
+}
+
+static void end(struct vmemi_out *out, struct vmemi_write *w)
+{
+	set(w, VMEMI_WRITE_IDLE);
+	atomic_fetch_sub_explicit(&out->writing, 1, memory_order_relaxed);
+}
+
+static void submit(struct vmemi_out *out, struct vmemi_write *w)
+{
+	uint32_t number = (uint32_t)(w - out->write);
+	int rc;
+
+	set(w, VMEMI_WRITE_FLYING); /* first: it may be over before this returns */
+	/* The bytes are only read; requests have one kind of pointer. */
+	rc = vmemi_out_submit(out, VMEM_SLOT_DEVICE(w->slot), VMEM_DEVICE_WRITE,
+			      VMEM_SLOT_NUMBER(w->slot) * VMEMI_OUT_BLOCK, w->leaving.bytes,
+			      (void *)(uintptr_t)w->leaving.data,
+			      vmemi_out_tag(VMEMI_TAG_WRITE, number, ++w->use));
+	if (rc < 0) {
+		w->error = rc;
+		set(w, VMEMI_WRITE_OVER);
+	} else if (!rc) {
+		set(w, VMEMI_WRITE_QUEUED);
+	}
+}
+
+/* Takes a place and begins. False: there is none. */
+static bool place(struct vmemi_out *out, struct vmemi_write *w)
+{
+	int rc;
+
+	/* First: what is given back meanwhile says that there is room again. */
+	atomic_store(&out->full, true);
+	rc = vmem_slots_take(out->slots, &out->cursor, w->leaving.bytes / VMEMI_OUT_BLOCK,
+			     w->leaving.number, &w->slot);
+	if (rc != -VMEM_ENOSPC)
+		atomic_store(&out->full, false);
+	if (rc) {
+		vmemi_count(&out->no_room, 1);
+		return false;
+	}
+	count_wear(out, VMEM_SLOT_DEVICE(w->slot), w->leaving.bytes);
+	submit(out, w);
+	return true;
+}
+
+/* A segment that leaves has been written, or not. */
+static void settle_over(vmem_store *store, struct vmemi_write *w)
+{
+	struct vmemi_out *out = store->out;
+	uint32_t device = VMEM_SLOT_DEVICE(w->slot), blocks = w->leaving.bytes / VMEMI_OUT_BLOCK;
+
+	count_write(out, device, w->error, w->leaving.bytes);
+	if (w->error) {
+		vmem_slots_give(out->slots, w->slot, blocks);
+		if (++w->tries < TRIES && place(out, w))
+			return;
+		vmemi_pool_leave_cancel(store->pool, &w->leaving);
+		end(out, w);
+		return;
+	}
+	atomic_fetch_add_explicit(&out->device[device].written_bytes, w->leaving.bytes,
+				  memory_order_relaxed);
+	if (vmemi_pool_leave_end(store->pool, &w->leaving, w->slot)) {
+		set(w, VMEMI_WRITE_PARTING);
+		return;
+	}
+	vmem_slots_give(out->slots, w->slot, blocks);
+	end(out, w);
+}
+
+static bool settle_one(vmem_store *store, struct vmemi_write *w)
+{
+	switch (atomic_load_explicit(&w->state, memory_order_acquire)) {
+	case VMEMI_WRITE_QUEUED: submit(store->out, w); break;
+	case VMEMI_WRITE_OVER: settle_over(store, w); break;
+	default: break;
+	}
+	if (atomic_load_explicit(&w->state, memory_order_acquire) != VMEMI_WRITE_PARTING ||
+	    !vmemi_pool_leave_freed(store->pool, &w->leaving))
+		return false;
+	end(store->out, w);
+	return true;
+}
+
+void vmemi_out_has_written(struct vmemi_out *out, uint64_t tag, int error)
+{
+	struct vmemi_write *w = &out->write[tag % VMEMI_WRITES];
+
+	if (w->use != tag >> 32)
+		return; /* nobody has asked for it */
+	w->error = error;
+	set(w, VMEMI_WRITE_OVER);
+}
+
+/* --- All writes --- */
+
+static bool settle_all(vmem_store *store)
+{
+	bool freed = false;
+
+	for (uint32_t i = 0; i < VMEMI_WRITES; i++)
+		freed |= settle_one(store, &store->out->write[i]);
+	return freed;
+}
+
+bool vmemi_out_settle(vmem_store *store)
+{
+	struct vmemi_out *out = store->out;
+	bool freed;
+
+	if (!atomic_load_explicit(&out->writing, memory_order_relaxed) || !enter(out))
+		return false;
+	freed = settle_all(store);
+	leave(out);
+	return freed;
+}
+
+/* Made when it is needed first, as most stores have no sparse segments. NULL: without it, they go as they are. */
+static unsigned char *scratch_of(vmem_store *store, struct vmemi_write *w)
+{
+	if (!w->scratch) {
+		w->scratch =
+			vmemi_alloc(&store->allocator, VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
+		vmemi_count(&store->out->scratches, w->scratch != NULL);
+	}
+	return w->scratch;
+}
+
+/* Begins a write. False: nothing can leave. */
+static bool begin(vmem_store *store, struct vmemi_write *w)
+{
+	struct vmemi_out *out = store->out;
+
+	if (!vmemi_pool_leave_begin(store->pool, &out->hand, scratch_of(store, w), &w->leaving))
+		return false;
+	atomic_fetch_add_explicit(&out->writing, 1, memory_order_relaxed);
+	w->tries = 0;
+	if (place(out, w))
+		return true;
+	vmemi_pool_leave_cancel(store->pool, &w->leaving);
+	end(out, w);
+	return false;
+}
+
+/* Segments that are to leave besides those that do. */
+static uint32_t wanted(vmem_store *store)
+{
+	struct vmemi_out *out = store->out;
+	uint32_t count = vmemi_pool_wanted_out(store->pool);
+	uint32_t requested = atomic_load_explicit(&out->requested, memory_order_relaxed);
+	uint32_t writing = atomic_load_explicit(&out->writing, memory_order_relaxed);
+
+	if (atomic_load_explicit(&out->full, memory_order_relaxed))
+		return 0;
+	count = count > writing ? count - writing : 0;
+	return count > requested ? count : requested;
+}
+
+static void count_requested(struct vmemi_out *out)
+{
+	uint32_t n = atomic_load_explicit(&out->requested, memory_order_relaxed);
+
+	while (n && !atomic_compare_exchange_weak_explicit(
+			    &out->requested, &n, n - 1, memory_order_relaxed, memory_order_relaxed))
+		;
+}
+
+bool vmemi_out_write(vmem_store *store, uint64_t now_ns)
+{
+	struct vmemi_out *out = store->out;
+	uint32_t count;
+
+	if (!enter(out))
+		return false;
+	renew(out, now_ns);
+	(void)settle_all(store);
+	count = wanted(store);
+	for (uint32_t i = 0; i < VMEMI_WRITES && count; i++) {
+		struct vmemi_write *w = &out->write[i];
+
+		if (atomic_load_explicit(&w->state, memory_order_acquire) != VMEMI_WRITE_IDLE)
+			continue;
+		if (!begin(store, w)) {
+			count = 0;
+			break;
+		}
+		count_requested(out);
+		count--;
+	}
+	leave(out);
+	return count != 0;
+}
+
+bool vmemi_out_relieve(vmem_store *store)
+{
+	struct vmemi_out *out = store->out;
+	bool freed;
+
+	if (!out)
+		return false;
+	vmemi_out_poll(store);
+	freed = vmemi_out_settle(store);
+	(void)vmemi_out_write(store, 0);
+	if (!freed)
+		vmemi_count(&out->saves_waited,
+			    atomic_load_explicit(&out->writing, memory_order_relaxed) != 0);
+	return freed;
+}

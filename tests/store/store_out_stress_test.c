@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Threads that save, load and drop pages, most of which are on a device, beside one that works and one that
+ * polls. A plain program, for ThreadSanitizer. Argument: operations of each thread, else 3000. */
+#include <assert.h>
+#include <sched.h>
+#include "pool/pool_of.h"
+#include "store/memory_device.h"
+#include "store/model_pages.h"
+#include "store/store_internal.h"
+#include "support/deadline.h"
+#include "support/rng.h"
+
+enum { WORKERS = 3, PAGES = 500, MIB = 1 << 20 };
+
+static struct vmemt_memory_device device;
+static vmem_store *store;
+static uint32_t vms[WORKERS];
+static uint64_t first_seed;
+static long operations = 3000;
+static _Atomic int left = WORKERS;
+static _Atomic uint64_t slow, now_ns = 1;
+
+/* A load that its thread waits for; its address is the key. */
+struct waiter {
+	_Atomic int over;
+	int result;
+};
+
+static void dispatch(void)
+{
+	struct vmem_store_event event[8];
+	uint32_t n = vmem_store_poll(store, event, 8);
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct waiter *w = (struct waiter *)(uintptr_t)event[i].key;
+
+		w->result = event[i].result;
+		atomic_store(&w->over, 1);
+	}
+}
+
+static void load(uint32_t vm, vmem_store_ref ref, enum vmemt_page_kind kind, uint64_t seed)
+{
+	struct waiter w = { .over = 0 };
+	struct vmemt_page page;
+	vmem_store_token token;
+	int rc;
+
+	while ((rc = vmem_store_load(store, vm, (uintptr_t)&w, ref, page.bytes, &token)) ==
+	       -VMEM_EAGAIN)
+		dispatch();
+	if (rc == -VMEM_EINPROGRESS) {
+		uint64_t end_ms = vmemt_now_ms() + VMEMT_DEADLINE_MS;
+
+		while (!atomic_load(&w.over)) {
+			VMEMT_NOT_AFTER(end_ms, "the end of a load");
+			dispatch();
+			sched_yield();
+		}
+		atomic_fetch_add(&slow, 1);
+		rc = w.result;
+	}
+	assert(!rc && is_page(&page, kind, seed));
+}
+
+static void *run(void *arg)
+{
+	uint32_t n = *(uint32_t *)arg, vm = vms[n];
+	uint64_t state = first_seed + n, seed_of[PAGES];
+	vmem_store_ref ref[PAGES] = { 0 };
+
+	for (long i = 0; i < operations; i++) {
+		uint32_t at = (uint32_t)(vmemt_rand(&state) % PAGES);
+		enum vmemt_page_kind kind = at % 3 ? VMEMT_PAGE_NOISE : VMEMT_PAGE_TEXT;
+		struct vmemt_page page;
+		int rc = 0;
+
+		if (!ref[at]) {
+			seed_of[at] = vmemt_rand(&state) % 4000 * EDITS;
+			make_page(&page, kind, seed_of[at]);
+			rc = vmem_store_save(store, vm, at, page.bytes, &ref[at]);
+			assert(!rc || rc == -VMEM_ENOSPC);
+		} else if (vmemt_rand(&state) % 4) {
+			load(vm, ref[at], kind, seed_of[at]);
+		} else {
+			assert(!vmem_store_drop(store, vm, ref[at]));
+			ref[at] = 0;
+		}
+		if (rc)
+			sched_yield();
+	}
+	for (uint32_t at = 0; at < PAGES; at++)
+		if (ref[at])
+			load(vm, ref[at], at % 3 ? VMEMT_PAGE_NOISE : VMEMT_PAGE_TEXT, seed_of[at]);
+	atomic_fetch_sub(&left, 1);
+	return NULL;
+}
+
+static void *background(void *arg)
+{
+	(void)arg;
+	while (atomic_load(&left)) {
+		vmem_store_write_out(store, MIB / 4);
+		(void)vmem_store_work(store, 500000, atomic_fetch_add(&now_ns, 1000000));
+		sched_yield();
+	}
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	const struct vmem_store_opts opts = { .size = sizeof(opts),
+					      .budget_bytes = 3 * MIB,
+					      .cold_after_ms = 1 };
+	const struct vmem_store_vm_opts group = { .size = sizeof(group),
+						  .sharing = VMEM_STORE_SHARE_GROUP,
+						  .group = 1 };
+	struct vmem_store_out_stats stats = { .size = sizeof(stats) };
+	pthread_t thread[WORKERS + 1];
+	uint32_t number[WORKERS];
+	const char *wrong;
+
+	if (argc > 1)
+		operations = atol(argv[1]);
+	first_seed = vmemt_seed("store_out_stress");
+	assert(!vmem_store_new(&store, &opts));
+	vmemt_memory_device_init(&device, 32 * MIB, 16);
+	assert(!vmem_store_add_device(store, &device.device, NULL, NULL));
+	for (uint32_t i = 0; i < WORKERS; i++) {
+		number[i] = i;
+		assert(!vmem_store_add_vm(store, i ? &group : NULL, &vms[i]));
+		assert(!pthread_create(&thread[i], NULL, run, &number[i]));
+	}
+	assert(!pthread_create(&thread[WORKERS], NULL, background, NULL));
+	for (uint32_t i = 0; i <= WORKERS; i++)
+		assert(!pthread_join(thread[i], NULL));
+	do {
+		(void)vmem_store_poll(store, NULL, 0);
+		assert(!vmem_store_get_out_stats(store, &stats));
+	} while (stats.writing);
+	vmemi_pool_maintain(store->pool);
+	wrong = vmemi_store_check(store);
+	if (wrong)
+		fprintf(stderr, "%s\n", wrong);
+	assert(!wrong && !stats.lost && slow);
+	vmem_store_free(store);
+	return 0;
+}
