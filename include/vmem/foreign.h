@@ -63,7 +63,8 @@ struct vmem_foreign_metrics {
  *  Who waits already for a page of it is served, too. 64 processes at a time.
  *  @param[out] ret_foreign  set only on success
  *  @return 0, -VMEM_EINVAL (bad options; no userfaultfd; nothing is mapped there), -VMEM_E2BIG, -VMEM_EEXIST
- *          (ranges overlap, by address or guest physical address), -VMEM_ENOTSUP (max_bytes, active_samples or dirty_log are
+ *          (ranges overlap, by address or guest physical address; or the userfaultfd was
+ *          handed over before, here or with a peer), -VMEM_ENOTSUP (max_bytes, active_samples or dirty_log are
  *          given; huge pages of hugetlbfs; shared memory, or of a file, where what is removed is not gone (found out
  *          from Linux 5.13 on); a userfaultfd with features that cannot be served: fork and remap events, SIGBUS),
  *          -VMEM_EBUSY (registered with another userfaultfd; or it removes memory without pause, so that its ranges could not

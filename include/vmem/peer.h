@@ -61,7 +61,7 @@ enum vmem_peer_state {
  *  @return 0, -VMEM_EINVAL (bad options, private memory, no userfaultfd, no mapping of memory there,
  *          @c same_process_as is VMEM_PEER_DROPPED), -VMEM_E2BIG, -VMEM_ERANGE
  *          (not within the region), -VMEM_EEXIST (the process has another peer there; or its userfaultfd was
- *          handed over before, without @c same_process_as), -VMEM_EBUSY (it has another
+ *          handed over before, without @c same_process_as, or to vmem_foreign_attach()), -VMEM_EBUSY (it has another
  *          userfaultfd there), -VMEM_ENOTSUP (a userfaultfd with features that cannot be served), -VMEM_EPERM (a mapping
  *          that can never be written: its file was opened for reading), -VMEM_ENOSPC (64 peers), -VMEM_ENOMEM, -VMEM_EIO
  *  @threads serial for the manager

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include <vmem/foreign.h>
+#include <vmem/peer.h>
 #include "linux/failing_kernel.h"
 #include "linux/foreign_rig.h"
 
@@ -171,6 +172,61 @@ static void refused_hand_overs(void)
 		refused_by(calls[i]);
 }
 
+static vmem_peer *peer_of(vmem_region *r, void *address, int uffd, int error)
+{
+	struct vmem_peer_opts o = {
+		.size = sizeof(o), .bytes = PAGE, .address = (uintptr_t)address, .userfaultfd = uffd
+	};
+	vmem_peer *peer = NULL;
+
+	assert(vmem_region_add_peer(&peer, r, &o) == error);
+	return peer;
+}
+
+/* Neither of two that read its messages would hear of all of them, whatever each has it for. */
+static void handed_over_twice(void)
+{
+	struct vmemt_client c;
+	struct vmem_region_opts half[2];
+	struct vmemi_uffd uffd;
+	vmem_region *file;
+	vmem_peer *peer;
+	void *memory;
+
+	vmemt_foreign_begin(vmemt_manager(0), PAGES, EVENTS);
+	assert(!vmem_manager_thread_start(vmemt_foreign.manager));
+	c = vmemt_foreign.client;
+	c.uffd = fcntl(vmemt_foreign.client.uffd, F_DUPFD_CLOEXEC, 3);
+	assert(c.uffd >= 0);
+	for (unsigned i = 0; i < 2; i++)
+		half[i] =
+			vmemt_foreign_range(&c, i * PAGES / 2, PAGES / 2, VMEM_REGION_FROM_SOURCE);
+	assert(!vmemt_foreign_attach(&vmemt_foreign.client, &half[0], 1));
+	assert(vmemt_foreign_attach(&c, &half[1], 1) == -VMEM_EEXIST);
+	file = vmemt_region(vmemt_foreign.manager, 0, PAGES,
+			    VMEM_REGION_FILE | VMEM_REGION_DMA_PINNED);
+	memory = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
+		      vmem_region_file(file), 0);
+	assert(memory != MAP_FAILED);
+	peer_of(file, memory, c.uffd, -VMEM_EEXIST);
+	assert(!vmemi_uffd_open(&uffd, &vmemi_kernel_linux, 0, 0));
+	peer = peer_of(file, memory, uffd.fd, 0);
+	close(c.uffd);
+	c.uffd = uffd.fd;
+	assert(vmemt_foreign_attach(&c, &half[1], 1) == -VMEM_EEXIST);
+	assert(!vmem_region_remove_peer(peer));
+	assert(!munmap(memory, PAGES * PAGE));
+	vmemi_uffd_close(&uffd);
+	assert(!vmem_region_detach(file, VMEM_DETACH_DISCARD));
+	/* When it is let go it may come again. */
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, 3, 1);
+	assert(!vmem_foreign_detach(vmemt_foreign.foreign, VMEM_DETACH_RESTORE));
+	assert(!vmemt_foreign_attach(&vmemt_foreign.client, &half[1], 1));
+	vmemt_foreign.region = vmem_foreign_region(vmemt_foreign.foreign, 0);
+	vmemt_foreign_expect(VMEMT_ORDER_READ, 0, PAGES, 1);
+	vmemt_foreign_end();
+}
+
 /* Each question is answered in the end, but all of them are too many. */
 static bool say_it_again(enum vmemt_call call, void *argument, int fd, int *ret_result)
 {
@@ -213,8 +269,9 @@ static void not_to_be_judged(uint64_t pages, bool (*before)(enum vmemt_call call
 int main(int argc, char **argv)
 {
 	vmemt_client_main(argc, argv);
-	vmemt_need(VMEM_KERNEL_POISON);
+	vmemt_need(VMEM_KERNEL_POISON | VMEM_KERNEL_FILES);
 	refused_hand_overs();
+	handed_over_twice();
 	not_to_be_judged(PAGES, say_it_again);
 	assert(atomic_load(&vmemt_kernel.calls[VMEMT_K_CONTINUE]) < 20000);
 	not_to_be_judged(70000, map_each_page_alone);

@@ -152,7 +152,9 @@ static void destroy(struct vmem_foreign *f)
 static int attach_all(struct vmem_manager *m, struct vmem_foreign *f,
 		      const struct vmem_foreign_opts *o)
 {
-	int error = find_slot(&m->host, &f->slot);
+	/* Of two that read it each would hear of half. */
+	int error = vmemi_manager_has_uffd(m, f->uffd.fd) ? -VMEM_EEXIST
+							  : find_slot(&m->host, &f->slot);
 
 	for (uint32_t i = 0; i < o->count && !error; i++)
 		error = attach_range(m, f, o->ranges[i]);

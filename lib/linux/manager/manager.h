@@ -72,6 +72,9 @@ struct vmemi_memory_kind {
 	struct vmem_foreign *foreign_memory; /* it is another process's; NULL: ours */
 };
 
+/* Whether the userfaultfd @fd was handed over before, by a peer or with foreign memory. attach_lock. */
+bool vmemi_manager_has_uffd(const struct vmem_manager *m, int fd);
+
 /* Attaches memory of another process, whose faults nobody reads yet; takes it back before anybody does; and
  * vmem_region_detach() of any memory. For the first two the attach lock is held. */
 int vmemi_manager_attach_foreign(struct vmem_manager *m, const struct vmem_region_opts *opts,

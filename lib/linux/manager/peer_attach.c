@@ -4,6 +4,7 @@
 #include "base/opts.h"
 #include "linux/backing/backing.h"
 #include "linux/backing/peers.h"
+#include "linux/foreign/foreign_events.h"
 #include "linux/manager/manager.h"
 #include <errno.h>
 
@@ -21,22 +22,42 @@ static int check_opts(const struct vmem_region *r, const struct vmem_peer_opts *
 	return vmemi_region_span(r, o->gpa, o->bytes, false, &first, &count);
 }
 
-/* Whether @p's process has handed over the same userfaultfd, or is told to be the same and has @p there. */
+bool vmemi_manager_has_uffd(const struct vmem_manager *m, int fd)
+{
+	const struct vmemi_host *host = &m->host;
+
+	for (uint32_t i = 0; i < VMEMI_PEERS_MAX; i++) {
+		const struct vmem_peer *p = atomic_load(&host->peers[i]);
+
+		if (p && vmemi_uffd_is(&p->process->uffd, fd))
+			return true;
+	}
+	for (uint32_t i = 0; i < VMEMI_FOREIGN_MAX; i++) {
+		const struct vmem_foreign *f = atomic_load(&host->foreign[i].it);
+
+		if (f && vmemi_uffd_is(&f->uffd, fd))
+			return true;
+	}
+	return false;
+}
+
+/* Whether @p's process is told to be the same, and has @p there. */
 static bool is_double(const struct vmem_peer *p, const struct vmem_peer_opts *o)
 {
 	uint64_t address = p->at.base + p->first * VMEM_PAGE_SIZE;
 
-	if (!o->same_process_as)
-		return vmemi_uffd_is(&p->process->uffd, o->userfaultfd);
-	return o->same_process_as->process == p->process &&
+	return o->same_process_as && o->same_process_as->process == p->process &&
 	       o->address < address + p->count * VMEM_PAGE_SIZE && address < o->address + o->bytes;
 }
 
 /* 0, -VMEM_ENOSPC, -VMEM_EEXIST. */
-static int find_slot(struct vmemi_host *host, const struct vmem_peer_opts *o, uint32_t *ret_slot)
+static int find_slot(struct vmem_manager *m, const struct vmem_peer_opts *o, uint32_t *ret_slot)
 {
+	struct vmemi_host *host = &m->host;
 	bool found = false;
 
+	if (!o->same_process_as && vmemi_manager_has_uffd(m, o->userfaultfd))
+		return -VMEM_EEXIST;
 	for (uint32_t i = VMEMI_PEERS_MAX; i--;) {
 		struct vmem_peer *p = atomic_load(&host->peers[i]);
 
@@ -178,7 +199,7 @@ static int add(struct vmem_manager *m, struct vmem_region *r, const struct vmem_
 	struct vmemi_host *host = &m->host;
 	struct vmem_peer *p;
 	uint32_t slot = 0;
-	int error = find_slot(host, o, &slot);
+	int error = find_slot(m, o, &slot);
 
 	if (error)
 		return error;
