@@ -10,6 +10,8 @@
  *  Where io_uring is refused (seccomp, kernel.io_uring_disabled, Linux before 5.6), a few threads of the library's
  *  read and write. Neither submit() nor complete() waits for the medium.
  *
+ *  Memory that a file system offers can be mapped instead (VMEM_DEVICE_FILE_MAPPED).
+ *
  *  Discarded runs become holes. Reading past the end of a file that somebody has truncated is -VMEM_EIO, and from then
  *  on every request beyond the place where it once ended is: what was there is gone, even if the file has grown
  *  again. (Between the truncation and the next submit() a write may hide it: who reads has a checksum.)
@@ -31,6 +33,12 @@ VMEM_BEGIN_DECLS
 #define VMEM_DEVICE_FILE_CACHED (UINT64_C(1) << 2)
 /** By threads, whatever is possible. */
 #define VMEM_DEVICE_FILE_THREADS (UINT64_C(1) << 3)
+
+/** Mapped, for persistent memory (DAX) and files in memory (tmpfs, memfd); anything else is -VMEM_ENOTSUP. Requests are
+ *  copies, done by submit(); map() gives the bytes themselves. All of the space is taken now, and only files are taken that nobody else
+ *  can truncate, because touching what is not there would end the process: one without a name (the path of a folder), or a
+ *  memfd that is sealed against shrinking, or can be (MFD_ALLOW_SEALING). */
+#define VMEM_DEVICE_FILE_MAPPED (UINT64_C(1) << 4)
 
 /** Options. Fields are only ever added at the end. */
 struct vmem_device_file_opts {

@@ -43,7 +43,7 @@ static struct vmem_device *open_by(void *context)
 	if (w->path) {
 		error = vmem_device_file_open(&d, w->path, &o);
 	} else {
-		fd = memfd_create("device", MFD_CLOEXEC);
+		fd = memfd_create("device", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 		assert(fd >= 0);
 		error = vmem_device_file_adopt(&d, fd, &o);
 		close(fd);
@@ -74,6 +74,7 @@ static void all_ways_conform(void)
 		  VMEM_DEVICE_FILE_THREADS | VMEM_DEVICE_FILE_CACHED | VMEM_DEVICE_FILE_CREATE },
 		{ "a memfd", NULL, 0 },
 		{ "a memfd, by threads", NULL, VMEM_DEVICE_FILE_THREADS },
+		{ "a memfd, mapped", NULL, VMEM_DEVICE_FILE_MAPPED },
 	};
 
 	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
@@ -184,6 +185,29 @@ static void truncated(uint64_t flags)
 	free(data);
 }
 
+/* What could raise SIGBUS is refused. */
+static void maps_what_is_safe(void)
+{
+	struct vmem_device_file_opts o = { .size = sizeof(o),
+					   .size_bytes = MIB,
+					   .flags = VMEM_DEVICE_FILE_MAPPED |
+						    VMEM_DEVICE_FILE_CREATE };
+	struct vmem_device *d = NULL;
+	int fd = memfd_create("device", MFD_CLOEXEC);
+
+	/* Not sealed, nor can it be. */
+	assert(fd >= 0 && vmem_device_file_adopt(&d, fd, &o) == -VMEM_ENOTSUP);
+	close(fd);
+	assert(vmem_device_file_open(&d, named, &o) == -VMEM_ENOTSUP && !d);
+	assert(!unlink(named));
+	fd = memfd_create("device", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert(fd >= 0 && !vmem_device_file_adopt(&d, fd, &o));
+	assert(d->flags == VMEM_DEVICE_MAPPED && !info_of(d).threads && !info_of(d).ring_error);
+	assert(ftruncate(fd, 0) == -1 && errno == EPERM);
+	vmem_device_close(d);
+	close(fd);
+}
+
 static uint64_t blocks_of(int fd)
 {
 	struct stat st;
@@ -227,6 +251,7 @@ static void full(const char *path, uint64_t flags)
 		error = vmemt_device_do(d, VMEM_DEVICE_WRITE, at, data, BLOCK);
 	}
 	assert(error == -VMEM_ENOSPC && at > 16 * BLOCK);
+	at -= BLOCK;
 	assert(!vmemt_device_do(d, VMEM_DEVICE_READ, 8 * BLOCK, data, BLOCK));
 	assert(vmemt_device_is_filled(data, BLOCK, 8 * BLOCK));
 	assert(!vmemt_device_do(d, VMEM_DEVICE_DISCARD, 0, NULL, 4 * BLOCK));
@@ -235,6 +260,12 @@ static void full(const char *path, uint64_t flags)
 	o.flags |= VMEM_DEVICE_FILE_PREALLOCATE;
 	d = NULL;
 	assert(vmem_device_file_open(&d, path, &o) == -VMEM_ENOSPC && !d);
+	o.flags |= VMEM_DEVICE_FILE_MAPPED;
+	assert(vmem_device_file_open(&d, path, &o) == -VMEM_ENOSPC && !d);
+	o.size_bytes = 64 * BLOCK;
+	assert(!vmem_device_file_open(&d, path, &o));
+	assert(d->flags == VMEM_DEVICE_MAPPED && d->ops->map(d->context, 0, 64 * BLOCK));
+	vmem_device_close(d);
 	free(data);
 }
 
@@ -301,6 +332,7 @@ int main(void)
 		discards_make_holes(flags);
 		allocations_fail(flags);
 	}
+	maps_what_is_safe();
 	full_file_system();
 	all_ways_conform();
 	assert(!rmdir(folder));

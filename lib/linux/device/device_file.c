@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What both ways of a device on a file have in common: which requests are taken, and what comes of them. */
+/* What all ways of a device on a file have in common: which requests are taken, and what comes of them. */
 #include "linux/device/device_file.h"
 #include "base/alloc.h"
 #include "base/opts.h"
@@ -90,6 +90,33 @@ int vmemi_device_file_step(const struct vmemi_device_file *f, struct vmemi_reque
 	return f->is_direct && s->done % f->device.block_bytes ? -VMEM_EIO : -VMEM_EAGAIN;
 }
 
+int vmemi_device_file_complete(void *context, struct vmem_device_completion *completions,
+			       uint32_t max)
+{
+	struct vmemi_device_file *f = context;
+	uint32_t n;
+
+	pthread_mutex_lock(&f->q.lock);
+	n = vmemi_requests_pop(&f->q, completions, max);
+	vmemi_requests_tell(&f->q);
+	pthread_mutex_unlock(&f->q.lock);
+	return (int)n;
+}
+
+int vmemi_device_file_wait(void *context, uint64_t timeout_ns)
+{
+	struct vmemi_device_file *f = context;
+
+	return vmemi_requests_wait(&f->q, f->q.event, timeout_ns);
+}
+
+int vmemi_device_file_event(void *context)
+{
+	struct vmemi_device_file *f = context;
+
+	return f->q.event;
+}
+
 void vmemi_device_file_free(struct vmemi_device_file *f)
 {
 	struct vmem_allocator a = f->allocator;
@@ -104,7 +131,8 @@ int vmem_device_file_get_info(const struct vmem_device *device, struct vmem_devi
 	const struct vmemi_device_file *f;
 
 	if (!device ||
-	    (device->ops != &vmemi_file_ring_ops && device->ops != &vmemi_file_threads_ops))
+	    (device->ops != &vmemi_file_ring_ops && device->ops != &vmemi_file_threads_ops &&
+	     device->ops != &vmemi_file_mapped_ops))
 		return -VMEM_EINVAL;
 	f = device->context;
 	return vmemi_opts_give(info, &f->info, sizeof(f->info));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A device on a file, as the two ways in which it works know it: by a ring (file_ring.c) and by threads
- * (file_threads.c). */
+/* A device on a file, as the ways in which it works know it: by a ring (file_ring.c), by threads (file_threads.c), and
+ * mapped (file_mapped.c). */
 #ifndef VMEMI_DEVICE_FILE_H
 #define VMEMI_DEVICE_FILE_H
 #include <vmem/device_file.h>
@@ -26,6 +26,11 @@ struct vmemi_file_threads {
 	pthread_t thread[VMEMI_DEVICE_THREADS_MAX];
 };
 
+struct vmemi_file_mapped {
+	void *bytes;
+	struct vmemi_request_list taken; /* q.lock */
+};
+
 struct vmemi_device_file {
 	struct vmem_device device;
 	const struct vmemi_kernel *k;
@@ -39,6 +44,7 @@ struct vmemi_device_file {
 	union {
 		struct vmemi_file_ring ring;
 		struct vmemi_file_threads threads;
+		struct vmemi_file_mapped mapped;
 	} by;
 };
 
@@ -46,13 +52,21 @@ struct vmemi_device_file {
  * ring; then nothing is left. */
 int vmemi_file_ring_open(struct vmemi_device_file *f);
 int vmemi_file_threads_open(struct vmemi_device_file *f, uint32_t count);
-extern const struct vmem_device_ops vmemi_file_ring_ops, vmemi_file_threads_ops;
+int vmemi_file_mapped_open(struct vmemi_device_file *f, bool is_ours);
+extern const struct vmem_device_ops vmemi_file_ring_ops, vmemi_file_threads_ops,
+	vmemi_file_mapped_ops;
 
 /* Takes requests, as submit() is to. @start is called for each that is to be done, with q.lock held; leaves with
  * the lock held. */
 int vmemi_device_file_take(struct vmemi_device_file *f, const struct vmem_device_request *requests,
 			   uint32_t count,
 			   void (*start)(struct vmemi_device_file *f, struct vmemi_request *s));
+
+/* The functions of devices whose completions are all in q.done. */
+int vmemi_device_file_complete(void *context, struct vmem_device_completion *completions,
+			       uint32_t max);
+int vmemi_device_file_wait(void *context, uint64_t timeout_ns);
+int vmemi_device_file_event(void *context);
 
 /* What a transfer came to: the bytes, or an error number of the kernel's, negated. 0: done; -VMEM_EAGAIN: more is to
  * be done, from s->done on; else the request's error. */

@@ -22,7 +22,7 @@
 #define PATH_BYTES 4096
 #define FLAGS                                                                               \
 	(VMEM_DEVICE_FILE_CREATE | VMEM_DEVICE_FILE_PREALLOCATE | VMEM_DEVICE_FILE_CACHED | \
-	 VMEM_DEVICE_FILE_THREADS)
+	 VMEM_DEVICE_FILE_THREADS | VMEM_DEVICE_FILE_MAPPED)
 
 static int error_of(int error)
 {
@@ -52,6 +52,8 @@ static int take_opts(struct vmem_device_file_opts *o, const struct vmem_device_f
 
 	if (error)
 		return error;
+	if (o->flags & VMEM_DEVICE_FILE_MAPPED)
+		o->flags |= VMEM_DEVICE_FILE_PREALLOCATE; /* a hole may find no space */
 	if (!o->depth)
 		o->depth = DEPTH;
 	if (!o->threads)
@@ -250,7 +252,8 @@ static int make(struct vmem_device **ret_device, int fd, const struct vmem_devic
 		error = identify(f, o);
 	if (!error) {
 		set_direct(f, flags, o->flags & VMEM_DEVICE_FILE_CACHED, is_ours);
-		error = choose_way(f, o);
+		error = o->flags & VMEM_DEVICE_FILE_MAPPED ? vmemi_file_mapped_open(f, is_ours)
+							   : choose_way(f, o);
 	}
 	if (error) {
 		vmemi_device_file_free(f);

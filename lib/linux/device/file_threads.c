@@ -61,32 +61,6 @@ static int threads_submit(void *context, const struct vmem_device_request *reque
 	return result;
 }
 
-static int threads_complete(void *context, struct vmem_device_completion *completions, uint32_t max)
-{
-	struct vmemi_device_file *f = context;
-	uint32_t n;
-
-	pthread_mutex_lock(&f->q.lock);
-	n = vmemi_requests_pop(&f->q, completions, max);
-	vmemi_requests_tell(&f->q);
-	pthread_mutex_unlock(&f->q.lock);
-	return (int)n;
-}
-
-static int threads_wait(void *context, uint64_t timeout_ns)
-{
-	struct vmemi_device_file *f = context;
-
-	return vmemi_requests_wait(&f->q, f->q.event, timeout_ns);
-}
-
-static int threads_fd(void *context)
-{
-	struct vmemi_device_file *f = context;
-
-	return f->q.event;
-}
-
 /* Whatever is queued is done first. */
 static void end_threads(struct vmemi_device_file *f)
 {
@@ -110,9 +84,9 @@ static void threads_close(void *context)
 const struct vmem_device_ops vmemi_file_threads_ops = {
 	.size = sizeof(struct vmem_device_ops),
 	.submit = threads_submit,
-	.complete = threads_complete,
-	.wait = threads_wait,
-	.fd = threads_fd,
+	.complete = vmemi_device_file_complete,
+	.wait = vmemi_device_file_wait,
+	.fd = vmemi_device_file_event,
 	.close = threads_close,
 };
 

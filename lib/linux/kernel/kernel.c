@@ -14,6 +14,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -193,6 +194,23 @@ static int k_map_file(void **ret_memory, size_t bytes, int protection, int fd, o
 	return 0;
 }
 
+static int k_map_sync(void **ret_memory, size_t bytes, int protection, int fd, off_t offset)
+{
+	void *memory = mmap(NULL, bytes, protection, MAP_SHARED_VALIDATE | MAP_SYNC, fd, offset);
+
+	if (memory == MAP_FAILED)
+		return -errno;
+	*ret_memory = memory;
+	return 0;
+}
+
+static long k_fs_type(int fd)
+{
+	struct statfs s;
+
+	return fstatfs(fd, &s) ? -errno : (long)s.f_type;
+}
+
 static int k_ring_setup(unsigned entries, void *params)
 {
 	return result(syscall(SYS_io_uring_setup, entries, params));
@@ -323,6 +341,8 @@ const struct vmemi_kernel vmemi_kernel_linux = {
 	.ioctl = k_ioctl,
 	.mmap = k_mmap,
 	.map_file = k_map_file,
+	.map_sync = k_map_sync,
+	.fs_type = k_fs_type,
 	.ring_setup = k_ring_setup,
 	.ring_enter = k_ring_enter,
 	.ring_register = k_ring_register,

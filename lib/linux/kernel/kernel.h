@@ -43,6 +43,9 @@ struct vmemi_kernel {
 	int (*mmap)(void **ret_memory, size_t bytes, int protection, int flags); /* anonymous */
 	int (*map_file)(void **ret_memory, size_t bytes, int protection, int fd,
 			off_t offset); /* shared */
+	/* the same, but only of persistent memory (MAP_SYNC) */
+	int (*map_sync)(void **ret_memory, size_t bytes, int protection, int fd, off_t offset);
+	long (*fs_type)(int fd); /* of the file system, a number of linux/magic.h */
 	/* io_uring; @params: struct io_uring_params; @argument, @count: by @what */
 	int (*ring_setup)(unsigned entries, void *params);
 	int (*ring_enter)(int ring, unsigned submit, unsigned least, unsigned flags);
