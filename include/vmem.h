@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /** @file vmem.h
- *  All of libvmem. <vmem/jemalloc.h> is apart: it belongs to libvmem-jemalloc. */
+ *  All of libvmem. <vmem/jemalloc.h> and <vmem/crypto.h> are apart: they belong to libvmem-jemalloc and
+ *  libvmem-crypto. */
 #ifndef VMEM_H
 #define VMEM_H
 

@@ -18,6 +18,7 @@ track     base                       allocator common threshold trace track
 store     base,codec,dedup,pool,similar allocator common device env codec dedup pool similar slots store store_device
 linux     base,codec,pool,store      all
 jemalloc  base                       allocator common jemalloc
+crypto    base                       allocator common crypto device
 '
 
 # Each prints what is against the rules.

@@ -1,14 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# symbols.sh LIBVMEM.SO LIBVMEM.A LIBVMEM-CORE.A [LIBVMEM-JEMALLOC.SO]
+# symbols.sh LIBVMEM.SO LIBVMEM.A LIBVMEM-CORE.A [LIBVMEM-SECOND.SO]...
 # Says what differs between the functions marked VMEM_API in the headers, lib/libvmem.map, and what
-# libvmem.so exports; which functions of libvmem.a have foreign names; and what libvmem-jemalloc.so
-# exports besides its header. Says nothing and exits 0 when all is right.
+# libvmem.so exports; which functions of libvmem.a have foreign names; and what second
+# libraries (libvmem-NAME.so) export besides their headers (NAME.h). Says nothing and exits 0 when all is right.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$here/../..
 [ $# -ge 3 ] || { sed -n '3,6s/^# //p' "$0"; exit 2; }
-so=$1 archive=$2 core=$3 jemalloc=${4:-}
+so=$1 archive=$2 core=$3
+shift 3
 
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -35,7 +36,10 @@ functions() {
 }
 
 for header in "$top"/include/vmem/*.h; do
-	[ "$(basename "$header")" = jemalloc.h ] || functions "$header"
+	case $(basename "$header") in
+	jemalloc.h | crypto.h) ;;
+	*) functions "$header" ;;
+	esac
 done | sort >"$tmp/headers"
 [ -s "$tmp/headers" ] || { echo 'no VMEM_API function found in the headers'; exit 1; }
 
@@ -59,9 +63,11 @@ for a in "$archive" "$core"; do
 	fi
 done
 
-if [ -n "$jemalloc" ]; then
-	functions "$top/include/vmem/jemalloc.h" | awk '{ print $2 }' | sort >"$tmp/headers"
-	nm -D --defined-only "$jemalloc" | awk '{ print $3 }' | sort >"$tmp/so"
-	same jemalloc.h "$tmp/headers" "$(basename "$jemalloc")" "$tmp/so"
-fi
+for second; do
+	header=${second##*/libvmem-}
+	header=${header%%.so*}.h
+	functions "$top/include/vmem/$header" | awk '{ print $2 }' | sort >"$tmp/headers"
+	nm -D --defined-only "$second" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort >"$tmp/so"
+	same "$header" "$tmp/headers" "$(basename "$second")" "$tmp/so"
+done
 exit $failed

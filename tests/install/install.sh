@@ -51,6 +51,13 @@ with_pkg_config() {
 		must "pkg-config, static, $language" "$compiler" -static -DLINKED_STATICALLY "$source" \
 			-o "$tmp/program" $(pkg-config --static --cflags --libs libvmem)
 		must "running it" "$tmp/program"
+		if [ -e "$PKG_CONFIG_PATH/libvmem-crypto.pc" ]; then
+			# shellcheck disable=SC2046
+			must "pkg-config, crypto, $language" "$compiler" -DWITH_CRYPTO "$source" \
+				-o "$tmp/program" $(pkg-config --cflags --libs libvmem-crypto libvmem) \
+				"-Wl,-rpath,$libdir"
+			must "running it" "$tmp/program"
+		fi
 		[ -e "$PKG_CONFIG_PATH/libvmem-jemalloc.pc" ] || continue
 		# shellcheck disable=SC2046
 		must "pkg-config, jemalloc, $language" "$compiler" -DWITH_JEMALLOC "$source" \
@@ -70,7 +77,7 @@ with_find_package() {
 	for program; do
 		must "running $program" "$tmp/consumer/$program"
 	done
-	for program in "$tmp"/consumer/jemalloc_c*; do
+	for program in "$tmp"/consumer/jemalloc_c* "$tmp"/consumer/crypto_c*; do
 		[ ! -x "$program" ] || must "running $program" "$program"
 	done
 }
@@ -110,6 +117,8 @@ library=$(find "$tmp/moved" -name libvmem.so)
 needs "$library" liblz4 libzstd
 jemalloc=$(find "$tmp/moved" -name libvmem-jemalloc.so)
 [ -z "$jemalloc" ] || needs "$jemalloc" libjemalloc libstdc++
+crypto=$(find "$tmp/moved" -name libvmem-crypto.so)
+[ -z "$crypto" ] || needs "$crypto" libcrypto
 if grep -q '^VMEM_EXAMPLES:BOOL=ON' "$build/CMakeCache.txt"; then
 	must 'vmem-estimate' env LD_LIBRARY_PATH="$(dirname "$library")" "$tmp/moved/bin/vmem-estimate" --help
 	! readelf -dW "$tmp/moved/bin/vmem-estimate" | grep -E 'RPATH|RUNPATH' || die 'vmem-estimate: RPATH'

@@ -21,7 +21,7 @@ vmem_packages() {
 	case $1 in
 	build)
 		echo cc=gcc libc6-dev make=make cmake=cmake pkg-config=pkg-config
-		echo liblz4-dev libzstd-dev libxxhash-dev libjemalloc-dev
+		echo liblz4-dev libzstd-dev libxxhash-dev libjemalloc-dev libssl-dev
 		;;
 	tests) echo c++=g++ libcriterion-dev readelf=binutils abidiff=abigail-tools gnuplot=gnuplot-nox ;;
 	examples) echo libcjson-dev libncurses-dev ;;

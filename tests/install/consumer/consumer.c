@@ -9,6 +9,9 @@
 #ifdef WITH_JEMALLOC
 #include <vmem/jemalloc.h>
 #endif
+#ifdef WITH_CRYPTO
+#include <vmem/crypto.h>
+#endif
 #include "owner.h"
 
 static const struct vmem_allocator *allocator(void)
@@ -20,6 +23,17 @@ static const struct vmem_allocator *allocator(void)
 							       : NULL;
 #else
 	return NULL;
+#endif
+}
+
+static int has_crypto(void)
+{
+#ifdef WITH_CRYPTO
+	struct vmem_device *device;
+
+	return vmem_crypto_open(&device, NULL, NULL) == -VMEM_EINVAL;
+#else
+	return 1;
 #endif
 }
 
@@ -41,5 +55,7 @@ int main(void)
 	    vmem_pool_load_page(pool, handle, loaded) || memcmp(page, loaded, sizeof(page)))
 		return 1;
 	vmem_pool_free(pool);
+	if (!has_crypto())
+		return 2;
 	return malloc_is_foreign();
 }
