@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /** @file vmem.h
- *  All of libvmem. <vmem/jemalloc.h> and <vmem/crypto.h> are apart: they belong to libvmem-jemalloc and
- *  libvmem-crypto. */
+ *  All of libvmem. <vmem/jemalloc.h>, <vmem/crypto.h> and <vmem/nbd.h> are apart: they belong to
+ *  libvmem-jemalloc, libvmem-crypto and libvmem-nbd. */
 #ifndef VMEM_H
 #define VMEM_H
 

@@ -20,7 +20,7 @@ for header in vmem.h vmem/*.h; do
 		compile "${CXX:-c++}" -x c++ -std=c++11 $more
 	done
 	case $header in
-	vmem.h | vmem/jemalloc.h | vmem/crypto.h) ;;
+	vmem.h | vmem/jemalloc.h | vmem/crypto.h | vmem/nbd.h) ;;
 	*)
 		grep -q "^#include <$header>\$" vmem.h || {
 			echo "vmem.h does not include <$header>"

@@ -19,6 +19,7 @@ store     base,codec,dedup,pool,similar allocator common device env codec dedup 
 linux     base,codec,pool,store      all
 jemalloc  base                       allocator common jemalloc
 crypto    base                       allocator common crypto device
+nbd       base,linux                 allocator common device nbd
 '
 
 # Each prints what is against the rules.

@@ -37,7 +37,7 @@ functions() {
 
 for header in "$top"/include/vmem/*.h; do
 	case $(basename "$header") in
-	jemalloc.h | crypto.h) ;;
+	jemalloc.h | crypto.h | nbd.h) ;;
 	*) functions "$header" ;;
 	esac
 done | sort >"$tmp/headers"

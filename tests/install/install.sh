@@ -119,6 +119,8 @@ jemalloc=$(find "$tmp/moved" -name libvmem-jemalloc.so)
 [ -z "$jemalloc" ] || needs "$jemalloc" libjemalloc libstdc++
 crypto=$(find "$tmp/moved" -name libvmem-crypto.so)
 [ -z "$crypto" ] || needs "$crypto" libcrypto
+nbd=$(find "$tmp/moved" -name libvmem-nbd.so)
+[ -z "$nbd" ] || needs "$nbd" libnbd
 if grep -q '^VMEM_EXAMPLES:BOOL=ON' "$build/CMakeCache.txt"; then
 	must 'vmem-estimate' env LD_LIBRARY_PATH="$(dirname "$library")" "$tmp/moved/bin/vmem-estimate" --help
 	! readelf -dW "$tmp/moved/bin/vmem-estimate" | grep -E 'RPATH|RUNPATH' || die 'vmem-estimate: RPATH'

@@ -21,9 +21,9 @@ vmem_packages() {
 	case $1 in
 	build)
 		echo cc=gcc libc6-dev make=make cmake=cmake pkg-config=pkg-config
-		echo liblz4-dev libzstd-dev libxxhash-dev libjemalloc-dev libssl-dev
+		echo liblz4-dev libzstd-dev libxxhash-dev libjemalloc-dev libssl-dev libnbd-dev
 		;;
-	tests) echo c++=g++ libcriterion-dev readelf=binutils abidiff=abigail-tools gnuplot=gnuplot-nox ;;
+	tests) echo c++=g++ libcriterion-dev readelf=binutils abidiff=abigail-tools gnuplot=gnuplot-nox nbdkit=nbdkit ;;
 	examples) echo libcjson-dev libncurses-dev ;;
 	bench) echo libcjson-dev ;;
 	images)

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Devices on an NBD server, nbdkit: the suite over one; and servers that are killed, hang, or fail. */
+#define _GNU_SOURCE
+#include <assert.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vmem/nbd.h>
+#include "device/device_suite.h"
+#include "support/deadline.h"
+#include "support/fail_alloc.h"
+
+#define BLOCK 4096ul
+
+static char folder[] = "/tmp/vmem-nbd-XXXXXX";
+static char path[sizeof(folder) + 8];
+static char uri[sizeof(path) + 32];
+static pid_t server;
+
+/* Starts `nbdkit @options memory 8M @parameters`. */
+static void start(const char *option, const char *parameter, const char *another)
+{
+	pid_t parent = getpid();
+
+	unlink(path);
+	server = fork();
+	assert(server >= 0);
+	if (!server) {
+		const char *arguments[12] = { "nbdkit", "-f", "-U", path };
+		int n = 4;
+
+		/* Not beyond this program, however it ends. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent)
+			_exit(1);
+		if (option)
+			arguments[n++] = option;
+		arguments[n++] = "memory";
+		arguments[n++] = "8M";
+		if (parameter)
+			arguments[n++] = parameter;
+		if (another)
+			arguments[n++] = another;
+		execvp("nbdkit", (char **)arguments);
+		_exit(1);
+	}
+}
+
+static void stop(void)
+{
+	if (server > 0) {
+		kill(server, SIGKILL);
+		assert(waitpid(server, NULL, 0) == server);
+	}
+	server = -1;
+}
+
+static struct vmem_device *open_it(uint64_t timeout_ms)
+{
+	struct vmem_nbd_opts o = { .size = sizeof(o),
+				   .depth = VMEMT_DEVICE_DEPTH,
+				   .timeout_ms = timeout_ms };
+	struct vmem_device *d = NULL;
+
+	/* Until it listens. */
+	VMEMT_UNTIL(!vmem_nbd_open(&d, uri, &o));
+	return d;
+}
+
+static struct vmem_device *open_kind(void *context)
+{
+	(void)context;
+	return open_it(UINT64_MAX);
+}
+
+static void refuses(void)
+{
+	struct vmem_nbd_opts o = { .size = sizeof(o), .flags = 1 };
+	struct vmem_device *d = NULL;
+	struct vmemt_fail_alloc a;
+
+	assert(vmem_nbd_open(&d, uri, &o) == -VMEM_EINVAL);
+	o.flags = 0;
+	o.depth = 1025;
+	assert(vmem_nbd_open(&d, uri, &o) == -VMEM_EINVAL);
+	assert(vmem_nbd_open(&d, NULL, NULL) == -VMEM_EINVAL);
+	assert(vmem_nbd_open(&d, "nbd+unix:///?socket=/nowhere/at-all", NULL) == -VMEM_ENODEV);
+	o.depth = 0;
+	o.allocator = &a.allocator;
+	for (long n = 0;; n++) {
+		int error;
+
+		vmemt_fail_alloc_init(&a);
+		a.fail_after = n;
+		error = vmem_nbd_open(&d, uri, &o);
+		if (!a.failed) {
+			assert(!error);
+			break;
+		}
+		assert(error == -VMEM_ENOMEM && !d && !a.live_bytes);
+	}
+	assert(d->flags & VMEM_DEVICE_OUTLIVES && d->depth == 64);
+	vmem_device_close(d);
+	assert(!a.live_bytes);
+}
+
+/* Everything that is in flight completes, as it should or because the server is gone, and then nothing goes. */
+static void ends_with_the_server(struct vmem_device *d, unsigned char *data, int taken)
+{
+	struct vmem_device_completion c;
+	int lost = 0;
+
+	for (int i = 0; i < taken; i++) {
+		assert(vmemt_device_await(d, &c, 1) == 1);
+		assert(!c.error || c.error == -VMEM_ENODEV);
+		lost += c.error != 0;
+	}
+	printf("%d of %d requests were lost\n", lost, taken);
+	assert(!d->ops->wait(d->context, VMEM_DEVICE_FOREVER));
+	VMEMT_UNTIL(vmemt_device_do(d, VMEM_DEVICE_READ, 0, data, BLOCK) == -VMEM_ENODEV);
+	assert(vmemt_device_do(d, VMEM_DEVICE_WRITE, 0, data, BLOCK) == -VMEM_ENODEV);
+	assert(vmemt_device_do(d, VMEM_DEVICE_FLUSH, 0, NULL, 0) == -VMEM_ENODEV);
+	vmem_device_close(d);
+}
+
+static void requests(struct vmem_device_request *r, unsigned char *data)
+{
+	for (uint64_t i = 0; i < VMEMT_DEVICE_DEPTH; i++)
+		r[i] = (struct vmem_device_request){ .op = i % 2 ? VMEM_DEVICE_WRITE
+								 : VMEM_DEVICE_READ,
+						     .offset = i * 64 * BLOCK,
+						     .bytes = 64 * BLOCK,
+						     .data = data + i * 64 * BLOCK,
+						     .tag = i };
+}
+
+static void killed(void)
+{
+	unsigned char *data = vmemt_device_buffer(VMEMT_DEVICE_DEPTH * 64 * BLOCK);
+	struct vmem_device_request r[VMEMT_DEVICE_DEPTH];
+	struct vmem_device *d;
+	int taken;
+
+	requests(r, data);
+	/* Before, and while requests are in flight. */
+	for (int i = 0; i < 2; i++) {
+		start(NULL, NULL, NULL);
+		d = open_it(UINT64_MAX);
+		assert(!vmemt_device_do(d, VMEM_DEVICE_WRITE, 0, data, BLOCK));
+		if (!i)
+			stop();
+		taken = d->ops->submit(d->context, r, VMEMT_DEVICE_DEPTH);
+		stop();
+		assert(taken == (int)VMEMT_DEVICE_DEPTH || (!i && taken == -VMEM_ENODEV));
+		ends_with_the_server(d, data, taken > 0 ? taken : 0);
+	}
+	free(data);
+}
+
+/* It does not answer, but keeps the connection. */
+static void hangs(void)
+{
+	unsigned char *data = vmemt_device_buffer(VMEMT_DEVICE_DEPTH * 64 * BLOCK);
+	struct vmem_device_request r[VMEMT_DEVICE_DEPTH];
+	struct vmem_device *d;
+
+	requests(r, data);
+	for (int i = 0; i < 2; i++) {
+		start(NULL, NULL, NULL);
+		d = open_it(i ? UINT64_MAX : 200);
+		assert(!kill(server, SIGSTOP));
+		assert(d->ops->submit(d->context, r, VMEMT_DEVICE_DEPTH) ==
+		       (int)VMEMT_DEVICE_DEPTH);
+		if (i) /* closing waits for nobody */
+			vmem_device_close(d);
+		else
+			ends_with_the_server(d, data, (int)VMEMT_DEVICE_DEPTH);
+		stop();
+	}
+	free(data);
+}
+
+static void fails(void)
+{
+	unsigned char *data = vmemt_device_buffer(BLOCK);
+	struct vmem_device *d;
+
+	start("--filter=error", "error-pwrite=ENOSPC", "error-pwrite-rate=100%");
+	d = open_it(UINT64_MAX);
+	assert(vmemt_device_do(d, VMEM_DEVICE_WRITE, 0, data, BLOCK) == -VMEM_ENOSPC);
+	assert(!vmemt_device_do(d, VMEM_DEVICE_READ, 0, data, BLOCK));
+	vmem_device_close(d);
+	stop();
+	start("--filter=error", "error-pread=EIO", "error-pread-rate=100%");
+	d = open_it(UINT64_MAX);
+	assert(vmemt_device_do(d, VMEM_DEVICE_READ, 0, data, BLOCK) == -VMEM_EIO);
+	assert(!vmemt_device_do(d, VMEM_DEVICE_WRITE, 0, data, BLOCK));
+	vmem_device_close(d);
+	stop();
+	start("-r", NULL, NULL);
+	VMEMT_UNTIL(vmem_nbd_open(&d, uri, NULL) == -VMEM_EPERM);
+	stop();
+	free(data);
+}
+
+int main(void)
+{
+	struct vmemt_device_kind kind = { "nbdkit", open_kind, NULL };
+
+	if (system("nbdkit --version >/dev/null 2>&1")) {
+		printf("nbdkit is not installed\n");
+		return 77;
+	}
+	assert(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/socket", folder);
+	snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s", path);
+	start(NULL, NULL, NULL);
+	assert(vmemt_device_conforms(&kind));
+	/* A connection that is closed while it is busy may be too much for nbdkit. */
+	stop();
+	start(NULL, NULL, NULL);
+	vmem_device_close(open_it(UINT64_MAX));
+	refuses();
+	stop();
+	killed();
+	hangs();
+	fails();
+	unlink(path);
+	assert(!rmdir(folder));
+	return 0;
+}
