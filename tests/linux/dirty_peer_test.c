@@ -342,15 +342,6 @@ static void strike_at(enum vmemt_call call)
 	}
 }
 
-#define STEP_UNTIL(condition)                                               \
-	do {                                                                \
-		uint64_t end_ms = vmemt_now_ms() + VMEMT_DEADLINE_MS;       \
-		while (!(condition)) {                                      \
-			assert(vmem_manager_step(manager, 100, NULL) >= 0); \
-			VMEMT_NOT_AFTER(end_ms, #condition);                \
-		}                                                           \
-	} while (0)
-
 static void put_all_ways(uint64_t page, uint64_t version)
 {
 	struct vmemt_page p;
@@ -360,7 +351,7 @@ static void put_all_ways(uint64_t page, uint64_t version)
 	assert(!vmemt_touch_step(&second_cpu, VMEMT_WRITE, second.memory + page * PAGE, &p, PAGE,
 				 manager));
 	vmemt_peer_begin(&peer, VMEMT_WRITE, page, version);
-	STEP_UNTIL(vmemt_peer_over(&peer));
+	VMEMT_STEP_UNTIL(manager, vmemt_peer_over(&peer));
 	assert(!vmemt_peer_finish(&peer, NULL));
 }
 
@@ -369,10 +360,10 @@ static void finish_strike(void)
 	if (!strike.fired || strike.what == PEER_DIES)
 		return;
 	if (strike.what == PEER_WRITES) {
-		STEP_UNTIL(vmemt_peer_over(&peer));
+		VMEMT_STEP_UNTIL(manager, vmemt_peer_over(&peer));
 		assert(!vmemt_peer_finish(&peer, NULL));
 	} else {
-		STEP_UNTIL(vmemt_touch_over(&second_cpu));
+		VMEMT_STEP_UNTIL(manager, vmemt_touch_over(&second_cpu));
 		assert(!vmemt_touch_end(&second_cpu));
 	}
 }

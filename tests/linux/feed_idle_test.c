@@ -79,14 +79,6 @@ static uint64_t end_period(void)
 	return vmemt_metrics(region).feed_pages - seen;
 }
 
-static uint32_t age_of(uint64_t page)
-{
-	uint32_t age, state;
-
-	assert(!vmem_track_page(region->ages.track, page, &age, &state));
-	return age;
-}
-
 /* --- What it tells --- */
 
 /* All are young when they come. Then those that are accessed stay, read or written, and the others go. */
@@ -103,7 +95,7 @@ static void used_pages_stay(void)
 		assert(end_period() == HALF);
 	}
 	for (uint64_t page = 0; page < PAGES; page++)
-		assert(age_of(page) == (page < HALF ? 1 : 4));
+		assert(vmemt_age(region, page) == (page < HALF ? 1 : 4));
 	assert(!vmem_region_feed_info(region, VMEM_FEED_IDLE_BITS, &info));
 	assert(info.used && !info.error && info.asked == 4 && info.pages == PAGES + 3 * HALF);
 	assert(info.sees ==
@@ -178,7 +170,8 @@ static void who_was_moved_is_young(void)
 	fake->frame_of[11] = 60001;
 	fake->frame[60001].idle = true; /* marked by somebody else */
 	assert(end_period() == 2);
-	assert(age_of(10) == 1 && age_of(11) == 1 && age_of(12) == 2);
+	assert(vmemt_age(region, 10) == 1 && vmemt_age(region, 11) == 1 &&
+	       vmemt_age(region, 12) == 2);
 	assert(end_period() == 0);
 	/* Two exchange their frames. */
 	fake->frame_of[10] = 60001;
@@ -210,7 +203,7 @@ static void zeros_have_no_bit(void)
 		assert(!vmem_region_resolve(region, page * PAGE, page >= 64));
 	}
 	assert(end_period() == 64);
-	assert(!fake->frame[9999].marked && age_of(64) == 1);
+	assert(!fake->frame[9999].marked && vmemt_age(region, 64) == 1);
 	assert(end_period() == 0);
 	end();
 }
@@ -255,8 +248,8 @@ static void huge_pages(void)
 	fake->frame[8192].young = true;
 	fake->frame[8192 + 512].young = true;
 	assert(end_period() == 513 && end_period() == 0);
-	assert(age_of(lead) == 2 && age_of(lead + 511) == 2);
-	assert(age_of(lead + 512) == 2 && age_of(lead + 513) == 4);
+	assert(vmemt_age(region, lead) == 2 && vmemt_age(region, lead + 511) == 2);
+	assert(vmemt_age(region, lead + 512) == 2 && vmemt_age(region, lead + 513) == 4);
 	/* It is split: its first page is known, the others are new. */
 	fake->huge_at = UINT64_MAX;
 	for (uint64_t i = 1; i < 512; i++)
@@ -325,7 +318,7 @@ static void it_follows_a_region_that_grows(void)
 		fill(70);
 		assert(end_period() == 4930 && end_period() == 0);
 		access_page(4999);
-		assert(end_period() == 1 && age_of(4999) == 1);
+		assert(end_period() == 1 && vmemt_age(region, 4999) == 1);
 		vmemt_check(manager, region);
 		assert(!vmem_region_detach(region, VMEM_DETACH_DISCARD));
 		fake->base = NULL;
@@ -415,9 +408,9 @@ static void calls_that_fail(void)
 	fake->reads = 0;
 	fake->is.read_fails_after = 1;
 	fake->is.read_error = -VMEM_EIO;
-	assert(end_period() == 1 && age_of(6) == 1 && age_of(5) == 2);
+	assert(end_period() == 1 && vmemt_age(region, 6) == 1 && vmemt_age(region, 5) == 2);
 	fake->is.read_error = 0;
-	assert(end_period() == 1 && age_of(5) == 1 && age_of(6) == 2);
+	assert(end_period() == 1 && vmemt_age(region, 5) == 1 && vmemt_age(region, 6) == 2);
 	end();
 }
 
@@ -494,7 +487,7 @@ static void at_random(void)
 		for (uint64_t page = 0; page < PAGES; page++) {
 			bool there = vmemt_state(region, page) != VMEM_PAGE_STAGED;
 
-			assert(!there || (age_of(page) == 1) >= !kept[page]);
+			assert(!there || (vmemt_age(region, page) == 1) >= !kept[page]);
 			marked_in[page] = there ? fake->frame_of[page] : 0;
 		}
 	}

@@ -72,14 +72,6 @@ static void end_period(void)
 	vmemi_reclaim_leave(manager->reclaim);
 }
 
-static uint32_t age_of(uint64_t page)
-{
-	uint32_t age, state;
-
-	assert(!vmem_track_page(region->ages.track, page, &age, &state));
-	return age;
-}
-
 /* Pages are asked for in 3 periods; in two of them half of the pages are written, and all are read. */
 static void written_pages_stay(void)
 {
@@ -94,7 +86,7 @@ static void written_pages_stay(void)
 		end_period();
 	}
 	for (uint64_t page = 0; page < PAGES; page++)
-		assert(age_of(page) == (page < HALF ? 1 : 3));
+		assert(vmemt_age(region, page) == (page < HALF ? 1 : 3));
 	assert(!vmem_region_feed_info(region, VMEM_FEED_ASYNC_WP, &info));
 	assert(info.used && info.asked == 3 && info.ns && info.pages == PAGES + 2 * HALF);
 	assert(info.sees == (VMEM_FEED_SEES_WRITES | VMEM_FEED_SEES_IN_PLACE));
@@ -138,7 +130,7 @@ static void it_follows_a_region_that_grows(void)
 		write_in_place(4000, 1000);
 		end_period();
 		for (uint64_t page = 0; page < 5000; page++)
-			assert(age_of(page) == (page < 4000 ? 3 : 1));
+			assert(vmemt_age(region, page) == (page < 4000 ? 3 : 1));
 		vmemt_check(manager, region);
 		assert(!vmem_region_detach(region, VMEM_DETACH_DISCARD));
 		metadata[life] = vmemt_manager_metrics(manager).metadata_bytes;
@@ -213,10 +205,10 @@ static void a_scan_that_fails(void)
 	write_in_place(0, HALF);
 	end_period();
 	assert(vmemt_metrics(region).feed_failed == 1);
-	assert(age_of(0) == 2);
+	assert(vmemt_age(region, 0) == 2);
 	end_period();
 	assert(vmemt_metrics(region).feed_failed == 1);
-	assert(age_of(0) == 1 && age_of(HALF) == 3);
+	assert(vmemt_age(region, 0) == 1 && vmemt_age(region, HALF) == 3);
 	end();
 	vmemt_kernel_reset();
 }

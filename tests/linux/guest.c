@@ -345,6 +345,14 @@ struct vmem_store_account vmemt_account(vmem_region *r)
 	return a;
 }
 
+uint32_t vmemt_age(vmem_region *r, uint64_t page)
+{
+	uint32_t age, state;
+
+	assert(!vmem_track_page(r->ages.track, page, &age, &state));
+	return age;
+}
+
 bool vmemt_kept(vmem_region *r, uint64_t page)
 {
 	struct vmemi_reclaim *rc = ((struct vmem_manager *)r->host)->reclaim;

@@ -64,6 +64,10 @@ int vmemt_touch(struct vmemt_cpu *c, enum vmemt_touch touch, void *memory, void 
 int vmemt_touch_step(struct vmemt_cpu *c, enum vmemt_touch touch, void *memory, void *data,
 		     size_t bytes, vmem_manager *manager);
 
+/* Waits for something while @manager is stepped. */
+#define VMEMT_STEP_UNTIL(manager, condition) \
+	VMEMT_UNTIL((condition) || (assert(vmem_manager_step(manager, 100, NULL) >= 0), false))
+
 /* Catches SIGBUS and SIGSEGV in all threads: SIGBUS goes to vmem_fault_sigbus(@manager) first; what that
  * does not serve ends the touch. NULL: all signals end it. */
 void vmemt_catch_signals(vmem_manager *manager);
@@ -103,6 +107,8 @@ struct vmem_manager_metrics vmemt_manager_metrics(vmem_manager *m);
 struct vmem_store_account vmemt_account(vmem_region *r);
 /* Whether reclaim keeps off a page because the kernel would not let it go. */
 bool vmemt_kept(vmem_region *r, uint64_t page);
+/* The age of page @page. The caller guards the tracker. */
+uint32_t vmemt_age(vmem_region *r, uint64_t page);
 /* The state of page @page. */
 enum vmem_page_state vmemt_state(vmem_region *r, uint64_t page);
 /* Asserts that all counters and words agree. Stops the manager's threads meanwhile, if they run. */

@@ -198,16 +198,6 @@ static void strike_at(enum vmemt_call call)
 	}
 }
 
-/* Waits for something while the manager is stepped. */
-#define STEP_UNTIL(condition)                                               \
-	do {                                                                \
-		uint64_t end_ms = vmemt_now_ms() + VMEMT_DEADLINE_MS;       \
-		while (!(condition)) {                                      \
-			assert(vmem_manager_step(manager, 100, NULL) >= 0); \
-			VMEMT_NOT_AFTER(end_ms, #condition);                \
-		}                                                           \
-	} while (0)
-
 static void put_step(uint64_t page, uint64_t version)
 {
 	struct vmemt_page p;
@@ -228,7 +218,7 @@ static bool is_step(struct vmemt_cpu *c, unsigned char *memory, uint64_t page, u
 static void peer_put_step(uint64_t page, uint64_t version)
 {
 	vmemt_peer_begin(&peer, VMEMT_WRITE, page, version);
-	STEP_UNTIL(vmemt_peer_over(&peer));
+	VMEMT_STEP_UNTIL(manager, vmemt_peer_over(&peer));
 	assert(!vmemt_peer_finish(&peer, NULL));
 }
 
@@ -238,7 +228,7 @@ static bool peer_is_step(uint64_t page, uint64_t version)
 
 	vmemt_make(&want, page, version);
 	vmemt_peer_begin(&peer, VMEMT_READ, page, 0);
-	STEP_UNTIL(vmemt_peer_over(&peer));
+	VMEMT_STEP_UNTIL(manager, vmemt_peer_over(&peer));
 	assert(!vmemt_peer_finish(&peer, &got));
 	return !memcmp(&got, &want, PAGE);
 }
@@ -275,10 +265,10 @@ static bool walk(enum way way, uint64_t page, uint64_t version, bool in_peer)
 	vmemt_kernel.at_call = NULL;
 	if (strike.fired && !strike.is_death) {
 		if (strike.by_second) {
-			STEP_UNTIL(vmemt_touch_over(&second_cpu));
+			VMEMT_STEP_UNTIL(manager, vmemt_touch_over(&second_cpu));
 			assert(!vmemt_touch_end(&second_cpu));
 		} else {
-			STEP_UNTIL(vmemt_peer_over(&peer));
+			VMEMT_STEP_UNTIL(manager, vmemt_peer_over(&peer));
 			assert(!vmemt_peer_finish(&peer, NULL));
 		}
 	}

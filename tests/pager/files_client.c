@@ -18,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "hand_over_send.h"
@@ -289,17 +288,10 @@ static int run(const char *socket, const char *how)
 
 int main(int argc, char **argv)
 {
-	struct stat st;
-	int fd;
-
 	if (argc != 4)
 		return 2;
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	fd = open(argv[2], O_RDONLY | O_CLOEXEC);
-	need(fd >= 0 && !fstat(fd, &st), argv[2]);
-	bytes = (size_t)st.st_size;
-	file = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-	need(file != MAP_FAILED, "mmap");
+	file = map_original(argv[2], &bytes);
 	map_memory();
 	return run(argv[1], argv[3]);
 }

@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -24,6 +26,20 @@ void need(int condition, const char *what)
 		return;
 	perror(what);
 	exit(1);
+}
+
+const unsigned char *map_original(const char *path, size_t *ret_bytes)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	void *file;
+
+	need(fd >= 0 && !fstat(fd, &st), path);
+	file = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	need(file != MAP_FAILED, "mmap");
+	close(fd);
+	*ret_bytes = (size_t)st.st_size;
+	return file;
 }
 
 int open_uffd(void *memory, size_t bytes, uint64_t features)

@@ -9,6 +9,9 @@
 /* Ends the process with what went wrong. */
 void need(int condition, const char *what);
 
+/* The file with what memory must hold, mapped to be read; it is not empty. */
+const unsigned char *map_original(const char *path, size_t *ret_bytes);
+
 /* Has @memory registered. Ends the process with 77 where there is none. */
 int open_uffd(void *memory, size_t bytes, uint64_t features);
 

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "hand_over_send.h"
@@ -89,17 +88,12 @@ static void check_removal(size_t i)
 
 int main(int argc, char **argv)
 {
-	struct stat st;
-	int fd, socket, uffd, stay;
+	int socket, uffd, stay;
 
 	if (argc != 4)
 		return 2;
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	fd = open(argv[2], O_RDONLY | O_CLOEXEC);
-	need(fd >= 0 && !fstat(fd, &st), argv[2]);
-	bytes = (size_t)st.st_size;
-	file = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-	need(file != MAP_FAILED, "mmap");
+	file = map_original(argv[2], &bytes);
 	memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	need(memory != MAP_FAILED, "mmap");
 	uffd = open_uffd(memory, bytes, UFFD_FEATURE_EVENT_REMOVE);

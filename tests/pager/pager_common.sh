@@ -49,11 +49,12 @@ wait_for() {
 	until_true "\"$2\"" grep -qs "$2" "$1"
 }
 
-it_listens() {
-	grep -q listening "$log" && return 0
-	kill -0 "$server" 2>/dev/null && return 1
-	grep -q 'not permitted\|no such facility' "$log" && { cat "$log"; exit 77; }
-	fail "it ended"
+# has_said FILE WORD PID WHY-NOT: whether it has; it may end before only for want of what this machine lacks
+has_said() {
+	grep -q "$2" "$1" && return 0
+	kill -0 "$3" 2>/dev/null && return 1
+	grep -q "$4" "$1" && { cat "$1"; exit 77; }
+	fail "it ended before it said \"$2\""
 }
 
 # start_pager OPTION...: as $server
@@ -62,5 +63,5 @@ start_pager() {
 	"$pager" --socket "$socket" --memory "$memory" "$@" >"$log" 2>&1 &
 	server=$!
 	pids="$pids $server"
-	until_true "listening" it_listens
+	until_true "listening" has_said "$log" listening $server 'not permitted\|no such facility'
 }

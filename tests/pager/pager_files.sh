@@ -29,14 +29,7 @@ start_vmm() {
 	vmm=$!
 	pids="$pids $vmm"
 	exec 3>"$scratch/$1.go"
-	until_true "all is touched" is_touched "$1"
-}
-
-is_touched() {
-	grep -q touched "$scratch/$1.txt" && return 0
-	kill -0 "$vmm" 2>/dev/null && return 1
-	grep -q 'no userfaultfd' "$scratch/$1.txt" && { echo "no userfaultfd"; exit 77; }
-	fail "$1: a VMM ended"
+	until_true "all is touched" has_said "$scratch/$1.txt" touched $vmm 'no userfaultfd'
 }
 
 # go_on HOW WHAT: it ends well, and has said so.
