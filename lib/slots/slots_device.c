@@ -53,12 +53,18 @@ static struct vmemi_slots_place place_of(struct vmemi_slots_device *d, uint64_t 
 	return p;
 }
 
+static void set_clusters(struct vmemi_slots_device *d, uint64_t clusters)
+{
+	atomic_store(&d->clusters, clusters);
+	atomic_store(&d->at_once, d->discard_least == 1 ? 0 : clusters);
+}
+
 /* Clusters from the present end up to @clusters are to be had. */
 static void open_up(struct vmemi_slots_device *d, uint64_t clusters)
 {
 	uint64_t old = atomic_load(&d->clusters);
 
-	atomic_store(&d->clusters, clusters);
+	set_clusters(d, clusters);
 	for (uint64_t i = old; i < clusters; i++) {
 		struct vmemi_slots_place p = place_of(d, i);
 		struct vmemi_slots_table *t = atomic_load(&p.cluster->table);
@@ -77,7 +83,7 @@ static void open_up(struct vmemi_slots_device *d, uint64_t clusters)
 /* What is free from cluster @clusters on is no more. */
 static void cut_off(vmem_slots *s, struct vmemi_slots_device *d, uint64_t clusters)
 {
-	atomic_store(&d->clusters, clusters);
+	set_clusters(d, clusters);
 	for (uint64_t i = clusters; i < d->most; i++) {
 		uint64_t bit = UINT64_C(1) << i % VMEMI_SLOTS_CHUNK;
 		struct vmemi_slots_table *t;

@@ -112,6 +112,31 @@ static __attribute__((noinline)) int give_run(vmem_slots *s, uint64_t slot, uint
 	return vmemi_slots_find(s, slot, &p) ? give_slowly(s, &p, slot, count) : -VMEM_ENOENT;
 }
 
+/* What vmemi_slots_find() says, of slots that are free at once when they are given back one by one. */
+static inline bool find_at_once(const vmem_slots *s, uint64_t slot, struct vmemi_slots_place *ret)
+{
+	uint64_t device = slot >> VMEM_SLOTS_NUMBER_BITS;
+
+	if (device >= VMEM_SLOTS_DEVICES)
+		return false;
+	ret->number = VMEM_SLOT_NUMBER(slot) / VMEM_SLOTS_CLUSTER;
+	ret->device = atomic_load_explicit(&s->device[device], memory_order_acquire);
+	if (!ret->device ||
+	    ret->number >= atomic_load_explicit(&ret->device->at_once, memory_order_acquire))
+		return false;
+	ret->chunk = atomic_load_explicit(&ret->device->chunk[ret->number / VMEMI_SLOTS_CHUNK],
+					  memory_order_acquire);
+	ret->cluster = &ret->chunk->cluster[ret->number % VMEMI_SLOTS_CHUNK];
+	return true;
+}
+
+/* `stop` is seldom worth a look. */
+static inline bool is_held(const struct vmemi_slots_table *t, uint32_t word, uint64_t bit)
+{
+	return atomic_load_explicit(&t->held[word], memory_order_acquire) & bit &&
+	       vmemi_slots_held(t, word) & bit;
+}
+
 /* Nothing here leaves the registers: the addresses of places stay with the functions above. */
 int vmem_slots_give(vmem_slots *s, uint64_t slot, uint32_t count)
 {
@@ -123,11 +148,10 @@ int vmem_slots_give(vmem_slots *s, uint64_t slot, uint32_t count)
 
 	/* Others may shrink the device just now: what is free beyond its end then counts as left there, and is cut off
 	 * by the next vmem_slots_resize(). */
-	if (count != 1 || !vmemi_slots_find(s, slot, &p) || p.device->discard_least == 1 ||
-	    p.number >= atomic_load_explicit(&p.device->clusters, memory_order_relaxed))
+	if (count != 1 || !find_at_once(s, slot, &p))
 		return give_run(s, slot, count);
 	t = atomic_load_explicit(&p.cluster->table, memory_order_acquire);
-	if (!t || vmemi_slots_held(t, at / 64) & bit ||
+	if (!t || is_held(t, at / 64, bit) ||
 	    (p.device->discard_least &&
 	     atomic_load_explicit(&t->discard[at / 64], memory_order_relaxed) & bit))
 		return -VMEM_ENOENT;

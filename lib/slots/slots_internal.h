@@ -69,6 +69,7 @@ struct vmemi_slots_chunk {
 
 struct vmemi_slots_device {
 	_Atomic uint64_t clusters; /* changes under the lock; those beyond are cut off */
+	_Atomic uint64_t at_once;  /* likewise; in those before it a slot is free once given back */
 	_Atomic uint32_t full;     /* atomic; nothing is free */
 	uint32_t discard_least;    /* constant; 0: none */
 	int32_t priority;          /* constant */

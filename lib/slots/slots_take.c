@@ -200,6 +200,7 @@ static bool take_left(struct search *s, const struct vmemi_slots_place *p)
 static bool take_used(struct search *s, uint64_t cluster, bool others)
 {
 	struct vmemi_slots_place p = place_of(s, cluster);
+	bool stopped, found;
 
 	if (!atomic_load(&p.cluster->table)) {
 		/* Who freed in a full word tells it late, when the table has gone. */
@@ -212,9 +213,13 @@ static bool take_used(struct search *s, uint64_t cluster, bool others)
 		return take_left(s, &p);
 	if (atomic_load(&p.cluster->longest) < s->count)
 		return false;
-	if (!vmemi_slots_stop(s->slots, &p))
+	stopped = vmemi_slots_stop(s->slots, &p);
+	found = take_in(s, &p);
+	if (!stopped) { /* what is free but for its cursor's says nothing */
 		s->not_stopped = true;
-	return take_in(s, &p);
+		atomic_store(&p.cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
+	}
+	return found;
 }
 
 static bool take_empty(struct search *s, uint64_t cluster)

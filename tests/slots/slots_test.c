@@ -177,12 +177,27 @@ Test(slots, barriers_are_rare)
 Test(slots, barrier_that_fails)
 {
 	struct vmem_slots_cursor other = { 0 };
-	uint64_t first, slot, left;
+	uint64_t first, slot;
 
 	begin_with_barrier(&other, &first);
 	barrier_error = -1;
 	cr_assert_eq(vmem_slots_take(slots, &cursor, 1, 0, &slot), -VMEM_ENOSPC);
 	cr_assert_eq(vmem_slots_take(slots, &cursor, 8, 0, &slot), -VMEM_ENOSPC);
+	barrier_error = 0; /* and nobody has kept in mind that nothing was found */
+	cr_assert_eq(vmem_slots_take(slots, &cursor, 1, 0, &slot), 0);
+	cr_assert_eq(vmem_slots_give(slots, slot, 1), 0);
+	cr_assert_eq(vmem_slots_take(slots, &other, 1, 0, &slot), 0);
+	cr_assert_eq(vmem_slots_give(slots, slot, 1), 0);
+}
+
+/* Nor are they cut off. */
+Test(slots, barrier_that_fails_while_a_device_shrinks)
+{
+	struct vmem_slots_cursor other = { 0 };
+	uint64_t first, slot, left;
+
+	begin_with_barrier(&other, &first);
+	barrier_error = -1;
 	cr_assert_eq(vmem_slots_resize(slots, 0, 0, &left), -VMEM_EBUSY);
 	cr_assert_eq(left, CLUSTER);
 	cr_assert_eq(vmem_slots_resize(slots, 0, CLUSTER, NULL), 0);
