@@ -26,8 +26,8 @@ struct vmem_store_device_opts {
 	uint64_t flags;    /**< VMEM_STORE_DEVICE_*; an unknown bit is -VMEM_EINVAL */
 	int32_t priority;  /**< the greater is filled first */
 	uint32_t reserved; /**< 0 */
-	/** most bytes that are written in a day of vmem_store_work()'s clock; 0: no limit. Then it takes no more
-	 *  until the next day, and is read as before */
+	/** most bytes that are written in a day of vmem_store_work()'s clock, those of failed writes included; 0: no
+	 *  limit. Then it takes no more until the next day, and is read as before */
 	uint64_t wear_bytes_per_day;
 };
 
@@ -41,7 +41,9 @@ struct vmem_store_device_stats {
 	uint64_t write_errors;
 	uint64_t read_errors;
 	uint64_t wear_left_bytes; /**< today; UINT64_MAX: no limit */
-	uint32_t is_bad; /**< 1: writes have failed four times in a row: no more is written there */
+	/** 1: no more is written there: writes have failed with -VMEM_EIO or -VMEM_EPERM four times in a row, or
+	 *  one with -VMEM_ENODEV */
+	uint32_t is_bad;
 	uint32_t is_worn; /**< 1: the limit of today is reached */
 };
 

@@ -111,7 +111,8 @@ static void batch_add(struct vmemi_batch *b, uint32_t handle, uint64_t entry)
 static uint32_t gather(struct vmem_pool *p, const struct source *src, uint32_t max_grains)
 {
 	struct vmemi_batch *b = &p->batch;
-	uint32_t end = src->segment->used, at = src->segment->scanned, grains = 0;
+	uint32_t at = atomic_load_explicit(&src->segment->scanned, memory_order_relaxed);
+	uint32_t end = src->segment->used, grains = 0;
 
 	b->count = 0;
 	while (at < end && b->count < VMEMI_BATCH_OBJECTS && grains < max_grains) {
@@ -274,7 +275,7 @@ static bool compact_step(struct vmem_pool *p, uint64_t max_bytes, uint64_t *move
 	if (fits && end == src.segment->used && left_over(&src))
 		fits = salvage(p, &src, moved);
 	if (fits)
-		src.segment->scanned = end;
+		atomic_store_explicit(&src.segment->scanned, end, memory_order_relaxed);
 	else
 		src.stream->passed = p->pass;
 	leave(p, &src);

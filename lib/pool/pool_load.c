@@ -361,7 +361,7 @@ bool vmemi_pool_is_whole(vmem_pool *p, const struct vmemi_held *h)
 	int err = read_page(p, h, slot, vmemi_slot_result(p, slot), &r);
 
 	vmemi_slot_give(p, slot);
-	return !err;
+	return !err || err == -VMEM_EAGAIN;
 }
 
 int vmemi_pool_read(vmem_pool *p, const struct vmemi_held *h, void *page)

@@ -104,7 +104,7 @@ bool vmemi_pool_is_current(const vmem_pool *pool, const struct vmemi_held *held)
 void vmemi_pool_let_go(vmem_pool *pool, const struct vmemi_held *held);
 /* As vmemi_pool_load_of(). */
 int vmemi_pool_read(vmem_pool *pool, const struct vmemi_held *held, void *page);
-/* Whether it can be read. */
+/* Whether it can be read, or could be if the reference of a delta were not out. */
 bool vmemi_pool_is_whole(vmem_pool *pool, const struct vmemi_held *held);
 
 /* Encodes a page by a codec of the table, against @reference if that is not NULL. Bytes, or 0: more than

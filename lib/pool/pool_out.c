@@ -62,7 +62,7 @@ int vmemi_pool_locate(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 	seg = vmemi_segment_at(p, vmemi_entry_segment(entry));
 	if (!seg->memory) {
 		e = vmemi_digest_find(seg->digest, vmemi_entry_grain(entry));
-		err = e ? 0 : -VMEM_ENOENT;
+		err = e ? 0 : -VMEM_EBADMSG;
 	}
 	if (!err) {
 		*w = (struct vmemi_located){

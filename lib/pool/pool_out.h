@@ -55,7 +55,7 @@ bool vmemi_digest_is_live(const vmem_pool *pool, uint32_t segment,
 			  const struct vmemi_digest_entry *e);
 void vmemi_digest_free(vmem_pool *pool, struct vmemi_digest *d); /* NULL is fine */
 
-/* The checksum of an object that is out. 0, -VMEM_ENOENT, -VMEM_EAGAIN (it is in memory). Any thread. */
+/* The checksum of an object that is out. As vmemi_pool_locate(). Any thread. */
 int vmemi_out_checksum(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
 		       uint32_t *ret_checksum);
 
@@ -98,7 +98,7 @@ struct vmemi_located {
 	uint32_t reference; /* of a delta, else 0 */
 };
 
-/* 0, -VMEM_ENOENT (no such object), -VMEM_EAGAIN (it is in memory). Takes the stream's lock for a moment, and
+/* 0, -VMEM_ENOENT (no such object), -VMEM_EAGAIN (it is in memory), -VMEM_EBADMSG (its digest is damaged). Takes the stream's lock for a moment, and
  * allocates nothing. Any thread. */
 int vmemi_pool_locate(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
 		      struct vmemi_located *ret_located);

@@ -198,7 +198,8 @@ static void open_segment(struct vmem_pool *p, struct vmemi_stream *s, enum vmemi
 	seg->class = 0;
 	seg->leaving = seg->stays = false;
 	seg->born = atomic_fetch_add_explicit(&p->born, 1, memory_order_relaxed);
-	seg->used = seg->live = seg->lost = seg->scanned = 0;
+	seg->used = seg->live = seg->lost = 0;
+	atomic_store_explicit(&seg->scanned, 0, memory_order_relaxed);
 	atomic_store_explicit(&seg->stream, s->id, memory_order_relaxed);
 	age_link(p, s, number, younger);
 	s->open[head] = number;
@@ -265,6 +266,7 @@ void vmemi_stream_home(struct vmem_pool *p, struct vmemi_stream *s, uint32_t num
 
 	out_unlink(p, s, seg);
 	seg->state = VMEMI_SEGMENT_SEALED;
+	atomic_store_explicit(&seg->scanned, 0, memory_order_relaxed);
 	age_link(p, s, number, s->oldest);
 	s->used += seg->used;
 	s->live += seg->live;
@@ -281,7 +283,7 @@ void vmemi_stream_out(struct vmem_pool *p, struct vmemi_stream *s, uint32_t numb
 	unlink_segment(p, s, number);
 	seg->state = VMEMI_SEGMENT_OUT;
 	seg->class = 0;
-	seg->lost = seg->scanned = 0;
+	seg->lost = 0;
 	seg->leaving = false;
 	seg->younger = 0;
 	seg->older = s->out_first;

@@ -41,8 +41,9 @@ struct vmemi_segment {
 	uint32_t used;              /* stream; grains appended */
 	uint32_t live;              /* stream; grains of live objects */
 	uint32_t lost;              /* stream; grains that compaction would win */
-	uint32_t scanned;           /* work; below this grain, compaction has moved everything */
-	uint32_t older, younger;    /* stream; OUT: in the list of those */
+	/* atomic; written under work, with 0 under stream; below this grain, compaction has moved everything */
+	_Atomic uint32_t scanned;
+	uint32_t older, younger;             /* stream; OUT: in the list of those */
 	uint32_t class_previous, class_next; /* stream; in the list of its class, if not 0 */
 	uint32_t next;                       /* pool; in the list of its state */
 	uint32_t

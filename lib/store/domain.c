@@ -42,7 +42,8 @@ static uint32_t free_object(struct vmemi_domain *d, uint32_t handle, int *ret_er
 }
 
 /* Whether an object that the table does not know really has no other uses: a checksum that was damaged in
- * memory must not make one go that others still use. */
+ * memory must not make one go that others still use. Of a delta whose reference is out only the header is compared,
+ * as of what is out itself. */
 static bool is_alone(struct vmemi_domain *d, uint32_t handle, uint32_t checksum)
 {
 	struct vmemi_held held;

@@ -6,14 +6,11 @@
 #include "store/store_internal.h"
 
 #define REAP 16u
-#define WAIT_SLICE_NS 1000000u /* where more devices than one are waited for */
+#define WAIT_SLICE_NS 1000000u /* where there are more devices than one */
 
 static void vacate(void *context, uint64_t place, uint32_t blocks)
 {
-	struct vmemi_out *out = context;
-
-	vmem_slots_give(out->slots, place, blocks);
-	atomic_store(&out->full, false);
+	vmemi_out_give(context, place, blocks);
 }
 
 /* --- Making --- */
@@ -90,17 +87,10 @@ int vmem_store_add_device(vmem_store *store, struct vmem_device *device,
 	d->device = device;
 	d->slots = slots.count;
 	d->wear_bytes = o.wear_bytes_per_day;
-	if (device->ops->register_buffers) /* a hint */
-		(void)device->ops->register_buffers(device->context, store->out->buffers,
-						    VMEMI_WINDOWS * VMEMI_WINDOW_BYTES);
-	rc = vmem_slots_add(store->out->slots, &slots, &number); /* the same: none is removed */
-	if (rc)
-		return rc;
-	atomic_store_explicit(&store->out->devices, number + 1, memory_order_release);
-	atomic_store(&store->out->full, false);
-	if (ret_device)
+	rc = vmemi_out_join(store, number, &slots);
+	if (!rc && ret_device)
 		*ret_device = number;
-	return 0;
+	return rc;
 }
 
 /* No call runs: what is in flight ends with its device, and no data is touched from then on. */
@@ -182,13 +172,11 @@ void vmem_store_wait(vmem_store *store, uint64_t timeout_ns)
 {
 	struct vmemi_out *out = store->out;
 	uint32_t devices = out ? atomic_load_explicit(&out->devices, memory_order_acquire) : 0;
-	uint32_t busy = 0;
 
-	for (uint32_t i = 0; i < devices; i++)
-		busy += atomic_load_explicit(&out->device[i].flying, memory_order_relaxed) != 0;
-	if (busy > 1 && timeout_ns > WAIT_SLICE_NS)
+	/* Another may get something to do meanwhile. */
+	if (devices > 1 && timeout_ns > WAIT_SLICE_NS)
 		timeout_ns = WAIT_SLICE_NS;
-	for (uint32_t i = 0; i < devices && busy; i++) {
+	for (uint32_t i = 0; i < devices; i++) {
 		const struct vmem_device *d = out->device[i].device;
 
 		if (!atomic_load_explicit(&out->device[i].flying, memory_order_relaxed))

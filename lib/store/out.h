@@ -24,7 +24,7 @@ struct vmemi_out_device {
 	uint64_t slots;             /* constant */
 	uint64_t wear_bytes;        /* constant; a day, 0: no limit */
 	_Atomic uint64_t day_bytes; /* atomic, written in the section; written today */
-	uint32_t failures;          /* section; writes in a row */
+	uint32_t failures;          /* section; writes in a row that say that it is bad */
 	_Atomic bool bad, worn;     /* atomic, written in the section */
 	_Atomic uint32_t flying;    /* atomic; requests in flight */
 	_Atomic uint64_t written_bytes, read_bytes, write_errors, read_errors; /* atomic */
@@ -74,7 +74,7 @@ struct vmemi_out {
 	_Atomic uint32_t writing; /* atomic; writes that are not idle */
 	struct vmemi_write write[VMEMI_WRITES];
 	uint32_t hand;              /* section */
-	uint64_t day_ns;            /* section; when it began */
+	uint64_t day_ns;            /* section; when it began, 0: not told yet */
 	_Atomic uint64_t scratches; /* atomic; made */
 	_Atomic bool full;          /* atomic; no device has room, and none was given back since */
 	_Atomic uint32_t requested; /* atomic; segments, by vmem_store_write_out() */
@@ -100,11 +100,16 @@ void vmemi_out_has_read(vmem_store *store, uint64_t tag, int error);
 /* Reads that found their device full are tried again. */
 void vmemi_out_retry_reads(vmem_store *store);
 
-/* out_write.c: a write has ended. */
+/* out_write.c: slots of a device from then on, filled in and not published yet; publishes it. As vmem_slots_add(). */
+int vmemi_out_join(vmem_store *store, uint32_t number, const struct vmem_slots_device *slots);
+/* Slots are free again. Any thread. */
+void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks);
+/* A write has ended. */
 void vmemi_out_has_written(struct vmemi_out *out, uint64_t tag, int error);
 /* What is written goes out. True: memory has become free. Any thread. */
 bool vmemi_out_settle(vmem_store *store);
-/* Begins what is to be written. Any thread; @now_ns 0: not told. */
+/* Begins what is to be written. True: some of it, and there is more; false where devices are what is waited for. Any
+ * thread; @now_ns 0: not told. */
 bool vmemi_out_write(vmem_store *store, uint64_t now_ns);
 /* A save found no room. True: it may try again. */
 bool vmemi_out_relieve(vmem_store *store);

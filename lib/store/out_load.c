@@ -88,6 +88,9 @@ static int look_for(vmem_store *store, struct vmemi_window *w, uint32_t stream, 
 	if (w->count == VMEMI_PIECES) /* one of them has become another */
 		let_go(store, w);
 	rc = vmemi_pool_locate(store->pool, stream, missing, &w->at[w->count]);
+	/* A reference that has gone: the delta was replaced, and is read anew. */
+	if (rc == -VMEM_ENOENT && missing != vmemi_ref_payload(w->load.ref))
+		return -VMEM_EAGAIN;
 	if (rc)
 		return rc;
 	if (read_next(store, w))

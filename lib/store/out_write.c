@@ -2,8 +2,9 @@
 /* Writing segments out.
  *
  * How much is to leave is asked of the pool: ahead of need, a sixteenth of the budget is kept free. Several writes are
- * in flight. A write that fails is tried once more on another place, of another device if this one has gone bad, and
- * then the segment stays in memory. One thread at a time is in here: it enters the section or goes on without. */
+ * in flight. A write that fails is tried twice more on another place, of another device if this one has gone bad or
+ * has no room or memory for it now, and then the segment stays in memory. One thread at a time is in here: it enters
+ * the section or goes on without. */
 #include "store/out.h"
 #include "base/alloc.h"
 #include "store/store_internal.h"
@@ -34,7 +35,19 @@ static void enable(struct vmemi_out *out, uint32_t device, bool enabled)
 	(void)vmem_slots_resize(out->slots, device, enabled ? out->device[device].slots : 0, NULL);
 }
 
-static void count_write(struct vmemi_out *out, uint32_t device, int error, uint32_t bytes)
+void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks)
+{
+	vmem_slots_give(out->slots, place, blocks);
+	atomic_store(&out->full, false);
+}
+
+/* Whether it says that the device is bad, and not that it has no room or memory now. */
+static bool is_lasting(int error)
+{
+	return error == -VMEM_EIO || error == -VMEM_EPERM || error == -VMEM_ENODEV;
+}
+
+static void count_write(struct vmemi_out *out, uint32_t device, int error)
 {
 	struct vmemi_out_device *d = &out->device[device];
 
@@ -42,14 +55,16 @@ static void count_write(struct vmemi_out *out, uint32_t device, int error, uint3
 		d->failures = 0;
 		return;
 	}
-	d->day_bytes -= d->day_bytes < bytes ? d->day_bytes : bytes;
 	vmemi_count(&d->write_errors, 1);
+	if (!is_lasting(error))
+		return;
 	if (++d->failures < FAILURES && error != -VMEM_ENODEV)
 		return;
 	if (!atomic_exchange(&d->bad, true))
 		enable(out, device, false);
 }
 
+/* Failed writes count: the device may have written. */
 static void count_wear(struct vmemi_out *out, uint32_t device, uint32_t bytes)
 {
 	struct vmemi_out_device *d = &out->device[device];
@@ -65,6 +80,8 @@ static void renew(struct vmemi_out *out, uint64_t now_ns)
 {
 	uint32_t devices = atomic_load_explicit(&out->devices, memory_order_acquire);
 
+	if (!out->day_ns)
+		out->day_ns = now_ns; /* the first day; what was written before is of it */
 	if (!now_ns || now_ns - out->day_ns < DAY_NS)
 		return;
 	out->day_ns = now_ns;
@@ -76,6 +93,28 @@ static void renew(struct vmemi_out *out, uint64_t now_ns)
 		    !atomic_load(&d->bad))
 			enable(out, i, true);
 	}
+}
+
+int vmemi_out_join(vmem_store *store, uint32_t number, const struct vmem_slots_device *slots)
+{
+	struct vmemi_out *out = store->out;
+	struct vmemi_out_device *d = &out->device[number];
+	int rc;
+
+	/* Nothing is submitted to it before the end. */
+	while (!enter(out))
+		vmemi_relax(&store->env);
+	rc = vmem_slots_add(out->slots, slots, &number); /* the same: none is removed */
+	if (!rc) {
+		if (d->device->ops->register_buffers) /* a hint */
+			(void)d->device->ops->register_buffers(d->device->context, out->buffers,
+							       VMEMI_WINDOWS * VMEMI_WINDOW_BYTES);
+		count_wear(out, number, 0); /* the limit may be less than a segment */
+		atomic_store_explicit(&out->devices, number + 1, memory_order_release);
+		atomic_store(&out->full, false);
+	}
+	leave(out);
+	return rc;
 }
 
 /* --- One write --- */
@@ -110,8 +149,8 @@ static void submit(struct vmemi_out *out, struct vmemi_write *w)
 	}
 }
 
-/* Takes a place and begins. False: there is none. */
-static bool place(struct vmemi_out *out, struct vmemi_write *w)
+/* Takes a place. False: there is none. */
+static bool take(struct vmemi_out *out, struct vmemi_write *w)
 {
 	int rc;
 
@@ -121,7 +160,13 @@ static bool place(struct vmemi_out *out, struct vmemi_write *w)
 			     w->leaving.number, &w->slot);
 	if (rc != -VMEM_ENOSPC)
 		atomic_store(&out->full, false);
-	if (rc) {
+	return !rc;
+}
+
+/* Begins, if a place was taken. False: it was not. */
+static bool place(struct vmemi_out *out, struct vmemi_write *w, bool taken)
+{
+	if (!taken) {
 		vmemi_count(&out->no_room, 1);
 		return false;
 	}
@@ -130,16 +175,37 @@ static bool place(struct vmemi_out *out, struct vmemi_write *w)
 	return true;
 }
 
+/* As place(), of a write that has failed: not where it was, and if the device is just short of something, best on
+ * another one. */
+static bool place_again(struct vmemi_out *out, struct vmemi_write *w)
+{
+	uint32_t device = VMEM_SLOT_DEVICE(w->slot);
+	struct vmemi_out_device *d = &out->device[device];
+	bool shun = !is_lasting(w->error) && !atomic_load(&d->bad) && !atomic_load(&d->worn) &&
+		    atomic_load(&out->devices) > 1;
+	bool taken;
+
+	if (shun)
+		enable(out, device, false);
+	taken = take(out, w);
+	if (shun)
+		enable(out, device, true);
+	return place(out, w, taken || (shun && take(out, w)));
+}
+
 /* A segment that leaves has been written, or not. */
 static void settle_over(vmem_store *store, struct vmemi_write *w)
 {
 	struct vmemi_out *out = store->out;
 	uint32_t device = VMEM_SLOT_DEVICE(w->slot), blocks = w->leaving.bytes / VMEMI_OUT_BLOCK;
+	uint64_t slot = w->slot;
 
-	count_write(out, device, w->error, w->leaving.bytes);
+	count_write(out, device, w->error);
 	if (w->error) {
-		vmem_slots_give(out->slots, w->slot, blocks);
-		if (++w->tries < TRIES && place(out, w))
+		bool again = ++w->tries < TRIES && place_again(out, w);
+
+		vmemi_out_give(out, slot, blocks); /* now: else it would have been taken again */
+		if (again)
 			return;
 		vmemi_pool_leave_cancel(store->pool, &w->leaving);
 		end(out, w);
@@ -151,7 +217,7 @@ static void settle_over(vmem_store *store, struct vmemi_write *w)
 		set(w, VMEMI_WRITE_PARTING);
 		return;
 	}
-	vmem_slots_give(out->slots, w->slot, blocks);
+	vmemi_out_give(out, slot, blocks);
 	end(out, w);
 }
 
@@ -222,7 +288,7 @@ static bool begin(vmem_store *store, struct vmemi_write *w)
 		return false;
 	atomic_fetch_add_explicit(&out->writing, 1, memory_order_relaxed);
 	w->tries = 0;
-	if (place(out, w))
+	if (place(out, w, take(out, w)))
 		return true;
 	vmemi_pool_leave_cancel(store->pool, &w->leaving);
 	end(out, w);
@@ -255,6 +321,7 @@ static void count_requested(struct vmemi_out *out)
 bool vmemi_out_write(vmem_store *store, uint64_t now_ns)
 {
 	struct vmemi_out *out = store->out;
+	bool began = false;
 	uint32_t count;
 
 	if (!enter(out))
@@ -271,11 +338,12 @@ bool vmemi_out_write(vmem_store *store, uint64_t now_ns)
 			count = 0;
 			break;
 		}
+		began = true;
 		count_requested(out);
 		count--;
 	}
 	leave(out);
-	return count != 0;
+	return began && count;
 }
 
 bool vmemi_out_relieve(vmem_store *store)

@@ -346,7 +346,8 @@ uint64_t vmemi_store_ref_bytes(vmem_store *store, vmem_store_ref ref)
 	uint32_t codec, bytes;
 
 	if (vmemi_ref_tier(ref) != VMEMI_REF_POOL ||
-	    !vmemi_out_checksum(store->pool, VMEMI_ANY_STREAM, vmemi_ref_payload(ref), &codec) ||
+	    (store->out &&
+	     !vmemi_out_checksum(store->pool, VMEMI_ANY_STREAM, vmemi_ref_payload(ref), &codec)) ||
 	    vmem_pool_describe(store->pool, vmemi_ref_payload(ref), &codec, &bytes))
 		return 0;
 	return (uint64_t)vmemi_object_grains(bytes) * VMEMI_GRAIN_BYTES;

@@ -495,3 +495,23 @@ Test(pool_out, random_operations)
 			expect_out(pool, stream, handle[i], VMEMT_PAGE_TEXT, seed_of[i]);
 	pool_close(pool);
 }
+
+/* So that who asks may drop it: the reference is on a device, and drops need none. */
+Test(pool_out, a_delta_without_its_reference_in_memory_is_whole)
+{
+	vmem_pool *pool = open_with_deltas();
+	struct vmemi_described d;
+	struct vmemi_held held;
+	struct vmemt_page page;
+	struct pair pair;
+
+	with_devices(pool);
+	pair = make_pair(pool);
+	cr_assert(leave(pool));
+	cr_assert_eq(vmemi_pool_load_of(pool, pair.stream, pair.base, page.bytes), -VMEM_EAGAIN);
+	cr_assert(vmemi_pool_hold(pool, pair.stream, pair.like, &held, &d));
+	cr_assert_eq(vmemi_pool_read(pool, &held, page.bytes), -VMEM_EAGAIN);
+	cr_assert(vmemi_pool_is_whole(pool, &held));
+	vmemi_pool_let_go(pool, &held);
+	pool_close(pool);
+}

@@ -23,15 +23,25 @@ static int submit(void *context, const struct vmem_device_request *r, uint32_t c
 	return (int)n;
 }
 
+static int write_error(struct vmemt_memory_device *m, uint64_t offset)
+{
+	uint64_t any = UINT64_MAX;
+
+	(void)atomic_compare_exchange_strong(&m->bad_place, &any, offset + 1);
+	return atomic_load(&m->bad_place) == offset + 1 ? -VMEM_EIO : atomic_load(&m->write_error);
+}
+
 static int do_request(struct vmemt_memory_device *m, const struct vmem_device_request *r)
 {
 	unsigned char *data = r->data;
 
 	if (r->op == VMEM_DEVICE_WRITE) {
+		int error = write_error(m, r->offset);
+
 		atomic_fetch_add(&m->writes, 1);
-		if (!atomic_load(&m->write_error))
+		if (!error)
 			memcpy(m->bytes + r->offset, data, r->bytes);
-		return atomic_load(&m->write_error);
+		return error;
 	}
 	atomic_fetch_add(&m->reads, 1);
 	if (atomic_load(&m->read_error))
@@ -62,9 +72,20 @@ static int complete(void *context, struct vmem_device_completion *c, uint32_t ma
 
 static int wait(void *context, uint64_t timeout_ns)
 {
-	(void)context;
-	(void)timeout_ns;
+	struct vmemt_memory_device *m = context;
+
+	atomic_store(&m->waited_ns, timeout_ns);
 	sched_yield();
+	return 0;
+}
+
+static int register_buffers(void *context, void *memory, uint64_t bytes)
+{
+	struct vmemt_memory_device *m = context;
+
+	(void)memory;
+	(void)bytes;
+	atomic_fetch_add(&m->registered, 1);
 	return 0;
 }
 
@@ -83,6 +104,7 @@ void vmemt_memory_device_init(struct vmemt_memory_device *m, uint64_t bytes, uin
 						    .submit = submit,
 						    .complete = complete,
 						    .wait = wait,
+						    .register_buffers = register_buffers,
 						    .close = close_device };
 
 	memset(m, 0, sizeof(*m));

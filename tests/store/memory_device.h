@@ -22,8 +22,12 @@ struct vmemt_memory_device {
 	_Atomic int write_error, read_error;
 	_Atomic int short_reads; /* reads leave half of the bytes as they were, and say nothing */
 	_Atomic int corrupt;     /* a bit of each block that is read is flipped */
+	_Atomic uint64_t
+		bad_place; /* writes to the offset of the next one fail: UINT64_MAX, then that + 1 */
 
 	_Atomic uint64_t writes, reads, wrong; /* wrong: requests that nobody may make */
+	_Atomic uint64_t registered;           /* calls */
+	_Atomic uint64_t waited_ns;            /* by the last wait() */
 	_Atomic int closed;
 };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Threads that save, load and drop pages, most of which are on a device, beside one that works and one that
- * polls. A plain program, for ThreadSanitizer. Argument: operations of each thread, else 3000. */
+ * polls; devices are added meanwhile. A plain program, for ThreadSanitizer. Argument: operations of each thread, else 3000. */
 #include <assert.h>
 #include <sched.h>
 #include "pool/pool_of.h"
@@ -12,12 +12,12 @@
 
 enum { WORKERS = 3, PAGES = 500, MIB = 1 << 20 };
 
-static struct vmemt_memory_device device;
+static struct vmemt_memory_device device, second;
 static vmem_store *store;
 static uint32_t vms[WORKERS];
 static uint64_t first_seed;
 static long operations = 3000;
-static _Atomic int left = WORKERS;
+static _Atomic int left = WORKERS, added;
 static _Atomic uint64_t slow, now_ns = 1;
 
 /* A load that its thread waits for; its address is the key. */
@@ -88,6 +88,8 @@ static void *run(void *arg)
 		}
 		if (rc)
 			sched_yield();
+		if (i == operations / 4) /* so that there are slow loads */
+			VMEMT_UNTIL(atomic_load_explicit(&added, memory_order_relaxed));
 	}
 	for (uint32_t at = 0; at < PAGES; at++)
 		if (ref[at])
@@ -99,7 +101,12 @@ static void *run(void *arg)
 static void *background(void *arg)
 {
 	(void)arg;
-	while (atomic_load(&left)) {
+	for (int turn = 0; atomic_load(&left); turn++) {
+		if (turn == 8)
+			assert(!vmem_store_add_device(store, &device.device, NULL, NULL));
+		if (turn == 32)
+			assert(!vmem_store_add_device(store, &second.device, NULL, NULL));
+		atomic_store_explicit(&added, turn >= 8, memory_order_relaxed);
 		vmem_store_write_out(store, MIB / 4);
 		(void)vmem_store_work(store, 500000, atomic_fetch_add(&now_ns, 1000000));
 		sched_yield();
@@ -125,7 +132,7 @@ int main(int argc, char **argv)
 	first_seed = vmemt_seed("store_out_stress");
 	assert(!vmem_store_new(&store, &opts));
 	vmemt_memory_device_init(&device, 32 * MIB, 16);
-	assert(!vmem_store_add_device(store, &device.device, NULL, NULL));
+	vmemt_memory_device_init(&second, 8 * MIB, 16);
 	for (uint32_t i = 0; i < WORKERS; i++) {
 		number[i] = i;
 		assert(!vmem_store_add_vm(store, i ? &group : NULL, &vms[i]));

@@ -1,164 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Pages that go to devices and come back, and devices that fail. */
-#include <criterion/criterion.h>
-#include "pool/pool_of.h"
-#include "store/memory_device.h"
-#include "store/model_pages.h"
-#include "store/store_close.h"
+#include "store/out_tools.h"
 #include "support/rng.h"
-
-enum { MIB = 1 << 20, BUDGET = 4 * MIB, PAGES = 3000, TURNS = 100000 };
-
-static struct vmemt_fail_alloc heap;
-static struct vmemt_memory_device device, second;
-static vmem_store *store;
-static uint32_t vm;
-static vmem_store_ref ref[PAGES]; /* 0: not stored */
-static uint64_t now_ns;
-
-static void open_store(uint64_t flags)
-{
-	const struct vmem_store_opts opts = { .size = sizeof(opts),
-					      .flags = flags,
-					      .allocator = &heap.allocator,
-					      .budget_bytes = BUDGET,
-					      .cold_after_ms = 1 };
-
-	vmemt_fail_alloc_init(&heap);
-	cr_assert_eq(vmem_store_new(&store, &opts), 0);
-	cr_assert_eq(vmem_store_add_vm(store, NULL, &vm), 0);
-}
-
-static void add(struct vmemt_memory_device *m, uint64_t bytes, int32_t priority)
-{
-	const struct vmem_store_device_opts opts = { .size = sizeof(opts), .priority = priority };
-
-	vmemt_memory_device_init(m, bytes, 32);
-	cr_assert_eq(vmem_store_add_device(store, &m->device, &opts, NULL), 0);
-}
-
-static void open_with_device(void)
-{
-	open_store(VMEM_STORE_AS_SAVED);
-	add(&device, 32 * MIB, 0);
-}
-
-static struct vmem_store_out_stats out_stats(void)
-{
-	struct vmem_store_out_stats stats = { .size = sizeof(stats) };
-
-	cr_assert_eq(vmem_store_get_out_stats(store, &stats), 0);
-	return stats;
-}
-
-static struct vmem_store_device_stats stats_of(uint32_t number)
-{
-	struct vmem_store_device_stats stats = { .size = sizeof(stats) };
-
-	cr_assert_eq(vmem_store_get_device_stats(store, number, &stats), 0);
-	return stats;
-}
-
-static void work(void)
-{
-	now_ns += 1000000;
-	(void)vmem_store_work(store, 1000000, now_ns);
-}
-
-/* Until no write is in flight. */
-static void settle(void)
-{
-	for (int turn = 0; out_stats().writing; turn++) {
-		cr_assert_lt(turn, TURNS);
-		cr_assert_eq(vmem_store_poll(store, NULL, 0), 0);
-	}
-	vmemi_pool_maintain(store->pool); /* vmem_store_work() would begin others */
-}
-
-static void close_store(void)
-{
-	atomic_store(&device.hold, 0);
-	settle();
-	vmemt_store_close(store, &heap);
-	cr_assert_eq(atomic_load(&device.wrong), 0);
-	cr_assert(atomic_load(&device.closed));
-}
-
-static int save_page(uint32_t of, enum vmemt_page_kind kind, uint64_t seed, vmem_store_ref *ret_ref)
-{
-	struct vmemt_page page;
-
-	make_page(&page, kind, seed);
-	return vmem_store_save(store, of, seed, page.bytes, ret_ref);
-}
-
-/* Goes on until it is saved. */
-static vmem_store_ref save(uint32_t of, enum vmemt_page_kind kind, uint64_t seed)
-{
-	vmem_store_ref result = 0;
-	int rc;
-
-	for (int turn = 0; (rc = save_page(of, kind, seed, &result)) == -VMEM_ENOSPC; turn++) {
-		cr_assert_lt(turn, TURNS);
-		work();
-	}
-	cr_assert_eq(rc, 0);
-	return result;
-}
-
-static void save_all(void)
-{
-	for (uint32_t i = 0; i < PAGES; i++)
-		ref[i] = save(vm, VMEMT_PAGE_NOISE, i * EDITS);
-}
-
-/* With the event of its token, if it takes time. */
-static int load(vmem_store_ref r, void *page)
-{
-	struct vmem_store_event event = { .token = 0 };
-	vmem_store_token token = 0;
-	int rc = vmem_store_load(store, vm, 7, r, page, &token);
-
-	if (rc != -VMEM_EINPROGRESS)
-		return rc;
-	for (int turn = 0; !vmem_store_poll(store, &event, 1); turn++) {
-		cr_assert_lt(turn, TURNS);
-		vmem_store_wait(store, 1000000);
-	}
-	cr_assert(event.token == token && event.type == VMEM_STORE_LOADED && event.key == 7);
-	return event.result;
-}
-
-static void expect(vmem_store_ref r, enum vmemt_page_kind kind, uint64_t seed)
-{
-	struct vmemt_page page;
-	int rc;
-
-	memset(&page, 0x77, sizeof(page));
-	rc = load(r, page.bytes);
-	cr_assert_eq(rc, 0, "page %lu: %d", (unsigned long)seed, rc);
-	cr_assert(is_page(&page, kind, seed));
-}
-
-static void expect_all(void)
-{
-	for (uint32_t i = 0; i < PAGES; i++)
-		if (ref[i])
-			expect(ref[i], VMEMT_PAGE_NOISE, i * EDITS);
-}
-
-/* One that is out. */
-static vmem_store_ref first_out(void)
-{
-	struct vmemt_page page;
-
-	for (uint32_t i = 0; i < PAGES; i++)
-		if (ref[i] &&
-		    vmem_store_load(store, vm, 0, ref[i], page.bytes, NULL) == -VMEM_EAGAIN)
-			return ref[i];
-	cr_assert_fail("nothing is out");
-	return 0;
-}
 
 TestSuite(store_out, .init = open_with_device, .fini = close_store);
 
@@ -241,10 +84,76 @@ Test(store_out, what_one_device_refuses_goes_to_another)
 	atomic_store(&device.write_error, -VMEM_ENOSPC);
 	save_all();
 	settle();
-	cr_assert_eq(stats_of(0).is_bad, 1);
+	cr_assert_gt(stats_of(0).write_errors, 4);
+	cr_assert_eq(stats_of(0).is_bad, 0);
 	cr_assert_eq(stats_of(0).taken_bytes, 0);
 	cr_assert_gt(stats_of(1).taken_bytes, 0);
 	expect_all();
+	atomic_store(&device.write_error, 0);
+	write_one();
+	cr_assert_gt(stats_of(0).taken_bytes, 0);
+}
+
+Test(store_out, what_one_place_refuses_goes_to_another)
+{
+	save_some();
+	atomic_store(&device.bad_place, UINT64_MAX);
+	write_one();
+	cr_assert_eq(stats_of(0).write_errors, 1);
+	cr_assert_eq(out_stats().segments, 1);
+	expect_all();
+}
+
+/* Callers call again while there is more to do: not for what only the device can do. */
+Test(store_out, a_device_that_never_answers_leaves_nothing_to_do)
+{
+	save_all();
+	settle();
+	atomic_store(&device.hold, 1);
+	vmem_store_write_out(store, 64 * MIB);
+	for (int turn = 0; vmem_store_work(store, 1000000, now_ns); turn++)
+		cr_assert_lt(turn, TURNS);
+	cr_assert_eq(out_stats().writing, VMEMI_WRITES);
+}
+
+Test(store_out, places_of_failed_writes_are_room_again)
+{
+	vmemt_store_close(store, &heap);
+	open_store(VMEM_STORE_AS_SAVED);
+	add(&device, 2 * MIB, 0);
+	save_some();
+	for (int i = 0; i < 7; i++) /* the last place is left */
+		write_one();
+	atomic_store(&device.hold, 1);
+	vmem_store_write_out(store, 2 * MIB);
+	work();
+	cr_assert_gt(out_stats().no_room, 0);
+	atomic_store(&device.write_error, -VMEM_ENOMEM);
+	atomic_store(&device.hold, 0);
+	settle();
+	cr_assert_eq(out_stats().segments, 7);
+	atomic_store(&device.write_error, 0);
+	write_one();
+	cr_assert_eq(out_stats().segments, 8);
+	expect_all();
+}
+
+Test(store_out, of_several_devices_none_is_waited_for_long)
+{
+	struct vmemt_page page;
+	vmem_store_token token;
+
+	save_all();
+	settle();
+	cr_assert_eq(vmem_store_load(store, vm, 0, first_out(), page.bytes, &token),
+		     -VMEM_EINPROGRESS);
+	vmem_store_wait(store, 1000000000);
+	cr_assert_eq(atomic_load(&device.waited_ns), 1000000000);
+	add(&second, 4 * MIB, 0);
+	vmem_store_wait(store, 1000000000);
+	cr_assert_leq(atomic_load(&device.waited_ns), 1000000);
+	for (int turn = 0; !vmem_store_poll(store, &(struct vmem_store_event){ 0 }, 1); turn++)
+		cr_assert_lt(turn, TURNS);
 }
 
 Test(store_out, the_greater_priority_is_filled_first)
@@ -395,16 +304,61 @@ Test(store_out, a_full_device_is_seen_and_goes_on_when_there_is_room)
 	expect_all();
 }
 
-Test(store_out, no_more_is_written_in_a_day_than_may_be)
+static void open_with_limit(uint64_t wear_bytes_per_day)
 {
 	const struct vmem_store_device_opts opts = { .size = sizeof(opts),
-						     .wear_bytes_per_day = MIB };
-	uint64_t written;
+						     .wear_bytes_per_day = wear_bytes_per_day };
 
 	vmemt_store_close(store, &heap);
 	open_store(VMEM_STORE_AS_SAVED);
 	vmemt_memory_device_init(&device, 32 * MIB, 32);
 	cr_assert_eq(vmem_store_add_device(store, &device.device, &opts, NULL), 0);
+}
+
+Test(store_out, a_limit_below_a_segment_is_reached_at_once)
+{
+	open_with_limit(VMEM_POOL_SEGMENT_BYTES - 1);
+	cr_assert_eq(stats_of(0).is_worn, 1);
+	save_some();
+	write_one();
+	cr_assert_eq(stats_of(0).written_bytes, 0);
+}
+
+/* Whatever the clock says then. */
+Test(store_out, the_first_work_does_not_begin_a_new_day)
+{
+	uint64_t written;
+	vmem_store_ref r;
+
+	open_with_limit(MIB);
+	for (uint64_t i = 0; !stats_of(0).is_worn; i++) {
+		cr_assert_lt(i, TURNS);
+		(void)save_page(vm, VMEMT_PAGE_NOISE, i * EDITS, &r);
+	}
+	settle();
+	written = stats_of(0).written_bytes;
+	cr_assert_gt(written, 0);
+	now_ns = UINT64_C(864000000000000);
+	write_one();
+	cr_assert_eq(stats_of(0).written_bytes, written);
+}
+
+Test(store_out, failed_writes_wear_too)
+{
+	open_with_limit(8 * MIB);
+	save_some();
+	atomic_store(&device.write_error, -VMEM_EIO);
+	write_one();
+	cr_assert_eq(stats_of(0).write_errors, 3);
+	cr_assert_lt(stats_of(0).wear_left_bytes,
+		     (uint64_t)(8 * MIB - 2 * VMEM_POOL_SEGMENT_BYTES));
+}
+
+Test(store_out, no_more_is_written_in_a_day_than_may_be)
+{
+	uint64_t written;
+
+	open_with_limit(MIB);
 	for (uint32_t i = 0; i < PAGES && !save_page(vm, VMEMT_PAGE_NOISE, i * EDITS, &ref[i]); i++)
 		work();
 	settle();
@@ -457,8 +411,10 @@ Test(store_out, each_allocation_of_a_first_device_may_fail)
 			break;
 		}
 		cr_assert_eq(rc, -VMEM_ENOMEM);
+		cr_assert_eq(atomic_load(&device.registered), 0);
 		vmem_device_close(&device.device);
 	}
+	cr_assert_eq(atomic_load(&device.registered), 1);
 	save_all();
 	settle();
 	expect_all();
