@@ -44,8 +44,8 @@ VMEM_BEGIN_DECLS
 struct vmem_device_file_opts {
 	size_t size;    /**< sizeof(*this) as the caller compiled it */
 	uint64_t flags; /**< VMEM_DEVICE_FILE_*; an unknown bit is -VMEM_EINVAL */
-	/** of the device, a multiple of 4096: a file that is shorter grows, with a hole. 0: all that the file or the
-	 *  block device has */
+	/** of the device, a multiple of 4096: a file that is shorter grows, with a hole; of one that is longer the rest
+	 *  is left alone. 0: all that the file or the block device has */
 	uint64_t size_bytes;
 	uint32_t depth;                         /**< requests in flight at most, 1..4096; 0: 128 */
 	uint32_t threads;                       /**< where io_uring is refused, 1..64; 0: 4 */

@@ -236,6 +236,31 @@ static void discards_make_holes(uint64_t flags)
 	free(data);
 }
 
+/* A device that is smaller than its file: what is behind it belongs to somebody. */
+static void leaves_what_is_behind(bool is_named, uint64_t size, uint64_t has)
+{
+	struct vmem_device_file_opts o = { .size = sizeof(o), .size_bytes = size };
+	unsigned char *data = vmemt_device_buffer(MIB);
+	struct vmem_device *d;
+	int fd = is_named ? open(named, O_RDWR | O_CREAT | O_CLOEXEC, 0600)
+			  : memfd_create("device", MFD_CLOEXEC);
+
+	vmemt_device_fill(data, has, has);
+	assert(fd >= 0 && pwrite(fd, data, has, 0) == (ssize_t)has);
+	assert(!(is_named ? vmem_device_file_open(&d, named, &o)
+			  : vmem_device_file_adopt(&d, fd, &o)));
+	assert(d->size_bytes == (size ? size : has / BLOCK * BLOCK));
+	assert(is_named || d->flags & VMEM_DEVICE_CAN_DISCARD);
+	vmem_device_close(d);
+	memset(data, 0, has);
+	assert(pread(fd, data, MIB, 0) == (ssize_t)has);
+	assert(vmemt_device_is_filled(data, has, has));
+	close(fd);
+	if (is_named)
+		assert(!unlink(named));
+	free(data);
+}
+
 /* A file system without room says so; what is there stays, and room that is made is used. */
 static void full(const char *path, uint64_t flags)
 {
@@ -331,6 +356,11 @@ int main(void)
 		truncated(flags);
 		discards_make_holes(flags);
 		allocations_fail(flags);
+	}
+	for (int i = 0; i < 2; i++) {
+		leaves_what_is_behind(i, 4 * BLOCK, 16 * BLOCK);
+		leaves_what_is_behind(i, 4 * BLOCK, 4 * BLOCK + 100);
+		leaves_what_is_behind(i, 0, 4 * BLOCK + 100);
 	}
 	maps_what_is_safe();
 	full_file_system();

@@ -132,11 +132,16 @@ static int take_space(struct vmemi_device_file *f)
 	return error ? error_of(error) : 0;
 }
 
-/* Behind the end, where nothing is lost. */
-static bool has_holes(const struct vmemi_device_file *f)
+/* Behind the end of the file, which had @has bytes, and of the device: nothing is lost there. */
+static bool has_holes(const struct vmemi_device_file *f, uint64_t has)
 {
-	return !f->k->fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				(off_t)f->device.size_bytes, BLOCK);
+	uint64_t end = (has + BLOCK - 1) / BLOCK * BLOCK;
+
+	if (end < f->device.size_bytes)
+		end = f->device.size_bytes;
+	return end <= INT64_MAX - BLOCK &&
+	       !f->k->fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)end,
+				BLOCK);
 }
 
 /* Which kind of file it is, and what follows. */
@@ -161,7 +166,8 @@ static int identify(struct vmemi_device_file *f, const struct vmem_device_file_o
 		return error;
 	if (!is_file || st.st_nlink)
 		f->device.flags |= VMEM_DEVICE_OUTLIVES;
-	if (!(o->flags & VMEM_DEVICE_FILE_PREALLOCATE) && (!is_file || has_holes(f)))
+	if (!(o->flags & VMEM_DEVICE_FILE_PREALLOCATE) &&
+	    (!is_file || has_holes(f, (uint64_t)st.st_size)))
 		f->device.flags |= VMEM_DEVICE_CAN_DISCARD;
 	f->may_shrink = is_file && st.st_nlink;
 	return 0;
