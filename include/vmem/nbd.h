@@ -26,6 +26,9 @@ struct vmem_nbd_opts {
 	uint32_t depth;                         /**< requests in flight at most, 1..1024; 0: 64 */
 	uint32_t reserved;                      /**< 0 */
 	const struct vmem_allocator *allocator; /**< NULL: libc */
+	/** of the device at most, a multiple of 4096: what the server has beyond is not used. 0: 1 TiB. Who uses a device
+	 *  keeps account of it (a store with 8 MiB for each TiB), whether it is there or only claimed */
+	uint64_t size_bytes;
 };
 
 /** Connect to a server. Waits for it, for as long as it takes.

@@ -5,6 +5,7 @@
  * q.lock held. Whoever submits, completes or waits moves the connection forward, one thread at a time (pump); the
  * descriptor for others is an epoll that watches the connection for what libnbd wants next (watch). */
 #include <errno.h>
+#include <fcntl.h>
 #include <libnbd.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -18,6 +19,7 @@
 #define DEPTH 64
 #define DEPTH_MAX 1024
 #define TIMEOUT_MS 30000
+#define SIZE_BYTES (UINT64_C(1) << 40)
 #define UNKNOWN_MAX_BYTES (32u << 20) /* that servers take which do not say */
 #define TRIM_BYTES (UINT64_C(1) << 30)
 #define TURNS 256
@@ -37,10 +39,12 @@ struct nbd {
 	struct vmemi_request_list again; /* q.lock: discards of which more is to be done */
 	uint64_t timeout_ns;             /* UINT64_MAX: none */
 	int epoll;
+	int connection; /* ours: libnbd may close its own at any time, and the number be somebody else's */
 	bool can_flush;
 	pthread_mutex_t pump;  /* who moves the connection */
-	pthread_mutex_t watch; /* events */
+	pthread_mutex_t watch; /* events, is_left */
 	uint32_t events;       /* that the epoll watches the connection for */
+	bool is_left;          /* the connection is not watched any more */
 };
 
 static int error_of(int error, uint32_t op)
@@ -118,21 +122,29 @@ static void issue(struct nbd *n, struct vmemi_request *s)
 		end(n, s, is_gone(n) ? -VMEM_ENODEV : error_of(nbd_get_errno(), op));
 }
 
-/* The epoll watches for what libnbd wants next. */
+/* The epoll watches for what libnbd wants next. A connection that libnbd has given up is ours alone: over for the
+ * server too, and not watched, or it would be heard of for ever. */
 static void watch(struct nbd *n)
 {
 	struct epoll_event e = { 0 };
 	unsigned direction;
-	int fd;
 
 	pthread_mutex_lock(&n->watch);
+	if (is_gone(n)) {
+		if (!n->is_left) {
+			epoll_ctl(n->epoll, EPOLL_CTL_DEL, n->connection, NULL);
+			shutdown(n->connection, SHUT_RDWR);
+		}
+		n->is_left = true;
+		pthread_mutex_unlock(&n->watch);
+		return;
+	}
 	direction = nbd_aio_get_direction(n->h);
-	fd = nbd_aio_get_fd(n->h);
 	if (direction & LIBNBD_AIO_DIRECTION_READ)
 		e.events |= EPOLLIN;
 	if (direction & LIBNBD_AIO_DIRECTION_WRITE)
 		e.events |= EPOLLOUT;
-	if (fd >= 0 && e.events != n->events && !epoll_ctl(n->epoll, EPOLL_CTL_MOD, fd, &e))
+	if (e.events != n->events && !epoll_ctl(n->epoll, EPOLL_CTL_MOD, n->connection, &e))
 		n->events = e.events;
 	pthread_mutex_unlock(&n->watch);
 }
@@ -141,9 +153,9 @@ static void watch(struct nbd *n)
 static bool step(struct nbd *n)
 {
 	unsigned direction = nbd_aio_get_direction(n->h);
-	struct pollfd p = { .fd = nbd_aio_get_fd(n->h) };
+	struct pollfd p = { .fd = n->connection };
 
-	if (p.fd < 0)
+	if (is_gone(n))
 		return false;
 	if (direction & LIBNBD_AIO_DIRECTION_READ)
 		p.events |= POLLIN;
@@ -192,10 +204,7 @@ static void look_at_time(struct nbd *n)
 	}
 	pthread_mutex_unlock(&n->q.lock);
 	if (is_late) {
-		int fd = nbd_aio_get_fd(n->h);
-
-		if (fd >= 0)
-			shutdown(fd, SHUT_RDWR);
+		shutdown(n->connection, SHUT_RDWR);
 		pump(n);
 	}
 }
@@ -279,9 +288,12 @@ static void server_close(void *context)
 	uint32_t depth = n->q.depth;
 
 	drain(n);
-	nbd_close(n->h);
 	if (n->epoll >= 0)
 		n->q.k->close(n->epoll);
+	/* First: where libnbd has started the server, it waits for it, and that for the end of the connection. */
+	if (n->connection >= 0)
+		n->q.k->close(n->connection);
+	nbd_close(n->h);
 	pthread_mutex_destroy(&n->pump);
 	pthread_mutex_destroy(&n->watch);
 	vmemi_requests_destroy(&n->q, &a);
@@ -298,8 +310,8 @@ static const struct vmem_device_ops server_ops = {
 	.close = server_close,
 };
 
-/* What the server is like. */
-static int describe(struct nbd *n)
+/* What the server is like, of which at most @limit bytes are used. */
+static int describe(struct nbd *n, uint64_t limit)
 {
 	int64_t size = nbd_get_size(n->h);
 	int64_t least = nbd_get_block_size(n->h, LIBNBD_SIZE_MINIMUM);
@@ -315,7 +327,7 @@ static int describe(struct nbd *n)
 		.size = sizeof(n->device),
 		.ops = &server_ops,
 		.context = n,
-		.size_bytes = (uint64_t)size / BLOCK * BLOCK,
+		.size_bytes = (uint64_t)size < limit ? (uint64_t)size / BLOCK * BLOCK : limit,
 		.block_bytes = BLOCK,
 		.max_bytes = (uint32_t)most / BLOCK * BLOCK,
 		.depth = n->q.depth,
@@ -329,18 +341,20 @@ static int describe(struct nbd *n)
 	return 0;
 }
 
-static int connect_to(struct nbd *n, const char *uri)
+static int connect_to(struct nbd *n, const char *uri, uint64_t limit)
 {
 	struct epoll_event e = { 0 };
 	int error;
 
 	if (nbd_connect_uri(n->h, uri))
 		return nbd_get_errno() == EINVAL ? -VMEM_EINVAL : -VMEM_ENODEV;
-	error = describe(n);
+	error = describe(n, limit);
 	if (error)
 		return error;
+	n->connection = n->q.k->fcntl(nbd_aio_get_fd(n->h), F_DUPFD_CLOEXEC, 0);
 	n->epoll = n->q.k->epoll(&n->q.event, 1);
-	if (n->epoll < 0 || epoll_ctl(n->epoll, EPOLL_CTL_ADD, nbd_aio_get_fd(n->h), &e))
+	if (n->connection < 0 || n->epoll < 0 ||
+	    epoll_ctl(n->epoll, EPOLL_CTL_ADD, n->connection, &e))
 		return -VMEM_EIO;
 	watch(n);
 	return 0;
@@ -356,7 +370,11 @@ static int take_opts(struct vmem_nbd_opts *o, const struct vmem_nbd_opts *given)
 		o->timeout_ms = TIMEOUT_MS;
 	if (!o->depth)
 		o->depth = DEPTH;
-	return o->flags || o->reserved || o->depth > DEPTH_MAX ? -VMEM_EINVAL : 0;
+	if (!o->size_bytes)
+		o->size_bytes = SIZE_BYTES;
+	return o->flags || o->reserved || o->depth > DEPTH_MAX || o->size_bytes % BLOCK
+		       ? -VMEM_EINVAL
+		       : 0;
 }
 
 static struct nbd *make(const struct vmem_nbd_opts *o, const struct vmem_allocator *a)
@@ -378,6 +396,7 @@ static struct nbd *make(const struct vmem_nbd_opts *o, const struct vmem_allocat
 		n->cookies[i].n = n;
 	n->allocator = *a;
 	n->epoll = -1;
+	n->connection = -1;
 	n->again = (struct vmemi_request_list){ VMEMI_REQUEST_NONE, VMEMI_REQUEST_NONE };
 	n->timeout_ns = o->timeout_ms > UINT64_MAX / 1000000 ? UINT64_MAX : o->timeout_ms * 1000000;
 	pthread_mutex_init(&n->pump, NULL);
@@ -402,7 +421,7 @@ int vmem_nbd_open(struct vmem_device **ret_device, const char *uri,
 	n = make(&o, &a);
 	if (!n)
 		return -VMEM_ENOMEM;
-	error = connect_to(n, uri);
+	error = connect_to(n, uri, o.size_bytes);
 	if (error) {
 		server_close(n);
 		return error;

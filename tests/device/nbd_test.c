@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Devices on an NBD server, nbdkit: the suite over one; and servers that are killed, hang, or fail. */
+/* Devices on an NBD server, nbdkit: the suite over one; and servers that are killed, hang, fail, or claim much. */
 #define _GNU_SOURCE
 #include <assert.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <vmem/nbd.h>
@@ -21,8 +24,9 @@ static char path[sizeof(folder) + 8];
 static char uri[sizeof(path) + 32];
 static pid_t server;
 
-/* Starts `nbdkit @options memory 8M @parameters`. */
-static void start(const char *option, const char *parameter, const char *another)
+/* Starts `nbdkit @option memory @size @parameter @another`. */
+static void start_with(const char *size, const char *option, const char *parameter,
+		       const char *another)
 {
 	pid_t parent = getpid();
 
@@ -40,7 +44,7 @@ static void start(const char *option, const char *parameter, const char *another
 		if (option)
 			arguments[n++] = option;
 		arguments[n++] = "memory";
-		arguments[n++] = "8M";
+		arguments[n++] = size;
 		if (parameter)
 			arguments[n++] = parameter;
 		if (another)
@@ -48,6 +52,11 @@ static void start(const char *option, const char *parameter, const char *another
 		execvp("nbdkit", (char **)arguments);
 		_exit(1);
 	}
+}
+
+static void start(const char *option, const char *parameter, const char *another)
+{
+	start_with("8M", option, parameter, another);
 }
 
 static void stop(void)
@@ -85,6 +94,9 @@ static void refuses(void)
 
 	assert(vmem_nbd_open(&d, uri, &o) == -VMEM_EINVAL);
 	o.flags = 0;
+	o.size_bytes = 100;
+	assert(vmem_nbd_open(&d, uri, &o) == -VMEM_EINVAL);
+	o.size_bytes = 0;
 	o.depth = 1025;
 	assert(vmem_nbd_open(&d, uri, &o) == -VMEM_EINVAL);
 	assert(vmem_nbd_open(&d, NULL, NULL) == -VMEM_EINVAL);
@@ -108,6 +120,16 @@ static void refuses(void)
 	assert(!a.live_bytes);
 }
 
+/* Of a connection that is gone nothing is heard any more: who waits for the descriptor does not spin. */
+static void is_silent(struct vmem_device *d)
+{
+	struct pollfd p = { .fd = d->ops->fd(d->context), .events = POLLIN };
+	struct vmem_device_completion c;
+
+	VMEMT_UNTIL(!d->ops->complete(d->context, &c, 1));
+	assert(!poll(&p, 1, 0));
+}
+
 /* Everything that is in flight completes, as it should or because the server is gone, and then nothing goes. */
 static void ends_with_the_server(struct vmem_device *d, unsigned char *data, int taken)
 {
@@ -122,6 +144,7 @@ static void ends_with_the_server(struct vmem_device *d, unsigned char *data, int
 	printf("%d of %d requests were lost\n", lost, taken);
 	assert(!d->ops->wait(d->context, VMEM_DEVICE_FOREVER));
 	VMEMT_UNTIL(vmemt_device_do(d, VMEM_DEVICE_READ, 0, data, BLOCK) == -VMEM_ENODEV);
+	is_silent(d);
 	assert(vmemt_device_do(d, VMEM_DEVICE_WRITE, 0, data, BLOCK) == -VMEM_ENODEV);
 	assert(vmemt_device_do(d, VMEM_DEVICE_FLUSH, 0, NULL, 0) == -VMEM_ENODEV);
 	vmem_device_close(d);
@@ -184,6 +207,82 @@ static void hangs(void)
 	free(data);
 }
 
+static struct vmem_device *breaking_off;
+static int others[8][2];
+
+/* In place of libc's, as libvmem-nbd calls it when a request has taken too long: in between another thread sees the
+ * server go, libnbd closes its descriptor, and somebody else gets the number. */
+int shutdown(int fd, int how)
+{
+	struct vmem_device *d = breaking_off;
+	struct vmem_device_request r = { .op = VMEM_DEVICE_FLUSH };
+
+	breaking_off = NULL;
+	if (d) {
+		stop();
+		assert(!d->ops->complete(d->context, NULL, 0));
+		assert(d->ops->submit(d->context, &r, 1) == -VMEM_ENODEV);
+		for (int i = 0; i < 8; i++)
+			assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, others[i]));
+	}
+	return (int)syscall(SYS_shutdown, fd, how);
+}
+
+static void breaks_off_only_its_own(void)
+{
+	unsigned char *data = vmemt_device_buffer(VMEMT_DEVICE_DEPTH * 64 * BLOCK);
+	struct vmem_device_request r[VMEMT_DEVICE_DEPTH];
+	struct vmem_device *d;
+	char byte = 0;
+
+	requests(r, data);
+	start(NULL, NULL, NULL);
+	d = open_it(200);
+	assert(!kill(server, SIGSTOP));
+	breaking_off = d;
+	assert(d->ops->submit(d->context, r, VMEMT_DEVICE_DEPTH) == (int)VMEMT_DEVICE_DEPTH);
+	ends_with_the_server(d, data, (int)VMEMT_DEVICE_DEPTH);
+	assert(!breaking_off);
+	for (int i = 0; i < 8; i++) {
+		for (int end = 0; end < 2; end++) {
+			assert(send(others[i][end], &byte, 1, MSG_NOSIGNAL) == 1);
+			assert(recv(others[i][!end], &byte, 1, 0) == 1);
+		}
+		close(others[i][0]);
+		close(others[i][1]);
+	}
+	free(data);
+}
+
+/* What a server says it has costs memory where it is kept account of. */
+static void claims_much(void)
+{
+	unsigned char *data = vmemt_device_buffer(BLOCK);
+	struct vmem_nbd_opts o = { .size = sizeof(o), .size_bytes = 64 * BLOCK };
+	struct vmem_device *d;
+
+	start_with("1E", NULL, NULL, NULL);
+	d = open_it(UINT64_MAX);
+	assert(d->size_bytes == UINT64_C(1) << 40);
+	vmem_device_close(d);
+	assert(!vmem_nbd_open(&d, uri, &o));
+	assert(d->size_bytes == 64 * BLOCK);
+	assert(!vmemt_device_do(d, VMEM_DEVICE_WRITE, 63 * BLOCK, data, BLOCK));
+	assert(vmemt_device_do(d, VMEM_DEVICE_WRITE, 64 * BLOCK, data, BLOCK) == -VMEM_ERANGE);
+	vmem_device_close(d);
+	o.size_bytes = UINT64_C(1) << 50; /* more, if one asks for it */
+	assert(!vmem_nbd_open(&d, uri, &o));
+	assert(d->size_bytes == UINT64_C(1) << 50);
+	vmem_device_close(d);
+	stop();
+	start(NULL, NULL, NULL);
+	VMEMT_UNTIL(!vmem_nbd_open(&d, uri, &o));
+	assert(d->size_bytes == VMEMT_DEVICE_BYTES);
+	vmem_device_close(d);
+	stop();
+	free(data);
+}
+
 static void fails(void)
 {
 	unsigned char *data = vmemt_device_buffer(BLOCK);
@@ -228,6 +327,8 @@ int main(void)
 	stop();
 	killed();
 	hangs();
+	breaks_off_only_its_own();
+	claims_much();
 	fails();
 	unlink(path);
 	assert(!rmdir(folder));
