@@ -40,7 +40,7 @@ typedef struct vmem_slots vmem_slots; /* opaque */
 
 /** Where one caller takes slots next. All zero before its first use; its fields are the library's. It may be
  *  copied elsewhere between calls. Thrown away without vmem_slots_cursor_end(), it loses no slots, but its cluster's
- *  table stays. */
+ *  table stays; and if vmem_env.barrier fails later on, what it had of its cluster is not taken by others any more. */
 struct vmem_slots_cursor {
 	void *table;    /**< of the cluster that it has, or NULL */
 	uint64_t first; /**< slot of that cluster */
@@ -102,7 +102,8 @@ VMEM_API int vmem_slots_add(vmem_slots *slots, const struct vmem_slots_device *d
 /** Grow or shrink a device. What is cut off is not taken from from now on; it is gone once nothing there is
  *  taken: move what vmem_slots_next() finds there, free it, and call again. A greater count takes it back.
  *  @param count  slots, a multiple of 512, 0..max_count
- *  @param[out] ret_left  slots beyond that are still taken; may be NULL
+ *  @param[out] ret_left  slots beyond that are still taken, or held by a cursor that cannot be stopped any more because
+ *          vmem_env.barrier failed (vmem_slots_cursor_end() gives them back); may be NULL
  *  @return 0, -VMEM_EBUSY (some are; nothing new is taken there), -VMEM_EINVAL (device, count), -VMEM_ENOMEM
  *          (growing; nothing has changed)
  *  @threads any

@@ -147,7 +147,7 @@ int vmem_slots_give(vmem_slots *s, uint64_t slot, uint32_t count)
 	bool empty;
 
 	/* Others may shrink the device just now: what is free beyond its end then counts as left there, and is cut off
-	 * by the next vmem_slots_resize(). */
+	 * by the next vmem_slots_resize() that shrinks. */
 	if (count != 1 || !find_at_once(s, slot, &p))
 		return give_run(s, slot, count);
 	t = atomic_load_explicit(&p.cluster->table, memory_order_acquire);

@@ -6,7 +6,8 @@
 #define PAGE VMEM_PAGE_SIZE
 #define PAGES VMEMT_FOREIGN_PAGES
 #define EVENTS VMEMT_FOREIGN_EVENTS
-#define DEADLINE_MS 1500 /* far longer than a source takes to answer */
+#define DEADLINE_MS 2000 /* far longer than a source takes to answer */
+#define FLOODED_MS 4000  /* the same, where all threads are kept busy */
 
 static struct {
 	pthread_t thread;
@@ -151,7 +152,7 @@ static void flooded(void)
 {
 	int result;
 
-	begin(DEADLINE_MS, true);
+	begin(FLOODED_MS, true);
 	vmemt_order_begin(&vmemt_foreign.client, 1, VMEMT_ORDER_FLOOD, 0, 16, 0);
 	vmemt_order_begin(&vmemt_foreign.client, 2, VMEMT_ORDER_FLOOD, 16, 16, 0);
 	VMEMT_UNTIL(vmemt_foreign_metrics().remove_events >= 1000);

@@ -8,8 +8,8 @@
 
 #define TRIES 10000 /* of a call, against removals that go on, where it tries again at once */
 #define REFUSED_NS_MOST 1000000000 /* that one refusal tells of */
-#define MAPPINGS_MAX 65536         /* of a process: as many as Linux lets it have */
-#define SHUT_RUN 512               /* pages that are made errors by one call */
+#define MAPPINGS_MAX 65536 /* of a process: more than Linux lets it have, unless told otherwise */
+#define SHUT_RUN 512       /* pages that are made errors by one call */
 
 static int foreign_open(struct vmem_region *r)
 {
@@ -433,5 +433,7 @@ int vmemi_foreign_shut(struct vmem_region *r)
 			run = 0;
 		}
 	}
+	if (error == -VMEM_ENOMEM)
+		error = -VMEM_EBUSY;
 	return !error || error == -VMEM_EBUSY ? error : -VMEM_EIO;
 }

@@ -82,6 +82,20 @@ static bool all_is(const struct vmemi_kernel *k, int fd, uintptr_t start, uint64
 	return k->ioctl(fd, VMEMI_PAGEMAP_SCAN, &scan) == 1 && run.end - run.start == bytes;
 }
 
+bool vmemi_pagemap_has(const struct vmemi_kernel *k, uintptr_t page)
+{
+	uint64_t entry = 0;
+	int fd = k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return false;
+	if (k->pread(fd, &entry, sizeof(entry), (off_t)(page / VMEM_PAGE_SIZE * 8)) !=
+	    (ssize_t)sizeof(entry))
+		entry = 0;
+	k->close(fd);
+	return entry >> 62; /* bit 63: present, 62: swapped */
+}
+
 bool vmemi_pagemap_is_huge(const struct vmemi_kernel *k, int fd, uintptr_t start)
 {
 	return all_is(k, fd, start, HUGE_BYTES, VMEMI_PAGE_IS_HUGE);

@@ -13,6 +13,9 @@ int vmemi_pagemap_open(const struct vmemi_kernel *k);
 int vmemi_pagemap_take_written(const struct vmemi_kernel *k, int fd, uintptr_t start,
 			       uint64_t pages, uint64_t *bitmap);
 
+/* Whether a page is there, in memory or swapped out. Opens the file, which a filter of system calls may not let it:
+ * false. */
+bool vmemi_pagemap_has(const struct vmemi_kernel *k, uintptr_t page);
 /* Whether the 2 MiB at @start, which are aligned, are mapped as one huge page. */
 bool vmemi_pagemap_is_huge(const struct vmemi_kernel *k, int fd, uintptr_t start);
 /* Whether a page is the kernel's one page of zeros. */

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 /* A fork, an unmapping or a discard by another thread makes the kernel answer EAGAIN until that
  * thread has run on. It is asked again this many times in a row before the caller hears of it. */
@@ -122,16 +123,30 @@ int vmemi_uffd_features(const struct vmemi_kernel *k, int fd, uint64_t *ret_feat
 	return 0;
 }
 
-/* Before Linux 6.10 by the inode, of which each has its own since 5.12. */
+static bool same_inode(const struct vmemi_kernel *k, int fd, int other)
+{
+	struct stat a, b;
+
+	return !k->fstat(fd, &a) && !k->fstat(other, &b) && a.st_dev == b.st_dev &&
+	       a.st_ino == b.st_ino;
+}
+
+/* Before Linux 6.10 by the inode; but before 5.12 all files of such kinds had one and the same: then it cannot be
+ * known. */
 bool vmemi_uffd_is(const struct vmemi_uffd *u, int fd)
 {
-	int same = u->k->fcntl(u->fd, VMEMI_F_DUPFD_QUERY, fd);
-	struct stat a, b;
+	int same = u->k->fcntl(u->fd, VMEMI_F_DUPFD_QUERY, fd), other;
 
 	if (same != -VMEM_EINVAL)
 		return same == 1;
-	return !u->k->fstat(u->fd, &a) && !u->k->fstat(fd, &b) && a.st_dev == b.st_dev &&
-	       a.st_ino == b.st_ino;
+	if (!same_inode(u->k, u->fd, fd))
+		return false;
+	other = u->k->eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (other < 0)
+		return true;
+	same = !same_inode(u->k, u->fd, other);
+	u->k->close(other);
+	return same;
 }
 
 int vmemi_uffd_adopt(struct vmemi_uffd *u, const struct vmemi_kernel *k, int fd)

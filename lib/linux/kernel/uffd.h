@@ -24,7 +24,7 @@ void vmemi_uffd_close(struct vmemi_uffd *u);
 /* Takes a duplicate of somebody else's userfaultfd @fd. 0, -VMEM_EINVAL (it is none), -VMEM_ENOTSUP (it was opened with
  * features that would keep faults from us, or answer some without us), -VMEM_EIO. */
 int vmemi_uffd_adopt(struct vmemi_uffd *u, const struct vmemi_kernel *k, int fd);
-/* Whether @fd is a descriptor of the same userfaultfd. */
+/* Whether @fd is a descriptor of the same userfaultfd. Before Linux 5.12 never, whatever it is. */
 bool vmemi_uffd_is(const struct vmemi_uffd *u, int fd);
 /* What the userfaultfd @fd was opened with: 0 before its handshake. 0, -VMEM_EINVAL (it is none), -VMEM_EIO. */
 int vmemi_uffd_features(const struct vmemi_kernel *k, int fd, uint64_t *ret_features);
