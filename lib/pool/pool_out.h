@@ -98,8 +98,8 @@ struct vmemi_located {
 	uint32_t reference; /* of a delta, else 0 */
 };
 
-/* 0, -VMEM_ENOENT (no such object), -VMEM_EAGAIN (it is in memory), -VMEM_EBADMSG (its digest is damaged). Takes the stream's lock for a moment, and
- * allocates nothing. Any thread. */
+/* 0, -VMEM_ENOENT (no such object), -VMEM_EAGAIN (it is in memory), -VMEM_EBADMSG (its digest is damaged). Takes the
+ * stream's lock for a moment, and allocates nothing. Any thread. */
 int vmemi_pool_locate(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
 		      struct vmemi_located *ret_located);
 void vmemi_pool_located_end(vmem_pool *pool, const struct vmemi_located *located);

@@ -245,6 +245,13 @@ Test(pool_out, a_segment_dropped_on_its_way_leaves_its_place)
 	pool_close(pool);
 }
 
+static void keep_every_fourth(vmem_pool *pool, const vmem_pool_handle *handle)
+{
+	for (uint32_t i = 0; i < PAGES; i++)
+		if (i % 4)
+			cr_assert_eq(vmem_pool_drop(pool, handle[i]), 0);
+}
+
 Test(pool_out, only_what_is_live_is_copied_from_a_sparse_one)
 {
 	static vmem_pool_handle handle[PAGES];
@@ -254,9 +261,7 @@ Test(pool_out, only_what_is_live_is_copied_from_a_sparse_one)
 
 	with_devices(pool);
 	stream = fill(pool, handle);
-	for (uint32_t i = 0; i < PAGES; i++)
-		if (i % 4)
-			cr_assert_eq(vmem_pool_drop(pool, handle[i]), 0);
+	keep_every_fourth(pool, handle);
 	cr_assert(vmemi_pool_leave_begin(pool, &hand, scratch, &l));
 	cr_assert_eq(l.data, scratch);
 	cr_assert_lt(l.bytes, SEGMENT / 3);
@@ -278,9 +283,7 @@ Test(pool_out, what_comes_home_is_as_it_was)
 
 	with_devices(pool);
 	stream = fill(pool, handle);
-	for (uint32_t i = 0; i < PAGES; i++)
-		if (i % 4)
-			cr_assert_eq(vmem_pool_drop(pool, handle[i]), 0);
+	keep_every_fourth(pool, handle);
 	while (leave(pool))
 		;
 	for (uint32_t i = 0; i < PAGES; i += 8)
