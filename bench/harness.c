@@ -188,12 +188,12 @@ static void print_ratio(double value, double scale, const char *mark)
 
 static void print_table(const struct bench *bench)
 {
-	printf("\n%s\n%-28s %-22s %-7s %10s %10s %-16s %6s %10s %6s\n", bench->name, "metric",
+	printf("\n%s\n%-30s %-25s %-7s %10s %10s %-16s %6s %10s %6s\n", bench->name, "metric",
 	       "case", "unit", "ours", "peer", "", "ratio", "limit", "share");
 	for (size_t i = 0; i < bench->row_count; i++) {
 		const struct row *row = &bench->rows[i];
 
-		printf("%-28s %-22s %-7s", row->metric.name,
+		printf("%-30s %-25s %-7s", row->metric.name,
 		       row->metric.condition ? row->metric.condition : "", shown_unit(row));
 		print_value(row, row->ours);
 		print_value(row, row->peer_value);

@@ -1,15 +1,18 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# A bench that is killed leaves the machine as it was: swap, page-cluster, zswap, zram, KSM and cgroups.
-# Needs root, zram and memory cgroups. bench_ends.sh BENCH_HELD BENCH_STORE BENCH_SCAN
+# A bench that is killed leaves the machine as it was: swap, page-cluster, zswap, zram, KSM, cgroups and files.
+# Needs root, zram and memory cgroups. bench_ends.sh BENCH_HELD BENCH_STORE BENCH_SCAN BENCH_SWAP
 set -eu
 held=$1
 store=$2
 scan=$3
+swap=$4
 ksm=/sys/kernel/mm/ksm
 lock=/tmp/vmem-bench.lock # of the harness: held until the last process of a bench has ended
 scratch=$(mktemp -d)
 out=$scratch/out.txt
+export TMPDIR="$scratch/files" # of benches
+mkdir "$TMPDIR"
 pid=
 
 clean_up() {
@@ -40,6 +43,17 @@ machine() {
 	# Settings are what can be written.
 	[ ! -d $ksm ] || find $ksm \( -type f -perm -u+w -o -name pages_shared \) -exec grep -H . {} + | sort
 	find /sys/fs/cgroup -maxdepth 2 -name 'vmem-bench-*'
+	open_files
+	find "$TMPDIR" -mindepth 1
+}
+
+# That have no name any more, too.
+open_files() {
+	find /proc/[0-9]*/fd -lname "$TMPDIR/*" 2>/dev/null || true
+}
+
+a_file_is_open() {
+	[ -n "$(open_files)" ]
 }
 
 swap_is_on() {
@@ -95,6 +109,9 @@ for signal in 1:HUP 2:INT 3:QUIT 9:KILL 15:TERM; do
 done
 for signal in 3:QUIT 9:KILL 15:TERM; do
 	ends $signal swap_is_on "$store" --quick
+done
+for signal in 9:KILL 15:TERM; do
+	ends $signal a_file_is_open "$swap" --quick
 done
 if [ ! -d $ksm ] || ksm_runs; then
 	echo 'left out, a scan that is killed: there is no KSM, or somebody else uses it'
