@@ -3,81 +3,27 @@
 #define _GNU_SOURCE
 #include <assert.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
-#include <vmem/nbd.h>
 #include "device/device_suite.h"
+#include "device/nbd_server.h"
 #include "support/deadline.h"
 #include "support/fail_alloc.h"
 
 #define BLOCK 4096ul
 
-static char folder[] = "/tmp/vmem-nbd-XXXXXX";
-static char path[sizeof(folder) + 8];
-static char uri[sizeof(path) + 32];
-static pid_t server;
-
-/* Starts `nbdkit @option memory @size @parameter @another`. */
-static void start_with(const char *size, const char *option, const char *parameter,
-		       const char *another)
-{
-	pid_t parent = getpid();
-
-	unlink(path);
-	server = fork();
-	assert(server >= 0);
-	if (!server) {
-		const char *arguments[12] = { "nbdkit", "-f", "-U", path };
-		int n = 4;
-
-		/* Not beyond this program, however it ends. */
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() != parent)
-			_exit(1);
-		if (option)
-			arguments[n++] = option;
-		arguments[n++] = "memory";
-		arguments[n++] = size;
-		if (parameter)
-			arguments[n++] = parameter;
-		if (another)
-			arguments[n++] = another;
-		execvp("nbdkit", (char **)arguments);
-		_exit(1);
-	}
-}
-
 static void start(const char *option, const char *parameter, const char *another)
 {
-	start_with("8M", option, parameter, another);
-}
-
-static void stop(void)
-{
-	if (server > 0) {
-		kill(server, SIGKILL);
-		assert(waitpid(server, NULL, 0) == server);
-	}
-	server = -1;
+	vmemt_nbd_start("8M", option, parameter, another);
 }
 
 static struct vmem_device *open_it(uint64_t timeout_ms)
 {
-	struct vmem_nbd_opts o = { .size = sizeof(o),
-				   .depth = VMEMT_DEVICE_DEPTH,
-				   .timeout_ms = timeout_ms };
-	struct vmem_device *d = NULL;
-
-	/* Until it listens. */
-	VMEMT_UNTIL(!vmem_nbd_open(&d, uri, &o));
-	return d;
+	return vmemt_nbd_open(VMEMT_DEVICE_DEPTH, timeout_ms);
 }
 
 static struct vmem_device *open_kind(void *context)
@@ -92,13 +38,13 @@ static void refuses(void)
 	struct vmem_device *d = NULL;
 	struct vmemt_fail_alloc a;
 
-	assert(vmem_nbd_open(&d, uri, &o) == -VMEM_EINVAL);
+	assert(vmem_nbd_open(&d, vmemt_nbd_uri(), &o) == -VMEM_EINVAL);
 	o.flags = 0;
 	o.size_bytes = 100;
-	assert(vmem_nbd_open(&d, uri, &o) == -VMEM_EINVAL);
+	assert(vmem_nbd_open(&d, vmemt_nbd_uri(), &o) == -VMEM_EINVAL);
 	o.size_bytes = 0;
 	o.depth = 1025;
-	assert(vmem_nbd_open(&d, uri, &o) == -VMEM_EINVAL);
+	assert(vmem_nbd_open(&d, vmemt_nbd_uri(), &o) == -VMEM_EINVAL);
 	assert(vmem_nbd_open(&d, NULL, NULL) == -VMEM_EINVAL);
 	assert(vmem_nbd_open(&d, "nbd+unix:///?socket=/nowhere/at-all", NULL) == -VMEM_ENODEV);
 	o.depth = 0;
@@ -108,7 +54,7 @@ static void refuses(void)
 
 		vmemt_fail_alloc_init(&a);
 		a.fail_after = n;
-		error = vmem_nbd_open(&d, uri, &o);
+		error = vmem_nbd_open(&d, vmemt_nbd_uri(), &o);
 		if (!a.failed) {
 			assert(!error);
 			break;
@@ -175,9 +121,9 @@ static void killed(void)
 		d = open_it(UINT64_MAX);
 		assert(!vmemt_device_do(d, VMEM_DEVICE_WRITE, 0, data, BLOCK));
 		if (!i)
-			stop();
+			vmemt_nbd_stop();
 		taken = d->ops->submit(d->context, r, VMEMT_DEVICE_DEPTH);
-		stop();
+		vmemt_nbd_stop();
 		assert(taken == (int)VMEMT_DEVICE_DEPTH || (!i && taken == -VMEM_ENODEV));
 		ends_with_the_server(d, data, taken > 0 ? taken : 0);
 	}
@@ -195,14 +141,14 @@ static void hangs(void)
 	for (int i = 0; i < 2; i++) {
 		start(NULL, NULL, NULL);
 		d = open_it(i ? UINT64_MAX : 200);
-		assert(!kill(server, SIGSTOP));
+		vmemt_nbd_pause();
 		assert(d->ops->submit(d->context, r, VMEMT_DEVICE_DEPTH) ==
 		       (int)VMEMT_DEVICE_DEPTH);
 		if (i) /* closing waits for nobody */
 			vmem_device_close(d);
 		else
 			ends_with_the_server(d, data, (int)VMEMT_DEVICE_DEPTH);
-		stop();
+		vmemt_nbd_stop();
 	}
 	free(data);
 }
@@ -219,7 +165,7 @@ int shutdown(int fd, int how)
 
 	breaking_off = NULL;
 	if (d) {
-		stop();
+		vmemt_nbd_stop();
 		assert(!d->ops->complete(d->context, NULL, 0));
 		assert(d->ops->submit(d->context, &r, 1) == -VMEM_ENODEV);
 		for (int i = 0; i < 8; i++)
@@ -238,7 +184,7 @@ static void breaks_off_only_its_own(void)
 	requests(r, data);
 	start(NULL, NULL, NULL);
 	d = open_it(200);
-	assert(!kill(server, SIGSTOP));
+	vmemt_nbd_pause();
 	breaking_off = d;
 	assert(d->ops->submit(d->context, r, VMEMT_DEVICE_DEPTH) == (int)VMEMT_DEVICE_DEPTH);
 	ends_with_the_server(d, data, (int)VMEMT_DEVICE_DEPTH);
@@ -261,25 +207,25 @@ static void claims_much(void)
 	struct vmem_nbd_opts o = { .size = sizeof(o), .size_bytes = 64 * BLOCK };
 	struct vmem_device *d;
 
-	start_with("1E", NULL, NULL, NULL);
+	vmemt_nbd_start("1E", NULL, NULL, NULL);
 	d = open_it(UINT64_MAX);
 	assert(d->size_bytes == UINT64_C(1) << 40);
 	vmem_device_close(d);
-	assert(!vmem_nbd_open(&d, uri, &o));
+	assert(!vmem_nbd_open(&d, vmemt_nbd_uri(), &o));
 	assert(d->size_bytes == 64 * BLOCK);
 	assert(!vmemt_device_do(d, VMEM_DEVICE_WRITE, 63 * BLOCK, data, BLOCK));
 	assert(vmemt_device_do(d, VMEM_DEVICE_WRITE, 64 * BLOCK, data, BLOCK) == -VMEM_ERANGE);
 	vmem_device_close(d);
 	o.size_bytes = UINT64_C(1) << 50; /* more, if one asks for it */
-	assert(!vmem_nbd_open(&d, uri, &o));
+	assert(!vmem_nbd_open(&d, vmemt_nbd_uri(), &o));
 	assert(d->size_bytes == UINT64_C(1) << 50);
 	vmem_device_close(d);
-	stop();
+	vmemt_nbd_stop();
 	start(NULL, NULL, NULL);
-	VMEMT_UNTIL(!vmem_nbd_open(&d, uri, &o));
+	VMEMT_UNTIL(!vmem_nbd_open(&d, vmemt_nbd_uri(), &o));
 	assert(d->size_bytes == VMEMT_DEVICE_BYTES);
 	vmem_device_close(d);
-	stop();
+	vmemt_nbd_stop();
 	free(data);
 }
 
@@ -293,16 +239,16 @@ static void fails(void)
 	assert(vmemt_device_do(d, VMEM_DEVICE_WRITE, 0, data, BLOCK) == -VMEM_ENOSPC);
 	assert(!vmemt_device_do(d, VMEM_DEVICE_READ, 0, data, BLOCK));
 	vmem_device_close(d);
-	stop();
+	vmemt_nbd_stop();
 	start("--filter=error", "error-pread=EIO", "error-pread-rate=100%");
 	d = open_it(UINT64_MAX);
 	assert(vmemt_device_do(d, VMEM_DEVICE_READ, 0, data, BLOCK) == -VMEM_EIO);
 	assert(!vmemt_device_do(d, VMEM_DEVICE_WRITE, 0, data, BLOCK));
 	vmem_device_close(d);
-	stop();
+	vmemt_nbd_stop();
 	start("-r", NULL, NULL);
-	VMEMT_UNTIL(vmem_nbd_open(&d, uri, NULL) == -VMEM_EPERM);
-	stop();
+	VMEMT_UNTIL(vmem_nbd_open(&d, vmemt_nbd_uri(), NULL) == -VMEM_EPERM);
+	vmemt_nbd_stop();
 	free(data);
 }
 
@@ -310,27 +256,23 @@ int main(void)
 {
 	struct vmemt_device_kind kind = { "nbdkit", open_kind, NULL };
 
-	if (system("nbdkit --version >/dev/null 2>&1")) {
+	if (!vmemt_nbd_init()) {
 		printf("nbdkit is not installed\n");
 		return 77;
 	}
-	assert(mkdtemp(folder));
-	snprintf(path, sizeof(path), "%s/socket", folder);
-	snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s", path);
 	start(NULL, NULL, NULL);
 	assert(vmemt_device_conforms(&kind));
 	/* A connection that is closed while it is busy may be too much for nbdkit. */
-	stop();
+	vmemt_nbd_stop();
 	start(NULL, NULL, NULL);
 	vmem_device_close(open_it(UINT64_MAX));
 	refuses();
-	stop();
+	vmemt_nbd_stop();
 	killed();
 	hangs();
 	breaks_off_only_its_own();
 	claims_much();
 	fails();
-	unlink(path);
-	assert(!rmdir(folder));
+	vmemt_nbd_end();
 	return 0;
 }
