@@ -7,7 +7,14 @@
  *  References do not change. A page whose segment is out is loaded with a token: vmem_store_load() returns
  *  -VMEM_EINPROGRESS, or without a token -VMEM_EAGAIN. Its checksum has stayed in memory: bytes that are not
  *  what was written are -VMEM_EIO, and never a page. Drops need no device. What is out counts as pages of its VM, and
- *  not as bytes of its account nor to its cap; 16 bytes of each page stay in memory. */
+ *  not as bytes of its account nor to its cap; 16 bytes of each page stay in memory.
+ *
+ *  A read brings whole blocks, and with them pages that were stored next to the one that is loaded. After the end of
+ *  a load, though not of a peek, up to eight of them are offered to the VM (VMEM_STORE_OFFER, with the key that they were
+ *  saved by), unless half of the queue of events is in use: while they stay in the window that has read them, a load
+ *  returns 0 at once, even without a token. An offer is a hint, and can be ignored: the page may have been dropped, or
+ *  saved by another key since. For that each page that is saved from the first device on takes 8 bytes more, in a group
+ *  12; those from before are loaded like others, and never offered. */
 #ifndef VMEM_STORE_DEVICE_H
 #define VMEM_STORE_DEVICE_H
 #include <vmem/common.h>
@@ -59,6 +66,8 @@ struct vmem_store_out_stats {
 		saves_waited; /**< refused for the budget while segments were being written: the device
 	                               is slower than what comes */
 	uint64_t no_room;     /**< times that no device had room for a segment, or may be written */
+	uint64_t warm_loads; /**< at once, from what was read with another page; not in loads */
+	uint64_t offers;     /**< VMEM_STORE_OFFER events, and those that found the queue full */
 };
 
 /** Give a store a device, which is the store's from then on: vmem_store_free() closes it.

@@ -323,7 +323,7 @@ static void forget_objects(struct vmem_pool *p, uint32_t number)
 		uint64_t entry = atomic_load(vmemi_index_at(p, handle));
 
 		if (vmemi_entry_is_live(entry) && vmemi_entry_segment(entry) == number) {
-			left -= vmemi_object_grains(vmemi_entry_bytes(entry));
+			left -= vmemi_entry_grains(entry);
 			forget(p, handle);
 		}
 	}

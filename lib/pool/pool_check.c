@@ -117,7 +117,7 @@ static const char *check_out_segment(const struct vmem_pool *p, uint32_t number,
 		VMEMI_REQUIRE(vmemi_digest_find(seg->digest, e->grain) == e);
 		if (!vmemi_digest_is_live(p, number, e))
 			continue;
-		live += vmemi_object_grains(vmemi_entry_bytes(entry));
+		live += vmemi_entry_grains(entry);
 		sums->objects++;
 		sums->payload_bytes += vmemi_entry_bytes(entry);
 	}

@@ -103,7 +103,7 @@ static void batch_add(struct vmemi_batch *b, uint32_t handle, uint64_t entry)
 {
 	b->handle[b->count] = handle;
 	b->entry[b->count] = entry;
-	b->grains[b->count] = (uint16_t)vmemi_object_grains(vmemi_entry_bytes(entry));
+	b->grains[b->count] = (uint16_t)vmemi_entry_grains(entry);
 	b->count++;
 }
 
@@ -148,8 +148,8 @@ static void copy_batch(const struct vmemi_batch *b, uint32_t first, const struct
 		memcpy(to, from, bytes);
 		header.handle = b->handle[i];
 		header.bytes = (uint16_t)vmemi_entry_bytes(b->entry[i]);
-		header.codec = (uint8_t)vmemi_entry_codec(b->entry[i]);
-		if (header.codec != VMEM_CODEC_DELTA)
+		header.form = (uint8_t)vmemi_entry_form(b->entry[i]);
+		if (VMEMI_FORM_CODEC(header.form) != VMEM_CODEC_DELTA)
 			header.reference_check = 0;
 		memcpy(to, &header, sizeof(header));
 		to += bytes;

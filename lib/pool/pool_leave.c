@@ -108,7 +108,7 @@ static bool is_sound(const unsigned char *object, const struct vmemi_found *foun
 
 	memcpy(&header, object, sizeof(header));
 	return header.handle == found->handle && header.bytes == vmemi_entry_bytes(found->entry) &&
-	       header.codec == vmemi_entry_codec(found->entry);
+	       header.form == vmemi_entry_form(found->entry);
 }
 
 /* Counts the live objects, and with @d, which has room for *@count, enters them. False: a header is damaged. */
@@ -168,7 +168,7 @@ static uint32_t pack(struct vmemi_leaving *l, unsigned char *scratch)
 		uint32_t grains;
 
 		memcpy(&header, from, sizeof(header));
-		grains = vmemi_object_grains(header.bytes);
+		grains = vmemi_header_grains(&header);
 		memcpy(scratch + to * VMEMI_GRAIN_BYTES, from, grains * VMEMI_GRAIN_BYTES);
 		e->at = (uint16_t)to;
 		to += grains;

@@ -80,8 +80,8 @@ static const unsigned char *payload_of(const struct vmemi_held *h, uint32_t *ret
 
 	memcpy(&header, h->object, sizeof(header));
 	if (header.handle != h->handle || header.bytes != vmemi_entry_bytes(h->entry) ||
-	    header.codec != vmemi_entry_codec(h->entry) ||
-	    (header.reference_check && header.codec != VMEM_CODEC_DELTA))
+	    header.form != vmemi_entry_form(h->entry) ||
+	    (header.reference_check && VMEMI_FORM_CODEC(header.form) != VMEM_CODEC_DELTA))
 		return NULL;
 	*ret_checksum = header.checksum;
 	return h->object + sizeof(header);

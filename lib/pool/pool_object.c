@@ -66,20 +66,19 @@ int vmemi_pool_drop_of(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 	uint64_t entry;
 	struct vmemi_stream *s = vmemi_object_lock(p, stream, handle, &entry);
 	struct vmemi_dropped dropped;
-	uint32_t bytes, segment;
+	uint32_t segment;
 	bool empty;
 
 	if (!s)
 		return -VMEM_ENOENT;
-	bytes = vmemi_entry_bytes(entry);
 	segment = vmemi_entry_segment(entry);
 	dropped =
 		(struct vmemi_dropped){ vmemi_entry_codec(entry), vmemi_entry_reference(p, entry) };
 	atomic_store(vmemi_index_at(p, (uint32_t)handle), VMEMI_ENTRY_TAKEN);
 	s->objects--;
-	s->payload_bytes -= bytes;
+	s->payload_bytes -= vmemi_entry_bytes(entry);
 	vmemi_stream_dropped(s);
-	empty = vmemi_stream_remove(p, s, segment, vmemi_object_grains(bytes));
+	empty = vmemi_stream_remove(p, s, segment, vmemi_entry_grains(entry));
 	vmemi_unlock(&s->lock);
 	vmemi_handle_free(p, (uint32_t)handle);
 	if (empty)
@@ -109,11 +108,17 @@ struct vmemi_found vmemi_object_at(const struct vmem_pool *p, const unsigned cha
 	entry = vmemi_entry_of(p, header.handle);
 	if (vmemi_entry_is_live(entry) && vmemi_entry_segment(entry) == segment &&
 	    vmemi_entry_grain(entry) == grain)
-		return (struct vmemi_found){ vmemi_object_grains(vmemi_entry_bytes(entry)),
-					     header.handle, entry };
+		return (struct vmemi_found){ vmemi_entry_grains(entry), header.handle, entry };
 	if (!header.bytes || header.bytes > VMEM_PAGE_SIZE)
 		return (struct vmemi_found){ .grains = 0 };
-	return (struct vmemi_found){ .grains = vmemi_object_grains(header.bytes) };
+	return (struct vmemi_found){ .grains = vmemi_header_grains(&header) };
+}
+
+uint32_t vmemi_pool_object_size(const vmem_pool *p, vmem_pool_handle handle)
+{
+	uint64_t entry = vmemi_entry_of(p, handle);
+
+	return vmemi_entry_is_live(entry) ? vmemi_entry_grains(entry) * VMEMI_GRAIN_BYTES : 0;
 }
 
 /* --- For tests --- */

@@ -14,8 +14,19 @@ struct vmemi_object_header {
 	uint32_t handle;
 	uint32_t checksum;       /* low half of XXH3-64: of the decoded page, or of the bytes */
 	uint16_t bytes;          /* that follow: 1..4096 */
-	uint8_t codec;           /* 0: bytes, not a page */
+	uint8_t form;            /* VMEMI_FORM() */
 	uint8_t reference_check; /* of a delta; else 0 */
+};
+
+/* The codec, 0 for bytes that are no page, and how many grains come after the payload: they say who saved the page,
+ * and under what key, as a hint for who reads it among others. They are not checked, and nothing depends on them. */
+#define VMEMI_FORM(codec, extra) ((codec) | (extra) << 4)
+#define VMEMI_FORM_CODEC(form) ((form)&0xfu)
+#define VMEMI_FORM_EXTRA(form) ((form) >> 4 & 3u)
+enum {
+	VMEMI_EXTRA_NONE = 0,
+	VMEMI_EXTRA_KEY = 2,   /* the key */
+	VMEMI_EXTRA_KEY_VM = 3 /* the key and the number of the VM */
 };
 
 /* The bytes of a delta begin with the handle of its reference. A drop takes it from there without decoding
@@ -37,12 +48,19 @@ static inline uint32_t vmemi_object_grains(uint32_t bytes)
 	       VMEMI_GRAIN_BYTES;
 }
 
-#define VMEMI_OBJECT_MAX_BYTES (sizeof(struct vmemi_object_header) + VMEM_PAGE_SIZE)
+static inline uint32_t vmemi_header_grains(const struct vmemi_object_header *header)
+{
+	return vmemi_object_grains(header->bytes) + VMEMI_FORM_EXTRA(header->form);
+}
+
+#define VMEMI_OBJECT_MAX_BYTES                                 \
+	(sizeof(struct vmemi_object_header) + VMEM_PAGE_SIZE + \
+	 VMEMI_EXTRA_KEY_VM * VMEMI_GRAIN_BYTES)
 
 /* An entry is one word:
  *
- *     63  62 | 58  57 | 56  53 | 52   40 | 39   24 | 23     0
- *     kind   | mark   | codec  | bytes   | grain   | segment     LIVE
+ *     63  62 | 60  59 | 58  53 | 52   40 | 39   24 | 23     0
+ *     kind   | mark   | form   | bytes   | grain   | segment     LIVE
  *     kind   |                             31        next   0    FREE
  *
  * A live entry alone tells what the object is and where. The mark (enum vmemi_mark) may change at any
@@ -52,9 +70,9 @@ static inline uint32_t vmemi_object_grains(uint32_t bytes)
 #define VMEMI_ENTRY_LIVE UINT64_C(2)
 
 static inline uint64_t vmemi_entry_make(uint32_t segment, uint32_t grain, uint32_t bytes,
-					uint32_t codec)
+					uint32_t form)
 {
-	return VMEMI_ENTRY_LIVE << 62 | (uint64_t)codec << 53 | (uint64_t)bytes << 40 |
+	return VMEMI_ENTRY_LIVE << 62 | (uint64_t)form << 53 | (uint64_t)bytes << 40 |
 	       (uint64_t)grain << 24 | segment;
 }
 
@@ -69,7 +87,7 @@ static inline bool vmemi_entry_is_live(uint64_t entry)
 	return entry >> 62 == VMEMI_ENTRY_LIVE;
 }
 
-#define VMEMI_ENTRY_MARK_SHIFT 57u
+#define VMEMI_ENTRY_MARK_SHIFT 59u
 #define VMEMI_ENTRY_MARK (UINT64_C(3) << VMEMI_ENTRY_MARK_SHIFT)
 
 /* Whether two entries are of the same object at the same place. */
@@ -101,6 +119,17 @@ static inline uint32_t vmemi_entry_bytes(uint64_t entry)
 static inline uint32_t vmemi_entry_codec(uint64_t entry)
 {
 	return (uint32_t)(entry >> 53) & 0xf;
+}
+
+static inline uint32_t vmemi_entry_form(uint64_t entry)
+{
+	return (uint32_t)(entry >> 53) & 0x3f;
+}
+
+static inline uint32_t vmemi_entry_grains(uint64_t entry)
+{
+	return vmemi_object_grains(vmemi_entry_bytes(entry)) +
+	       VMEMI_FORM_EXTRA(vmemi_entry_form(entry));
 }
 
 #endif

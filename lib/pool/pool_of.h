@@ -35,9 +35,28 @@ uint32_t vmemi_pool_handles_end(const vmem_pool *pool);
 /* The checksum of a page, as it goes with every object. */
 uint32_t vmemi_pool_checksum(const vmem_pool *pool, const void *page);
 
-/* As vmem_pool_save_page(), with the page's checksum. @codec: then the one that was used. Any thread. */
-int vmemi_pool_save_of(vmem_pool *pool, uint32_t stream, uint32_t *codec, const void *page,
-		       uint32_t checksum, uint32_t max_bytes, vmem_pool_handle *ret_handle);
+/* Who saves a page, and by what name of theirs. Kept with the object, for vmemi_pool_neighbours(). */
+struct vmemi_origin {
+	uint64_t key;
+	uint32_t vm;    /* if @extra says so */
+	uint32_t extra; /* VMEMI_EXTRA_* of pool_object.h; 0: not kept */
+};
+
+/* A page to be saved. */
+struct vmemi_page_save {
+	const void *page;
+	uint32_t checksum;
+	uint32_t max_bytes;
+	uint32_t codec; /* or 0; then the one that was used */
+	struct vmemi_origin origin;
+};
+
+/* As vmem_pool_save_page(). Any thread. */
+int vmemi_pool_save_of(vmem_pool *pool, uint32_t stream, struct vmemi_page_save *page,
+		       vmem_pool_handle *ret_handle);
+
+/* Bytes that a live object takes, with its header and grain; 0: there is none. Any thread. */
+uint32_t vmemi_pool_object_size(const vmem_pool *pool, vmem_pool_handle handle);
 
 /* As vmem_pool_load_page(). -VMEM_ENOENT too if the object is not in @stream; -VMEM_EAGAIN: it is out, or what
  * it was made against is (pool_out.h). Any thread. */

@@ -155,14 +155,14 @@ static void unpack(struct vmem_pool *p, uint32_t number, unsigned char *memory,
 		.handle = e->handle,
 		.checksum = e->checksum,
 		.bytes = (uint16_t)vmemi_entry_bytes(entry),
-		.codec = (uint8_t)vmemi_entry_codec(entry),
+		.form = (uint8_t)vmemi_entry_form(entry),
 		.reference_check = e->reference ? vmemi_reference_check(e->reference) : 0,
 	};
 
 	if (!vmemi_digest_is_live(p, number, e))
 		return;
 	memmove(to, memory + e->at * VMEMI_GRAIN_BYTES,
-		vmemi_object_grains(header.bytes) * VMEMI_GRAIN_BYTES);
+		vmemi_entry_grains(entry) * VMEMI_GRAIN_BYTES);
 	memcpy(to, &header, sizeof(header));
 	if (e->reference)
 		memcpy(to + sizeof(header), &e->reference, sizeof(e->reference));
@@ -197,8 +197,7 @@ static void unpack_all(struct vmem_pool *p, uint32_t number, unsigned char *memo
 
 		if (!vmemi_digest_is_live(p, number, &d->entry[i]))
 			continue;
-		bury(memory, d->entry[i].grain + vmemi_object_grains(vmemi_entry_bytes(entry)),
-		     end);
+		bury(memory, d->entry[i].grain + vmemi_entry_grains(entry), end);
 		end = d->entry[i].grain;
 	}
 	bury(memory, 0, end);

@@ -117,6 +117,27 @@ struct vmemi_piece {
 int vmemi_pool_load_pieces(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle, void *page,
 			   const struct vmemi_piece pieces[VMEMI_PIECES], uint32_t *ret_missing);
 
+/* A page that lies beside one that was read. */
+struct vmemi_neighbour {
+	uint32_t handle;
+	uint32_t vm; /* VMEMI_NO_VM: the one whose stream it is */
+	uint64_t key;
+};
+
+#define VMEMI_NO_VM UINT32_MAX
+
+/* Bytes of a copy that were read. */
+struct vmemi_stretch {
+	uint32_t offset, bytes; /* in the copy */
+	const unsigned char *data;
+};
+
+/* Pages beside an object that is located, whose owners are known and whose objects lie wholly in what was read: up
+ * to @max, those after it first. What comes from a device is a hint. Takes the stream's lock. Any thread. */
+uint32_t vmemi_pool_neighbours(vmem_pool *pool, const struct vmemi_located *located,
+			       const struct vmemi_stretch *read, struct vmemi_neighbour *ret,
+			       uint32_t max);
+
 /* A segment on its way home. */
 struct vmemi_homing {
 	uint32_t number;

@@ -19,6 +19,7 @@ struct save {
 	const void *payload; /* the caller's, in the slot, or the word */
 	uint32_t bytes;
 	uint32_t codec;
+	struct vmemi_origin origin;
 	uint32_t slot;
 	uint64_t word;
 };
@@ -29,19 +30,24 @@ static void write_object(unsigned char *to, uint32_t handle, const struct save *
 		.handle = handle,
 		.checksum = o->checksum,
 		.bytes = (uint16_t)o->bytes,
-		.codec = (uint8_t)o->codec,
+		.form = (uint8_t)VMEMI_FORM(o->codec, o->origin.extra),
 	};
 	const uint32_t zero = 0; /* what the last grain has beyond the payload */
 
 	memcpy(to, &header, sizeof(header));
 	memcpy(to + (vmemi_object_grains(o->bytes) - 1) * VMEMI_GRAIN_BYTES, &zero, sizeof(zero));
 	memcpy(to + sizeof(header), o->payload, o->bytes);
+	to += vmemi_object_grains(o->bytes) * VMEMI_GRAIN_BYTES;
+	if (o->origin.extra)
+		memcpy(to, &o->origin.key, sizeof(o->origin.key));
+	if (o->origin.extra == VMEMI_EXTRA_KEY_VM)
+		memcpy(to + sizeof(o->origin.key), &o->origin.vm, sizeof(o->origin.vm));
 }
 
 static int append(struct vmem_pool *p, struct vmemi_stream *s, const struct save *o,
 		  uint32_t handle)
 {
-	uint16_t grains = (uint16_t)vmemi_object_grains(o->bytes);
+	uint16_t grains = (uint16_t)(vmemi_object_grains(o->bytes) + o->origin.extra);
 	struct vmemi_request request = { .grains = &grains, .count = 1, .payload_bytes = o->bytes };
 	struct vmemi_place place;
 	int err = vmemi_stream_reserve(p, s, &request, &place);
@@ -51,7 +57,8 @@ static int append(struct vmem_pool *p, struct vmemi_stream *s, const struct save
 	write_object(place.segment->memory + place.grain * VMEMI_GRAIN_BYTES, handle, o);
 	/* The bytes are there for whoever sees the entry, or sees that the writer has left. */
 	atomic_store_explicit(vmemi_index_at(p, handle),
-			      vmemi_entry_make(place.number, place.grain, o->bytes, o->codec),
+			      vmemi_entry_make(place.number, place.grain, o->bytes,
+					       VMEMI_FORM(o->codec, o->origin.extra)),
 			      memory_order_release);
 	atomic_fetch_sub_explicit(&place.segment->pins, VMEMI_PIN_WRITER, memory_order_release);
 	return 0;
@@ -147,28 +154,32 @@ uint32_t vmemi_pool_checksum(const vmem_pool *p, const void *page)
 	return (uint32_t)p->hash(page, VMEM_PAGE_SIZE, 0);
 }
 
-int vmemi_pool_save_of(vmem_pool *p, uint32_t stream, uint32_t *codec, const void *page,
-		       uint32_t checksum, uint32_t max_bytes, vmem_pool_handle *ret_handle)
+int vmemi_pool_save_of(vmem_pool *p, uint32_t stream, struct vmemi_page_save *page,
+		       vmem_pool_handle *ret_handle)
 {
 	struct vmemi_stream *s = vmemi_stream_at(p, stream);
-	struct save o = {
-		.page = page, .wish = *codec, .max_bytes = max_bytes, .checksum = checksum
-	};
+	struct save o = { .page = page->page,
+			  .wish = page->codec,
+			  .max_bytes = page->max_bytes,
+			  .checksum = page->checksum,
+			  .origin = page->origin };
 	int err = s ? save(p, s, &o, ret_handle) : -VMEM_ENOENT;
 
 	if (!err)
-		*codec = o.codec;
+		page->codec = o.codec;
 	return err;
 }
 
 int vmem_pool_save_page(vmem_pool *p, uint32_t stream, uint32_t codec, const void *page,
 			uint32_t max_bytes, vmem_pool_handle *ret_handle)
 {
+	struct vmemi_page_save save_of = { .page = page, .codec = codec, .max_bytes = max_bytes };
+
 	if (!page || (uintptr_t)page % sizeof(uint64_t) || !max_bytes ||
 	    max_bytes > VMEM_PAGE_SIZE || !ret_handle)
 		return -VMEM_EINVAL;
-	return vmemi_pool_save_of(p, stream, &codec, page, vmemi_pool_checksum(p, page), max_bytes,
-				  ret_handle);
+	save_of.checksum = vmemi_pool_checksum(p, page);
+	return vmemi_pool_save_of(p, stream, &save_of, ret_handle);
 }
 
 int vmem_pool_save_bytes(vmem_pool *p, uint32_t stream, const void *data, uint32_t bytes,
@@ -224,11 +235,16 @@ static void write_replacement(unsigned char *to, const struct vmemi_held *held, 
 			      const struct vmemi_encoded *e)
 {
 	struct vmemi_object_header header;
+	uint32_t extra = VMEMI_FORM_EXTRA(vmemi_entry_form(held->entry));
 	const uint32_t zero = 0;
 
+	memcpy(to + vmemi_object_grains(bytes) * VMEMI_GRAIN_BYTES,
+	       held->object +
+		       vmemi_object_grains(vmemi_entry_bytes(held->entry)) * VMEMI_GRAIN_BYTES,
+	       extra * VMEMI_GRAIN_BYTES);
 	memcpy(&header, held->object, sizeof(header));
 	header.bytes = (uint16_t)bytes;
-	header.codec = (uint8_t)e->codec;
+	header.form = (uint8_t)VMEMI_FORM(e->codec, extra);
 	header.reference_check = e->reference ? vmemi_reference_check(e->reference) : 0;
 	memcpy(to, &header, sizeof(header));
 	to += sizeof(header);
@@ -257,8 +273,7 @@ static bool publish_replacement(struct vmem_pool *p, struct vmemi_stream *s,
 		s->payload_bytes += (uint64_t)vmemi_entry_bytes(entry) - vmemi_entry_bytes(old);
 	}
 	emptied = done ? old_number : place->number;
-	empty = vmemi_stream_remove(p, s, emptied,
-				    vmemi_object_grains(vmemi_entry_bytes(done ? old : entry)));
+	empty = vmemi_stream_remove(p, s, emptied, vmemi_entry_grains(done ? old : entry));
 	vmemi_unlock(&s->lock);
 	atomic_fetch_sub_explicit(&place->segment->pins, VMEMI_PIN_WRITER, memory_order_release);
 	if (empty)
@@ -271,7 +286,8 @@ int vmemi_pool_replace(vmem_pool *p, const struct vmemi_held *held, const struct
 	struct vmemi_stream *s = vmemi_stream_at(
 		p, atomic_load_explicit(&held->segment->stream, memory_order_relaxed));
 	uint32_t bytes = e->bytes + (e->reference ? (uint32_t)sizeof(e->reference) : 0);
-	uint16_t grains = (uint16_t)vmemi_object_grains(bytes);
+	uint32_t extra = VMEMI_FORM_EXTRA(vmemi_entry_form(held->entry));
+	uint16_t grains = (uint16_t)(vmemi_object_grains(bytes) + extra);
 	struct vmemi_request request = { .grains = &grains,
 					 .count = 1,
 					 .before = vmemi_entry_segment(held->entry),
@@ -286,7 +302,7 @@ int vmemi_pool_replace(vmem_pool *p, const struct vmemi_held *held, const struct
 	if (err)
 		return err;
 	write_replacement(place.segment->memory + place.grain * VMEMI_GRAIN_BYTES, held, bytes, e);
-	entry = vmemi_entry_make(place.number, place.grain, bytes, e->codec) |
+	entry = vmemi_entry_make(place.number, place.grain, bytes, VMEMI_FORM(e->codec, extra)) |
 		(uint64_t)VMEMI_MARK_SETTLED << VMEMI_ENTRY_MARK_SHIFT;
 	return publish_replacement(p, s, held, entry, &place) ? 0 : -VMEM_ENOENT;
 }

@@ -224,19 +224,17 @@ int vmemi_domain_find(struct vmemi_domain *d, uint32_t checksum, const void *pag
 	return 1;
 }
 
-int vmemi_domain_add(struct vmemi_domain *d, uint32_t codec, uint32_t checksum, const void *page,
-		     uint32_t *ret_handle)
+int vmemi_domain_add(struct vmemi_domain *d, struct vmemi_page_save *page, uint32_t *ret_handle)
 {
 	vmem_pool_handle handle;
-	int err = vmemi_pool_save_of(d->store->pool, d->stream, &codec, page, checksum,
-				     d->store->max_object_bytes, &handle);
+	int err = vmemi_pool_save_of(d->store->pool, d->stream, page, &handle);
 
 	if (err)
 		return err;
-	vmemi_count(&d->objects[vmemi_form_of(codec)], 1);
+	vmemi_count(&d->objects[vmemi_form_of(page->codec)], 1);
 	vmemi_count(&d->pages, 1);
 	if (d->dedup)
-		err = vmem_dedup_add(d->dedup, DOMAIN, checksum, (uint32_t)handle);
+		err = vmem_dedup_add(d->dedup, DOMAIN, page->checksum, (uint32_t)handle);
 	(void)err; /* without room in the table it is this page's alone */
 	*ret_handle = (uint32_t)handle;
 	return 0;

@@ -10,6 +10,7 @@
 #include <vmem/dedup.h>
 #include <vmem/similar.h>
 #include <vmem/store.h>
+#include "pool/pool_of.h"
 
 /* How an object is kept, for the accounts. */
 enum vmemi_form {
@@ -61,8 +62,7 @@ void vmemi_domain_free(struct vmemi_domain *d);
 int vmemi_domain_find(struct vmemi_domain *d, uint32_t checksum, const void *page,
 		      uint32_t *ret_handle);
 /* A new object, used once. As vmem_pool_save_page(). Any thread. */
-int vmemi_domain_add(struct vmemi_domain *d, uint32_t codec, uint32_t checksum, const void *page,
-		     uint32_t *ret_handle);
+int vmemi_domain_add(struct vmemi_domain *d, struct vmemi_page_save *page, uint32_t *ret_handle);
 /* One use less. 0, -VMEM_ENOENT. Any thread. */
 int vmemi_domain_drop(struct vmemi_domain *d, uint32_t handle);
 

@@ -8,6 +8,8 @@
 
 #define NONE UINT16_MAX
 
+#define OFFER_SPARE (VMEMI_INFLIGHT_ENTRIES / 2) /* entries that offers leave to loads */
+
 enum entry_state { FREE, LOADING, CLAIMED, QUEUED, TAKEN };
 
 static uint32_t index_of(vmem_store_token token)
@@ -112,21 +114,36 @@ int vmemi_inflight_claim(struct vmemi_inflight *f, vmem_store_token token,
 	return rc;
 }
 
-void vmemi_inflight_end(struct vmemi_inflight *f, vmem_store_token token, int result)
+static void push_event(struct vmemi_inflight *f, struct vmemi_inflight_entry *e,
+		       const struct vmem_store_event *event)
+{
+	e->load = (struct vmemi_load){ .key = event->key, .vm = event->vm };
+	e->event_type = (uint8_t)event->type;
+	e->result = event->result;
+	push_queue(f, e);
+}
+
+void vmemi_inflight_end(struct vmemi_inflight *f, vmem_store_token token, int result,
+			const struct vmemi_offers *offers)
 {
 	struct vmemi_inflight_entry *e = &f->entry[index_of(token)];
+	struct vmem_store_event offer = { .type = VMEM_STORE_OFFER, .vm = e->load.vm };
 
 	vmemi_lock(&f->lock);
 	e->result = result;
 	push_queue(f, e);
 	add(&f->loading, UINT32_MAX);
+	for (uint32_t i = 0; offers && i < offers->count && f->free_count > OFFER_SPARE; i++) {
+		offer.key = offers->key[i];
+		push_event(f, pop_free(f), &offer);
+	}
 	vmemi_unlock(&f->lock);
 }
 
 int vmemi_inflight_post(struct vmemi_inflight *f, const struct vmem_store_event *event,
 			const _Atomic uint32_t *live)
 {
-	uint32_t spare = event->type == VMEM_STORE_OFFER ? VMEMI_INFLIGHT_ENTRIES / 2 : 0;
+	uint32_t spare = event->type == VMEM_STORE_OFFER ? OFFER_SPARE : 0;
 	struct vmemi_inflight_entry *e = NULL;
 	int rc = -VMEM_EAGAIN;
 
@@ -137,10 +154,7 @@ int vmemi_inflight_post(struct vmemi_inflight *f, const struct vmem_store_event 
 		e = pop_free(f);
 	if (e) {
 		rc = 0;
-		e->load = (struct vmemi_load){ .key = event->key, .vm = event->vm };
-		e->event_type = (uint8_t)event->type;
-		e->result = event->result;
-		push_queue(f, e);
+		push_event(f, e, event);
 	}
 	vmemi_unlock(&f->lock);
 	return rc;

@@ -18,6 +18,13 @@ struct vmemi_load {
 	uint32_t peek; /* 1: not a use of the page */
 };
 
+/* Keys of pages that are cheap to load now. */
+#define VMEMI_OFFERS 8u
+struct vmemi_offers {
+	uint32_t count;
+	uint64_t key[VMEMI_OFFERS];
+};
+
 struct vmemi_inflight_entry {
 	struct vmemi_load load;
 	vmem_store_token token; /* of this use; grows by the table's size with each */
@@ -50,7 +57,9 @@ int vmemi_inflight_begin(struct vmemi_inflight *f, const struct vmemi_load *load
  * 0, -VMEM_ENOENT (not in progress, or claimed already). */
 int vmemi_inflight_claim(struct vmemi_inflight *f, vmem_store_token token,
 			 struct vmemi_load *ret_load);
-void vmemi_inflight_end(struct vmemi_inflight *f, vmem_store_token token, int result);
+/* With offers to its VM, which are told after it, as many as there is room for; NULL: none. */
+void vmemi_inflight_end(struct vmemi_inflight *f, vmem_store_token token, int result,
+			const struct vmemi_offers *offers);
 
 /* Queues an offer or a loss. @live: 0 from when the VM is dropped, before its events are forgotten.
  * 0, -VMEM_ENOENT (not live), -VMEM_EAGAIN (full; for offers half full, so that they never keep loads

@@ -257,6 +257,8 @@ int vmem_store_get_out_stats(vmem_store *store, struct vmem_store_out_stats *ret
 		stats.lost = vmemi_counter(&out->lost);
 		stats.saves_waited = vmemi_counter(&out->saves_waited);
 		stats.no_room = vmemi_counter(&out->no_room);
+		stats.warm_loads = vmemi_counter(&out->warm_loads);
+		stats.offers = vmemi_counter(&out->offers);
 	}
 	return vmemi_opts_give(ret_stats, &stats, sizeof(stats));
 }

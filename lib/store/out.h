@@ -35,8 +35,10 @@ struct vmemi_window {
 	struct vmemi_load load;
 	vmem_store_token token;
 	struct vmemi_located at[VMEMI_PIECES];
-	uint32_t count;       /* of them, those that are read */
-	_Atomic uint32_t use; /* atomic; grows with each read; in its tag */
+	uint32_t first[VMEMI_PIECES];  /* blocks of the copy, which are read */
+	uint32_t blocks[VMEMI_PIECES]; /* from it on */
+	uint32_t count;                /* of them, those that are read */
+	_Atomic uint32_t use;          /* atomic; grows with each read; in its tag */
 	unsigned char *buffer;
 };
 
@@ -68,6 +70,11 @@ struct vmemi_out {
 	_Atomic uint32_t idle;    /* atomic; windows, a bit each */
 	_Atomic uint32_t waiting; /* atomic; windows whose device was full */
 	struct vmemi_window window[VMEMI_WINDOWS];
+	/* atomic, changed by who has the window; but anybody cools. What is in its buffer still: see out_warm.c */
+	_Atomic uint64_t warm[VMEMI_WINDOWS][VMEMI_PIECES];
+	_Atomic uint32_t
+		warm_stamp[VMEMI_WINDOWS]; /* atomic; the least has been warm for longest */
+	_Atomic uint32_t warm_clock;       /* atomic */
 	unsigned char *buffers;
 
 	_Atomic bool section;     /* atomic; a thread is in it */
@@ -79,6 +86,7 @@ struct vmemi_out {
 	_Atomic bool full;          /* atomic; no device has room, and none was given back since */
 	_Atomic uint32_t requested; /* atomic; segments, by vmem_store_write_out() */
 	_Atomic uint64_t loads, lost; /* atomic; since the start, as these */
+	_Atomic uint64_t warm_loads, offers;
 	_Atomic uint64_t saves_waited, no_room;
 };
 
@@ -93,12 +101,30 @@ void vmemi_out_poll(vmem_store *store);
 int vmemi_out_submit(struct vmemi_out *out, uint32_t device, uint32_t op, uint64_t offset,
 		     uint64_t bytes, void *data, uint64_t tag);
 
-/* out_load.c: a load of what is out. As vmem_store_load(). Any thread. */
+/* out_load.c: a load of what is out. As vmem_store_load(), but it does not count what is done at once. Any thread. */
 int vmemi_out_load(vmem_store *store, const struct vmemi_load *load, vmem_store_token *ret_token);
 /* Its read has ended. */
 void vmemi_out_has_read(vmem_store *store, uint64_t tag, int error);
 /* Reads that found their device full are tried again. */
 void vmemi_out_retry_reads(vmem_store *store);
+
+/* out_warm.c: a window of the caller's, cold. NULL: none is idle. Any thread, as the next ones. */
+struct vmemi_window *vmemi_window_take(struct vmemi_out *out);
+void vmemi_window_give(struct vmemi_out *out, struct vmemi_window *w);
+/* What it has read stays of use. The copies that it was read from are held. */
+void vmemi_window_warm(struct vmemi_out *out, const struct vmemi_window *w);
+/* These blocks are no copy any more. */
+void vmemi_window_cool(struct vmemi_out *out, uint64_t place, uint32_t blocks);
+/* A load from what was read before. 0, -VMEM_EAGAIN: it is not there. */
+int vmemi_warm_load(vmem_store *store, const struct vmemi_load *load);
+/* Pages of the same VM that can be loaded from a window that has been read. */
+void vmemi_window_offers(vmem_store *store, const struct vmemi_window *w,
+			 struct vmemi_offers *ret_offers);
+
+static inline unsigned char *vmemi_window_buffer(const struct vmemi_window *w, uint32_t piece)
+{
+	return w->buffer + piece * VMEMI_PIECE_BYTES;
+}
 
 /* out_write.c: slots of a device from then on, filled in and not published yet; publishes it. As vmem_slots_add(). */
 int vmemi_out_join(vmem_store *store, uint32_t number, const struct vmem_slots_device *slots);
@@ -113,6 +139,17 @@ bool vmemi_out_settle(vmem_store *store);
 bool vmemi_out_write(vmem_store *store, uint64_t now_ns);
 /* A save found no room. True: it may try again. */
 bool vmemi_out_relieve(vmem_store *store);
+
+/* Blocks of a copy that an object is in. */
+static inline uint32_t vmemi_out_first(const struct vmemi_located *at)
+{
+	return at->offset / VMEMI_OUT_BLOCK;
+}
+
+static inline uint32_t vmemi_out_end(const struct vmemi_located *at)
+{
+	return (at->offset + at->bytes + VMEMI_OUT_BLOCK - 1) / VMEMI_OUT_BLOCK;
+}
 
 /* In tags: the rest is the window's or write's number and use. */
 #define VMEMI_TAG_WRITE UINT64_C(0x80)

@@ -14,25 +14,6 @@ static uint32_t number_of(const struct vmemi_out *out, const struct vmemi_window
 	return (uint32_t)(w - out->window);
 }
 
-/* NULL: none is idle. */
-static struct vmemi_window *take_window(struct vmemi_out *out)
-{
-	uint32_t idle = atomic_load_explicit(&out->idle, memory_order_relaxed);
-
-	while (idle)
-		if (atomic_compare_exchange_weak_explicit(&out->idle, &idle, idle & (idle - 1),
-							  memory_order_acquire,
-							  memory_order_relaxed))
-			return &out->window[__builtin_ctz(idle)];
-	return NULL;
-}
-
-static void give_window(struct vmemi_out *out, struct vmemi_window *w)
-{
-	atomic_fetch_or_explicit(&out->idle, UINT32_C(1) << number_of(out, w),
-				 memory_order_release);
-}
-
 static void let_go(vmem_store *store, struct vmemi_window *w)
 {
 	while (w->count)
@@ -42,6 +23,7 @@ static void let_go(vmem_store *store, struct vmemi_window *w)
 static void finish(vmem_store *store, struct vmemi_window *w, int result)
 {
 	struct vmemi_out *out = store->out;
+	struct vmemi_offers offers = { 0 };
 	vmem_store_token token = w->token;
 
 	if (result == -VMEM_EBADMSG) {
@@ -53,25 +35,33 @@ static void finish(vmem_store *store, struct vmemi_window *w, int result)
 	}
 	vmemi_count(&out->loads, 1);
 	vmemi_count(&out->lost, result == -VMEM_EIO);
+	if (!result) {
+		vmemi_window_offers(store, w, &offers);
+		vmemi_window_warm(out, w);
+	}
 	let_go(store, w);
-	give_window(out, w);
-	vmemi_store_load_over(store, token, result);
+	vmemi_window_give(out, w);
+	/* Last: an offer may be taken up at once. */
+	vmemi_store_load_over(store, token, result, &offers);
 }
 
 /* Reads the next piece. False: it cannot. Else the window may be another thread's by now. */
 static bool read_next(vmem_store *store, struct vmemi_window *w)
 {
-	const struct vmemi_located *at = &w->at[w->count];
+	uint32_t piece = w->count;
+	const struct vmemi_located *at = &w->at[piece];
 	struct vmemi_out *out = store->out;
 	uint32_t number = number_of(out, w), device = VMEM_SLOT_DEVICE(at->place);
-	uint64_t first = at->offset / VMEMI_OUT_BLOCK;
-	uint64_t end = (at->offset + at->bytes + VMEMI_OUT_BLOCK - 1) / VMEMI_OUT_BLOCK;
-	uint64_t offset = (VMEM_SLOT_NUMBER(at->place) + first) * VMEMI_OUT_BLOCK;
+	uint32_t first = vmemi_out_first(at), blocks = vmemi_out_end(at) - first;
 	uint64_t tag = vmemi_out_tag(0, number, ++w->use);
-	int rc = vmemi_out_submit(out, device, VMEM_DEVICE_READ, offset,
-				  (end - first) * VMEMI_OUT_BLOCK,
-				  w->buffer + w->count * VMEMI_PIECE_BYTES, tag);
+	int rc;
 
+	w->first[piece] = first;
+	w->blocks[piece] = blocks;
+	rc = vmemi_out_submit(out, device, VMEM_DEVICE_READ,
+			      (VMEM_SLOT_NUMBER(at->place) + first) * VMEMI_OUT_BLOCK,
+			      (uint64_t)blocks * VMEMI_OUT_BLOCK, vmemi_window_buffer(w, piece),
+			      tag);
 	if (!rc)
 		atomic_fetch_or_explicit(&out->waiting, UINT32_C(1) << number,
 					 memory_order_release);
@@ -112,8 +102,8 @@ static void step(vmem_store *store, struct vmemi_window *w)
 				.handle = w->at[i].handle,
 				.checksum = w->at[i].checksum,
 				.entry = w->at[i].entry,
-				.object = w->buffer + i * VMEMI_PIECE_BYTES +
-					  w->at[i].offset % VMEMI_OUT_BLOCK,
+				.object = vmemi_window_buffer(w, i) + w->at[i].offset -
+					  w->first[i] * VMEMI_OUT_BLOCK,
 			};
 		rc = vmemi_pool_load_pieces(store->pool, stream, vmemi_ref_payload(w->load.ref),
 					    w->load.page, pieces, &missing);
@@ -129,14 +119,20 @@ static void step(vmem_store *store, struct vmemi_window *w)
 int vmemi_out_load(vmem_store *store, const struct vmemi_load *load, vmem_store_token *ret_token)
 {
 	struct vmemi_out *out = store->out;
-	struct vmemi_window *w = ret_token && out ? take_window(out) : NULL;
+	struct vmemi_window *w;
 	int rc;
 
+	if (!out)
+		return -VMEM_EAGAIN;
+	rc = vmemi_warm_load(store, load);
+	if (!rc)
+		return 0;
+	w = ret_token ? vmemi_window_take(out) : NULL;
 	if (!w)
 		return -VMEM_EAGAIN;
 	rc = vmemi_inflight_begin(&store->inflight, load, &w->token);
 	if (rc) {
-		give_window(out, w);
+		vmemi_window_give(out, w);
 		return rc;
 	}
 	w->load = *load;

@@ -37,6 +37,7 @@ static void enable(struct vmemi_out *out, uint32_t device, bool enabled)
 
 void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks)
 {
+	vmemi_window_cool(out, place, blocks); /* before they may be written anew */
 	vmem_slots_give(out->slots, place, blocks);
 	atomic_store(&out->full, false);
 }

@@ -128,16 +128,32 @@ static bool is_over_cap(struct vmemi_vm *vm)
 	return cap != UINT64_MAX && vmemi_vm_physical_bytes(vm) >= cap;
 }
 
+/* A page on its way in. Whose it is, is kept for who reads it from a device. */
+static struct vmemi_page_save page_save(struct vmemi_vm *vm, uint32_t codec, uint64_t key,
+					const void *page)
+{
+	vmem_store *store = vm->domain->store;
+	uint32_t extra = vm->domain->is_group ? VMEMI_EXTRA_KEY_VM : VMEMI_EXTRA_KEY;
+
+	return (struct vmemi_page_save){
+		.page = page,
+		.checksum = vmemi_pool_checksum(store->pool, page),
+		.max_bytes = store->max_object_bytes,
+		.codec = codec,
+		.origin = { .key = key,
+			    .vm = vm->number,
+			    .extra = store->out ? extra : VMEMI_EXTRA_NONE },
+	};
+}
+
 /* An object for the page, with one use more. 0, or as vmem_pool_save_page(). */
-static int object_for(struct vmemi_vm *vm, uint32_t codec, const void *page, uint32_t *ret_handle)
+static int object_for(struct vmemi_vm *vm, struct vmemi_page_save *page, uint32_t *ret_handle)
 {
 	struct vmemi_domain *d = vm->domain;
-	uint32_t checksum = vmemi_pool_checksum(d->store->pool, page);
 	int rc = 0;
 
-	if (!vmemi_domain_find(d, checksum, page, ret_handle))
-		rc = is_over_cap(vm) ? -VMEM_ENOSPC
-				     : vmemi_domain_add(d, codec, checksum, page, ret_handle);
+	if (!vmemi_domain_find(d, page->checksum, page->page, ret_handle))
+		rc = is_over_cap(vm) ? -VMEM_ENOSPC : vmemi_domain_add(d, page, ret_handle);
 	if (rc || !d->dedup)
 		return rc;
 	rc = vmemi_holds_add(&vm->holds, *ret_handle);
@@ -146,17 +162,19 @@ static int object_for(struct vmemi_vm *vm, uint32_t codec, const void *page, uin
 	return rc;
 }
 
-static int save_in_pool(vmem_store *store, struct vmemi_vm *vm, uint32_t codec, const void *page,
-			vmem_store_ref *ret_ref)
+static int save_in_pool(vmem_store *store, struct vmemi_vm *vm, uint32_t codec,
+			const struct vmem_store_item *item, vmem_store_ref *ret_ref)
 {
 	uint64_t begun = vmemi_cpu_begin(&vm->saving, &store->clock);
+	struct vmemi_page_save page = page_save(vm, codec, item->key, item->page);
 	uint32_t handle;
 	int rc;
 
 	vmemi_cold_interrupt(&store->cold);
-	rc = object_for(vm, codec, page, &handle);
+	rc = object_for(vm, &page, &handle);
+	page.codec = codec;
 	if (rc == -VMEM_ENOSPC && !is_over_cap(vm) && vmemi_out_relieve(store))
-		rc = object_for(vm, codec, page, &handle);
+		rc = object_for(vm, &page, &handle);
 	vmemi_cpu_end(&vm->saving, &store->clock, begun);
 	if (rc) {
 		vmemi_count(&vm->rejects, 1);
@@ -167,17 +185,17 @@ static int save_in_pool(vmem_store *store, struct vmemi_vm *vm, uint32_t codec, 
 	return 0;
 }
 
-static int save_page(vmem_store *store, struct vmemi_vm *vm, const void *page,
+static int save_page(vmem_store *store, struct vmemi_vm *vm, const struct vmem_store_item *item,
 		     vmem_store_ref *ret_ref)
 {
 	uint64_t word;
 
-	if (!is_page(page))
+	if (!is_page(item->page))
 		return -VMEM_EINVAL;
-	if (!vmem_page_same_filled(page, &word))
-		return save_in_pool(store, vm, 0, page, ret_ref);
+	if (!vmem_page_same_filled(item->page, &word))
+		return save_in_pool(store, vm, 0, item, ret_ref);
 	if (word >> 32 != (uint32_t)word)
-		return save_in_pool(store, vm, VMEM_CODEC_FILL, page, ret_ref);
+		return save_in_pool(store, vm, VMEM_CODEC_FILL, item, ret_ref);
 	count_save(vm, true);
 	*ret_ref = vmemi_ref_make(VMEMI_REF_SAME, vm->number, word);
 	return 0;
@@ -233,7 +251,7 @@ static int load_from_pool(vmem_store *store, struct vmemi_vm *vm, const struct v
 	vmemi_cold_interrupt(&store->cold);
 	rc = read_page(store, vm, load);
 	if (rc == -VMEM_EAGAIN)
-		return vmemi_out_load(store, load, ret_token);
+		rc = vmemi_out_load(store, load, ret_token);
 	count_load(vm, load, rc);
 	return rc;
 }
@@ -311,9 +329,10 @@ int vmem_store_save(vmem_store *store, uint32_t vm_number, uint64_t key, const v
 		    vmem_store_ref *ret_ref)
 {
 	struct vmemi_vm *vm = vmemi_store_vm(store, vm_number);
+	/* It is only read; items have one kind of pointer. */
+	const struct vmem_store_item item = { .key = key, .page = (void *)(uintptr_t)page };
 
-	(void)key; /* comes back with offers and losses, of which a pool in memory has none */
-	return vm ? save_page(store, vm, page, ret_ref) : -VMEM_ENOENT;
+	return vm ? save_page(store, vm, &item, ret_ref) : -VMEM_ENOENT;
 }
 
 int vmem_store_load(vmem_store *store, uint32_t vm_number, uint64_t key, vmem_store_ref ref,
@@ -343,14 +362,13 @@ int vmem_store_drop(vmem_store *store, uint32_t vm_number, vmem_store_ref ref)
 
 uint64_t vmemi_store_ref_bytes(vmem_store *store, vmem_store_ref ref)
 {
-	uint32_t codec, bytes;
+	uint32_t checksum;
 
 	if (vmemi_ref_tier(ref) != VMEMI_REF_POOL ||
 	    (store->out &&
-	     !vmemi_out_checksum(store->pool, VMEMI_ANY_STREAM, vmemi_ref_payload(ref), &codec)) ||
-	    vmem_pool_describe(store->pool, vmemi_ref_payload(ref), &codec, &bytes))
+	     !vmemi_out_checksum(store->pool, VMEMI_ANY_STREAM, vmemi_ref_payload(ref), &checksum)))
 		return 0;
-	return (uint64_t)vmemi_object_grains(bytes) * VMEMI_GRAIN_BYTES;
+	return vmemi_pool_object_size(store->pool, vmemi_ref_payload(ref));
 }
 
 /* Whether a single call can do it: 0, -VMEM_ENOENT (vm), -VMEM_EINVAL. */
@@ -372,7 +390,7 @@ uint32_t vmem_store_save_batch(vmem_store *store, uint32_t vm_number, struct vme
 
 		item->result = check_item(vm, item);
 		if (!item->result)
-			item->result = save_page(store, vm, item->page, &item->ref);
+			item->result = save_page(store, vm, item, &item->ref);
 		done += !item->result;
 	}
 	return done;
@@ -495,18 +513,19 @@ int vmemi_store_finish_load(vmem_store *store, vmem_store_token token, int resul
 	else if (result == -VMEM_EBADMSG)
 		vmemi_pool_corrupt_of(store->pool, vm->domain->stream, vmemi_ref_payload(load.ref));
 	count_load(vm, &load, result);
-	vmemi_inflight_end(&store->inflight, token, result);
+	vmemi_inflight_end(&store->inflight, token, result, NULL);
 	return 0;
 }
 
-void vmemi_store_load_over(vmem_store *store, vmem_store_token token, int result)
+void vmemi_store_load_over(vmem_store *store, vmem_store_token token, int result,
+			   const struct vmemi_offers *offers)
 {
 	struct vmemi_load load;
 
 	if (vmemi_inflight_claim(&store->inflight, token, &load))
 		return;
 	count_load(vmemi_store_vm(store, load.vm), &load, result);
-	vmemi_inflight_end(&store->inflight, token, result);
+	vmemi_inflight_end(&store->inflight, token, result, offers);
 }
 
 int vmemi_store_post(vmem_store *store, const struct vmem_store_event *event)

@@ -138,8 +138,9 @@ void vmemi_store_pool_env(vmem_store *store);
  * place and queues the event. 0, -VMEM_ENOENT (no such load, or finished already). */
 int vmemi_store_finish_load(vmem_store *store, vmem_store_token token, int result);
 
-/* A load is over: counts it, and queues the event. */
-void vmemi_store_load_over(vmem_store *store, vmem_store_token token, int result);
+/* A load is over: counts it, and queues the event, and offers to its VM. */
+void vmemi_store_load_over(vmem_store *store, vmem_store_token token, int result,
+			   const struct vmemi_offers *offers);
 
 /* For tiers: an offer or a loss. 0, -VMEM_ENOENT (vm), -VMEM_EAGAIN (full: offers are then forgotten,
  * losses told again later). */

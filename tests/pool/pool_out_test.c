@@ -1,58 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Segments that go out, over a device that is an array of their copies. */
 #include "pool/delta_tools.h"
+#include "pool/leave_tools.h"
 #include "support/rng.h"
 
-enum { COPIES = 64, PAGES = 4000 };
-
-/* What a device would have. */
-static struct {
-	unsigned char *bytes; /* NULL: not in use */
-	uint32_t blocks;
-} copies[COPIES];
-
-static _Alignas(4096) unsigned char scratch[SEGMENT];
-static uint32_t hand;
-
-static void vacate(void *context, uint64_t place, uint32_t blocks)
-{
-	cr_assert_eq(context, &copies);
-	cr_assert(place < COPIES && copies[place].bytes && copies[place].blocks == blocks);
-	free(copies[place].bytes);
-	copies[place].bytes = NULL;
-}
-
-static void with_devices(vmem_pool *pool)
-{
-	const struct vmemi_pool_devices devices = { vacate, &copies };
-
-	vmemi_pool_set_devices(pool, &devices);
-}
-
-static uint64_t write_copy(const struct vmemi_leaving *l)
-{
-	uint64_t place = 0;
-
-	while (place < COPIES && copies[place].bytes)
-		place++;
-	cr_assert_lt(place, COPIES);
-	copies[place].bytes = malloc(l->bytes);
-	copies[place].blocks = l->bytes / VMEMI_OUT_BLOCK;
-	memcpy(copies[place].bytes, l->data, l->bytes);
-	return place;
-}
-
-/* Writes one segment. False: there is none that can leave. */
-static bool leave(vmem_pool *pool)
-{
-	struct vmemi_leaving l;
-
-	if (!vmemi_pool_leave_begin(pool, &hand, scratch, &l))
-		return false;
-	cr_assert(vmemi_pool_leave_end(pool, &l, write_copy(&l)));
-	cr_assert(vmemi_pool_leave_freed(pool, &l));
-	return true;
-}
+enum { PAGES = 4000 };
 
 /* As a load from a device does it: one object after the other. */
 static int load(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle, void *page,
@@ -94,7 +46,7 @@ static uint32_t fill(vmem_pool *pool, vmem_pool_handle handle[PAGES])
 	uint32_t stream = stream_open(pool);
 
 	for (uint32_t i = 0; i < PAGES; i++)
-		handle[i] = save(pool, stream, VMEMT_PAGE_TEXT, i);
+		handle[i] = save_named(pool, stream, VMEMT_PAGE_TEXT, i);
 	return stream;
 }
 

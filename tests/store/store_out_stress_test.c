@@ -34,6 +34,10 @@ static void dispatch(void)
 	for (uint32_t i = 0; i < n; i++) {
 		struct waiter *w = (struct waiter *)(uintptr_t)event[i].key;
 
+		if (event[i].type == VMEM_STORE_OFFER) {
+			assert(event[i].key < PAGES);
+			continue;
+		}
 		w->result = event[i].result;
 		atomic_store(&w->over, 1);
 	}

@@ -152,7 +152,7 @@ Test(store_out, of_several_devices_none_is_waited_for_long)
 	add(&second, 4 * MIB, 0);
 	vmem_store_wait(store, 1000000000);
 	cr_assert_leq(atomic_load(&device.waited_ns), 1000000);
-	for (int turn = 0; !vmem_store_poll(store, &(struct vmem_store_event){ 0 }, 1); turn++)
+	for (int turn = 0; !poll_loaded(&(struct vmem_store_event){ 0 }, 1); turn++)
 		cr_assert_lt(turn, TURNS);
 }
 
@@ -239,7 +239,7 @@ Test(store_out, a_device_that_never_answers_holds_its_loads_only)
 	atomic_store(&device.hold, 0);
 	for (int turn = 0; over < VMEMI_WINDOWS; turn++) {
 		cr_assert_lt(turn, TURNS);
-		n = vmem_store_poll(store, event, 4);
+		n = poll_loaded(event, 4);
 		for (uint32_t i = 0; i < n; i++)
 			cr_assert_eq(event[i].result, 0);
 		over += n;
@@ -439,7 +439,7 @@ Test(store_out, a_device_that_is_full_is_asked_again)
 			     -VMEM_EINPROGRESS);
 	for (int turn = 0; over < VMEMI_WINDOWS; turn++) {
 		cr_assert_lt(turn, TURNS);
-		if (vmem_store_poll(store, &event, 1)) {
+		if (poll_loaded(&event, 1)) {
 			cr_assert_eq(event.result, 0);
 			over++;
 		}
