@@ -9,6 +9,7 @@
 #define LOOK_SEGMENTS 8u             /* of each */
 #define SPARSE_SHIFT 3u              /* an eighth: copy what is live only */
 #define READERS UINT64_C(0xffffffff) /* in pins */
+#define AHEAD 16u                    /* objects */
 
 /* --- Choosing --- */
 
@@ -111,15 +112,27 @@ static bool is_sound(const unsigned char *object, const struct vmemi_found *foun
 	       header.form == vmemi_entry_form(found->entry);
 }
 
+/* Where the next header stands is known when one has come from memory that nobody has touched for long. Objects
+ * that were saved one after the other mostly have handles in a row: so the header of one further on is fetched ahead. */
+static void fetch_ahead(const struct vmem_pool *p, const struct vmemi_leaving *l, uint32_t handle)
+{
+	uint64_t entry = vmemi_entry_of(p, (uint64_t)handle + AHEAD);
+
+	if (vmemi_entry_is_live(entry) && vmemi_entry_segment(entry) == l->number)
+		__builtin_prefetch(l->memory + vmemi_entry_grain(entry) * VMEMI_GRAIN_BYTES);
+}
+
 /* Counts the live objects, and with @d, which has room for *@count, enters them. False: a header is damaged. */
 static bool walk(struct vmem_pool *p, const struct vmemi_leaving *l, uint32_t used,
 		 struct vmemi_digest *d, uint32_t *count)
 {
-	uint32_t most = *count, found_count = 0;
+	uint32_t most = *count, found_count = 0, handle = 0;
 
 	for (uint32_t at = 0; at < used;) {
 		struct vmemi_found found = vmemi_object_at(p, l->memory, l->number, at);
 
+		handle = found.handle ? found.handle : handle + 1; /* of what is dead a guess */
+		fetch_ahead(p, l, handle);
 		if (!found.grains ||
 		    (found.handle && !is_sound(l->memory + at * VMEMI_GRAIN_BYTES, &found)))
 			return false;
