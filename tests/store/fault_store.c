@@ -215,8 +215,9 @@ uint32_t vmemt_fault_check(struct vmemt_fault_store *f,
 			fate = fate_of(&place, context);
 		rc = vmemt_fault_load(f, i);
 		if (fate != VMEMT_EITHER && !rc != (fate == VMEMT_THERE)) {
-			fprintf(stderr, "page %u: %d\n", i, rc);
-			assert(!"a page that is there is right, and one that is not is an error");
+			fprintf(stderr, "page %u is %s: %d\n", i,
+				fate == VMEMT_THERE ? "there" : "gone", rc);
+			abort();
 		}
 		lost += rc != 0;
 		read_errors += rc == -VMEM_EIO;

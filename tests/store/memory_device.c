@@ -49,7 +49,7 @@ static int do_request(struct vmemt_memory_device *m, const struct vmem_device_re
 	memcpy(data, m->bytes + r->offset, atomic_load(&m->short_reads) ? r->bytes / 2 : r->bytes);
 	for (uint64_t at = 0; atomic_load(&m->corrupt) && at < r->bytes; at += 64)
 		data[at] ^= 4;
-	return 0;
+	return m->spoil ? m->spoil(m, r) : 0;
 }
 
 static int complete(void *context, struct vmem_device_completion *c, uint32_t max)

@@ -22,6 +22,9 @@ struct vmemt_memory_device {
 	_Atomic int write_error, read_error;
 	_Atomic int short_reads; /* reads leave half of the bytes as they were, and say nothing */
 	_Atomic int corrupt;     /* a bit of each block that is read is flipped */
+	/* Called after each read that has not failed, with the bytes that it is about to hand out, which it may change; an
+	 * error number is the read's. NULL: none. Set while nothing is in flight. */
+	int (*spoil)(struct vmemt_memory_device *m, const struct vmem_device_request *r);
 	_Atomic uint64_t
 		bad_place; /* writes to the offset of the next one fail: UINT64_MAX, then that + 1 */
 
