@@ -114,7 +114,7 @@ VMEM_API int vmem_slots_resize(vmem_slots *slots, uint32_t device, uint64_t coun
 /** Forget a device of which nothing is taken; its number may be given to another.
  *  @return 0, -VMEM_EBUSY (some slots are taken: vmem_slots_resize() to 0 first; or a cursor
  *          is there: vmem_slots_cursor_end()), -VMEM_EINVAL (device)
- *  @threads exclusive
+ *  @threads exclusive for the device: together with calls that concern others
  *  @since 1.0 */
 VMEM_API int vmem_slots_remove(vmem_slots *slots, uint32_t device);
 

@@ -22,7 +22,7 @@
 #include <vmem/store.h>
 VMEM_BEGIN_DECLS
 
-#define VMEM_STORE_DEVICES 32u /**< of a store */
+#define VMEM_STORE_DEVICES 32u /**< of a store at a time */
 
 /** Pages may be read from the device by who has it when the process has ended. */
 #define VMEM_STORE_DEVICE_PLAIN (UINT64_C(1) << 0)
@@ -52,6 +52,12 @@ struct vmem_store_device_stats {
 	 *  one with -VMEM_ENODEV */
 	uint32_t is_bad;
 	uint32_t is_worn; /**< 1: the limit of today is reached */
+	uint32_t
+		is_leaving; /**< 1: vmem_store_remove_device() was called, and it is not empty yet */
+	uint32_t reserved;  /**< 0 */
+	/** of segments that should have moved elsewhere, and could not be read: vmem_store_abandon_device(). They are
+	 *  tried again each second */
+	uint64_t unreadable_bytes;
 };
 
 /** Of all that is out. */
@@ -68,6 +74,10 @@ struct vmem_store_out_stats {
 	uint64_t no_room;     /**< times that no device had room for a segment, or may be written */
 	uint64_t warm_loads; /**< at once, from what was read with another page; not in loads */
 	uint64_t offers;     /**< VMEM_STORE_OFFER events, and those that found the queue full */
+	uint64_t
+		moved; /**< segments, from a device that leaves to another one; since the start, as the next ones */
+	uint64_t came_home; /**< segments, from a device into memory */
+	uint64_t given_up;  /**< segments, with the device that they could not be read from */
 };
 
 /** Give a store a device, which is the store's from then on: vmem_store_free() closes it.
@@ -77,11 +87,29 @@ struct vmem_store_out_stats {
  *  @return 0, or the device is still the caller's: -VMEM_EINVAL (opts, vmem_device_check(), too small), -VMEM_E2BIG,
  *          -VMEM_EPERM (VMEM_DEVICE_OUTLIVES without VMEM_DEVICE_ENCRYPTED or VMEM_STORE_DEVICE_PLAIN),
  *          -VMEM_ENOSPC (32 devices), -VMEM_ENOMEM
- *  @threads serial with itself and vmem_store_work(), together with any other call
+ *  @threads serial with itself, vmem_store_remove_device() and vmem_store_work(), together with any other call
  *  @since 1.0 */
 VMEM_API int vmem_store_add_device(vmem_store *store, struct vmem_device *device,
 				   const struct vmem_store_device_opts *opts,
 				   uint32_t *ret_device) VMEM_NODISCARD;
+
+/** Take a device away again. From the first call on nothing new is written to it, and vmem_store_work() empties it:
+ *  what is there is read, in whole segments, and written to other devices, or stays in memory where those have no room
+ *  and the budget has. Pages are loaded meanwhile as ever, and their references do not change. Call again until it is
+ *  not -VMEM_EBUSY: with 0 the device has been closed, and its number is not used again. It may never be 0: if there
+ *  is no room elsewhere (no_room grows), or if what is there cannot be read (unreadable_bytes).
+ *  @return 0, -VMEM_EBUSY (something is there, or under way, or another thread waits for it), -VMEM_ENOENT
+ *  @threads serial with itself, vmem_store_add_device() and vmem_store_work(), together with any other call
+ *  @since 1.0 */
+VMEM_API int vmem_store_remove_device(vmem_store *store, uint32_t device) VMEM_NODISCARD;
+
+/** As vmem_store_remove_device(), but what cannot be read, three times in a row, is given up: for a device that is
+ *  broken. Loads of pages that are lost with it are -VMEM_EIO until they are dropped, as of deltas that need them; a page
+ *  that is saved again is stored anew. What can be read is moved first, and needs room elsewhere as there.
+ *  @return as vmem_store_remove_device()
+ *  @threads as vmem_store_remove_device()
+ *  @since 1.0 */
+VMEM_API int vmem_store_abandon_device(vmem_store *store, uint32_t device) VMEM_NODISCARD;
 
 /** Ask that about so many bytes of segments leave memory, besides what the budget needs; vmem_store_work() writes
  *  them. Of several calls the last one counts. @threads any @since 1.0 */

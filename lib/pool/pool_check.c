@@ -265,6 +265,7 @@ static const char *check_memory(const struct vmem_pool *p, uint64_t segments, ui
 		VMEMI_REQUIRE((seg->memory != NULL) == (seg->state != VMEMI_SEGMENT_NONE &&
 							seg->state != VMEMI_SEGMENT_OUT));
 		VMEMI_REQUIRE((seg->digest != NULL) == (seg->state == VMEMI_SEGMENT_OUT));
+		VMEMI_REQUIRE(atomic_load(&seg->is_out) == (seg->state == VMEMI_SEGMENT_OUT));
 	}
 	return NULL;
 }

@@ -48,23 +48,43 @@ void vmemi_pool_set_devices(vmem_pool *p, const struct vmemi_pool_devices *devic
 
 /* --- Loads --- */
 
-int vmemi_pool_locate(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
-		      struct vmemi_located *w)
+/* The stream of an object that is out, locked, with its entries in the index and the digest. As vmemi_pool_locate(). */
+static int lock_object(struct vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
+		       struct vmemi_stream **ret_stream, uint64_t *ret_entry,
+		       const struct vmemi_digest_entry **ret_found)
 {
-	const struct vmemi_digest_entry *e = NULL;
+	struct vmemi_stream *s = vmemi_object_lock(p, stream, handle, ret_entry);
 	struct vmemi_segment *seg;
-	uint64_t entry;
-	struct vmemi_stream *s = vmemi_object_lock(p, stream, handle, &entry);
 	int err = -VMEM_EAGAIN;
 
 	if (!s)
 		return -VMEM_ENOENT;
-	seg = vmemi_segment_at(p, vmemi_entry_segment(entry));
+	seg = vmemi_segment_at(p, vmemi_entry_segment(*ret_entry));
 	if (!seg->memory) {
-		e = vmemi_digest_find(seg->digest, vmemi_entry_grain(entry));
-		err = e ? 0 : -VMEM_EBADMSG;
+		*ret_found = vmemi_digest_find(seg->digest, vmemi_entry_grain(*ret_entry));
+		err = *ret_found ? 0 : -VMEM_EBADMSG;
 	}
-	if (!err) {
+	if (err)
+		vmemi_unlock(&s->lock);
+	*ret_stream = s;
+	return err;
+}
+
+int vmemi_pool_locate(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
+		      struct vmemi_located *w)
+{
+	const struct vmemi_digest_entry *e;
+	struct vmemi_segment *seg;
+	struct vmemi_stream *s;
+	uint64_t entry;
+	int err = lock_object(p, stream, handle, &s, &entry, &e);
+
+	if (err)
+		return err;
+	seg = vmemi_segment_at(p, vmemi_entry_segment(entry));
+	if (seg->place == VMEMI_PLACE_LOST) {
+		err = -VMEM_EIO;
+	} else {
 		*w = (struct vmemi_located){
 			.segment = seg,
 			.place = seg->place,
@@ -75,51 +95,117 @@ int vmemi_pool_locate(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 			.checksum = e->checksum,
 			.entry = entry,
 			.reference = e->reference,
+			.copy = seg->copy,
 		};
-		atomic_fetch_add(&seg->pins, VMEMI_PIN_DEVICE);
+		atomic_fetch_add(&seg->pins, VMEMI_PIN_DEVICE(seg->copy));
 	}
 	vmemi_unlock(&s->lock);
 	return err;
 }
 
+static void unpin(struct vmemi_segment *seg, uint32_t copy)
+{
+	atomic_fetch_sub_explicit(&seg->pins, VMEMI_PIN_DEVICE(copy), memory_order_release);
+}
+
 void vmemi_pool_located_end(vmem_pool *p, const struct vmemi_located *w)
 {
 	(void)p;
-	atomic_fetch_sub_explicit(&w->segment->pins, VMEMI_PIN_DEVICE, memory_order_release);
+	unpin(w->segment, w->copy);
 }
 
 int vmemi_out_checksum(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 		       uint32_t *ret_checksum)
 {
-	struct vmemi_located w;
-	int err = vmemi_pool_locate(p, stream, handle, &w);
+	const struct vmemi_digest_entry *e;
+	struct vmemi_stream *s;
+	uint64_t entry;
+	int err = lock_object(p, stream, handle, &s, &entry, &e);
 
 	if (err)
 		return err;
-	*ret_checksum = w.checksum;
-	vmemi_pool_located_end(p, &w);
+	*ret_checksum = e->checksum;
+	vmemi_unlock(&s->lock);
 	return 0;
 }
 
-/* --- Home --- */
+/* --- Segments that are out --- */
 
 /* The stream of a segment that is out, locked. NULL: it is not. */
 static struct vmemi_stream *lock_out(struct vmem_pool *p, uint32_t number)
 {
 	struct vmemi_segment *seg = vmemi_segment_at(p, number);
-	uint32_t id = seg ? atomic_load_explicit(&seg->stream, memory_order_relaxed) : 0;
-	struct vmemi_stream *s = seg ? vmemi_stream_at(p, id) : NULL;
+	struct vmemi_stream *s;
+	uint32_t id;
 
+	if (!seg)
+		return NULL;
+	id = atomic_load_explicit(&seg->stream, memory_order_relaxed);
+	s = vmemi_stream_at(p, id);
 	if (!s)
 		return NULL;
 	vmemi_lock(&s->lock);
-	/* Of this stream, under its lock, it stays so. */
-	for (uint32_t n = s->out_first; n; n = vmemi_segment_at(p, n)->older)
-		if (n == number)
-			return s;
+	/* If it is out and of this stream, it stays both under the lock. One that is another stream's by now is told by
+	 * the second word, which was written before the first. */
+	if (atomic_load_explicit(&seg->is_out, memory_order_acquire) &&
+	    atomic_load_explicit(&seg->stream, memory_order_relaxed) == id)
+		return s;
 	vmemi_unlock(&s->lock);
 	return NULL;
 }
+
+static bool is_vacated(const struct vmemi_segment *seg, uint32_t copy)
+{
+	return !(atomic_load(&seg->pins) & VMEMI_PINS_DEVICE(copy));
+}
+
+/* --- To another device --- */
+
+int vmemi_pool_move_begin(vmem_pool *p, uint32_t number, uint64_t place, struct vmemi_moving *m)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+	struct vmemi_stream *s = lock_out(p, number);
+	bool there = s && seg->place == place;
+
+	if (there) {
+		*m = (struct vmemi_moving){ .number = number,
+					    .bytes = seg->digest->blocks * VMEMI_OUT_BLOCK,
+					    .place = place,
+					    .segment = seg,
+					    .copy = seg->copy };
+		atomic_fetch_add(&seg->pins, VMEMI_PIN_DEVICE(seg->copy));
+	}
+	if (s)
+		vmemi_unlock(&s->lock);
+	return there ? 0 : -VMEM_ENOENT;
+}
+
+bool vmemi_pool_move_end(vmem_pool *p, const struct vmemi_moving *m, uint64_t place)
+{
+	struct vmemi_stream *s = lock_out(p, m->number);
+
+	if (s) {
+		m->segment->place = place;
+		m->segment->copy = !m->copy;
+		vmemi_unlock(&s->lock);
+	}
+	unpin(m->segment, m->copy);
+	return s != NULL;
+}
+
+bool vmemi_pool_move_vacated(vmem_pool *p, const struct vmemi_moving *m)
+{
+	(void)p;
+	return is_vacated(m->segment, m->copy);
+}
+
+void vmemi_pool_move_cancel(vmem_pool *p, const struct vmemi_moving *m)
+{
+	(void)p;
+	unpin(m->segment, m->copy);
+}
+
+/* --- Home --- */
 
 int vmemi_pool_home_begin(vmem_pool *p, uint32_t number, struct vmemi_homing *h)
 {
@@ -133,12 +219,13 @@ int vmemi_pool_home_begin(vmem_pool *p, uint32_t number, struct vmemi_homing *h)
 	*h = (struct vmemi_homing){ .number = number,
 				    .bytes = seg->digest->blocks * VMEMI_OUT_BLOCK,
 				    .place = seg->place,
-				    .segment = seg };
-	atomic_fetch_add(&seg->pins, VMEMI_PIN_DEVICE);
+				    .segment = seg,
+				    .copy = seg->copy };
+	atomic_fetch_add(&seg->pins, VMEMI_PIN_DEVICE(seg->copy));
 	vmemi_unlock(&s->lock);
 	err = vmemi_segment_get(p, VMEMI_FOR_REPLACEMENT, &spare);
 	if (err)
-		atomic_fetch_sub_explicit(&seg->pins, VMEMI_PIN_DEVICE, memory_order_release);
+		unpin(seg, h->copy);
 	else
 		h->memory = vmemi_segment_take_memory(p, spare);
 	return err;
@@ -215,7 +302,7 @@ bool vmemi_pool_home_end(vmem_pool *p, struct vmemi_homing *h)
 		vmemi_stream_home(p, s, h->number, h->memory);
 		vmemi_unlock(&s->lock);
 	}
-	atomic_fetch_sub_explicit(&h->segment->pins, VMEMI_PIN_DEVICE, memory_order_release);
+	unpin(h->segment, h->copy);
 	if (!s)
 		vmemi_segment_recycle(p, h->memory);
 	vmemi_digest_free(p, digest);
@@ -225,12 +312,12 @@ bool vmemi_pool_home_end(vmem_pool *p, struct vmemi_homing *h)
 bool vmemi_pool_home_vacated(vmem_pool *p, const struct vmemi_homing *h)
 {
 	(void)p;
-	return atomic_load(&h->segment->pins) < VMEMI_PIN_DEVICE;
+	return is_vacated(h->segment, h->copy);
 }
 
 void vmemi_pool_home_cancel(vmem_pool *p, struct vmemi_homing *h)
 {
-	atomic_fetch_sub_explicit(&h->segment->pins, VMEMI_PIN_DEVICE, memory_order_release);
+	unpin(h->segment, h->copy);
 	vmemi_segment_recycle(p, h->memory);
 }
 

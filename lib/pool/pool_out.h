@@ -6,6 +6,8 @@
  * to it as before. Of its objects a digest is left in memory, 16 bytes each: what a drop needs (the checksum, by
  * which the table of equal pages is asked, and the reference of a delta), and where an object lies in the copy.
  *
+ *                                                    .--- move_end: elsewhere
+ *                                                    v  |
  *   SEALED --leave_begin--> leaving --leave_end--> OUT --home_end--> SEALED
  *                              |                    |
  *                              '---- last object dropped ----> DRAINING: the owner is told with vacate(),
@@ -41,7 +43,7 @@ struct vmemi_digest {
 
 /* Of the pool's owner. */
 struct vmemi_pool_devices {
-	/* A copy is not used any more. Called by vmem_pool_work() and vmemi_pool_maintain(), no lock held. */
+	/* A copy is not used any more; @place may be VMEMI_PLACE_LOST. Called by vmem_pool_work() and vmemi_pool_maintain(), no lock held. */
 	void (*vacate)(void *context, uint64_t place, uint32_t blocks);
 	void *context;
 };
@@ -96,10 +98,11 @@ struct vmemi_located {
 	uint32_t checksum;
 	uint64_t entry;
 	uint32_t reference; /* of a delta, else 0 */
+	uint32_t copy;      /* for the pins */
 };
 
-/* 0, -VMEM_ENOENT (no such object), -VMEM_EAGAIN (it is in memory), -VMEM_EBADMSG (its digest is damaged). Takes the
- * stream's lock for a moment, and allocates nothing. Any thread. */
+/* 0, -VMEM_ENOENT (no such object), -VMEM_EAGAIN (it is in memory), -VMEM_EBADMSG (its digest is damaged), -VMEM_EIO
+ * (its copy is lost). Takes the stream's lock for a moment, and allocates nothing. Any thread. */
 int vmemi_pool_locate(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
 		      struct vmemi_located *ret_located);
 void vmemi_pool_located_end(vmem_pool *pool, const struct vmemi_located *located);
@@ -138,6 +141,29 @@ uint32_t vmemi_pool_neighbours(vmem_pool *pool, const struct vmemi_located *loca
 			       const struct vmemi_stretch *read, struct vmemi_neighbour *ret,
 			       uint32_t max);
 
+/* A segment on its way from one place to another. */
+struct vmemi_moving {
+	uint32_t number;
+	uint32_t bytes; /* to be read from @place on, and written elsewhere as they are */
+	uint64_t place; /* where it is */
+	struct vmemi_segment *segment;
+	uint32_t copy; /* for the pins */
+};
+
+#define VMEMI_PLACE_LOST \
+	UINT64_MAX /* of a segment whose copy is gone: its objects can be dropped only */
+
+/* 0, -VMEM_ENOENT (it is not out, or not at @place). Its copy stays until the end. Of one segment one at a time, homing
+ * included. Any thread. */
+int vmemi_pool_move_begin(vmem_pool *pool, uint32_t number, uint64_t place,
+			  struct vmemi_moving *ret_moving);
+/* Its copy is at @place from now on, or VMEMI_PLACE_LOST. False: it was dropped meanwhile, @place is the caller's. Once,
+ * or vmemi_pool_move_cancel(). Any thread. */
+bool vmemi_pool_move_end(vmem_pool *pool, const struct vmemi_moving *moving, uint64_t place);
+/* After move_end() was true: the old copy is not used any more, moving->place is the caller's. False: ask again. */
+bool vmemi_pool_move_vacated(vmem_pool *pool, const struct vmemi_moving *moving);
+void vmemi_pool_move_cancel(vmem_pool *pool, const struct vmemi_moving *moving);
+
 /* A segment on its way home. */
 struct vmemi_homing {
 	uint32_t number;
@@ -145,6 +171,7 @@ struct vmemi_homing {
 	uint32_t bytes;
 	uint64_t place;
 	struct vmemi_segment *segment;
+	uint32_t copy; /* for the pins */
 };
 
 /* 0, -VMEM_ENOENT (it is not out), -VMEM_ENOSPC (budget), -VMEM_ENOMEM. Of one segment one at a time. Serial. */

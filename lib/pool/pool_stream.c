@@ -234,6 +234,7 @@ static void out_unlink(struct vmem_pool *p, struct vmemi_stream *s, struct vmemi
 		vmemi_segment_at(p, seg->older)->younger = seg->younger;
 	s->out_live -= seg->live;
 	s->out_segments--;
+	atomic_store_explicit(&seg->is_out, false, memory_order_relaxed);
 }
 
 void vmemi_stream_detach(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number)
@@ -292,6 +293,8 @@ void vmemi_stream_out(struct vmem_pool *p, struct vmemi_stream *s, uint32_t numb
 	s->out_first = number;
 	s->out_live += seg->live;
 	s->out_segments++;
+	/* Release: who sees it sees whose it is. */
+	atomic_store_explicit(&seg->is_out, true, memory_order_release);
 	vmemi_stream_rank(p, s, true);
 	atomic_store(&seg->memory, NULL); /* then its pins are read: pool_internal.h */
 }

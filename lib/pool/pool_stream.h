@@ -13,7 +13,9 @@
 #define VMEMI_SEGMENT_BITS 24u
 #define VMEMI_SEGMENT_CHUNK_SHIFT 5u
 #define VMEMI_PIN_WRITER (UINT64_C(1) << 32) /* in pins: one that fills in reserved room */
-#define VMEMI_PIN_DEVICE (UINT64_C(1) << 48) /* in pins: one that reads its copy on a device */
+/* In pins: one that reads its copy on a device. Two counts, as there are two copies while it moves to another device. */
+#define VMEMI_PIN_DEVICE(copy) (UINT64_C(1) << ((copy) ? 56 : 48))
+#define VMEMI_PINS_DEVICE(copy) (VMEMI_PIN_DEVICE(copy) * 255)
 
 enum vmemi_segment_state {
 	VMEMI_SEGMENT_NONE,     /* has no memory; in the list of numbers */
@@ -26,7 +28,7 @@ enum vmemi_segment_state {
 
 /* Segments are named by number, 0 is none. The first cache line is what loads use. */
 struct vmemi_segment {
-	/* atomic; readers, VMEMI_PIN_WRITER for each writer, VMEMI_PIN_DEVICE for each load from a device */
+	/* atomic; readers, VMEMI_PIN_WRITER for each writer, VMEMI_PIN_DEVICE() for each load from a device */
 	_Alignas(64) _Atomic uint64_t pins;
 	/* atomic; written under pool, while there are no objects, else under stream; NULL with objects: OUT */
 	unsigned char *_Atomic memory;
@@ -38,6 +40,8 @@ struct vmemi_segment {
 	uint8_t class;              /* stream; of lost, see vmemi_stream_settle() */
 	bool leaving;               /* stream; SEALED, and being written to a device */
 	bool stays;                 /* stream; SEALED, and damaged: never written */
+	_Atomic bool is_out;        /* atomic; written under stream: whether it is OUT */
+	uint8_t copy;               /* stream; 0 or 1: which pins are of readers of its copy */
 	uint32_t used;              /* stream; grains appended */
 	uint32_t live;              /* stream; grains of live objects */
 	uint32_t lost;              /* stream; grains that compaction would win */

@@ -214,13 +214,17 @@ int vmem_slots_remove(vmem_slots *s, uint32_t device)
 
 	if (!d)
 		return -VMEM_EINVAL;
-	if (vmemi_slots_count_taken(d) || has_cursor(d))
+	vmemi_lock(&s->lock);
+	if (vmemi_slots_count_taken(d) || has_cursor(d)) {
+		vmemi_unlock(&s->lock);
 		return -VMEM_EBUSY;
+	}
 	while (s->order[at] != device)
 		at++;
 	for (s->devices--; at < s->devices; at++)
 		s->order[at] = s->order[at + 1];
 	atomic_store(&s->device[device], NULL);
+	vmemi_unlock(&s->lock);
 	free_chunks(s, d);
 	return 0;
 }

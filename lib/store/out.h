@@ -19,14 +19,27 @@
 #define VMEMI_PIECE_BYTES (VMEMI_OUT_OBJECT_BLOCKS * VMEMI_OUT_BLOCK)
 #define VMEMI_WINDOW_BYTES (VMEMI_PIECES * VMEMI_PIECE_BYTES)
 
+/* Its place in the table is the device's number in slots, and may be another's later on; who calls its functions, or
+ * those of slots for what lies there, holds it: vmemi_out_hold(). */
 struct vmemi_out_device {
-	struct vmem_device *device; /* constant */
-	uint64_t slots;             /* constant */
-	uint64_t wear_bytes;        /* constant; a day, 0: no limit */
-	_Atomic uint64_t day_bytes; /* atomic, written in the section; written today */
-	uint32_t failures;          /* section; writes in a row that say that it is bad */
-	_Atomic bool bad, worn;     /* atomic, written in the section */
-	_Atomic uint32_t flying;    /* atomic; requests in flight */
+	struct vmem_device *device; /* while there is one, as these; NULL: there is none */
+	uint32_t number;            /* the caller's name of it */
+	uint64_t slots;
+	uint64_t wear_bytes; /* a day, 0: no limit */
+	/* Both atomic, sequentially consistent: who closes it clears `open`, then looks for holders. */
+	_Atomic bool open;
+	_Atomic uint32_t holders;
+	_Atomic bool leaving; /* atomic, written in the section */
+	bool gives_up;        /* section; what cannot be read there is lost */
+	uint32_t round;    /* section; grows when those that could not be moved are tried again */
+	uint64_t round_ns; /* section; when it began */
+	uint64_t hand;     /* section; where to look for the next segment that moves */
+	uint64_t round_bytes;              /* section; that could not be read in this round */
+	_Atomic uint64_t unreadable_bytes; /* atomic; and in the one before, if that was more */
+	_Atomic uint64_t day_bytes;        /* atomic, written in the section; written today */
+	uint32_t failures;                 /* section; writes in a row that say that it is bad */
+	_Atomic bool bad, worn;            /* atomic, written in the section */
+	_Atomic uint32_t flying;           /* atomic; requests in flight */
 	_Atomic uint64_t written_bytes, read_bytes, write_errors, read_errors; /* atomic */
 };
 
@@ -47,25 +60,40 @@ enum vmemi_write_state {
 	VMEMI_WRITE_QUEUED,  /* the device was full */
 	VMEMI_WRITE_FLYING,  /* submitted */
 	VMEMI_WRITE_OVER,    /* with an error or none */
-	VMEMI_WRITE_PARTING, /* it is out, a reader is in its memory */
+	VMEMI_WRITE_PARTING, /* it is where it shall be, and a reader is where it was */
+	/* Before these, of what comes from a device: */
+	VMEMI_READ_QUEUED,
+	VMEMI_READ_FLYING,
+	VMEMI_READ_OVER,
+};
+
+enum vmemi_write_way {
+	VMEMI_WAY_OUT,   /* from memory */
+	VMEMI_WAY_ALONG, /* from one device to another */
+	VMEMI_WAY_HOME,  /* into memory */
 };
 
 /* A segment on its way. The section's, but while FLYING of who reaps it. */
 struct vmemi_write {
+	enum vmemi_write_way way;
 	_Atomic uint32_t state; /* atomic */
 	int32_t error;
 	uint32_t tries;
-	_Atomic uint32_t use; /* atomic; grows with each write; in its tag */
-	uint64_t slot;
-	struct vmemi_leaving leaving;
-	unsigned char *scratch; /* NULL until it is needed first */
+	_Atomic uint32_t use;         /* atomic; grows with each write; in its tag */
+	uint64_t slot;                /* where it goes; VMEM_SLOTS_NONE: not known yet */
+	struct vmemi_leaving leaving; /* of all ways: number, data and bytes of what is written */
+	struct vmemi_moving moving;   /* ALONG */
+	struct vmemi_homing homing;   /* HOME */
+	uint32_t from;                /* ALONG, HOME: the device */
+	unsigned char *scratch;       /* NULL until it is needed first */
 };
 
 struct vmemi_out {
 	vmem_slots *slots;
 	struct vmem_slots_cursor cursor; /* section */
 	struct vmemi_out_device device[VMEM_STORE_DEVICES];
-	_Atomic uint32_t devices; /* atomic; publishes them */
+	_Atomic uint32_t devices; /* atomic; places of the table that were ever used */
+	uint32_t numbers;         /* of the caller's, ever; vmem_store_add_device() */
 
 	_Atomic uint32_t idle;    /* atomic; windows, a bit each */
 	_Atomic uint32_t waiting; /* atomic; windows whose device was full */
@@ -79,6 +107,7 @@ struct vmemi_out {
 
 	_Atomic bool section;     /* atomic; a thread is in it */
 	_Atomic uint32_t writing; /* atomic; writes that are not idle */
+	uint32_t moving;          /* section; of them, those that come from a device */
 	struct vmemi_write write[VMEMI_WRITES];
 	uint32_t hand;              /* section */
 	uint64_t day_ns;            /* section; when it began, 0: not told yet */
@@ -88,6 +117,7 @@ struct vmemi_out {
 	_Atomic uint64_t loads, lost; /* atomic; since the start, as these */
 	_Atomic uint64_t warm_loads, offers;
 	_Atomic uint64_t saves_waited, no_room;
+	_Atomic uint64_t moved, came_home, given_up;
 };
 
 /* out.c. With it all in flight ends. */
@@ -97,9 +127,24 @@ uint64_t vmemi_out_bytes(vmem_store *store); /* of memory */
 /* Takes completions of all devices and goes on with what waits. Any thread. */
 void vmemi_out_poll(vmem_store *store);
 
-/* Submits one request. As submit() of the device. */
+/* Submits one request to a device where something of the caller's is. As submit() of the device. */
 int vmemi_out_submit(struct vmemi_out *out, uint32_t device, uint32_t op, uint64_t offset,
 		     uint64_t bytes, void *data, uint64_t tag);
+
+/* False: there is none any more. Any thread. */
+static inline bool vmemi_out_hold(struct vmemi_out_device *d)
+{
+	atomic_fetch_add(&d->holders, 1);
+	if (atomic_load(&d->open))
+		return true;
+	atomic_fetch_sub_explicit(&d->holders, 1, memory_order_release);
+	return false;
+}
+
+static inline void vmemi_out_release(struct vmemi_out_device *d)
+{
+	atomic_fetch_sub_explicit(&d->holders, 1, memory_order_release);
+}
 
 /* out_load.c: a load of what is out. As vmem_store_load(), but it does not count what is done at once. Any thread. */
 int vmemi_out_load(vmem_store *store, const struct vmemi_load *load, vmem_store_token *ret_token);
@@ -126,10 +171,16 @@ static inline unsigned char *vmemi_window_buffer(const struct vmemi_window *w, u
 	return w->buffer + piece * VMEMI_PIECE_BYTES;
 }
 
-/* out_write.c: slots of a device from then on, filled in and not published yet; publishes it. As vmem_slots_add(). */
-int vmemi_out_join(vmem_store *store, uint32_t number, const struct vmem_slots_device *slots);
-/* Slots are free again. Any thread. */
+/* out_device.c: slots are free again. Any thread. */
 void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks);
+/* Whether new segments may go there. What is there stays. Section. */
+void vmemi_out_enable(struct vmemi_out *out, uint32_t device, bool enabled);
+
+/* out_write.c: one thread at a time. False: another one is there. */
+bool vmemi_out_enter(struct vmemi_out *out);
+void vmemi_out_leave(struct vmemi_out *out);
+/* So many bytes are or may be written to a device; failed writes count. Section. */
+void vmemi_out_wear(struct vmemi_out *out, uint32_t device, uint32_t bytes);
 /* A write has ended. */
 void vmemi_out_has_written(struct vmemi_out *out, uint64_t tag, int error);
 /* What is written goes out. True: memory has become free. Any thread. */
@@ -139,6 +190,24 @@ bool vmemi_out_settle(vmem_store *store);
 bool vmemi_out_write(vmem_store *store, uint64_t now_ns);
 /* A save found no room. True: it may try again. */
 bool vmemi_out_relieve(vmem_store *store);
+/* A place for w->leaving. False: there is none. Section. */
+bool vmemi_out_take(struct vmemi_out *out, struct vmemi_write *w);
+/* Writes it to its place. Section. */
+void vmemi_out_begin(struct vmemi_out *out, struct vmemi_write *w);
+/* As the next state; the end of it all. Section. */
+void vmemi_out_set(struct vmemi_write *w, enum vmemi_write_state state);
+void vmemi_write_end(struct vmemi_out *out, struct vmemi_write *w);
+/* Memory of a segment's size, the write's own. NULL: there is none. Section. */
+unsigned char *vmemi_out_scratch(vmem_store *store, struct vmemi_write *w);
+
+/* out_move.c: begins to move one that lies on a device that leaves. False: there is none, or it cannot. Section. */
+bool vmemi_out_move(vmem_store *store, struct vmemi_write *w, uint64_t now_ns);
+/* One that is READ_QUEUED or READ_OVER goes on. Section. */
+void vmemi_out_settle_read(vmem_store *store, struct vmemi_write *w);
+/* One that comes from a device has been written, or that has failed for good. Section. */
+void vmemi_out_moved(vmem_store *store, struct vmemi_write *w, bool written);
+/* Whether no reader is in its old copy, which is free then. Section. */
+bool vmemi_out_parted(vmem_store *store, struct vmemi_write *w);
 
 /* Blocks of a copy that an object is in. */
 static inline uint32_t vmemi_out_first(const struct vmemi_located *at)

@@ -13,34 +13,17 @@
 #define FAILURES 4u /* in a row: the device is bad */
 #define DAY_NS UINT64_C(86400000000000)
 
-static bool enter(struct vmemi_out *out)
+bool vmemi_out_enter(struct vmemi_out *out)
 {
 	return !atomic_exchange_explicit(&out->section, true, memory_order_acquire);
 }
 
-static void leave(struct vmemi_out *out)
+void vmemi_out_leave(struct vmemi_out *out)
 {
 	atomic_store_explicit(&out->section, false, memory_order_release);
 }
 
 /* --- Devices --- */
-
-/* Whether new segments may go there. What is there stays. Section. */
-static void enable(struct vmemi_out *out, uint32_t device, bool enabled)
-{
-	vmem_slots_cursor_end(out->slots, &out->cursor);
-	if (enabled)
-		atomic_store(&out->full, false);
-	/* -VMEM_EBUSY: something is there still, and nothing more comes. */
-	(void)vmem_slots_resize(out->slots, device, enabled ? out->device[device].slots : 0, NULL);
-}
-
-void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks)
-{
-	vmemi_window_cool(out, place, blocks); /* before they may be written anew */
-	vmem_slots_give(out->slots, place, blocks);
-	atomic_store(&out->full, false);
-}
 
 /* Whether it says that the device is bad, and not that it has no room or memory now. */
 static bool is_lasting(int error)
@@ -62,18 +45,18 @@ static void count_write(struct vmemi_out *out, uint32_t device, int error)
 	if (++d->failures < FAILURES && error != -VMEM_ENODEV)
 		return;
 	if (!atomic_exchange(&d->bad, true))
-		enable(out, device, false);
+		vmemi_out_enable(out, device, false);
 }
 
 /* Failed writes count: the device may have written. */
-static void count_wear(struct vmemi_out *out, uint32_t device, uint32_t bytes)
+void vmemi_out_wear(struct vmemi_out *out, uint32_t device, uint32_t bytes)
 {
 	struct vmemi_out_device *d = &out->device[device];
 
 	d->day_bytes += bytes;
 	if (d->wear_bytes && d->day_bytes + VMEM_POOL_SEGMENT_BYTES > d->wear_bytes &&
 	    !atomic_exchange(&d->worn, true))
-		enable(out, device, false);
+		vmemi_out_enable(out, device, false);
 }
 
 /* A new day. */
@@ -91,43 +74,22 @@ static void renew(struct vmemi_out *out, uint64_t now_ns)
 
 		d->day_bytes = 0;
 		if (d->wear_bytes >= VMEM_POOL_SEGMENT_BYTES && atomic_exchange(&d->worn, false) &&
-		    !atomic_load(&d->bad))
-			enable(out, i, true);
+		    !atomic_load(&d->bad) && !atomic_load(&d->leaving))
+			vmemi_out_enable(out, i, true);
 	}
-}
-
-int vmemi_out_join(vmem_store *store, uint32_t number, const struct vmem_slots_device *slots)
-{
-	struct vmemi_out *out = store->out;
-	struct vmemi_out_device *d = &out->device[number];
-	int rc;
-
-	/* Nothing is submitted to it before the end. */
-	while (!enter(out))
-		vmemi_relax(&store->env);
-	rc = vmem_slots_add(out->slots, slots, &number); /* the same: none is removed */
-	if (!rc) {
-		if (d->device->ops->register_buffers) /* a hint */
-			(void)d->device->ops->register_buffers(d->device->context, out->buffers,
-							       VMEMI_WINDOWS * VMEMI_WINDOW_BYTES);
-		count_wear(out, number, 0); /* the limit may be less than a segment */
-		atomic_store_explicit(&out->devices, number + 1, memory_order_release);
-		atomic_store(&out->full, false);
-	}
-	leave(out);
-	return rc;
 }
 
 /* --- One write --- */
 
-static void set(struct vmemi_write *w, enum vmemi_write_state state)
+void vmemi_out_set(struct vmemi_write *w, enum vmemi_write_state state)
 {
 	atomic_store_explicit(&w->state, state, memory_order_release);
 }
 
-static void end(struct vmemi_out *out, struct vmemi_write *w)
+void vmemi_write_end(struct vmemi_out *out, struct vmemi_write *w)
 {
-	set(w, VMEMI_WRITE_IDLE);
+	out->moving -= w->way != VMEMI_WAY_OUT;
+	vmemi_out_set(w, VMEMI_WRITE_IDLE);
 	atomic_fetch_sub_explicit(&out->writing, 1, memory_order_relaxed);
 }
 
@@ -136,7 +98,7 @@ static void submit(struct vmemi_out *out, struct vmemi_write *w)
 	uint32_t number = (uint32_t)(w - out->write);
 	int rc;
 
-	set(w, VMEMI_WRITE_FLYING); /* first: it may be over before this returns */
+	vmemi_out_set(w, VMEMI_WRITE_FLYING); /* first: it may be over before this returns */
 	/* The bytes are only read; requests have one kind of pointer. */
 	rc = vmemi_out_submit(out, VMEM_SLOT_DEVICE(w->slot), VMEM_DEVICE_WRITE,
 			      VMEM_SLOT_NUMBER(w->slot) * VMEMI_OUT_BLOCK, w->leaving.bytes,
@@ -144,14 +106,13 @@ static void submit(struct vmemi_out *out, struct vmemi_write *w)
 			      vmemi_out_tag(VMEMI_TAG_WRITE, number, ++w->use));
 	if (rc < 0) {
 		w->error = rc;
-		set(w, VMEMI_WRITE_OVER);
+		vmemi_out_set(w, VMEMI_WRITE_OVER);
 	} else if (!rc) {
-		set(w, VMEMI_WRITE_QUEUED);
+		vmemi_out_set(w, VMEMI_WRITE_QUEUED);
 	}
 }
 
-/* Takes a place. False: there is none. */
-static bool take(struct vmemi_out *out, struct vmemi_write *w)
+bool vmemi_out_take(struct vmemi_out *out, struct vmemi_write *w)
 {
 	int rc;
 
@@ -164,6 +125,12 @@ static bool take(struct vmemi_out *out, struct vmemi_write *w)
 	return !rc;
 }
 
+void vmemi_out_begin(struct vmemi_out *out, struct vmemi_write *w)
+{
+	vmemi_out_wear(out, VMEM_SLOT_DEVICE(w->slot), w->leaving.bytes);
+	submit(out, w);
+}
+
 /* Begins, if a place was taken. False: it was not. */
 static bool place(struct vmemi_out *out, struct vmemi_write *w, bool taken)
 {
@@ -171,8 +138,7 @@ static bool place(struct vmemi_out *out, struct vmemi_write *w, bool taken)
 		vmemi_count(&out->no_room, 1);
 		return false;
 	}
-	count_wear(out, VMEM_SLOT_DEVICE(w->slot), w->leaving.bytes);
-	submit(out, w);
+	vmemi_out_begin(out, w);
 	return true;
 }
 
@@ -183,18 +149,33 @@ static bool place_again(struct vmemi_out *out, struct vmemi_write *w)
 	uint32_t device = VMEM_SLOT_DEVICE(w->slot);
 	struct vmemi_out_device *d = &out->device[device];
 	bool shun = !is_lasting(w->error) && !atomic_load(&d->bad) && !atomic_load(&d->worn) &&
-		    atomic_load(&out->devices) > 1;
+		    !atomic_load(&d->leaving) && atomic_load(&out->devices) > 1;
 	bool taken;
 
 	if (shun)
-		enable(out, device, false);
-	taken = take(out, w);
+		vmemi_out_enable(out, device, false);
+	taken = vmemi_out_take(out, w);
 	if (shun)
-		enable(out, device, true);
-	return place(out, w, taken || (shun && take(out, w)));
+		vmemi_out_enable(out, device, true);
+	return place(out, w, taken || (shun && vmemi_out_take(out, w)));
 }
 
-/* A segment that leaves has been written, or not. */
+static void settle_out(vmem_store *store, struct vmemi_write *w, bool written)
+{
+	struct vmemi_out *out = store->out;
+
+	if (!written) {
+		vmemi_pool_leave_cancel(store->pool, &w->leaving);
+		vmemi_write_end(out, w);
+	} else if (vmemi_pool_leave_end(store->pool, &w->leaving, w->slot)) {
+		vmemi_out_set(w, VMEMI_WRITE_PARTING);
+	} else {
+		vmemi_out_give(out, w->slot, w->leaving.bytes / VMEMI_OUT_BLOCK);
+		vmemi_write_end(out, w);
+	}
+}
+
+/* A segment has been written, or not. */
 static void settle_over(vmem_store *store, struct vmemi_write *w)
 {
 	struct vmemi_out *out = store->out;
@@ -208,18 +189,21 @@ static void settle_over(vmem_store *store, struct vmemi_write *w)
 		vmemi_out_give(out, slot, blocks); /* now: else it would have been taken again */
 		if (again)
 			return;
-		vmemi_pool_leave_cancel(store->pool, &w->leaving);
-		end(out, w);
-		return;
+	} else {
+		atomic_fetch_add_explicit(&out->device[device].written_bytes, w->leaving.bytes,
+					  memory_order_relaxed);
 	}
-	atomic_fetch_add_explicit(&out->device[device].written_bytes, w->leaving.bytes,
-				  memory_order_relaxed);
-	if (vmemi_pool_leave_end(store->pool, &w->leaving, w->slot)) {
-		set(w, VMEMI_WRITE_PARTING);
-		return;
-	}
-	vmemi_out_give(out, slot, blocks);
-	end(out, w);
+	if (w->way == VMEMI_WAY_OUT)
+		settle_out(store, w, !w->error);
+	else
+		vmemi_out_moved(store, w, !w->error);
+}
+
+/* Whether nobody is where it was. */
+static bool has_parted(vmem_store *store, struct vmemi_write *w)
+{
+	return w->way == VMEMI_WAY_OUT ? vmemi_pool_leave_freed(store->pool, &w->leaving)
+				       : vmemi_out_parted(store, w);
 }
 
 static bool settle_one(vmem_store *store, struct vmemi_write *w)
@@ -227,12 +211,14 @@ static bool settle_one(vmem_store *store, struct vmemi_write *w)
 	switch (atomic_load_explicit(&w->state, memory_order_acquire)) {
 	case VMEMI_WRITE_QUEUED: submit(store->out, w); break;
 	case VMEMI_WRITE_OVER: settle_over(store, w); break;
+	case VMEMI_READ_QUEUED:
+	case VMEMI_READ_OVER: vmemi_out_settle_read(store, w); break;
 	default: break;
 	}
 	if (atomic_load_explicit(&w->state, memory_order_acquire) != VMEMI_WRITE_PARTING ||
-	    !vmemi_pool_leave_freed(store->pool, &w->leaving))
+	    !has_parted(store, w))
 		return false;
-	end(store->out, w);
+	vmemi_write_end(store->out, w);
 	return true;
 }
 
@@ -240,10 +226,12 @@ void vmemi_out_has_written(struct vmemi_out *out, uint64_t tag, int error)
 {
 	struct vmemi_write *w = &out->write[tag % VMEMI_WRITES];
 
-	if (w->use != tag >> 32)
+	uint32_t state = atomic_load_explicit(&w->state, memory_order_acquire);
+
+	if (w->use != tag >> 32 || (state != VMEMI_WRITE_FLYING && state != VMEMI_READ_FLYING))
 		return; /* nobody has asked for it */
 	w->error = error;
-	set(w, VMEMI_WRITE_OVER);
+	vmemi_out_set(w, state == VMEMI_WRITE_FLYING ? VMEMI_WRITE_OVER : VMEMI_READ_OVER);
 }
 
 /* --- All writes --- */
@@ -262,15 +250,15 @@ bool vmemi_out_settle(vmem_store *store)
 	struct vmemi_out *out = store->out;
 	bool freed;
 
-	if (!atomic_load_explicit(&out->writing, memory_order_relaxed) || !enter(out))
+	if (!atomic_load_explicit(&out->writing, memory_order_relaxed) || !vmemi_out_enter(out))
 		return false;
 	freed = settle_all(store);
-	leave(out);
+	vmemi_out_leave(out);
 	return freed;
 }
 
 /* Made when it is needed first, as most stores have no sparse segments. NULL: without it, they go as they are. */
-static unsigned char *scratch_of(vmem_store *store, struct vmemi_write *w)
+unsigned char *vmemi_out_scratch(vmem_store *store, struct vmemi_write *w)
 {
 	if (!w->scratch) {
 		w->scratch =
@@ -285,14 +273,16 @@ static bool begin(vmem_store *store, struct vmemi_write *w)
 {
 	struct vmemi_out *out = store->out;
 
-	if (!vmemi_pool_leave_begin(store->pool, &out->hand, scratch_of(store, w), &w->leaving))
+	if (!vmemi_pool_leave_begin(store->pool, &out->hand, vmemi_out_scratch(store, w),
+				    &w->leaving))
 		return false;
 	atomic_fetch_add_explicit(&out->writing, 1, memory_order_relaxed);
 	w->tries = 0;
-	if (place(out, w, take(out, w)))
+	w->way = VMEMI_WAY_OUT;
+	if (place(out, w, vmemi_out_take(out, w)))
 		return true;
 	vmemi_pool_leave_cancel(store->pool, &w->leaving);
-	end(out, w);
+	vmemi_write_end(out, w);
 	return false;
 }
 
@@ -306,6 +296,7 @@ static uint32_t wanted(vmem_store *store)
 
 	if (atomic_load_explicit(&out->full, memory_order_relaxed))
 		return 0;
+	writing -= out->moving;
 	count = count > writing ? count - writing : 0;
 	return count > requested ? count : requested;
 }
@@ -319,16 +310,29 @@ static void count_requested(struct vmemi_out *out)
 		;
 }
 
+/* Empties devices that leave. */
+static void move(vmem_store *store, uint64_t now_ns)
+{
+	struct vmemi_out *out = store->out;
+
+	for (uint32_t i = 0; i < VMEMI_WRITES; i++)
+		if (atomic_load_explicit(&out->write[i].state, memory_order_acquire) ==
+			    VMEMI_WRITE_IDLE &&
+		    !vmemi_out_move(store, &out->write[i], now_ns))
+			return;
+}
+
 bool vmemi_out_write(vmem_store *store, uint64_t now_ns)
 {
 	struct vmemi_out *out = store->out;
 	bool began = false;
 	uint32_t count;
 
-	if (!enter(out))
+	if (!vmemi_out_enter(out))
 		return false;
 	renew(out, now_ns);
 	(void)settle_all(store);
+	move(store, now_ns);
 	count = wanted(store);
 	for (uint32_t i = 0; i < VMEMI_WRITES && count; i++) {
 		struct vmemi_write *w = &out->write[i];
@@ -343,7 +347,7 @@ bool vmemi_out_write(vmem_store *store, uint64_t now_ns)
 		count_requested(out);
 		count--;
 	}
-	leave(out);
+	vmemi_out_leave(out);
 	return began && count;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Threads that save, load and drop pages, most of which are on a device, beside one that works and one that
- * polls; devices are added meanwhile. A plain program, for ThreadSanitizer. Argument: operations of each thread, else 3000. */
+ * polls; devices come and go meanwhile. A plain program, for ThreadSanitizer. Argument: operations of each thread, else 3000. */
 #include <assert.h>
 #include <sched.h>
 #include "pool/pool_of.h"
@@ -10,14 +10,15 @@
 #include "support/deadline.h"
 #include "support/rng.h"
 
-enum { WORKERS = 3, PAGES = 500, MIB = 1 << 20 };
+enum { WORKERS = 3, PAGES = 500, MIB = 1 << 20, DEVICES = 16, TURNS = 48 };
 
-static struct vmemt_memory_device device, second;
+static struct vmemt_memory_device device[DEVICES];
 static vmem_store *store;
 static uint32_t vms[WORKERS];
 static uint64_t first_seed;
 static long operations = 3000;
 static _Atomic int left = WORKERS, added;
+static uint32_t removed; /* of the background */
 static _Atomic uint64_t slow, now_ns = 1;
 
 /* A load that its thread waits for; its address is the key. */
@@ -102,14 +103,30 @@ static void *run(void *arg)
 	return NULL;
 }
 
+/* Every now and then another device; of three, the first one goes. */
+static void come_and_go(int turn)
+{
+	static uint32_t number[DEVICES], first, end;
+	int rc;
+
+	if (turn % TURNS == 8 && end < DEVICES && end - first < 3) {
+		vmemt_memory_device_init(&device[end], (end % 2 ? 8 : 32) * MIB, 16);
+		assert(!vmem_store_add_device(store, &device[end].device, NULL, &number[end]));
+		end++;
+	}
+	if (end - first == 3) {
+		rc = vmem_store_remove_device(store, number[first]);
+		assert(!rc || rc == -VMEM_EBUSY);
+		first += !rc;
+		removed += !rc;
+	}
+}
+
 static void *background(void *arg)
 {
 	(void)arg;
 	for (int turn = 0; atomic_load(&left); turn++) {
-		if (turn == 8)
-			assert(!vmem_store_add_device(store, &device.device, NULL, NULL));
-		if (turn == 32)
-			assert(!vmem_store_add_device(store, &second.device, NULL, NULL));
+		come_and_go(turn);
 		atomic_store_explicit(&added, turn >= 8, memory_order_relaxed);
 		vmem_store_write_out(store, MIB / 4);
 		(void)vmem_store_work(store, 500000, atomic_fetch_add(&now_ns, 1000000));
@@ -135,8 +152,6 @@ int main(int argc, char **argv)
 		operations = atol(argv[1]);
 	first_seed = vmemt_seed("store_out_stress");
 	assert(!vmem_store_new(&store, &opts));
-	vmemt_memory_device_init(&device, 32 * MIB, 16);
-	vmemt_memory_device_init(&second, 8 * MIB, 16);
 	for (uint32_t i = 0; i < WORKERS; i++) {
 		number[i] = i;
 		assert(!vmem_store_add_vm(store, i ? &group : NULL, &vms[i]));
@@ -154,6 +169,10 @@ int main(int argc, char **argv)
 	if (wrong)
 		fprintf(stderr, "%s\n", wrong);
 	assert(!wrong && !stats.lost && slow);
+	for (int i = 0; i < DEVICES; i++)
+		assert(!atomic_load(&device[i].wrong));
+	fprintf(stderr, "%u devices removed, %lu segments moved, %lu came home\n", removed,
+		(unsigned long)stats.moved, (unsigned long)stats.came_home);
 	vmem_store_free(store);
 	return 0;
 }
