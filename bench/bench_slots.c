@@ -28,7 +28,9 @@ struct slots_bench {
 	uint32_t pairs;
 	int full;
 	vmem_slots *slots;
-	struct vmem_slots_cursor cursor[THREADS];
+	struct {
+		_Alignas(128) struct vmem_slots_cursor cursor; /* on lines of its own */
+	} of[THREADS];
 	_Atomic uint64_t *bitmap; /* 1: free */
 	_Atomic uint64_t hint;
 	_Atomic uint64_t *bare; /* bits without a meaning */
@@ -66,7 +68,7 @@ static int bitmap_take(struct slots_bench *b, uint64_t *ret_slot)
 static int take(struct slots_bench *b, enum kind kind, unsigned self, uint64_t *ret)
 {
 	if (kind == OURS)
-		return vmem_slots_take(b->slots, &b->cursor[self], 1, self, ret);
+		return vmem_slots_take(b->slots, &b->of[self].cursor, 1, self, ret);
 	if (kind == BITMAP)
 		return bitmap_take(b, ret);
 	if (kind == BARE)

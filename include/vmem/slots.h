@@ -38,7 +38,8 @@ VMEM_BEGIN_DECLS
 
 typedef struct vmem_slots vmem_slots; /* opaque */
 
-/** Where one caller takes slots next. All zero before its first use; its fields are the library's. It may be
+/** Where one caller takes slots next. All zero before its first use; its fields are the library's. Each take writes
+ *  to it: those of different threads belong on different lines of the cache. It may be
  *  copied elsewhere between calls. Thrown away without vmem_slots_cursor_end(), it loses no slots, but its cluster's
  *  table stays; and if vmem_env.barrier fails later on, what it had of its cluster is not taken by others any more. */
 struct vmem_slots_cursor {
