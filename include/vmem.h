@@ -18,6 +18,7 @@
 #include <vmem/grow.h>
 #include <vmem/huge.h>
 #include <vmem/manager.h>
+#include <vmem/manager_device.h>
 #include <vmem/page_state.h>
 #include <vmem/peer.h>
 #include <vmem/pool.h>

@@ -9,7 +9,8 @@
  *  Descriptors are opened by vmem_manager_new() and vmem_region_attach(); threads that serve faults
  *  and reclaim use only ioctl, read, write, poll, futex, madvise, process_madvise, mmap, munmap,
  *  mprotect, sched_yield and clock_gettime; for files also pread64, pwrite64 and fallocate; with peers and other
- *  processes preadv2, epoll_ctl and fcntl; with idle bits pread64 and pwrite64; and what the allocator needs (libc's: brk).
+ *  processes preadv2, epoll_ctl and fcntl; with idle bits pread64 and pwrite64; with swap devices what those use (of
+ *  <vmem/device_file.h>: io_uring_enter, or pread64 and pwrite64, and fallocate); and what the allocator needs (libc's: brk).
  *  So a seccomp filter can close behind them. sched_getattr and sched_setattr, which ask for a short slice of time, are
  *  made by each thread that serves faults before vmem_manager_thread_start() returns: a filter that is
  *  installed for all threads after that may leave them out. */
@@ -72,6 +73,9 @@ struct vmem_manager_opts {
 	 *  run and from the first region with a source on */
 	uint32_t source_threads;
 	uint32_t reserved; /**< 0 */
+	/** most of the budget that stored pages may take in memory while swap devices take more
+	 *  (<vmem/manager_device.h>), at least 2 MiB; 0: a quarter of the budget */
+	uint64_t store_bytes;
 };
 
 /** Flags of a manager. */

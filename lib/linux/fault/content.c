@@ -61,11 +61,22 @@ static int read_page(struct vmem_region *r, uint64_t page, void *data,
 int vmemi_content_read(struct vmem_region *r, uint64_t page, void *buffer,
 		       enum vmem_page_state *ret_was)
 {
+	struct vmemi_host *host = r->host;
+	uint64_t stuck_since_ns = 0;
 	int error;
 
-	while ((error = read_page(r, page, buffer, ret_was)) == -VMEM_EAGAIN)
-		vmemi_host_wait(r->host);
-	return error;
+	for (;;) {
+		uint32_t sequence = atomic_load(&host->frames.sequence);
+
+		error = read_page(r, page, buffer, ret_was);
+		if (error != -VMEM_EAGAIN)
+			return error;
+		/* Who loads it for us may need a frame. */
+		if (vmemi_host_starving(host) &&
+		    !vmemi_serve_wait_for_frame(host, sequence, &stuck_since_ns))
+			return -VMEM_ENOSPC;
+		vmemi_host_wait(host);
+	}
 }
 
 int vmem_region_read(vmem_region *region, uint64_t gpa, void *data, uint64_t bytes)

@@ -17,7 +17,10 @@
 #define LOOK_EVERY 16
 #define LOOK_EVERY_MOST 1024
 #define CROWDED_NS 20000u /* between two looks: somebody else ran on this core meanwhile */
-#define SLICE_NS 100000u  /* the least that Linux takes */
+/* What the first handler sleeps on, besides other processes; of it what the others do, who only are called. */
+#define FDS 4
+#define FDS_OF_OTHERS 2
+#define SLICE_NS 100000u /* the least that Linux takes */
 
 int vmemi_handler_new(struct vmemi_handler **ret_handler, struct vmemi_host *host, uint32_t index,
 		      uint32_t spin_us)
@@ -302,7 +305,7 @@ static void count_held(struct vmemi_handler *h)
 		n[h->held[i].why]++;
 	note(&h->busy, n[VMEMI_HELD_BUSY]);
 	note(&h->refused, n[VMEMI_HELD_REFUSED]);
-	note(&h->loading, n[VMEMI_HELD_LOADING]);
+	note(&h->sign->loading, n[VMEMI_HELD_LOADING]);
 	note(&h->sign->starving, n[VMEMI_HELD_FRAME]);
 	note(&h->sign->put_off, h->count);
 }
@@ -345,18 +348,26 @@ static void mend(const struct vmemi_kernel *k, const struct pollfd *p)
 		vmemi_uffd_mend(&u);
 }
 
-/* Blocks until a fault, a kick, or the time to look at what is held. */
+/* How long to sleep at most. */
+static int sleep_ms(const struct vmemi_handler *h)
+{
+	if (atomic_load(&h->sign->loading) || atomic_load(&h->busy) || atomic_load(&h->refused))
+		return LOAD_POLL_MS;
+	return atomic_load(&h->sign->starving) ? STALL_POLL_MS : -1;
+}
+
+/* Blocks until a fault, a kick, the end of a load, or the time to look at what is held. */
 static void sleep_until_kicked(struct vmemi_handler *h)
 {
 	struct vmemi_host *host = h->host;
-	struct pollfd fds[3 + VMEMI_FOREIGN_MAX] = {
+	struct pollfd fds[FDS + VMEMI_FOREIGN_MAX] = {
 		{ .fd = h->sign->fd, .events = POLLIN },
+		{ .fd = atomic_load(&h->sign->loading) ? host->devices.epoll : -1,
+		  .events = POLLIN },
 		{ .fd = host->uffd[VMEM_FAULT_THREAD].fd, .events = POLLIN },
 		{ .fd = host->peers_epoll, .events = POLLIN },
 	};
-	nfds_t count = 3 + atomic_load(&host->foreign_slots);
-	bool soon = atomic_load(&h->loading) || atomic_load(&h->busy) || atomic_load(&h->refused);
-	int timeout_ms = soon ? LOAD_POLL_MS : atomic_load(&h->sign->starving) ? STALL_POLL_MS : -1;
+	nfds_t count = FDS + atomic_load(&host->foreign_slots);
 	uint64_t value;
 
 	/* Frames that were freed before put_off was set brought no kick. */
@@ -367,17 +378,17 @@ static void sleep_until_kicked(struct vmemi_handler *h)
 	/* Only the first waits for faults, or each would wake them all. */
 	if (h->index)
 		atomic_fetch_or(&host->idle_handlers, 1u << h->index);
-	for (nfds_t i = 3; i < count; i++)
-		fds[i] = (struct pollfd){ .fd = atomic_load(&host->foreign[i - 3].fd),
+	for (nfds_t i = FDS; i < count; i++)
+		fds[i] = (struct pollfd){ .fd = atomic_load(&host->foreign[i - FDS].fd),
 					  .events = POLLIN };
-	host->k->poll(fds, h->index ? 1 : count, timeout_ms);
-	for (nfds_t i = 3; i < count && !h->index; i++)
+	host->k->poll(fds, h->index ? FDS_OF_OTHERS : count, sleep_ms(h));
+	for (nfds_t i = FDS; i < count && !h->index; i++)
 		mend(host->k, &fds[i]);
 	if (h->index)
 		atomic_fetch_and(&host->idle_handlers, ~(1u << h->index));
 	if (fds[0].revents & POLLIN)
 		host->k->read(h->sign->fd, &value, sizeof(value));
-	if (fds[2].revents) {
+	if (fds[FDS - 1].revents) {
 		vmemi_lock(&h->lock);
 		h->peers_called = true;
 		vmemi_unlock(&h->lock);

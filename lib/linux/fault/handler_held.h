@@ -31,10 +31,10 @@ struct vmemi_handler {
 	struct vmemi_handler_sign *sign;
 	uint32_t index;
 	uint64_t spin_ns;
-	_Atomic uint32_t busy, refused, loading; /* atomic; held faults by what they wait for */
-	_Atomic uint32_t unheeded;               /* atomic; there are removals to be seen to */
-	struct vmemi_lock lock;                  /* guards all below; held while serving */
-	bool peers_called;                       /* a poll was over because of peers */
+	_Atomic uint32_t busy, refused; /* atomic; held faults by what they wait for */
+	_Atomic uint32_t unheeded;      /* atomic; there are removals to be seen to */
+	struct vmemi_lock lock;         /* guards all below; held while serving */
+	bool peers_called;              /* a poll was over because of peers */
 	uint32_t count;
 	uint32_t around_count;
 	struct vmemi_around around[VMEMI_HANDLER_AROUND]; /* neighbours to be brought, in between */

@@ -18,14 +18,24 @@ bool vmemi_loads_reserve(struct vmemi_host *host, uint32_t most)
 	return false;
 }
 
-void vmemi_loads_poll(struct vmemi_host *host)
+void vmemi_loads_tell(struct vmemi_host *host)
+{
+	if (!atomic_load(&host->loads.under_way))
+		return;
+	for (uint32_t i = 0; i < host->handlers; i++)
+		if (atomic_load(&host->handler[i].loading))
+			vmemi_host_kick_handler(host, i);
+}
+
+/* Takes what the store tells. True: loads are over. */
+static bool poll_store(struct vmemi_host *host)
 {
 	struct vmem_store_event events[EVENTS];
 	struct vmemi_loads *l = &host->loads;
-	uint32_t n, count;
+	uint32_t n, count, before;
 
 	vmemi_lock(&l->lock);
-	count = atomic_load(&l->count);
+	count = before = atomic_load(&l->count);
 	do {
 		uint32_t room = VMEMI_BUFFERS - count;
 
@@ -37,6 +47,23 @@ void vmemi_loads_poll(struct vmemi_host *host)
 	} while (n == EVENTS);
 	atomic_store(&l->count, count);
 	vmemi_unlock(&l->lock);
+	return count > before;
+}
+
+void vmemi_loads_poll(struct vmemi_host *host)
+{
+	uint64_t before = atomic_load(&host->frames.segment_bytes);
+	bool writing = vmemi_host_is_writing(host);
+
+	/* Which handler's they are is not looked at: those that are asleep are woken. */
+	if (poll_store(host) && host->handlers > 1)
+		vmemi_loads_tell(host);
+	if (!writing)
+		return;
+	if (atomic_load(&host->frames.segment_bytes) < before)
+		vmemi_host_freed(host);
+	if (!vmemi_host_is_writing(host))
+		vmemi_host_kick_reclaim(host);
 }
 
 bool vmemi_loads_take(struct vmemi_host *host, vmem_store_token token, int *ret_result)

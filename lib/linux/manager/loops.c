@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Who works: threads of the library, or the VMM's own through step and run. */
 #include "linux/manager/manager.h"
+#include "linux/fault/loads.h"
 #include "linux/fault/source.h"
 #include "linux/kernel/thread.h"
 
@@ -8,6 +9,7 @@
 #define PAGES_PER_US 4   /* about what a round handles, for turning a time into pages */
 #define IDLE_MS 100
 #define HUNGRY_MS 10 /* between two rounds that find nothing */
+#define BLIND_MS 1   /* between two looks at devices that have no descriptor, while they write */
 #define STUCK_AFTER_NS 100000000
 #define HELP_PIECES 4 /* that who reclaims saves between two rounds, when frames are short */
 #define BEGIN_NS 100000000
@@ -57,9 +59,12 @@ static void found_nothing(struct vmem_manager *m)
 /* How long the loop may sleep. */
 static uint32_t idle_ms(struct vmem_manager *m)
 {
-	return atomic_load(&m->nothing_since_ns) ? HUNGRY_MS
-	       : m->reclaim->store_has_work      ? STORE_MS
-						 : IDLE_MS;
+	bool writing = vmemi_host_is_writing(&m->host);
+
+	return writing && atomic_load(&m->host.devices.blind) ? BLIND_MS
+	       : writing || atomic_load(&m->nothing_since_ns) ? HUNGRY_MS
+	       : m->reclaim->store_has_work                   ? STORE_MS
+							      : IDLE_MS;
 }
 
 /* One piece; the caller has entered reclaim. */
@@ -73,14 +78,14 @@ static bool reclaim_piece(struct vmem_manager *m, uint64_t max_pages)
 	vmemi_segments_come_down(f, atomic_load(&f->floor_bytes));
 	target = vmemi_frames_free(f) < reserve ? reserve + reserve / 2 : 0;
 	progress = vmemi_reclaim_round(m->reclaim, target, max_pages);
+	progress += vmemi_devices_adapt(m);
 	vmemi_tally(&m->reclaim_ns, m->host.k->cpu_clock_ns() - start);
 	vmemi_tally(&m->reclaim_rounds, 1);
 	if (!target || progress || atomic_load(&m->detaching) ||
 	    vmemi_frames_free(f) > atomic_load(&f->floor_bytes) + VMEM_PAGE_SIZE)
 		vmemi_manager_set_stuck(m, false);
-	else if (!atomic_load(
-			 &m->reclaim->savers.pending)) /* else it is theirs to find something */
-		found_nothing(m);
+	else if (!atomic_load(&m->reclaim->savers.pending) && !vmemi_devices_are_taking(m))
+		found_nothing(m); /* else it is theirs to find something */
 	return progress && vmemi_frames_free(f) < reserve;
 }
 
@@ -158,7 +163,8 @@ static void *reclaim_loop(void *context)
 	struct vmemi_host *host = &m->host;
 
 	while (!atomic_load(&m->stop_reclaim)) {
-		struct pollfd fd = { .fd = host->reclaim_fd, .events = POLLIN };
+		struct pollfd fds[] = { { .fd = host->reclaim_fd, .events = POLLIN },
+					{ .fd = host->devices.epoll, .events = POLLIN } };
 		uint32_t sleep_ms;
 		bool more;
 
@@ -171,7 +177,7 @@ static void *reclaim_loop(void *context)
 		tell(m);
 		if (help_savers(m) || more)
 			continue;
-		if (host->k->poll(&fd, 1, (int)sleep_ms) > 0)
+		if (host->k->poll(fds, 1 + vmemi_host_is_writing(host), (int)sleep_ms) > 0)
 			clear(host->k, host->reclaim_fd);
 	}
 	return NULL;
@@ -321,6 +327,8 @@ int vmem_manager_step(vmem_manager *manager, uint32_t reclaim_us, uint32_t *ret_
 		clear(host->k, host->handler[i].fd);
 	if (reclaim_us)
 		clear(host->k, host->reclaim_fd);
+	if (atomic_load(&host->devices.count)) /* or their descriptors stay readable */
+		vmemi_loads_poll(host);
 	vmemi_manager_step_faults(manager);
 	vmemi_source_step(host);
 	held = reclaim_us &&

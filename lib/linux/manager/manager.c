@@ -65,6 +65,7 @@ static void set_marks(struct vmem_manager *m, uint64_t budget)
 		atomic_store(&f->reserve_bytes, 0);
 		atomic_store(&f->floor_bytes, 0);
 		m->reclaim->staging_pages = staging ? staging / VMEM_PAGE_SIZE : UINT64_MAX;
+		vmemi_devices_set_share(m);
 		return;
 	}
 	if (!reserve)
@@ -78,6 +79,7 @@ static void set_marks(struct vmem_manager *m, uint64_t budget)
 	atomic_store(&f->floor_bytes, clamp(reserve / 4, FLOOR_MIN, 4 * MIB));
 	vmemi_segments_come_down(f, atomic_load(&f->floor_bytes));
 	m->reclaim->staging_pages = clamp(staging, MIB / 2, budget / 2) / VMEM_PAGE_SIZE;
+	vmemi_devices_set_share(m);
 }
 
 /* Of guest memory. *@wanted: without what is of no use alone. */
@@ -166,7 +168,7 @@ static int map_buffers(struct vmemi_host *host)
 static int open_descriptors(struct vmem_manager *m)
 {
 	const struct vmemi_kernel *k = m->host.k;
-	int fds[3 + VMEMI_HANDLERS_MAX];
+	int fds[4 + VMEMI_HANDLERS_MAX];
 
 	m->host.reclaim_fd = k->eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (m->host.reclaim_fd < 0)
@@ -180,10 +182,12 @@ static int open_descriptors(struct vmem_manager *m)
 			return -VMEM_EIO;
 	}
 	m->host.peers_epoll = k->epoll(NULL, 0);
-	if (m->host.peers_epoll < 0)
+	m->host.devices.epoll = k->epoll(NULL, 0);
+	if (m->host.peers_epoll < 0 || m->host.devices.epoll < 0)
 		return -VMEM_EIO;
 	fds[2 + m->host.handlers] = m->host.peers_epoll;
-	m->epoll = k->epoll(fds, 3 + m->host.handlers);
+	fds[3 + m->host.handlers] = m->host.devices.epoll;
+	m->epoll = k->epoll(fds, 4 + m->host.handlers);
 	return m->epoll < 0 ? -VMEM_EIO : 0;
 }
 
@@ -201,6 +205,7 @@ static void destroy(struct vmem_manager *m)
 
 	close_fd(k, m->epoll);
 	close_fd(k, m->host.peers_epoll);
+	close_fd(k, m->host.devices.epoll);
 	for (uint32_t i = 0; i < m->host.handlers; i++)
 		close_fd(k, m->host.handler[i].fd);
 	close_fd(k, m->host.reclaim_fd);
@@ -321,6 +326,7 @@ int vmemi_manager_new(struct vmem_manager **ret_manager, const struct vmem_manag
 	atomic_store(&m->host.frames.segments_most, UINT64_MAX);
 	m->host.uffd[0].fd = m->host.uffd[1].fd = m->host.staging.fd = -1;
 	m->host.reclaim_fd = m->host.peers_epoll = m->epoll = m->host.pagemap = -1;
+	m->host.devices.epoll = -1;
 	for (uint32_t i = 0; i < VMEMI_FOREIGN_MAX; i++)
 		atomic_store(&m->host.foreign[i].fd, -1);
 	m->host.handlers = o.fault_threads;

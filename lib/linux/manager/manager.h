@@ -9,6 +9,14 @@
 
 #define VMEMI_SOURCE_THREADS 16 /* at most */
 
+/* What segments may take while there are devices: devices.c. Guard: the lock of reclaim. */
+struct vmemi_device_share {
+	bool lifted;        /* nothing more is taken by devices */
+	uint64_t lifted_ns; /* when that was last changed */
+	uint64_t moved;     /* what devices have done so far */
+	uint64_t moved_ns;  /* when that last grew; 0: nothing was being written */
+};
+
 struct vmem_manager {
 	struct vmemi_host host; /* first: host and manager are one address */
 	struct vmem_manager_opts opts;
@@ -32,6 +40,7 @@ struct vmem_manager {
 	_Atomic uint64_t reclaim_ns, reclaim_rounds, stuck; /* atomic; counters */
 	_Atomic uint32_t telling;                           /* atomic; on_event runs */
 	uint32_t told_stuck;                                /* telling; what on_event was told */
+	struct vmemi_device_share share;
 };
 
 /* A manager over another table of system calls. For tests. */
@@ -64,6 +73,17 @@ void vmemi_segments_init(struct vmem_allocator *a, struct vmemi_host *host);
 /* Whenever the budget has changed, or reclaim has done something about that: @room is what it needs to work in. The
  * lock of reclaim is held. */
 void vmemi_segments_come_down(struct vmemi_frames *f, uint64_t room);
+
+/* Devices (devices.c). The lock of reclaim is held. */
+/* The budget has changed. */
+void vmemi_devices_set_share(struct vmem_manager *m);
+/* Whether devices have taken something since the last time, or are about to. */
+bool vmemi_devices_are_taking(struct vmem_manager *m);
+/* Something could not be stored, and the lock of reclaim is not held: waits a moment for devices to take what is. False: they
+ * do not. */
+bool vmemi_devices_make_room(struct vmem_manager *m);
+/* After a round: lets segments take more where devices take none, and tries again later. True: there is room now. */
+bool vmemi_devices_adapt(struct vmem_manager *m);
 
 struct vmemi_memory_kind {
 	bool foreign;                        /* some of it has a userfaultfd */

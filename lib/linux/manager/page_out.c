@@ -4,9 +4,19 @@
 
 #define PIECE 8192 /* pages between two chances for the reclaim loop */
 
+static struct vmem_manager *manager_of(vmem_region *region)
+{
+	return (struct vmem_manager *)region->host;
+}
+
 static struct vmemi_reclaim *reclaim_of(vmem_region *region)
 {
-	return ((struct vmem_manager *)region->host)->reclaim;
+	return manager_of(region)->reclaim;
+}
+
+static bool is_full(int error)
+{
+	return error == -VMEM_ENOSPC || error == -VMEM_ENOMEM;
 }
 
 /* Enters reclaim for the region. -VMEM_EBUSY: it is to be left alone. */
@@ -93,9 +103,8 @@ int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 	if (region->foreign)
 		return -VMEM_ENOTSUP;
 	error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
-	for (uint64_t done = 0; done < count && !error; done += PIECE) {
-		uint64_t n = count - done < PIECE ? count - done : PIECE;
-
+	for (uint64_t n, done = 0; done < count && !error; done += n) {
+		n = count - done < PIECE ? count - done : PIECE;
 		/* First counted, then looked: quiesce does it the other way round. */
 		atomic_fetch_add(&region->bringing, 1);
 		if (vmemi_region_is_quiet(region)) {
@@ -106,6 +115,10 @@ int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 		error = vmemi_settle_range(rc, region, first + done, n, &saved);
 		atomic_fetch_sub(&region->bringing, 1);
 		total += saved;
+		if (is_full(error) && vmemi_devices_make_room(manager_of(region))) {
+			error = 0;
+			n = 0; /* the same again */
+		}
 	}
 	if (ret_pages && error != -VMEM_ERANGE)
 		*ret_pages = total;

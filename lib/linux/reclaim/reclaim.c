@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The reclaim loop's round: see reclaim.h. */
 #include "linux/reclaim/reclaim.h"
+#include "linux/fault/loads.h"
 #include "base/mem.h"
 #include <limits.h>
+#include <vmem/pool.h>
+#include <vmem/store_device.h>
 
 #define WAIT_NS 1000000000
 #define STORE_WORK_NS 1000000
 #define SETTLE_LEAST 16
+#define OUT_MOST (8 * (uint64_t)VMEM_POOL_SEGMENT_BYTES) /* asked for at a time */
 /* Sweeps without a victim before hot pages are taken too. */
 #define SWEEPS_BEFORE_HOT 2
 
@@ -215,8 +219,22 @@ static uint64_t store_work(struct vmemi_reclaim *rc)
 
 	rc->store_has_work =
 		vmem_store_work(host->store, haste ? 0 : STORE_WORK_NS, host->k->clock_ns());
+	vmemi_loads_tell(host); /* it has looked at devices */
 	after = atomic_load(&host->frames.segment_bytes);
 	return after < before ? (before - after) / VMEM_PAGE_SIZE : 0;
+}
+
+/* The store takes no more: what is oldest in it is to leave for a device. Returns frames as store_work(). */
+static uint64_t make_room_in_store(struct vmemi_reclaim *rc, uint64_t target)
+{
+	struct vmemi_host *host = rc->host;
+	uint64_t free = vmemi_frames_free(&host->frames);
+	uint64_t want = free < target ? target - free : 0;
+
+	rc->store_is_full = true;
+	if (want)
+		vmem_store_write_out(host->store, want < OUT_MOST ? want : OUT_MOST);
+	return store_work(rc);
 }
 
 /* There is time: pages go ahead of need. */
@@ -238,6 +256,7 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 	uint64_t progress = tidy(rc), handled = progress, limit = rc->staging_pages;
 	bool alone = !atomic_load(&rc->savers.threads);
 
+	rc->store_is_full = false;
 	tick(rc);
 	vmemi_huge_check(rc);
 	if (!target) {
@@ -259,7 +278,7 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 		}
 		gained = settled.saved + rc->dropped - dropped + tidy(rc);
 		if (settled.full)
-			gained += store_work(rc);
+			gained += make_room_in_store(rc, target);
 		handled += taken + settled.saved + settled.refused;
 		/* Taking frees nothing yet: it is progress until staging should have given something, and
 		 * none where nothing more was to be had. */
@@ -271,11 +290,15 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 			rc->idle_sweeps = 0;
 			continue;
 		}
-		if (atomic_load(&rc->savers.pending)) /* theirs is the next word */
+		/* Theirs is the next word. */
+		if (atomic_load(&rc->savers.pending) ||
+		    (settled.full && vmemi_host_is_writing(host)))
 			break;
 		/* A sweep that found only young pages has aged them: the next may find some. */
-		if (++rc->idle_sweeps > SWEEPS_BEFORE_HOT)
+		if (++rc->idle_sweeps > SWEEPS_BEFORE_HOT) {
+			progress += make_room_in_store(rc, target);
 			break;
+		}
 	}
 	progress += store_work(rc);
 	/* Without progress nobody's turn has come: telling them would only bring them back here. */

@@ -42,6 +42,7 @@ struct vmemi_reclaim {
 	uint64_t dropped;       /* clean pages dropped, ever */
 	unsigned idle_sweeps;   /* sweeps in a row that found nothing */
 	bool store_has_work; /* when it was last asked: pages to encode anew, segments to compact */
+	bool store_is_full;  /* in the last round it took no more */
 	uint32_t scattered_count, clean_count;
 	uint64_t scattered[VMEMI_SCATTER_BATCH]; /* victims, ascending */
 	uint64_t clean[VMEMI_SCATTER_BATCH];

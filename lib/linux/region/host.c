@@ -3,6 +3,7 @@
 #include "linux/region/host.h"
 #include "base/lock.h"
 #include "linux/region/table.h"
+#include "store/store_internal.h"
 
 /* In a stripe by @address. */
 _Atomic uint32_t *vmemi_host_enter(struct vmemi_host *host, const void *address)
@@ -137,6 +138,11 @@ void vmemi_host_kick_handlers(struct vmemi_host *host)
 		kick(host, host->handler[i].fd);
 }
 
+void vmemi_host_kick_handler(struct vmemi_host *host, uint32_t index)
+{
+	kick(host, host->handler[index].fd);
+}
+
 void vmemi_host_call_handler(struct vmemi_host *host)
 {
 	uint32_t idle = atomic_load(&host->idle_handlers);
@@ -165,6 +171,13 @@ uint32_t vmemi_host_starving(struct vmemi_host *host)
 	for (uint32_t i = 0; i < host->handlers; i++)
 		sum += atomic_load(&host->handler[i].starving);
 	return sum;
+}
+
+bool vmemi_host_is_writing(const struct vmemi_host *host)
+{
+	const struct vmemi_out *out = host->store->out;
+
+	return out && atomic_load(&out->writing);
 }
 
 void vmemi_host_wait(struct vmemi_host *host)

@@ -35,12 +35,20 @@ struct vmemi_loads {
 	} over[VMEMI_BUFFERS]; /* each has a buffer still, so there are no more */
 };
 
+/* Swap devices of the store: see manager/devices.c. */
+struct vmemi_devices {
+	int epoll;              /* readable when one of them may have something */
+	_Atomic uint32_t count; /* atomic; given so far */
+	_Atomic uint32_t blind; /* atomic; of them those that must be asked */
+};
+
 /* What a handler of faults shows to others. */
 struct vmemi_handler_sign {
 	_Alignas(64) int fd;       /* eventfd: it has something to do */
 	uint32_t most;             /* faults that it has room to hold back; tests lower it */
 	_Atomic uint32_t put_off;  /* atomic; faults that it holds back */
 	_Atomic uint32_t starving; /* atomic; those of them that wait for a frame */
+	_Atomic uint32_t loading;  /* atomic; those that wait for a slow load */
 };
 
 struct vmemi_host {
@@ -98,6 +106,7 @@ struct vmemi_host {
 	_Atomic uint32_t begun; /* futex; threads that have made the calls which they make once */
 	struct vmemi_handler_sign handler[VMEMI_HANDLERS_MAX];
 	struct vmemi_loads loads;
+	struct vmemi_devices devices;
 
 	/* What each fault changes, apart from what it only reads. */
 	struct vmemi_walkers walkers[VMEMI_STRIPES];
@@ -125,10 +134,11 @@ void vmemi_host_remove(struct vmemi_host *host, uint32_t slot);
 unsigned char *vmemi_host_buffer(struct vmemi_host *host);
 void vmemi_host_buffer_return(struct vmemi_host *host, unsigned char *buffer);
 
-/* Tells the reclaim loop, the first handler of faults, all of them. Async-signal-safe. */
+/* Tells the reclaim loop, the first handler of faults, all of them, one. Async-signal-safe. */
 void vmemi_host_kick_reclaim(struct vmemi_host *host);
 void vmemi_host_kick_faults(struct vmemi_host *host);
 void vmemi_host_kick_handlers(struct vmemi_host *host);
+void vmemi_host_kick_handler(struct vmemi_host *host, uint32_t index);
 
 /* Wakes a handler of faults that sleeps, if one does: there is more than the caller can do. */
 void vmemi_host_call_handler(struct vmemi_host *host);
@@ -136,6 +146,9 @@ void vmemi_host_call_handler(struct vmemi_host *host);
 /* Faults that handlers hold back, and those of them that wait for a frame. */
 uint32_t vmemi_host_put_off(struct vmemi_host *host);
 uint32_t vmemi_host_starving(struct vmemi_host *host);
+
+/* Whether segments are being written to a device. */
+bool vmemi_host_is_writing(const struct vmemi_host *host);
 
 /* One turn of waiting for another thread, by a caller that may serve faults itself. */
 void vmemi_host_wait(struct vmemi_host *host);

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/** @file vmem/manager_device.h
+ *  Swap devices of a manager: where stored pages go that have been stored longest. Linux only.
+ *
+ *  The devices are those of the manager's store (<vmem/store_device.h>): segments of 256 KiB leave as wholes, still
+ *  compressed, ahead of need. Stored pages then take a share of the budget (@ref vmem_manager_opts.store_bytes); where no
+ *  device can take more they may take all of it again. A fault on a page that is out is a load: who touches it waits,
+ *  and nobody else; one that fails, or takes longer than the region's fault_deadline_ms, is lost (on_lost), and the
+ *  page poisoned. A page that was only read since leaves by being dropped, and is not written again.
+ *
+ *  A manager is stuck (VMEM_MANAGER_STUCK) only when no device has taken anything for a second, either. What a device
+ *  waits with, its fd() or, once a millisecond, complete(), belongs to the threads of the manager, or to
+ *  vmem_manager_step(): then vmem_manager_fd() is readable when a device that has an fd() may have something. */
+#ifndef VMEM_MANAGER_DEVICE_H
+#define VMEM_MANAGER_DEVICE_H
+#include <vmem/common.h>
+#include <vmem/device.h>
+#include <vmem/manager.h>
+#include <vmem/store_device.h>
+VMEM_BEGIN_DECLS
+
+/** Give a manager a device, which is the manager's from then on: vmem_manager_free() closes it, when what is in
+ *  flight there has ended. At any time, whether threads run or not, but not in a callback. Takes about 1 MiB of the budget
+ *  for the first one.
+ *  @param device  in memory that it frees itself in close(); at least 2 MiB
+ *  @param opts  NULL: all defaults
+ *  @param[out] ret_device  its number; may be NULL
+ *  @return as vmem_store_add_device(); -VMEM_EINVAL also for @p manager NULL
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_manager_add_device(vmem_manager *manager, struct vmem_device *device,
+				     const struct vmem_store_device_opts *opts,
+				     uint32_t *ret_device) VMEM_NODISCARD;
+
+/** Counters of one device: what was written and read, errors, what is left of the day's writes.
+ *  @return 0, -VMEM_ENOENT, -VMEM_EINVAL
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_manager_get_device_stats(vmem_manager *manager, uint32_t device,
+					   struct vmem_store_device_stats *stats);
+
+/** Counters of all devices: what is out, loads, losses, and how often saves had to wait for a device. All 0
+ *  without one.
+ *  @return 0, -VMEM_EINVAL
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_manager_get_out_stats(vmem_manager *manager, struct vmem_store_out_stats *stats);
+
+VMEM_END_DECLS
+#endif

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A manager with swap devices: guests of several times the budget, every page right, the budget held; with threads,
+ * in a loop of the VMM, and by calls alone. */
+#include "linux/guest.h"
+#include "store/memory_device.h"
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <vmem/device_file.h>
+#include <vmem/manager_device.h>
+
+#define PAGE VMEM_PAGE_SIZE
+#define MIB (UINT64_C(1) << 20)
+#define BUDGET (12 * MIB)
+#define PAGES 8192
+#define SLACK (16 * PAGE)
+#define STORE_BYTES (3 * MIB)
+
+static struct vmemt_memory_device memory;
+static struct vmemt_cpu cpu;
+static vmem_manager *manager;
+static vmem_region *region;
+static unsigned char *base;
+static _Atomic int quit; /* atomic */
+
+static void add_memory(void)
+{
+	uint32_t number = 77;
+
+	vmemt_memory_device_init(&memory, 64 * MIB, VMEMT_DEVICE_DEPTH);
+	assert(!vmem_manager_add_device(manager, &memory.device, NULL, &number) && !number);
+}
+
+static void add_file(void)
+{
+	const struct vmem_device_file_opts o = { .size = sizeof(o), .size_bytes = 64 * MIB };
+	struct vmem_device *device;
+	const char *folder = getenv("TMPDIR");
+
+	assert(!vmem_device_file_open(&device, folder ? folder : "/tmp", &o));
+	assert(!vmem_manager_add_device(manager, device, NULL, NULL));
+}
+
+static void begin(void)
+{
+	const struct vmem_manager_opts o = { .size = sizeof(o),
+					     .budget_bytes = BUDGET,
+					     .store_bytes = STORE_BYTES };
+
+	manager = vmemt_manager_of(&o);
+	cpu.region = region = vmemt_region(manager, 0, PAGES, VMEM_REGION_DMA_PINNED);
+	base = vmem_region_hva(region);
+}
+
+static struct vmem_store_out_stats out_stats(void)
+{
+	struct vmem_store_out_stats s = { .size = sizeof(s) };
+
+	assert(!vmem_manager_get_out_stats(manager, &s));
+	return s;
+}
+
+static struct vmem_store_device_stats device_stats(void)
+{
+	struct vmem_store_device_stats s = { .size = sizeof(s) };
+
+	assert(!vmem_manager_get_device_stats(manager, 0, &s));
+	return s;
+}
+
+static void expect_budget(void)
+{
+	struct vmem_manager_metrics m = vmemt_manager_metrics(manager);
+
+	assert(m.used_bytes <= BUDGET + SLACK);
+	assert(!m.stuck);
+}
+
+/* Most of it must be out: what compresses to a third does not fit. */
+static void work(void)
+{
+	for (uint64_t i = 0; i < PAGES; i++) {
+		vmemt_put(&cpu, base, i, 1);
+		if (i % 64 == 0)
+			expect_budget();
+	}
+	assert(out_stats().segments > 4 && out_stats().live_bytes > MIB);
+	assert(device_stats().written_bytes > MIB);
+	for (uint64_t i = 0; i < PAGES; i += 3)
+		vmemt_put(&cpu, base, i, 2);
+	for (uint64_t i = 0; i < PAGES; i++) {
+		assert(vmemt_is(&cpu, base, i, i % 3 ? 1 : 2));
+		if (i % 64 == 0)
+			expect_budget();
+	}
+	assert(out_stats().loads > 0 && !out_stats().lost);
+	assert(device_stats().read_bytes > 0);
+	assert(!vmemt_metrics(region).lost);
+}
+
+static void end(void)
+{
+	vmemt_check(manager, region);
+	vmemt_end(manager, region);
+}
+
+static void with_threads(void (*add)(void), bool late)
+{
+	begin();
+	if (!late)
+		add();
+	assert(!vmem_manager_thread_start(manager));
+	if (late)
+		add();
+	work();
+	end();
+}
+
+/* A VMM's own loop, which sleeps on the manager's descriptor. */
+static void *loop(void *argument)
+{
+	struct pollfd fd = { .fd = vmem_manager_fd(manager), .events = POLLIN };
+	uint32_t next_ms = 1000;
+
+	(void)argument;
+	while (!atomic_load(&quit)) {
+		int more = vmem_manager_step(manager, 1000, &next_ms);
+
+		assert(more == 0 || more == 1);
+		if (!more)
+			assert(poll(&fd, 1, (int)next_ms) >= 0);
+	}
+	return NULL;
+}
+
+static void in_a_loop(void (*add)(void))
+{
+	pthread_t thread;
+
+	begin();
+	add();
+	atomic_store(&quit, 0);
+	assert(!pthread_create(&thread, NULL, loop, NULL));
+	work();
+	atomic_store(&quit, 1);
+	vmem_manager_stop(manager); /* makes the descriptor readable */
+	assert(!pthread_join(thread, NULL));
+	end();
+}
+
+/* Nobody but the thread that makes the calls. */
+static void by_calls(void (*add)(void))
+{
+	struct vmemt_page p, got;
+
+	begin();
+	add();
+	for (uint64_t i = 0; i < PAGES; i++) {
+		vmemt_make(&p, i, 1);
+		assert(!vmem_region_write(region, i * PAGE, &p, PAGE));
+	}
+	expect_budget();
+	assert(out_stats().segments > 4);
+	for (uint64_t i = 0; i < PAGES; i++) {
+		if (i % 2)
+			assert(!vmem_region_resolve(region, i * PAGE, 0));
+		assert(!vmem_region_read(region, i * PAGE, &got, PAGE));
+		vmemt_make(&p, i, 1);
+		assert(!memcmp(&got, &p, PAGE));
+	}
+	expect_budget();
+	vmemt_check(manager, region);
+	assert(!vmem_region_detach(region, VMEM_DETACH_RESTORE));
+	assert(!vmem_manager_free(manager));
+	for (uint64_t i = 0; i < PAGES; i++) {
+		vmemt_make(&p, i, 1);
+		assert(!memcmp(base + i * PAGE, &p, PAGE));
+	}
+	munmap(base, PAGES * PAGE);
+}
+
+/* What is asked of the manager is asked of its store, and what is refused stays the caller's. */
+static void arguments(void)
+{
+	struct vmem_store_out_stats out = { .size = sizeof(out), .segments = 9 };
+	struct vmem_store_device_stats one = { .size = sizeof(one) };
+	const struct vmem_store_device_opts bad = { .size = sizeof(bad), .flags = 1u << 30 };
+	uint32_t number = 7;
+
+	begin();
+	assert(!vmem_manager_get_out_stats(manager, &out) && !out.segments);
+	assert(vmem_manager_get_device_stats(manager, 0, &one) == -VMEM_ENOENT);
+	assert(vmem_manager_get_out_stats(NULL, &out) == -VMEM_EINVAL);
+	assert(vmem_manager_get_device_stats(NULL, 0, &one) == -VMEM_EINVAL);
+	vmemt_memory_device_init(&memory, 64 * MIB, VMEMT_DEVICE_DEPTH);
+	assert(vmem_manager_add_device(NULL, &memory.device, NULL, &number) == -VMEM_EINVAL);
+	assert(vmem_manager_add_device(manager, NULL, NULL, &number) == -VMEM_EINVAL);
+	assert(vmem_manager_add_device(manager, &memory.device, &bad, &number) == -VMEM_EINVAL);
+	assert(number == 7 && !atomic_load(&memory.closed));
+	assert(!vmem_manager_add_device(manager, &memory.device, NULL, NULL));
+	assert(!vmem_manager_get_device_stats(manager, 0, &one) && one.size_bytes == 64 * MIB);
+	end();
+	assert(atomic_load(&memory.closed));
+}
+
+int main(void)
+{
+	vmemt_need(VMEM_KERNEL_MOVE | VMEM_KERNEL_WP | VMEM_KERNEL_KERNEL_FAULTS);
+	vmemt_cpu_start(&cpu);
+	arguments();
+	with_threads(add_memory, false);
+	with_threads(add_file, true);
+	in_a_loop(add_memory);
+	in_a_loop(add_file);
+	cpu.region = NULL;
+	by_calls(add_memory);
+	by_calls(add_file);
+	vmemt_cpu_stop(&cpu);
+	return 0;
+}
