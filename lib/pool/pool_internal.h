@@ -211,9 +211,9 @@ bool vmemi_stream_remove(struct vmem_pool *p, struct vmemi_stream *s, uint32_t n
 void vmemi_stream_detach(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number);
 /* A sealed segment has been written: it has no memory from now on. Stream locked. */
 void vmemi_stream_out(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number);
-/* One that is out has its memory again, and is the oldest. Stream locked. */
+/* One that is out has its memory again, and is the oldest, or as young as those that are being filled. Stream locked. */
 void vmemi_stream_home(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
-		       unsigned char *memory);
+		       unsigned char *memory, bool is_young);
 /* Whether a sealed segment is being written. Stream locked. */
 void vmemi_stream_leaving(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
 			  bool leaving);

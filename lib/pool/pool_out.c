@@ -96,6 +96,7 @@ int vmemi_pool_locate(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 			.entry = entry,
 			.reference = e->reference,
 			.copy = seg->copy,
+			.copy_blocks = seg->digest->blocks,
 		};
 		atomic_fetch_add(&seg->pins, VMEMI_PIN_DEVICE(seg->copy));
 	}
@@ -157,6 +158,26 @@ static struct vmemi_stream *lock_out(struct vmem_pool *p, uint32_t number)
 static bool is_vacated(const struct vmemi_segment *seg, uint32_t copy)
 {
 	return !(atomic_load(&seg->pins) & VMEMI_PINS_DEVICE(copy));
+}
+
+uint32_t vmemi_pool_heat(const struct vmemi_located *w, uint32_t blocks, uint16_t time)
+{
+	_Atomic uint32_t *heat = &w->segment->heat;
+	uint32_t was = atomic_load_explicit(heat, memory_order_relaxed), now;
+
+	do {
+		uint16_t steps = (uint16_t)(time - (was >> 16));
+
+		if (steps > UINT16_MAX / 2) { /* another thread knows of a later time */
+			time = (uint16_t)(was >> 16);
+			steps = 0;
+		}
+		now = (steps < 16 ? (was & UINT16_MAX) >> steps : 0) + blocks;
+		now = now < UINT16_MAX ? now : UINT16_MAX;
+	} while (!atomic_compare_exchange_weak_explicit(heat, &was, (uint32_t)time << 16 | now,
+							memory_order_relaxed,
+							memory_order_relaxed));
+	return now;
 }
 
 /* --- To another device --- */
@@ -222,6 +243,8 @@ int vmemi_pool_home_begin(vmem_pool *p, uint32_t number, struct vmemi_homing *h)
 				    .segment = seg,
 				    .copy = seg->copy };
 	atomic_fetch_add(&seg->pins, VMEMI_PIN_DEVICE(seg->copy));
+	atomic_store_explicit(&seg->heat, 0,
+			      memory_order_relaxed); /* if it fails, not soon again */
 	vmemi_unlock(&s->lock);
 	err = vmemi_segment_get(p, VMEMI_FOR_REPLACEMENT, &spare);
 	if (err)
@@ -299,7 +322,7 @@ bool vmemi_pool_home_end(vmem_pool *p, struct vmemi_homing *h)
 		digest = h->segment->digest;
 		unpack_all(p, h->number, h->memory, h->segment->used);
 		h->segment->digest = NULL;
-		vmemi_stream_home(p, s, h->number, h->memory);
+		vmemi_stream_home(p, s, h->number, h->memory, h->is_young);
 		vmemi_unlock(&s->lock);
 	}
 	unpin(h->segment, h->copy);

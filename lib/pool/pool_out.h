@@ -97,8 +97,9 @@ struct vmemi_located {
 	uint32_t handle;
 	uint32_t checksum;
 	uint64_t entry;
-	uint32_t reference; /* of a delta, else 0 */
-	uint32_t copy;      /* for the pins */
+	uint32_t reference;   /* of a delta, else 0 */
+	uint32_t copy;        /* for the pins */
+	uint32_t copy_blocks; /* of the whole copy */
 };
 
 /* 0, -VMEM_ENOENT (no such object), -VMEM_EAGAIN (it is in memory), -VMEM_EBADMSG (its digest is damaged), -VMEM_EIO
@@ -141,6 +142,10 @@ uint32_t vmemi_pool_neighbours(vmem_pool *pool, const struct vmemi_located *loca
 			       const struct vmemi_stretch *read, struct vmemi_neighbour *ret,
 			       uint32_t max);
 
+/* So many blocks of its copy have been read for a load. Returns how many in all, of which half is forgotten with each
+ * step of @time; at most 65535. Any thread. */
+uint32_t vmemi_pool_heat(const struct vmemi_located *located, uint32_t blocks, uint16_t time);
+
 /* A segment on its way from one place to another. */
 struct vmemi_moving {
 	uint32_t number;
@@ -172,6 +177,7 @@ struct vmemi_homing {
 	uint64_t place;
 	struct vmemi_segment *segment;
 	uint32_t copy; /* for the pins */
+	bool is_young; /* the owner's; at home it is not the oldest of its stream, but as young as can be */
 };
 
 /* 0, -VMEM_ENOENT (it is not out), -VMEM_ENOSPC (budget), -VMEM_ENOMEM. Of one segment one at a time. Serial. */

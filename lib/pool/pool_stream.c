@@ -261,14 +261,17 @@ void vmemi_stream_leaving(struct vmem_pool *p, struct vmemi_stream *s, uint32_t 
 }
 
 void vmemi_stream_home(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
-		       unsigned char *memory)
+		       unsigned char *memory, bool is_young)
 {
 	struct vmemi_segment *seg = vmemi_segment_at(p, number);
 
 	out_unlink(p, s, seg);
 	seg->state = VMEMI_SEGMENT_SEALED;
 	atomic_store_explicit(&seg->scanned, 0, memory_order_relaxed);
-	age_link(p, s, number, s->oldest);
+	/* As young as the open one, which is the last in the order of ages for who walks along it. */
+	if (is_young)
+		seg->born = atomic_fetch_add_explicit(&p->born, 1, memory_order_relaxed);
+	age_link(p, s, number, is_young ? s->open[VMEMI_HEAD_NEW] : s->oldest);
 	s->used += seg->used;
 	s->live += seg->live;
 	s->segments++;
@@ -287,6 +290,7 @@ void vmemi_stream_out(struct vmem_pool *p, struct vmemi_stream *s, uint32_t numb
 	seg->lost = 0;
 	seg->leaving = false;
 	seg->younger = 0;
+	atomic_store_explicit(&seg->heat, 0, memory_order_relaxed);
 	seg->older = s->out_first;
 	if (s->out_first)
 		vmemi_segment_at(p, s->out_first)->younger = number;

@@ -53,6 +53,8 @@ struct vmemi_segment {
 	uint32_t
 		born; /* stream; of two segments of the pool the one that was opened first has less */
 	uint64_t sequence; /* stream; age, not decreasing from older to younger */
+	_Atomic uint32_t
+		heat; /* atomic; OUT: when it was read last << 16 | blocks, see vmemi_pool_heat() */
 };
 
 enum vmemi_segment_purpose {

@@ -16,6 +16,7 @@
 
 #define VMEMI_WINDOWS 32u /* a bit each in a word */
 #define VMEMI_WRITES 8u
+#define VMEMI_HOT 8u
 #define VMEMI_PIECE_BYTES (VMEMI_OUT_OBJECT_BLOCKS * VMEMI_OUT_BLOCK)
 #define VMEMI_WINDOW_BYTES (VMEMI_PIECES * VMEMI_PIECE_BYTES)
 
@@ -116,6 +117,10 @@ struct vmemi_out {
 	_Atomic uint32_t requested; /* atomic; segments, by vmem_store_write_out() */
 	_Atomic uint64_t loads, lost; /* atomic; since the start, as these */
 	_Atomic uint64_t warm_loads, offers;
+	_Atomic uint64_t now_ns; /* atomic; of vmem_store_work() */
+	_Atomic uint64_t
+		hot[VMEMI_HOT];    /* atomic; places of segments that shall come home; 0: none */
+	_Atomic uint32_t hot_hand; /* atomic; the next one's */
 	_Atomic uint64_t saves_waited, no_room;
 	_Atomic uint64_t moved, came_home, given_up;
 };
@@ -202,6 +207,10 @@ unsigned char *vmemi_out_scratch(vmem_store *store, struct vmemi_write *w);
 
 /* out_move.c: begins to move one that lies on a device that leaves. False: there is none, or it cannot. Section. */
 bool vmemi_out_move(vmem_store *store, struct vmemi_write *w, uint64_t now_ns);
+/* As vmemi_out_move(), one that is read often comes home. */
+bool vmemi_out_come_home(vmem_store *store, struct vmemi_write *w);
+/* A load has read blocks of a copy that is held. Any thread. */
+void vmemi_out_heat(struct vmemi_out *out, const struct vmemi_located *located, uint32_t blocks);
 /* One that is READ_QUEUED or READ_OVER goes on. Section. */
 void vmemi_out_settle_read(vmem_store *store, struct vmemi_write *w);
 /* One that comes from a device has been written, or that has failed for good. Section. */

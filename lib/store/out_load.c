@@ -36,6 +36,8 @@ static void finish(vmem_store *store, struct vmemi_window *w, int result)
 	vmemi_count(&out->loads, 1);
 	vmemi_count(&out->lost, result == -VMEM_EIO);
 	if (!result) {
+		for (uint32_t i = 0; i < w->count && !w->load.peek; i++)
+			vmemi_out_heat(out, &w->at[i], w->blocks[i]);
 		vmemi_window_offers(store, w, &offers);
 		vmemi_window_warm(out, w);
 	}

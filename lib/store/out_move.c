@@ -3,6 +3,11 @@
  * if one has room; else it comes home if the budget has. Its digest and its objects stay as they are; its place
  * changes when it is written, and the old copy is given back once no load reads it.
  *
+ * And segments that come home because they are read often: when the blocks that loads have read of one, half of them
+ * forgotten each HALF_LIFE_NS, are as many as it costs to read it whole and to write another one in its place. To
+ * stay is what costs more from then on if loads go on as before; and if they do not, no more than twice of what was
+ * best was spent (the rule of ski rental: Karlin, Manasse, Rudolph, Sleator, 1988).
+ *
  * Segments are found by the owners of the device's slots. One that cannot be read, or has no room, is marked there with
  * the round, and passed by until the next one, RETRY_NS later. All here is the section's. */
 #include "store/out.h"
@@ -12,6 +17,8 @@
 #define LOOKS 1024u /* at slots, in one call */
 #define TRIES 3u    /* of a read */
 #define RETRY_NS UINT64_C(1000000000)
+#define HALF_LIFE_NS UINT64_C(32000000000)
+#define HOME_COST 2u /* times the blocks of its copy: it is read, and another one written */
 
 /* --- Finding --- */
 
@@ -105,7 +112,7 @@ static void submit(struct vmemi_out *out, struct vmemi_write *w)
 }
 
 /* Where it goes. False: nowhere, and it need not be read. */
-static bool choose_way(vmem_store *store, struct vmemi_write *w)
+static bool choose_way(vmem_store *store, struct vmemi_write *w, uint32_t device)
 {
 	bool scratch = vmemi_out_scratch(store, w) != NULL;
 
@@ -122,24 +129,29 @@ static bool choose_way(vmem_store *store, struct vmemi_write *w)
 		return true;
 	}
 	/* To see whether it is lost. */
-	return scratch && store->out->device[w->from].gives_up;
+	return scratch && store->out->device[device].gives_up;
+}
+
+static void start_reading(struct vmemi_out *out, struct vmemi_write *w, uint32_t device)
+{
+	w->from = device;
+	w->tries = 0;
+	atomic_fetch_add_explicit(&out->writing, 1, memory_order_relaxed);
+	out->moving++;
+	submit(out, w);
 }
 
 static bool begin(vmem_store *store, struct vmemi_write *w, uint32_t device)
 {
 	struct vmemi_out *out = store->out;
 
-	w->from = device;
-	w->tries = 0;
-	if (!choose_way(store, w)) {
+	if (!choose_way(store, w, device)) {
 		vmemi_count(&out->no_room, 1);
 		pass_by(out, &w->moving);
 		vmemi_pool_move_cancel(store->pool, &w->moving);
 		return false;
 	}
-	atomic_fetch_add_explicit(&out->writing, 1, memory_order_relaxed);
-	out->moving++;
-	submit(out, w);
+	start_reading(out, w, device);
 	return true;
 }
 
@@ -156,6 +168,62 @@ bool vmemi_out_move(vmem_store *store, struct vmemi_write *w, uint64_t now_ns)
 		renew(d, now_ns);
 		if (find(store, i, &w->moving) && begin(store, w, i))
 			return true;
+	}
+	return false;
+}
+
+/* --- Home --- */
+
+void vmemi_out_heat(struct vmemi_out *out, const struct vmemi_located *located, uint32_t blocks)
+{
+	uint64_t now_ns = atomic_load_explicit(&out->now_ns, memory_order_relaxed);
+	uint32_t heat = vmemi_pool_heat(located, blocks, (uint16_t)(now_ns / HALF_LIFE_NS));
+	uint32_t hand;
+
+	if (heat < HOME_COST * located->copy_blocks)
+		return;
+	/* The last ones are remembered; who is not comes with the next load. */
+	hand = atomic_fetch_add_explicit(&out->hot_hand, 1, memory_order_relaxed) % VMEMI_HOT;
+	atomic_store_explicit(&out->hot[hand], located->place + 1, memory_order_relaxed);
+}
+
+/* Whether the segment is to come home, and can. Then it is pinned. */
+static bool take_hot(vmem_store *store, uint64_t place, struct vmemi_write *w)
+{
+	struct vmemi_out *out = store->out;
+	uint64_t slot, owner;
+
+	if (vmem_slots_next(out->slots, place, &slot, &owner) || slot != place ||
+	    is_moving(out, (uint32_t)owner) ||
+	    vmemi_pool_move_begin(store->pool, (uint32_t)owner, place, &w->moving))
+		return false;
+	if (!vmemi_pool_home_begin(store->pool, w->moving.number, &w->homing)) {
+		w->homing.is_young = true;
+		vmemi_pool_move_cancel(store->pool, &w->moving); /* its pins are the homing's now */
+		return true;
+	}
+	vmemi_pool_move_cancel(store->pool, &w->moving);
+	return false;
+}
+
+bool vmemi_out_come_home(vmem_store *store, struct vmemi_write *w)
+{
+	struct vmemi_out *out = store->out;
+
+	/* Only into room that nothing is written out for; then one that is cold leaves, and the next may come. */
+	if (atomic_load_explicit(&out->requested, memory_order_relaxed) || out->moving >= MOVES)
+		return false;
+	for (uint32_t i = 0; i < VMEMI_HOT && !vmemi_pool_wanted_out(store->pool); i++) {
+		uint64_t hot = atomic_exchange_explicit(&out->hot[i], 0, memory_order_relaxed);
+
+		if (!hot || !take_hot(store, hot - 1, w))
+			continue;
+		w->way = VMEMI_WAY_HOME;
+		w->slot = VMEM_SLOTS_NONE;
+		w->leaving = (struct vmemi_leaving){ .number = w->moving.number,
+						     .bytes = w->moving.bytes };
+		start_reading(out, w, VMEM_SLOT_DEVICE(hot - 1));
+		return true;
 	}
 	return false;
 }
@@ -210,10 +278,12 @@ static void could_not_read(vmem_store *store, struct vmemi_write *w)
 		give_up(store, w);
 		return;
 	}
-	d->round_bytes += w->moving.bytes;
-	if (d->round_bytes > vmemi_counter(&d->unreadable_bytes))
-		atomic_store(&d->unreadable_bytes, d->round_bytes);
-	pass_by(out, &w->moving);
+	if (atomic_load(&d->leaving)) {
+		d->round_bytes += w->moving.bytes;
+		if (d->round_bytes > vmemi_counter(&d->unreadable_bytes))
+			atomic_store(&d->unreadable_bytes, d->round_bytes);
+		pass_by(out, &w->moving);
+	}
 	cancel(store, w);
 }
 

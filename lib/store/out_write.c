@@ -66,6 +66,8 @@ static void renew(struct vmemi_out *out, uint64_t now_ns)
 
 	if (!out->day_ns)
 		out->day_ns = now_ns; /* the first day; what was written before is of it */
+	if (now_ns)
+		atomic_store_explicit(&out->now_ns, now_ns, memory_order_relaxed);
 	if (!now_ns || now_ns - out->day_ns < DAY_NS)
 		return;
 	out->day_ns = now_ns;
@@ -310,7 +312,7 @@ static void count_requested(struct vmemi_out *out)
 		;
 }
 
-/* Empties devices that leave. */
+/* Empties devices that leave; brings home what is read often. */
 static void move(vmem_store *store, uint64_t now_ns)
 {
 	struct vmemi_out *out = store->out;
@@ -318,7 +320,8 @@ static void move(vmem_store *store, uint64_t now_ns)
 	for (uint32_t i = 0; i < VMEMI_WRITES; i++)
 		if (atomic_load_explicit(&out->write[i].state, memory_order_acquire) ==
 			    VMEMI_WRITE_IDLE &&
-		    !vmemi_out_move(store, &out->write[i], now_ns))
+		    !vmemi_out_move(store, &out->write[i], now_ns) &&
+		    !vmemi_out_come_home(store, &out->write[i]))
 			return;
 }
 

@@ -11,7 +11,8 @@
 enum { MIB = 1 << 20, BUDGET = 4 * MIB, PAGES = 3000, TURNS = 100000 };
 
 static struct vmemt_fail_alloc heap;
-static struct vmemt_memory_device device, second;
+static struct vmemt_memory_device device;
+static __attribute__((unused)) struct vmemt_memory_device second;
 static vmem_store *store;
 static uint32_t vm;
 static vmem_store_ref ref[PAGES]; /* 0: not stored */

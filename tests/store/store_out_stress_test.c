@@ -127,8 +127,11 @@ static void *background(void *arg)
 	(void)arg;
 	for (int turn = 0; atomic_load(&left); turn++) {
 		come_and_go(turn);
+		if (turn % 64 == 0) /* so that there is room for what is read often */
+			vmem_store_set_budget(store, (uint64_t)(turn % 128 ? 16 : 3) * MIB);
 		atomic_store_explicit(&added, turn >= 8, memory_order_relaxed);
-		vmem_store_write_out(store, MIB / 4);
+		if (turn % 128 < 64)
+			vmem_store_write_out(store, MIB / 4);
 		(void)vmem_store_work(store, 500000, atomic_fetch_add(&now_ns, 1000000));
 		sched_yield();
 	}
