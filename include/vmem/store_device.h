@@ -6,7 +6,8 @@
  *  With a budget they do so ahead of need, in vmem_store_work(); without one, as vmem_store_write_out() asks for.
  *  References do not change. A page whose segment is out is loaded with a token: vmem_store_load() returns
  *  -VMEM_EINPROGRESS, or without a token -VMEM_EAGAIN. Its checksum has stayed in memory: bytes that are not
- *  what was written are -VMEM_EIO, and never a page. Drops need no device. What is out counts as pages of its VM, and
+ *  what was written are -VMEM_EIO, and never a page; but first they are read again, twice, and so is what could not be
+ *  read. Drops need no device. What is out counts as pages of its VM, and
  *  not as bytes of its account nor to its cap; 16 bytes of each page stay in memory.
  *
  *  A read brings whole blocks, and with them pages that were stored next to the one that is loaded. After the end of
@@ -46,7 +47,7 @@ struct vmem_store_device_stats {
 	uint64_t written_bytes; /**< since the start, as the next ones */
 	uint64_t read_bytes;
 	uint64_t write_errors;
-	uint64_t read_errors;
+	uint64_t read_errors;     /**< those that were made again, too */
 	uint64_t wear_left_bytes; /**< today; UINT64_MAX: no limit */
 	/** 1: no more is written there: writes have failed with -VMEM_EIO or -VMEM_EPERM four times in a row, or
 	 *  one with -VMEM_ENODEV */

@@ -52,6 +52,7 @@ struct vmemi_window {
 	uint32_t first[VMEMI_PIECES];  /* blocks of the copy, which are read */
 	uint32_t blocks[VMEMI_PIECES]; /* from it on */
 	uint32_t count;                /* of them, those that are read */
+	uint32_t tries;                /* reads that have failed, or brought something else */
 	_Atomic uint32_t use;          /* atomic; grows with each read; in its tag */
 	unsigned char *buffer;
 };

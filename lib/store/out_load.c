@@ -3,11 +3,14 @@
  *
  * A load has a window: it is tried with what there is; if the pool says that an object is missing, its blocks are
  * read, and it is tried again. A delta and its reference are two such turns at the most, unless something moves
- * meanwhile. Nothing is allocated, and the load's page is touched by the last turn only: a device that answers late
- * or never holds a window, not the caller's memory. */
+ * meanwhile. A read that fails, or brings what was not written, is made again, twice, if the device is still there.
+ * Nothing is allocated, and the load's page is touched only when all is there: a device that answers late or never
+ * holds a window, not the caller's memory. */
 #include "store/out.h"
 #include "pool/pool_of.h"
 #include "store/store_internal.h"
+
+#define TRIES 3u
 
 static uint32_t number_of(const struct vmemi_out *out, const struct vmemi_window *w)
 {
@@ -47,6 +50,13 @@ static void finish(vmem_store *store, struct vmemi_window *w, int result)
 	vmemi_store_load_over(store, token, result, &offers);
 }
 
+/* By who polls next. The window may be another thread's from then on. */
+static void read_later(struct vmemi_out *out, struct vmemi_window *w)
+{
+	atomic_fetch_or_explicit(&out->waiting, UINT32_C(1) << number_of(out, w),
+				 memory_order_release);
+}
+
 /* Reads the next piece. False: it cannot. Else the window may be another thread's by now. */
 static bool read_next(vmem_store *store, struct vmemi_window *w)
 {
@@ -65,8 +75,7 @@ static bool read_next(vmem_store *store, struct vmemi_window *w)
 			      (uint64_t)blocks * VMEMI_OUT_BLOCK, vmemi_window_buffer(w, piece),
 			      tag);
 	if (!rc)
-		atomic_fetch_or_explicit(&out->waiting, UINT32_C(1) << number,
-					 memory_order_release);
+		read_later(out, w);
 	if (rc < 0)
 		vmemi_count(&out->device[device].read_errors, 1);
 	return rc >= 0;
@@ -89,6 +98,17 @@ static int look_for(vmem_store *store, struct vmemi_window *w, uint32_t stream, 
 		return 0;
 	vmemi_pool_located_end(store->pool, &w->at[w->count]);
 	return -VMEM_EIO;
+}
+
+/* Wrong bytes may have become so on their way: all pieces are read again. False: often enough, or none was read. */
+static bool read_again(vmem_store *store, struct vmemi_window *w)
+{
+	if (!w->count || ++w->tries >= TRIES)
+		return false;
+	while (--w->count)
+		vmemi_pool_located_end(store->pool, &w->at[w->count]);
+	read_later(store->out, w);
+	return true;
 }
 
 static void step(vmem_store *store, struct vmemi_window *w)
@@ -115,7 +135,8 @@ static void step(vmem_store *store, struct vmemi_window *w)
 				return;
 		}
 	} while (rc == -VMEM_EAGAIN);
-	finish(store, w, rc);
+	if (rc != -VMEM_EBADMSG || !read_again(store, w))
+		finish(store, w, rc);
 }
 
 int vmemi_out_load(vmem_store *store, const struct vmemi_load *load, vmem_store_token *ret_token)
@@ -139,6 +160,7 @@ int vmemi_out_load(vmem_store *store, const struct vmemi_load *load, vmem_store_
 	}
 	w->load = *load;
 	w->count = 0;
+	w->tries = 0;
 	/* First: whoever polls may know of the token's end before this returns. */
 	*ret_token = w->token;
 	step(store, w);
@@ -155,9 +177,13 @@ void vmemi_out_has_read(vmem_store *store, uint64_t tag, int error)
 	if (w->use != tag >> 32 || w->count >= VMEMI_PIECES)
 		return; /* nobody has asked for it */
 	d = &out->device[VMEM_SLOT_DEVICE(w->at[w->count].place)];
+	vmemi_count(&d->read_errors, error != 0);
+	if (error && error != -VMEM_ENODEV && ++w->tries < TRIES) {
+		read_later(out, w);
+		return;
+	}
 	w->count++;
 	if (error) {
-		vmemi_count(&d->read_errors, 1);
 		finish(store, w, -VMEM_EIO);
 		return;
 	}

@@ -213,6 +213,81 @@ Test(store_out, wrong_bytes_are_no_page)
 	expect_all();
 }
 
+/* So many reads are as they should be, so many that follow are not; with which error, 0: other bytes. */
+static int spared, spoiled, spoil_error;
+
+static int spoil(struct vmemt_memory_device *m, const struct vmem_device_request *r)
+{
+	(void)m;
+	if (spared-- > 0 || spoiled-- <= 0)
+		return 0;
+	memset(r->data, 0x5a, r->bytes);
+	return spoil_error;
+}
+
+/* Unless the device says that it is gone. */
+Test(store_out, what_could_not_be_read_is_read_again)
+{
+	static const int errors[] = { 0, -VMEM_EIO, -VMEM_ENOMEM, -VMEM_ENODEV };
+	struct vmemt_page page;
+	uint64_t lost = 0;
+
+	save_all();
+	settle();
+	device.spoil = spoil;
+	for (uint32_t i = 0; i < 4; i++)
+		for (int times = 1; times <= 3; times++) {
+			bool gone = times == 3 || errors[i] == -VMEM_ENODEV;
+
+			spared = 0;
+			spoiled = times;
+			spoil_error = errors[i];
+			cr_assert_eq(load(first_out(), page.bytes), gone ? -VMEM_EIO : 0);
+			lost += gone;
+			cr_assert_eq(out_stats().lost, lost);
+		}
+	cr_assert_eq(stats_of(0).read_errors, 2 * (1 + 2 + 3) + 3);
+	spoiled = 0;
+	device.spoil = NULL;
+	expect_all();
+}
+
+/* A delta is read anew with its reference. */
+Test(store_out, what_could_not_be_read_of_a_delta_is_read_again)
+{
+	uint64_t reads;
+
+	vmemt_store_close(store, &heap);
+	open_store(0);
+	add(&device, 32 * MIB, 0);
+	memset(ref, 0, sizeof(ref));
+	for (uint32_t i = 0; i < PAGES; i++)
+		ref[i] = save(vm, VMEMT_PAGE_TEXT, i);
+	for (int turn = 0; turn < 64; turn++)
+		work();
+	vmem_store_write_out(store, 8 * MIB);
+	for (int turn = 0; turn < 64; turn++)
+		work();
+	settle();
+	cr_assert_gt(out_stats().segments, 0);
+	device.spoil = spoil;
+	spoil_error = 0;
+	reads = atomic_load(&device.reads);
+	for (uint32_t i = 0; i < PAGES; i++) {
+		spared = (int)(i % 2);
+		spoiled = (int)(i % 3);
+		expect(ref[i], VMEMT_PAGE_TEXT, i);
+	}
+	for (uint32_t i = 0; i < PAGES; i++)
+		cr_assert_eq(vmem_store_drop(store, vm, ref[i]), 0);
+	work();
+	cr_assert_eq(stats_of(0).taken_bytes, 0); /* no read holds any of it */
+	cr_assert_gt(atomic_load(&device.reads), reads);
+	cr_assert_eq(out_stats().lost, 0);
+	spoiled = 0;
+	device.spoil = NULL;
+}
+
 Test(store_out, a_device_that_never_answers_holds_its_loads_only)
 {
 	struct vmemt_page page[VMEMI_WINDOWS + 1];
