@@ -46,7 +46,8 @@ struct vmem_manager_opts {
 	uint64_t reserve_bytes;
 	/** most of the budget that the second chance may hold; 0: 1/16 of the budget */
 	uint64_t staging_bytes;
-	uint32_t max_object_bytes; /**< a page that encodes to more is not stored; 0: 3584 */
+	uint32_t
+		max_object_bytes; /**< a page that encodes to more is not stored in memory; 0: 3584 */
 	/** how long the handler thread looks for the next fault before it sleeps, while faults come
 	 *  faster than that; 0: 50 */
 	uint32_t fault_spin_us;

@@ -38,8 +38,8 @@ struct vmem_store_opts {
 	uint32_t codec_count; /**< 0..13 */
 	uint32_t parallel;    /**< calls that encode or decode at once, 1..64, 0: 8 */
 	uint32_t cpu;         /**< VMEM_CPU_* that may be used */
-	/** a page that encodes to more is refused with -VMEM_EFBIG; 0 or 4096: kept raw. 2048 is the rule of
-	 *  VMware's ESXi, which keeps only what compresses 2:1 */
+	/** a page that encodes to more is refused with -VMEM_EFBIG, or passes through memory to a device
+	 *  (store_device.h); 0 or 4096: kept raw. 2048 is the rule of VMware's ESXi: only what compresses 2:1 */
 	uint32_t max_object_bytes;
 	/** any number, best a random one, with which the tables of equal pages are made: a guest that does
 	 *  not know it cannot choose pages that crowd one place of them */

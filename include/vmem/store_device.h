@@ -10,6 +10,10 @@
  *  read. Drops need no device. What is out counts as pages of its VM, and
  *  not as bytes of its account nor to its cap; 16 bytes of each page stay in memory.
  *
+ *  A page that encodes to more than max_object_bytes is taken too, if a device has room: as it is, into a segment that leaves
+ *  as soon as it is full, before all others. While four such segments wait to be written, there is -VMEM_ENOSPC for
+ *  others; with no device that has room, -VMEM_EFBIG.
+ *
  *  A read brings whole blocks, and with them pages that were stored next to the one that is loaded. After the end of
  *  a load, though not of a peek, up to eight of them are offered to the VM (VMEM_STORE_OFFER, with the key that they were
  *  saved by), unless half of the queue of events is in use: while they stay in the window that has read them, a load
@@ -79,6 +83,8 @@ struct vmem_store_out_stats {
 		moved; /**< segments, from a device that leaves to another one; since the start, as the next ones */
 	uint64_t came_home; /**< segments, from a device into memory */
 	uint64_t given_up;  /**< segments, with the device that they could not be read from */
+	uint64_t
+		passed; /**< pages over max_object_bytes, which were taken to go straight to a device */
 };
 
 /** Give a store a device, which is the store's from then on: vmem_store_free() closes it.

@@ -10,7 +10,8 @@ struct sums {
 	uint64_t grains;
 	uint64_t segments;
 	uint64_t lost;
-	uint64_t out; /* segments */
+	uint64_t out;     /* segments */
+	uint64_t waiting; /* of segments */
 };
 
 static const char *check_objects(const struct vmem_pool *p, uint32_t number, struct sums *sums)
@@ -50,7 +51,8 @@ static const char *check_segment(const struct vmem_pool *p, const struct vmemi_s
 				 uint32_t number)
 {
 	const struct vmemi_segment *seg = vmemi_segment_at(p, number);
-	bool open = s->open[VMEMI_HEAD_NEW] == number || s->open[VMEMI_HEAD_MOVED] == number;
+	bool open = s->open[VMEMI_HEAD_NEW] == number || s->open[VMEMI_HEAD_MOVED] == number ||
+		    s->open[VMEMI_HEAD_TRANSIT] == number;
 	uint32_t end = open ? seg->used : VMEMI_SEGMENT_GRAINS;
 
 	VMEMI_REQUIRE(atomic_load(&seg->pins) == 0);
@@ -64,6 +66,8 @@ static const char *check_segment(const struct vmem_pool *p, const struct vmemi_s
 	VMEMI_REQUIRE(seg->class || open || seg->lost < VMEMI_CLASS_GRAINS);
 	VMEMI_REQUIRE(!seg->class || in_class_list(p, s, number));
 	VMEMI_REQUIRE(seg->sequence <= s->sequence);
+	VMEMI_REQUIRE(seg->waits == (seg->transit && !open && !seg->leaving && !seg->stays));
+	VMEMI_REQUIRE(seg->transit || s->open[VMEMI_HEAD_TRANSIT] != number);
 	return NULL;
 }
 
@@ -153,7 +157,7 @@ static const char *check_stream(const struct vmem_pool *p, const struct vmemi_st
 {
 	struct sums own = { .objects = 0 };
 	uint64_t used = 0, lost = 0, sequence = 0;
-	uint32_t listed = 0, older = 0, open = 0;
+	uint32_t listed = 0, older = 0, open = 0, waiting = 0;
 	const char *wrong;
 
 	for (uint32_t n = s->oldest; n; n = vmemi_segment_at(p, n)->younger) {
@@ -171,6 +175,7 @@ static const char *check_stream(const struct vmem_pool *p, const struct vmemi_st
 		used += seg->used;
 		lost += seg->lost;
 		listed += seg->class != 0;
+		waiting += seg->waits;
 		open += seg->state == VMEMI_SEGMENT_OPEN;
 		own.segments++;
 	}
@@ -178,8 +183,10 @@ static const char *check_stream(const struct vmem_pool *p, const struct vmemi_st
 	if (wrong)
 		return wrong;
 	VMEMI_REQUIRE(s->youngest == older);
-	VMEMI_REQUIRE(open ==
-		      (uint32_t)(s->open[VMEMI_HEAD_NEW] != 0) + (s->open[VMEMI_HEAD_MOVED] != 0));
+	for (int head = 0; head < VMEMI_HEADS; head++)
+		open -= s->open[head] != 0;
+	VMEMI_REQUIRE(!open);
+	VMEMI_REQUIRE(atomic_load(&s->waiting) == waiting);
 	VMEMI_REQUIRE(s->exists || !own.segments);
 	VMEMI_REQUIRE(s->segments == own.segments);
 	VMEMI_REQUIRE(s->objects == own.objects);
@@ -190,6 +197,7 @@ static const char *check_stream(const struct vmem_pool *p, const struct vmemi_st
 	sums->objects += own.objects;
 	sums->segments += own.segments;
 	sums->out += own.out;
+	sums->waiting += waiting;
 	sums->lost += lost;
 	wrong = check_classes(p, s, listed);
 	return wrong ? wrong : check_rank(p, s);
@@ -278,6 +286,7 @@ const char *vmemi_pool_check(struct vmem_pool *p)
 	for (uint32_t id = 0; !wrong && id < atomic_load(&p->stream_count); id++)
 		wrong = check_stream(p, vmemi_stream_at(p, id), &sums);
 	VMEMI_REQUIRE(wrong || atomic_load(&p->lost) == sums.lost);
+	VMEMI_REQUIRE(wrong || atomic_load(&p->waiting) == sums.waiting);
 	if (!wrong)
 		wrong = check_ranks(p);
 	if (!wrong)

@@ -90,8 +90,9 @@ struct vmem_pool {
 	_Atomic uint32_t refused; /* saves, since work() last looked: VMEMI_REFUSED_* */
 	_Atomic uint64_t compactions;
 	_Atomic uint64_t moved_bytes;
-	_Atomic uint64_t lost; /* grains, sum over the streams */
-	_Atomic uint32_t born; /* segments opened, ever */
+	_Atomic uint64_t lost;    /* grains, sum over the streams */
+	_Atomic uint32_t born;    /* segments opened, ever */
+	_Atomic uint32_t waiting; /* segments in transit, sum over the streams */
 
 	/* Guarded by lock. */
 	_Alignas(64) struct vmemi_lock lock;

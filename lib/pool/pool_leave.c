@@ -5,8 +5,10 @@
 #include "base/mem.h"
 #include "pool/pool_internal.h"
 
-#define LOOK_STREAMS 64u             /* for the oldest segment */
-#define LOOK_SEGMENTS 8u             /* of each */
+#define LOOK_STREAMS 64u /* for the oldest segment */
+#define LOOK_SEGMENTS 8u /* of each */
+#define LOOK_WAITING 64u
+#define LOOK_WAITING_STREAMS 1024u
 #define SPARSE_SHIFT 3u              /* an eighth: copy what is live only */
 #define READERS UINT64_C(0xffffffff) /* in pins */
 #define AHEAD 16u                    /* objects */
@@ -28,6 +30,46 @@ static uint32_t oldest_of(struct vmem_pool *p, const struct vmemi_stream *s)
 		n = seg->younger;
 	}
 	return 0;
+}
+
+/* One in transit, which are among the youngest. 0: none, or not yet. Stream locked. */
+static uint32_t waiting_of(struct vmem_pool *p, const struct vmemi_stream *s)
+{
+	uint32_t n = s->exists && atomic_load_explicit(&s->waiting, memory_order_relaxed)
+			     ? s->youngest
+			     : 0;
+
+	for (uint32_t looks = 0; n && looks < LOOK_WAITING; looks++) {
+		const struct vmemi_segment *seg = vmemi_segment_at(p, n);
+
+		if (seg->waits &&
+		    atomic_load_explicit(&seg->pins, memory_order_acquire) < VMEMI_PIN_WRITER)
+			return n;
+		n = seg->older;
+	}
+	return 0;
+}
+
+/* A stream that has one. NULL: none of those that were looked at. */
+static struct vmemi_stream *waiting_stream(struct vmem_pool *p, uint32_t *hand)
+{
+	uint32_t streams = atomic_load_explicit(&p->stream_count, memory_order_acquire);
+
+	if (!vmemi_pool_waiting(p))
+		return NULL;
+	for (uint32_t looks = 0; looks < LOOK_WAITING_STREAMS && looks < streams; looks++) {
+		struct vmemi_stream *s = vmemi_stream_at(p, (*hand)++ % streams);
+		uint32_t n;
+
+		if (!atomic_load_explicit(&s->waiting, memory_order_relaxed))
+			continue;
+		vmemi_lock(&s->lock);
+		n = waiting_of(p, s);
+		vmemi_unlock(&s->lock);
+		if (n)
+			return s;
+	}
+	return NULL;
 }
 
 /* The stream that has it. NULL: none. */
@@ -53,15 +95,19 @@ static struct vmemi_stream *oldest_stream(struct vmem_pool *p, uint32_t *hand)
 	return best;
 }
 
-static bool choose(struct vmem_pool *p, uint32_t *hand, struct vmemi_leaving *l)
+static bool choose(struct vmem_pool *p, uint32_t *hand, bool waiting, struct vmemi_leaving *l)
 {
-	struct vmemi_stream *s = oldest_stream(p, hand);
+	struct vmemi_stream *s = waiting_stream(p, hand);
 	uint32_t n;
 
+	if (!s && !waiting)
+		s = oldest_stream(p, hand);
 	if (!s)
 		return false;
 	vmemi_lock(&s->lock);
-	n = oldest_of(p, s);
+	n = waiting_of(p, s);
+	if (!n && !waiting)
+		n = oldest_of(p, s);
 	if (n) {
 		struct vmemi_segment *seg = vmemi_segment_at(p, n);
 
@@ -226,7 +272,8 @@ static void stop(struct vmem_pool *p, struct vmemi_leaving *l, bool stays)
 	l->digest = NULL;
 }
 
-bool vmemi_pool_leave_begin(vmem_pool *p, uint32_t *hand, void *scratch, struct vmemi_leaving *l)
+static bool leave_begin(vmem_pool *p, uint32_t *hand, bool waiting, void *scratch,
+			struct vmemi_leaving *l)
 {
 	struct vmemi_segment *seg;
 	struct vmemi_stream *s;
@@ -234,7 +281,7 @@ bool vmemi_pool_leave_begin(vmem_pool *p, uint32_t *hand, void *scratch, struct 
 	int err;
 
 	do {
-		if (!choose(p, hand, l))
+		if (!choose(p, hand, waiting, l))
 			return false;
 		seg = vmemi_segment_at(p, l->number);
 		s = stream_of(p, l);
@@ -250,6 +297,21 @@ bool vmemi_pool_leave_begin(vmem_pool *p, uint32_t *hand, void *scratch, struct 
 		return false;
 	choose_bytes(l, used, live, scratch);
 	return true;
+}
+
+bool vmemi_pool_leave_begin(vmem_pool *p, uint32_t *hand, void *scratch, struct vmemi_leaving *l)
+{
+	return leave_begin(p, hand, false, scratch, l);
+}
+
+bool vmemi_pool_leave_waiting(vmem_pool *p, uint32_t *hand, void *scratch, struct vmemi_leaving *l)
+{
+	return leave_begin(p, hand, true, scratch, l);
+}
+
+uint32_t vmemi_pool_waiting(const vmem_pool *p)
+{
+	return atomic_load_explicit(&p->waiting, memory_order_relaxed);
 }
 
 bool vmemi_pool_leave_end(vmem_pool *p, struct vmemi_leaving *l, uint64_t place)

@@ -48,6 +48,7 @@ struct vmemi_page_save {
 	uint32_t checksum;
 	uint32_t max_bytes;
 	uint32_t codec; /* or 0; then the one that was used */
+	bool transit; /* it goes to a segment that leaves as soon as it is full: vmemi_pool_waiting() */
 	struct vmemi_origin origin;
 };
 

@@ -75,11 +75,17 @@ struct vmemi_leaving {
 	uint32_t bytes;        /* a multiple of VMEMI_OUT_BLOCK */
 };
 
-/* Takes the oldest full segment of one of some streams, from *@hand on, which is set to where to go on. Where more
+/* Takes the oldest full segment of one of some streams, from *@hand on, which is set to where to go on; one in transit
+ * goes before. Where more
  * than an eighth of it is dead or empty, the live objects are copied to @scratch (of a segment's size; NULL: never).
  * False: there is none. Serial. */
 bool vmemi_pool_leave_begin(vmem_pool *pool, uint32_t *hand, void *scratch,
 			    struct vmemi_leaving *ret_leaving);
+/* The same of a segment in transit only. */
+bool vmemi_pool_leave_waiting(vmem_pool *pool, uint32_t *hand, void *scratch,
+			      struct vmemi_leaving *ret_leaving);
+/* How many of these wait to leave. Any thread. */
+uint32_t vmemi_pool_waiting(const vmem_pool *pool);
 /* It has been written to @place, and is out. False: it has become empty meanwhile, @place is the caller's. Once, or
  * vmemi_pool_leave_cancel(). Any thread. */
 bool vmemi_pool_leave_end(vmem_pool *pool, struct vmemi_leaving *leaving, uint64_t place);

@@ -20,6 +20,7 @@ struct save {
 	uint32_t bytes;
 	uint32_t codec;
 	struct vmemi_origin origin;
+	bool transit;
 	uint32_t slot;
 	uint64_t word;
 };
@@ -48,7 +49,11 @@ static int append(struct vmem_pool *p, struct vmemi_stream *s, const struct save
 		  uint32_t handle)
 {
 	uint16_t grains = (uint16_t)(vmemi_object_grains(o->bytes) + o->origin.extra);
-	struct vmemi_request request = { .grains = &grains, .count = 1, .payload_bytes = o->bytes };
+	/* What only passes through is not worth another look. */
+	enum vmemi_mark mark = o->transit ? VMEMI_MARK_SETTLED : VMEMI_MARK_NEW;
+	struct vmemi_request request = {
+		.grains = &grains, .count = 1, .payload_bytes = o->bytes, .transit = o->transit
+	};
 	struct vmemi_place place;
 	int err = vmemi_stream_reserve(p, s, &request, &place);
 
@@ -58,7 +63,8 @@ static int append(struct vmem_pool *p, struct vmemi_stream *s, const struct save
 	/* The bytes are there for whoever sees the entry, or sees that the writer has left. */
 	atomic_store_explicit(vmemi_index_at(p, handle),
 			      vmemi_entry_make(place.number, place.grain, o->bytes,
-					       VMEMI_FORM(o->codec, o->origin.extra)),
+					       VMEMI_FORM(o->codec, o->origin.extra)) |
+				      (uint64_t)mark << VMEMI_ENTRY_MARK_SHIFT,
 			      memory_order_release);
 	atomic_fetch_sub_explicit(&place.segment->pins, VMEMI_PIN_WRITER, memory_order_release);
 	return 0;
@@ -140,9 +146,11 @@ static int save(struct vmem_pool *p, struct vmemi_stream *s, struct save *o,
 	} while (!err);
 	if (err) {
 		vmemi_handle_free(p, handle);
-		atomic_fetch_or_explicit(
-			&p->refused, err == -VMEM_ENOSPC ? VMEMI_REFUSED_BY_BUDGET : VMEMI_REFUSED,
-			memory_order_relaxed);
+		if (err != -VMEM_EFBIG) /* room would not help */
+			atomic_fetch_or_explicit(&p->refused,
+						 err == -VMEM_ENOSPC ? VMEMI_REFUSED_BY_BUDGET
+								     : VMEMI_REFUSED,
+						 memory_order_relaxed);
 		return err;
 	}
 	*ret_handle = handle;
@@ -162,7 +170,8 @@ int vmemi_pool_save_of(vmem_pool *p, uint32_t stream, struct vmemi_page_save *pa
 			  .wish = page->codec,
 			  .max_bytes = page->max_bytes,
 			  .checksum = page->checksum,
-			  .origin = page->origin };
+			  .origin = page->origin,
+			  .transit = page->transit };
 	int err = s ? save(p, s, &o, ret_handle) : -VMEM_ENOENT;
 
 	if (!err)

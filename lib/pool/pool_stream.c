@@ -21,6 +21,9 @@
 /* Streams with fewer segments do not get a second open one for what compaction moves. */
 #define SMALL_STREAM_SEGMENTS 16u
 
+/* Of an object in transit: a page as it is. */
+#define TRANSIT_GRAINS (VMEMI_OBJECT_MAX_BYTES / VMEMI_GRAIN_BYTES)
+
 /* --- Classes --- */
 
 static void class_unlink(struct vmem_pool *p, struct vmemi_stream *s, struct vmemi_segment *seg)
@@ -46,6 +49,19 @@ static void class_link(struct vmem_pool *p, struct vmemi_stream *s, uint32_t num
 	s->classes |= UINT64_C(1) << seg->class;
 }
 
+/* Counts one in transit while it waits. */
+static void count_waiting(struct vmem_pool *p, struct vmemi_stream *s, struct vmemi_segment *seg,
+			  bool waits)
+{
+	uint32_t by = (uint32_t)waits - seg->waits;
+
+	seg->waits = waits;
+	if (!by)
+		return;
+	atomic_fetch_add_explicit(&s->waiting, by, memory_order_relaxed);
+	atomic_fetch_add_explicit(&p->waiting, by, memory_order_relaxed);
+}
+
 /* Counts anew what a segment has lost, and moves it to its class. */
 static void settle(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
 		   struct vmemi_segment *seg)
@@ -54,6 +70,7 @@ static void settle(struct vmem_pool *p, struct vmemi_stream *s, uint32_t number,
 	uint32_t lost = (open ? seg->used : VMEMI_SEGMENT_GRAINS) - seg->live;
 	uint32_t class = lost / VMEMI_CLASS_GRAINS;
 
+	count_waiting(p, s, seg, seg->transit && !open && !seg->leaving && !seg->stays);
 	s->lost += (uint64_t)lost - seg->lost;
 	atomic_fetch_add_explicit(&p->lost, (uint64_t)lost - seg->lost, memory_order_relaxed);
 	seg->lost = lost;
@@ -180,7 +197,9 @@ void vmemi_stream_seal(struct vmem_pool *p, struct vmemi_stream *s, uint32_t num
 
 	if (seg->state != VMEMI_SEGMENT_OPEN)
 		return;
-	s->open[s->open[VMEMI_HEAD_NEW] == number ? VMEMI_HEAD_NEW : VMEMI_HEAD_MOVED] = 0;
+	for (int head = 0; head < VMEMI_HEADS; head++)
+		if (s->open[head] == number)
+			s->open[head] = 0;
 	seg->state = VMEMI_SEGMENT_SEALED;
 	settle(p, s, number, seg);
 	vmemi_stream_rank(p, s, false);
@@ -196,7 +215,8 @@ static void open_segment(struct vmem_pool *p, struct vmemi_stream *s, enum vmemi
 		vmemi_stream_seal(p, s, s->open[head]);
 	seg->state = VMEMI_SEGMENT_OPEN;
 	seg->class = 0;
-	seg->leaving = seg->stays = false;
+	seg->leaving = seg->stays = seg->waits = false;
+	seg->transit = head == VMEMI_HEAD_TRANSIT;
 	seg->born = atomic_fetch_add_explicit(&p->born, 1, memory_order_relaxed);
 	seg->used = seg->live = seg->lost = 0;
 	atomic_store_explicit(&seg->scanned, 0, memory_order_relaxed);
@@ -216,6 +236,7 @@ static void unlink_segment(struct vmem_pool *p, struct vmemi_stream *s, uint32_t
 			s->open[head] = 0;
 	if (seg->class)
 		class_unlink(p, s, seg);
+	count_waiting(p, s, seg, false);
 	age_unlink(p, s, seg);
 	s->used -= seg->used;
 	s->live -= seg->live;
@@ -267,6 +288,7 @@ void vmemi_stream_home(struct vmem_pool *p, struct vmemi_stream *s, uint32_t num
 
 	out_unlink(p, s, seg);
 	seg->state = VMEMI_SEGMENT_SEALED;
+	seg->transit = false; /* somebody wants it here */
 	atomic_store_explicit(&seg->scanned, 0, memory_order_relaxed);
 	/* As young as the open one, which is the last in the order of ages for who walks along it. */
 	if (is_young)
@@ -350,6 +372,8 @@ static bool take_room(struct vmem_pool *p, struct vmemi_stream *s, enum vmemi_he
 	}
 	/* The lock orders this after the segment was opened, and before it can be sealed. */
 	atomic_fetch_add_explicit(&seg->pins, VMEMI_PIN_WRITER, memory_order_relaxed);
+	if (head == VMEMI_HEAD_TRANSIT && seg->used + TRANSIT_GRAINS > VMEMI_SEGMENT_GRAINS)
+		vmemi_stream_seal(p, s, number); /* it need not wait for another object */
 	return true;
 }
 
@@ -383,6 +407,8 @@ static bool take_open(struct vmem_pool *p, struct vmemi_stream *s,
 		return true;
 	if (request->before && !is_small(s))
 		return false;
+	if (request->transit)
+		return take_room(p, s, VMEMI_HEAD_TRANSIT, request, ret_place);
 	return take_room(p, s, VMEMI_HEAD_NEW, request, ret_place) ||
 	       (!request->before && take_over_moved(p, s) &&
 		take_room(p, s, VMEMI_HEAD_NEW, request, ret_place));
@@ -398,12 +424,14 @@ static void take_spare(struct vmem_pool *p, struct vmemi_stream *s, uint32_t spa
 
 	if (request->before && (!is_small(s) || !vmemi_segment_is_left(p)))
 		head = VMEMI_HEAD_MOVED;
+	else if (request->transit)
+		head = VMEMI_HEAD_TRANSIT;
 	open_segment(p, s, head, spare, head == VMEMI_HEAD_MOVED ? request->before : 0);
 	(void)take_room(p, s, head, request, ret_place);
 }
 
 /* There was no room for a new object. Dead objects of the open segment are let be while there is; now
- * compaction shall win theirs, if it can begin. */
+ * compaction shall win theirs, if it can begin. What is in transit leaves although there is little of it. */
 static void close_for_compaction(struct vmem_pool *p, struct vmemi_stream *s)
 {
 	uint32_t number;
@@ -413,6 +441,8 @@ static void close_for_compaction(struct vmem_pool *p, struct vmemi_stream *s)
 	if (number && vmemi_segment_at(p, number)->lost >= VMEMI_CLASS_GRAINS && is_more_lost(s) &&
 	    vmemi_segment_is_left(p))
 		vmemi_stream_seal(p, s, number);
+	if (s->open[VMEMI_HEAD_TRANSIT])
+		vmemi_stream_seal(p, s, s->open[VMEMI_HEAD_TRANSIT]);
 	vmemi_unlock(&s->lock);
 }
 

@@ -40,11 +40,13 @@ struct vmemi_segment {
 	uint8_t class;              /* stream; of lost, see vmemi_stream_settle() */
 	bool leaving;               /* stream; SEALED, and being written to a device */
 	bool stays;                 /* stream; SEALED, and damaged: never written */
-	_Atomic bool is_out;        /* atomic; written under stream: whether it is OUT */
-	uint8_t copy;               /* stream; 0 or 1: which pins are of readers of its copy */
-	uint32_t used;              /* stream; grains appended */
-	uint32_t live;              /* stream; grains of live objects */
-	uint32_t lost;              /* stream; grains that compaction would win */
+	bool transit;               /* stream; was opened as VMEMI_HEAD_TRANSIT */
+	bool waits; /* stream; transit, SEALED, and not on its way out yet: counted in the stream and the pool */
+	_Atomic bool is_out; /* atomic; written under stream: whether it is OUT */
+	uint8_t copy;        /* stream; 0 or 1: which pins are of readers of its copy */
+	uint32_t used;       /* stream; grains appended */
+	uint32_t live;       /* stream; grains of live objects */
+	uint32_t lost;       /* stream; grains that compaction would win */
 	/* atomic; written under work, with 0 under stream; below this grain, compaction has moved everything */
 	_Atomic uint32_t scanned;
 	uint32_t older, younger;             /* stream; OUT: in the list of those */
@@ -84,6 +86,7 @@ _Static_assert(VMEMI_SEGMENT_GRAINS / VMEMI_CLASS_GRAINS < VMEMI_CLASSES, "too f
 enum vmemi_head {
 	VMEMI_HEAD_NEW, /* takes saves */
 	VMEMI_HEAD_MOVED, /* takes what compaction moves: objects that live long, apart from new ones */
+	VMEMI_HEAD_TRANSIT, /* takes what is to leave memory as soon as the segment is full */
 	VMEMI_HEADS
 };
 
@@ -103,6 +106,7 @@ struct vmemi_stream {
 	uint64_t out_live; /* grains of live objects in them */
 	uint64_t compactions;
 	uint64_t moved_bytes;
+	_Atomic uint32_t waiting; /* atomic; segments in transit that wait to leave */
 	uint32_t dropped;         /* objects, since vmemi_pool_look(); no more than are too many */
 	bool at_rest;             /* there were few: compaction goes on to less lost */
 	_Atomic uint64_t corrupt; /* atomic */
@@ -120,6 +124,7 @@ struct vmemi_request {
 	const uint16_t *grains; /* of each object, in order */
 	uint32_t count;
 	uint32_t before;        /* the segment that they are moved from; 0: they are new */
+	bool transit;           /* new, for VMEMI_HEAD_TRANSIT */
 	bool replaces;          /* not moved, but encoded anew: compaction goes first */
 	uint32_t payload_bytes; /* of new objects */
 };

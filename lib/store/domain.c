@@ -229,6 +229,14 @@ int vmemi_domain_add(struct vmemi_domain *d, struct vmemi_page_save *page, uint3
 	vmem_pool_handle handle;
 	int err = vmemi_pool_save_of(d->store->pool, d->stream, page, &handle);
 
+	if (err == -VMEM_EFBIG) {
+		err = vmemi_out_takes_raw(d->store);
+		page->max_bytes = VMEM_PAGE_SIZE;
+		page->codec = VMEM_CODEC_RAW;
+		page->transit = true;
+		if (!err)
+			err = vmemi_pool_save_of(d->store->pool, d->stream, page, &handle);
+	}
 	if (err)
 		return err;
 	vmemi_count(&d->objects[vmemi_form_of(page->codec)], 1);

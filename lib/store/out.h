@@ -105,6 +105,7 @@ struct vmemi_out {
 	_Atomic uint32_t
 		warm_stamp[VMEMI_WINDOWS]; /* atomic; the least has been warm for longest */
 	_Atomic uint32_t warm_clock;       /* atomic */
+	_Atomic uint32_t warming;          /* atomic; loads that look whether a window has theirs */
 	unsigned char *buffers;
 
 	_Atomic bool section;     /* atomic; a thread is in it */
@@ -117,7 +118,7 @@ struct vmemi_out {
 	_Atomic bool full;          /* atomic; no device has room, and none was given back since */
 	_Atomic uint32_t requested; /* atomic; segments, by vmem_store_write_out() */
 	_Atomic uint64_t loads, lost; /* atomic; since the start, as these */
-	_Atomic uint64_t warm_loads, offers;
+	_Atomic uint64_t warm_loads, offers, passed;
 	_Atomic uint64_t now_ns; /* atomic; of vmem_store_work() */
 	_Atomic uint64_t
 		hot[VMEMI_HOT];    /* atomic; places of segments that shall come home; 0: none */
@@ -194,6 +195,11 @@ bool vmemi_out_settle(vmem_store *store);
 /* Begins what is to be written. True: some of it, and there is more; false where devices are what is waited for. Any
  * thread; @now_ns 0: not told. */
 bool vmemi_out_write(vmem_store *store, uint64_t now_ns);
+/* Whether pages that do not compress may pass through memory to a device: 0, -VMEM_EFBIG (no device has room),
+ * -VMEM_ENOSPC (too many are on their way). Any thread. */
+int vmemi_out_takes_raw(vmem_store *store);
+/* Such a page was saved. Any thread. */
+void vmemi_out_push(vmem_store *store);
 /* A save found no room. True: it may try again. */
 bool vmemi_out_relieve(vmem_store *store);
 /* A place for w->leaving. False: there is none. Section. */

@@ -179,7 +179,7 @@ static struct vmemi_piece piece_of(const struct found *f)
 }
 
 /* As step() of a load from a device, with what is there. */
-int vmemi_warm_load(vmem_store *store, const struct vmemi_load *load)
+static int load_warm(vmem_store *store, const struct vmemi_load *load)
 {
 	uint32_t stream = vmemi_store_vm(store, load->vm)->domain->stream, count = 0, missing = 0;
 	struct vmemi_piece pieces[VMEMI_PIECES] = { { 0 } };
@@ -208,6 +208,18 @@ int vmemi_warm_load(vmem_store *store, const struct vmemi_load *load)
 	}
 	vmemi_count(&out->warm_loads, !rc && count);
 	return rc ? -VMEM_EAGAIN : 0;
+}
+
+/* More at once than there are windows cannot find any. So the pool's count of who reads a copy has an end. */
+int vmemi_warm_load(vmem_store *store, const struct vmemi_load *load)
+{
+	struct vmemi_out *out = store->out;
+	int rc = -VMEM_EAGAIN;
+
+	if (atomic_fetch_add_explicit(&out->warming, 1, memory_order_relaxed) < VMEMI_WINDOWS)
+		rc = load_warm(store, load);
+	atomic_fetch_sub_explicit(&out->warming, 1, memory_order_relaxed);
+	return rc;
 }
 
 /* --- Offers --- */

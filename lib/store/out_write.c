@@ -10,7 +10,8 @@
 #include "store/store_internal.h"
 
 #define TRIES 3u
-#define FAILURES 4u /* in a row: the device is bad */
+#define WAITING_MOST 4u /* segments in transit that are not being written yet */
+#define FAILURES 4u     /* in a row: the device is bad */
 #define DAY_NS UINT64_C(86400000000000)
 
 bool vmemi_out_enter(struct vmemi_out *out)
@@ -270,13 +271,14 @@ unsigned char *vmemi_out_scratch(vmem_store *store, struct vmemi_write *w)
 	return w->scratch;
 }
 
-/* Begins a write. False: nothing can leave. */
-static bool begin(vmem_store *store, struct vmemi_write *w)
+/* Begins a write; @waiting: of a segment in transit only. False: nothing can leave. */
+static bool begin(vmem_store *store, struct vmemi_write *w, bool waiting)
 {
 	struct vmemi_out *out = store->out;
+	unsigned char *scratch = vmemi_out_scratch(store, w);
 
-	if (!vmemi_pool_leave_begin(store->pool, &out->hand, vmemi_out_scratch(store, w),
-				    &w->leaving))
+	if (waiting ? !vmemi_pool_leave_waiting(store->pool, &out->hand, scratch, &w->leaving)
+		    : !vmemi_pool_leave_begin(store->pool, &out->hand, scratch, &w->leaving))
 		return false;
 	atomic_fetch_add_explicit(&out->writing, 1, memory_order_relaxed);
 	w->tries = 0;
@@ -301,6 +303,13 @@ static uint32_t wanted(vmem_store *store)
 	writing -= out->moving;
 	count = count > writing ? count - writing : 0;
 	return count > requested ? count : requested;
+}
+
+/* Whether segments in transit can leave. */
+static bool passes(vmem_store *store)
+{
+	return vmemi_pool_waiting(store->pool) &&
+	       !atomic_load_explicit(&store->out->full, memory_order_relaxed);
 }
 
 static void count_requested(struct vmemi_out *out)
@@ -337,21 +346,49 @@ bool vmemi_out_write(vmem_store *store, uint64_t now_ns)
 	(void)settle_all(store);
 	move(store, now_ns);
 	count = wanted(store);
-	for (uint32_t i = 0; i < VMEMI_WRITES && count; i++) {
+	for (uint32_t i = 0; i < VMEMI_WRITES && (count || passes(store)); i++) {
 		struct vmemi_write *w = &out->write[i];
 
 		if (atomic_load_explicit(&w->state, memory_order_acquire) != VMEMI_WRITE_IDLE)
 			continue;
-		if (!begin(store, w)) {
+		if (!begin(store, w, !count)) {
 			count = 0;
 			break;
 		}
 		began = true;
+		if (!count)
+			continue;
 		count_requested(out);
 		count--;
 	}
 	vmemi_out_leave(out);
 	return began && count;
+}
+
+int vmemi_out_takes_raw(vmem_store *store)
+{
+	struct vmemi_out *out = store->out;
+	uint32_t devices = out ? atomic_load_explicit(&out->devices, memory_order_acquire) : 0;
+	bool open = false;
+
+	if (out && atomic_load_explicit(&out->full, memory_order_relaxed))
+		return -VMEM_EFBIG;
+	for (uint32_t i = 0; i < devices; i++) {
+		const struct vmemi_out_device *d = &out->device[i];
+
+		open |= atomic_load(&d->open) && !atomic_load(&d->bad) && !atomic_load(&d->worn) &&
+			!atomic_load(&d->leaving);
+	}
+	if (!open)
+		return -VMEM_EFBIG;
+	return vmemi_pool_waiting(store->pool) < WAITING_MOST ? 0 : -VMEM_ENOSPC;
+}
+
+void vmemi_out_push(vmem_store *store)
+{
+	vmemi_count(&store->out->passed, 1);
+	if (vmemi_pool_waiting(store->pool))
+		(void)vmemi_out_write(store, 0);
 }
 
 bool vmemi_out_relieve(vmem_store *store)

@@ -172,9 +172,12 @@ static int save_in_pool(vmem_store *store, struct vmemi_vm *vm, uint32_t codec,
 
 	vmemi_cold_interrupt(&store->cold);
 	rc = object_for(vm, &page, &handle);
-	page.codec = codec;
-	if (rc == -VMEM_ENOSPC && !is_over_cap(vm) && vmemi_out_relieve(store))
+	if (rc == -VMEM_ENOSPC && !is_over_cap(vm) && vmemi_out_relieve(store)) {
+		page = page_save(vm, codec, item->key, item->page);
 		rc = object_for(vm, &page, &handle);
+	}
+	if (!rc && page.transit)
+		vmemi_out_push(store);
 	vmemi_cpu_end(&vm->saving, &store->clock, begun);
 	if (rc) {
 		vmemi_count(&vm->rejects, 1);
