@@ -114,6 +114,11 @@ Test(pool_near, are_those_in_the_blocks_that_were_read)
 	for (uint32_t i = 0; i < PAGES; i += 2)
 		drop(i);
 	cr_assert_gt(expect_all(7), 10);
+	/* The same pages under the same handles, elsewhere. */
+	for (uint32_t i = PAGES; i-- > 0;)
+		if (i % 2 == 0)
+			handle[i] = save_named(pool, stream, VMEMT_PAGE_TEXT, i);
+	cr_assert_gt(expect_all(7), 10);
 }
 
 Test(pool_near, are_told_of_sparse_copies_and_after_they_were_at_home)
@@ -154,13 +159,14 @@ Test(pool_near, are_told_of_pages_that_were_encoded_anew)
 
 	for (uint32_t i = 0; i < PAGES / 4; i++) {
 		struct vmemt_page page;
-		struct vmemi_encoded e = { .codec = VMEM_CODEC_RAW,
-					   .bytes = VMEM_PAGE_SIZE,
-					   .payload = page.bytes };
+		unsigned char bytes[VMEM_PAGE_SIZE];
+		struct vmemi_encoded e = { .codec = VMEM_CODEC_LZ4, .payload = bytes };
 		struct vmemi_described d;
 		struct vmemi_held held;
 
 		vmemt_page_make(&page, VMEMT_PAGE_TEXT, i);
+		e.bytes = vmemi_pool_encode(pool, e.codec, page.bytes, NULL, bytes, sizeof(bytes));
+		cr_assert_gt(e.bytes, 0);
 		cr_assert(vmemi_pool_hold(pool, stream, handle[i], &held, &d));
 		if (vmemi_pool_is_sealed(pool, &held))
 			replaced += !vmemi_pool_replace(pool, &held, &e);
@@ -185,7 +191,7 @@ Test(pool_near, are_not_told_of_damaged_objects)
 	for (uint32_t i = 0; i < PAGES; i++) {
 		if (!is_out(i, &w))
 			continue;
-		copies[w.place].bytes[w.offset + vmemt_rand(&state) % HEADER] ^=
+		copies[w.place].bytes[w.offset + vmemt_rand(&state) % (HEADER - 1)] ^=
 			(unsigned char)(1u << vmemt_rand(&state) % 7);
 	}
 	for (uint32_t i = 0; i < PAGES; i++) {
@@ -194,8 +200,7 @@ Test(pool_near, are_not_told_of_damaged_objects)
 		if (!is_out(i, &w))
 			continue;
 		read = blocks_of(&w);
-		for (uint32_t n = vmemi_pool_neighbours(pool, &w, &read, near, MOST); n-- > 0;)
-			cr_assert_eq(near[n].key % (1 << 20), 0); /* only a check of a delta */
+		cr_assert_eq(vmemi_pool_neighbours(pool, &w, &read, near, MOST), 0);
 	}
 	for (uint32_t place = 0; place < COPIES; place++)
 		for (uint32_t at = 0; copies[place].bytes && at < copies[place].blocks * 4096; at++)

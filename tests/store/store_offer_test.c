@@ -142,8 +142,12 @@ Test(store_offer, a_page_is_offered_only_to_whom_it_is)
 		cr_assert_eq(vmem_store_drop(store, vm, ref[i]), 0);
 	for (uint32_t i = 0; i < 2; i++)
 		cr_assert_eq(vmem_store_add_vm(store, &group, &of[i]), 0);
-	for (uint32_t i = 0; i < PAGES; i++)
+	/* Every fourth is the other's, too, under the first one's key. */
+	for (uint32_t i = 0; i < PAGES; i++) {
 		ref[i] = save(of[i % 2], VMEMT_PAGE_TEXT, i * EDITS);
+		if (i % 4 == 0)
+			(void)save(of[1], VMEMT_PAGE_TEXT, i * EDITS);
+	}
 	settle();
 	vmem_store_write_out(store, BUDGET);
 	work();
