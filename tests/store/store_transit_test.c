@@ -4,7 +4,7 @@
 #include "store/store_internal.h"
 #include "support/rng.h"
 
-enum { LIMIT = 3000, TEXTS = 400, NOISES = 11 * 63 };
+enum { LIMIT = 3000, TEXTS = 400, NOISES = 11 * 63, FEW = 8 };
 
 /* So much of what passes is in memory at the most: what waits, is written, or is being filled. */
 enum { IN_MEMORY = (4 + VMEMI_WRITES + 2) * VMEM_POOL_SEGMENT_BYTES };
@@ -142,6 +142,20 @@ Test(store_transit, a_device_that_fails_is_none)
 	cr_assert_eq(save_page(vm, VMEMT_PAGE_NOISE, 0, &r), -VMEM_EFBIG);
 }
 
+Test(store_transit, a_worn_device_is_none)
+{
+	const struct vmem_store_device_opts opts = { .size = sizeof(opts),
+						     .wear_bytes_per_day =
+							     VMEM_POOL_SEGMENT_BYTES - 1 };
+	vmem_store_ref r;
+
+	close_store();
+	open_limited(VMEM_STORE_AS_SAVED, 0);
+	vmemt_memory_device_init(&device, 32 * MIB, 32);
+	cr_assert_eq(vmem_store_add_device(store, &device.device, &opts, NULL), 0);
+	cr_assert_eq(save_page(vm, VMEMT_PAGE_NOISE, 0, &r), -VMEM_EFBIG);
+}
+
 /* They are not kept in memory instead. */
 Test(store_transit, a_slow_device_holds_them_up)
 {
@@ -168,16 +182,19 @@ Test(store_transit, a_slow_device_holds_them_up)
 Test(store_transit, the_budget_is_kept)
 {
 	struct vmem_store_account total = { .size = sizeof(total) };
+	struct vmemt_page page;
 
 	close_store();
-	open_limited(VMEM_STORE_AS_SAVED, BUDGET);
+	open_limited(VMEM_STORE_AS_SAVED, 2 * MIB);
 	add(&device, 32 * MIB, 0);
 	for (uint32_t i = 0; i < PAGES; i++)
-		ref[i] = save(vm, i % 8 ? VMEMT_PAGE_TEXT : VMEMT_PAGE_NOISE, i * EDITS);
+		ref[i] = save(vm, i < FEW ? VMEMT_PAGE_NOISE : VMEMT_PAGE_TEXT, i * EDITS);
+	settle();
 	cr_assert_eq(vmem_store_total_account(store, &total), 0);
-	cr_assert_leq(total.segment_bytes, (uint64_t)BUDGET);
+	cr_assert_leq(total.segment_bytes, (uint64_t)(2 * MIB));
+	cr_assert_eq(vmem_store_load(store, vm, 0, ref[0], page.bytes, NULL), -VMEM_EAGAIN);
 	for (uint32_t i = 0; i < PAGES; i++)
-		expect(ref[i], i % 8 ? VMEMT_PAGE_TEXT : VMEMT_PAGE_NOISE, i * EDITS);
+		expect(ref[i], i < FEW ? VMEMT_PAGE_NOISE : VMEMT_PAGE_TEXT, i * EDITS);
 }
 
 /* With all that goes on in a store besides. */
