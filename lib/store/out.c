@@ -84,6 +84,8 @@ static bool reap(vmem_store *store, struct vmemi_out_device *d)
 		atomic_fetch_sub_explicit(&d->flying, 1, memory_order_relaxed);
 		if (c[i].tag & VMEMI_TAG_WRITE)
 			vmemi_out_has_written(store->out, c[i].tag, c[i].error);
+		else if (c[i].tag & VMEMI_TAG_DISCARD)
+			vmemi_out_has_discarded(store->out, c[i].tag);
 		else
 			vmemi_out_has_read(store, c[i].tag, c[i].error);
 	}

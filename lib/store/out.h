@@ -17,6 +17,7 @@
 #define VMEMI_WINDOWS 32u /* a bit each in a word */
 #define VMEMI_WRITES 8u
 #define VMEMI_HOT 8u
+#define VMEMI_DISCARDS 8u
 #define VMEMI_PIECE_BYTES (VMEMI_OUT_OBJECT_BLOCKS * VMEMI_OUT_BLOCK)
 #define VMEMI_WINDOW_BYTES (VMEMI_PIECES * VMEMI_PIECE_BYTES)
 
@@ -90,6 +91,16 @@ struct vmemi_write {
 	unsigned char *scratch;       /* NULL until it is needed first */
 };
 
+enum vmemi_discard_state { VMEMI_DISCARD_IDLE, VMEMI_DISCARD_QUEUED, VMEMI_DISCARD_FLYING };
+
+/* Slots that are being discarded. As a write. */
+struct vmemi_discard {
+	_Atomic uint32_t state; /* atomic */
+	_Atomic uint32_t use;   /* atomic; grows with each; in its tag */
+	uint32_t count;
+	uint64_t slot;
+};
+
 struct vmemi_out {
 	vmem_slots *slots;
 	struct vmem_slots_cursor cursor; /* section */
@@ -112,6 +123,7 @@ struct vmemi_out {
 	_Atomic uint32_t writing; /* atomic; writes that are not idle */
 	uint32_t moving;          /* section; of them, those that come from a device */
 	struct vmemi_write write[VMEMI_WRITES];
+	struct vmemi_discard discard[VMEMI_DISCARDS];
 	uint32_t hand;              /* section */
 	uint64_t day_ns;            /* section; when it began, 0: not told yet */
 	_Atomic uint64_t scratches; /* atomic; made */
@@ -182,6 +194,8 @@ static inline unsigned char *vmemi_window_buffer(const struct vmemi_window *w, u
 
 /* out_device.c: slots are free again. Any thread. */
 void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks);
+/* They have been discarded after that. Any thread. */
+void vmemi_out_discarded(struct vmemi_out *out, uint64_t place, uint32_t blocks);
 /* Whether new segments may go there. What is there stays. Section. */
 void vmemi_out_enable(struct vmemi_out *out, uint32_t device, bool enabled);
 
@@ -238,8 +252,14 @@ static inline uint32_t vmemi_out_end(const struct vmemi_located *at)
 	return (at->offset + at->bytes + VMEMI_OUT_BLOCK - 1) / VMEMI_OUT_BLOCK;
 }
 
+/* out_discard.c: begins what is to be discarded. Section. */
+void vmemi_out_discard(struct vmemi_out *out);
+/* One has ended. */
+void vmemi_out_has_discarded(struct vmemi_out *out, uint64_t tag);
+
 /* In tags: the rest is the window's or write's number and use. */
 #define VMEMI_TAG_WRITE UINT64_C(0x80)
+#define VMEMI_TAG_DISCARD UINT64_C(0x40)
 
 static inline uint64_t vmemi_out_tag(uint64_t kind, uint32_t number, uint32_t use)
 {

@@ -34,6 +34,18 @@ void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks)
 	vmemi_out_release(d);
 }
 
+void vmemi_out_discarded(struct vmemi_out *out, uint64_t place, uint32_t blocks)
+{
+	struct vmemi_out_device *d = &out->device[VMEM_SLOT_DEVICE(place)];
+
+	if (!vmemi_out_hold(d)) /* as above */
+		return;
+	vmem_slots_discarded(out->slots, place, blocks);
+	if (!atomic_load(&d->leaving))
+		atomic_store(&out->full, false);
+	vmemi_out_release(d);
+}
+
 static void vacate(void *context, uint64_t place, uint32_t blocks)
 {
 	vmemi_out_give(context, place, blocks);
@@ -141,6 +153,7 @@ int vmem_store_add_device(vmem_store *store, struct vmem_device *device,
 	slots.count = slots.count >> VMEM_SLOTS_NUMBER_BITS ? UINT64_C(1) << VMEM_SLOTS_NUMBER_BITS
 							    : slots.count;
 	slots.priority = o.priority;
+	slots.discard_least = (device->flags & VMEM_DEVICE_CAN_DISCARD) != 0;
 	/* Filled in first: slots of it may be taken as soon as they are there. */
 	d = place_for(store->out);
 	d->device = device;
@@ -288,7 +301,7 @@ int vmem_store_get_device_stats(vmem_store *store, uint32_t device,
 		return -VMEM_ENOENT;
 	(void)vmem_slots_get_stats(out->slots, (uint32_t)(d - out->device), &slots);
 	stats.size_bytes = d->slots * VMEM_SLOT_BYTES;
-	stats.taken_bytes = slots.taken * VMEM_SLOT_BYTES;
+	stats.taken_bytes = (slots.taken - slots.discards) * VMEM_SLOT_BYTES;
 	stats.written_bytes = vmemi_counter(&d->written_bytes);
 	stats.read_bytes = vmemi_counter(&d->read_bytes);
 	stats.write_errors = vmemi_counter(&d->write_errors);

@@ -344,6 +344,7 @@ bool vmemi_out_write(vmem_store *store, uint64_t now_ns)
 		return false;
 	renew(out, now_ns);
 	(void)settle_all(store);
+	vmemi_out_discard(out);
 	move(store, now_ns);
 	count = wanted(store);
 	for (uint32_t i = 0; i < VMEMI_WRITES && (count || passes(store)); i++) {

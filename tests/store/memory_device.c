@@ -35,6 +35,11 @@ static int do_request(struct vmemt_memory_device *m, const struct vmem_device_re
 {
 	unsigned char *data = r->data;
 
+	if (r->op == VMEM_DEVICE_DISCARD) {
+		atomic_fetch_add(&m->discards, r->bytes);
+		memset(m->bytes + r->offset, 0xdd, r->bytes);
+		return atomic_load(&m->discard_error);
+	}
 	if (r->op == VMEM_DEVICE_WRITE) {
 		int error = write_error(m, r->offset);
 

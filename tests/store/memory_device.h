@@ -28,6 +28,8 @@ struct vmemt_memory_device {
 	_Atomic uint64_t
 		bad_place; /* writes to the offset of the next one fail: UINT64_MAX, then that + 1 */
 
+	_Atomic int discard_error;
+	_Atomic uint64_t discards;             /* bytes */
 	_Atomic uint64_t writes, reads, wrong; /* wrong: requests that nobody may make */
 	_Atomic uint64_t registered;           /* calls */
 	_Atomic uint64_t waited_ns;            /* by the last wait() */

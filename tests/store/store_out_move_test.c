@@ -220,10 +220,10 @@ Test(store_out_move, devices_come_and_go)
 	long bytes = 0;
 
 	save_all();
-	for (int i = 0; i < 40; i++) {
+	for (int i = 0; i < 16; i++) {
 		struct vmemt_memory_device *d = &m[i % 3];
 
-		vmemt_memory_device_init(d, 16 * MIB, 8);
+		vmemt_memory_device_init(d, 12 * MIB, 8);
 		cr_assert_eq(vmem_store_add_device(store, &d->device, NULL, &next), 0);
 		cr_assert_gt(next, number);
 		remove_all(number);
@@ -307,7 +307,7 @@ static void come_or_go(uint64_t *state)
 	int rc;
 
 	if (used < 64 && (vmemt_rand(state) % 4 == 0 || used < 2)) {
-		vmemt_memory_device_init(&many[used], 16 * MIB, 8);
+		vmemt_memory_device_init(&many[used], 8 * MIB, 8);
 		cr_assert_eq(
 			vmem_store_add_device(store, &many[used].device, NULL, &number_of[used]),
 			0);
@@ -338,7 +338,7 @@ Test(store_out_move, random_operations)
 	memset(ref, 0, sizeof(ref));
 	used = 0;
 	come_or_go(&state);
-	for (uint32_t step = 0; step < 20000; step++) {
+	for (uint32_t step = 0; step < 10000; step++) {
 		uint32_t i = (uint32_t)(vmemt_rand(&state) % PAGES);
 
 		if (!ref[i]) {
