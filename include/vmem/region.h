@@ -183,10 +183,9 @@ VMEM_API int vmem_region_write(vmem_region *region, uint64_t gpa, const void *da
 			       uint64_t bytes) VMEM_NODISCARD;
 
 /** Read guest memory without making it resident, page by page; each page as it was at one moment, unless
- *  the guest writes to it at that moment. A page that is on a swap device comes back to its place first.
+ *  the guest writes to it at that moment. One that is on a swap device is read from there, and stays there.
  *  @param gpa,bytes  page-aligned
- *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_EIO (a poisoned page, or the source failed), -VMEM_ENOSPC (on a swap
- *          device, and there has been no frame for it for long)
+ *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_EIO (a poisoned page, or the source or a device failed)
  *  @threads any
  *  @since 1.0 */
 VMEM_API int vmem_region_read(vmem_region *region, uint64_t gpa, void *data,

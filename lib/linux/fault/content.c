@@ -2,6 +2,7 @@
 /* Reading and writing guest memory without faults. A page is claimed (ARRIVING) while its bytes are
  * looked at, so it neither leaves nor comes; it is never read through a mapping that could fault. */
 #include "linux/fault/content.h"
+#include "linux/fault/content_slow.h"
 #include "base/mem.h"
 #include "linux/backing/backing.h"
 #include "linux/fault/serve.h"
@@ -25,7 +26,7 @@ static int claim(struct vmem_region *r, uint64_t page, uint64_t *ret_old)
 	return -VMEM_EAGAIN;
 }
 
-/* One page as it is at this moment. -VMEM_EAGAIN: it was busy, or its load is slow and was asked for. */
+/* One page as it is at this moment. -VMEM_EAGAIN: it was busy, or as many loads are under way as can be. */
 static int read_page(struct vmem_region *r, uint64_t page, void *data,
 		     enum vmem_page_state *ret_was)
 {
@@ -48,35 +49,26 @@ static int read_page(struct vmem_region *r, uint64_t page, void *data,
 		/* The caller's buffer may be guest memory of somebody: only a copy goes there. */
 		error = vmem_store_peek(r->host->store, r->vm, vmemi_region_key(r, page),
 					vmemi_page_ref(old), data, NULL);
+		if (error == -VMEM_EAGAIN)
+			error = vmemi_content_peek_slow(r, page, old, data);
+		if (error == VMEMI_CONTENT_LOST)
+			return -VMEM_EIO;
 		break;
 	case VMEM_PAGE_SOURCE: return vmemi_source_peek(r, page, data); /* the claim, too */
 	default: error = -VMEM_EIO; break;
 	}
 	vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
-	if (error == -VMEM_EAGAIN)
-		vmemi_serve_want(r, page);
 	return error == -VMEM_EBADMSG ? -VMEM_EIO : error;
 }
 
 int vmemi_content_read(struct vmem_region *r, uint64_t page, void *buffer,
 		       enum vmem_page_state *ret_was)
 {
-	struct vmemi_host *host = r->host;
-	uint64_t stuck_since_ns = 0;
 	int error;
 
-	for (;;) {
-		uint32_t sequence = atomic_load(&host->frames.sequence);
-
-		error = read_page(r, page, buffer, ret_was);
-		if (error != -VMEM_EAGAIN)
-			return error;
-		/* Who loads it for us may need a frame. */
-		if (vmemi_host_starving(host) &&
-		    !vmemi_serve_wait_for_frame(host, sequence, &stuck_since_ns))
-			return -VMEM_ENOSPC;
-		vmemi_host_wait(host);
-	}
+	while ((error = read_page(r, page, buffer, ret_was)) == -VMEM_EAGAIN)
+		vmemi_host_wait(r->host);
+	return error;
 }
 
 int vmem_region_read(vmem_region *region, uint64_t gpa, void *data, uint64_t bytes)

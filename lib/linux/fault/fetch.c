@@ -70,8 +70,8 @@ static unsigned claim_run(struct vmemi_fetch *f, uint64_t page, uint64_t end, en
 	return are;
 }
 
-/* Loads a claimed run into the buffer, up to the first page that cannot be had at once: a slow load, which is
- * left to the handler, or one that fails, which is left to the fault that meets it. */
+/* Loads a claimed run into the buffer, up to the first page that cannot be had at once: a slow load, or one that
+ * fails, which is left to the fault that meets it. */
 static unsigned load_run(struct vmemi_fetch *f, uint64_t page, unsigned n)
 {
 	struct vmem_region *r = f->r;
@@ -82,8 +82,7 @@ static unsigned load_run(struct vmemi_fetch *f, uint64_t page, unsigned n)
 		error = vmem_store_load(r->host->store, r->vm, vmemi_region_key(r, page + i),
 					vmemi_page_ref(f->old[i]),
 					f->buffer + (size_t)i * VMEM_PAGE_SIZE, NULL);
-		if (error == -VMEM_EAGAIN)
-			vmemi_serve_want(r, page + i);
+		f->slow = error == -VMEM_EAGAIN;
 		if (error)
 			break;
 	}
@@ -128,15 +127,24 @@ static unsigned install_run(struct vmemi_fetch *f, uint64_t page, unsigned n, un
 	return done;
 }
 
-/* Asks for a run of pages that are with the caller, and waits for them. A lost one is passed over. */
-static int ask_run(struct vmemi_fetch *f, uint64_t page, uint64_t end, uint64_t *ret_next)
+static void ask(struct vmem_region *r, uint64_t page, enum from from)
+{
+	if (from == FROM_SOURCE)
+		vmemi_source_want(r, page, false);
+	else
+		vmemi_serve_want(r, page);
+}
+
+/* Asks for a run of pages that are with the caller, or on a device, and waits for them. A lost one is passed over. */
+static int ask_run(struct vmemi_fetch *f, uint64_t page, uint64_t end, enum from from,
+		   uint64_t *ret_next)
 {
 	struct vmem_region *r = f->r;
 	unsigned n = 0;
 
-	while (n < RUN && page + n < end &&
-	       where(r, vmemi_region_word(r, page + n)) == FROM_SOURCE && has_frames(r, n + 1))
-		vmemi_source_want(r, page + n++, false);
+	while (n < RUN && page + n < end && where(r, vmemi_region_word(r, page + n)) == from &&
+	       has_frames(r, n + 1))
+		ask(r, page + n++, from);
 	for (unsigned i = 0; i < n; i++) {
 		int error = vmem_region_resolve(r, vmemi_region_gpa(r, page + i), 0);
 
@@ -159,7 +167,8 @@ static int fetch_some(struct vmemi_fetch *f, uint64_t page, uint64_t end, uint64
 	unsigned n, have, done;
 
 	if (from == FROM_SOURCE)
-		return ask_run(f, page, end, ret_next);
+		return ask_run(f, page, end, from, ret_next);
+	f->slow = false;
 	n = from ? claim_run(f, page, end, from, &full) : 0;
 	if (full && !n)
 		return -VMEM_ENOSPC;
@@ -169,6 +178,8 @@ static int fetch_some(struct vmemi_fetch *f, uint64_t page, uint64_t end, uint64
 	}
 	have = from == FROM_STORE ? load_run(f, page, n) : n;
 	done = install_run(f, page, n, have, from);
+	if (f->slow && done == have)
+		return ask_run(f, page + done, end, FROM_STORE, ret_next);
 	/* The page that stopped it is passed over; the others of the run come again. */
 	*ret_next = page + (done < n ? done + 1 : n);
 	return 0;

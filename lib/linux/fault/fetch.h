@@ -13,6 +13,7 @@ struct vmemi_fetch {
 	unsigned char *buffer; /* of a run */
 	uint64_t fetched;      /* pages, so far */
 	uint64_t end, next;    /* of the range; page after that */
+	bool slow;             /* the last run ended at a page whose load is */
 	uint64_t old[VMEMI_FETCH_RUN];
 };
 

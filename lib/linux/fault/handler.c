@@ -164,6 +164,15 @@ bool vmemi_handler_take_in(struct vmemi_handler *h, struct vmemi_held *e)
 	return false;
 }
 
+void vmemi_handler_note_around(struct vmemi_handler *h, const struct vmemi_held *e)
+{
+	if (e->fault.kind == VMEMI_FAULT_MISSING && !e->fault.at &&
+	    h->around_count < VMEMI_HANDLER_AROUND &&
+	    vmemi_around_begin(&h->around[h->around_count], e->region, e->fault.page,
+			       e->fault.write))
+		h->around_count++;
+}
+
 /* The end of a slow load. True if the fault is over, too. */
 static bool end_load(struct vmemi_handler *h, struct vmemi_held *e)
 {
@@ -177,6 +186,9 @@ static bool end_load(struct vmemi_handler *h, struct vmemi_held *e)
 	}
 	if (!e->gave_up)
 		answered(h, e);
+	/* What was read with it comes without another load. */
+	if (served == VMEMI_SERVED)
+		vmemi_handler_note_around(h, e);
 	return true;
 }
 
@@ -459,6 +471,18 @@ void vmemi_handler_run(struct vmemi_handler *h)
 			l.woken = true;
 		}
 	}
+}
+
+void vmemi_handler_adopt(struct vmemi_handler *h, struct vmem_region *r,
+			 const struct vmemi_fault *fault)
+{
+	vmemi_lock(&h->lock);
+	h->held[h->count++] = (struct vmemi_held){
+		.region = r, .fault = *fault, .why = VMEMI_HELD_LOADING, .gave_up = true
+	};
+	count_held(h);
+	vmemi_unlock(&h->lock);
+	vmemi_host_kick_faults(h->host);
 }
 
 bool vmemi_handler_forget(struct vmemi_handler *h, const struct vmem_region *r)

@@ -25,6 +25,10 @@ int vmemi_handler_step(struct vmemi_handler *h);
  * after each one, then sleeps; the others sleep when they find none. */
 void vmemi_handler_run(struct vmemi_handler *h);
 
+/* A slow load that nobody waits for any more, as its page is lost (vmemi_serve_give_up()): its end is seen to. */
+void vmemi_handler_adopt(struct vmemi_handler *h, struct vmem_region *r,
+			 const struct vmemi_fault *fault);
+
 /* Forgets what is held back for a region that goes away, but for slow loads: those must be over first.
  * True if there are some. */
 bool vmemi_handler_forget(struct vmemi_handler *h, const struct vmem_region *r);

@@ -38,11 +38,15 @@ struct vmemi_handler {
 	uint32_t count;
 	uint32_t around_count;
 	struct vmemi_around around[VMEMI_HANDLER_AROUND]; /* neighbours to be brought, in between */
-	struct vmemi_held held[VMEMI_HANDLER_HELD];
+	/* Faults, and loads that it has adopted: those are reserved. */
+	struct vmemi_held held[VMEMI_HANDLER_HELD + VMEMI_HANDLER_LOADS];
 };
 
 /* A fault that comes in: served, or held back, or sent back. True if it was served. */
 bool vmemi_handler_take_in(struct vmemi_handler *h, struct vmemi_held *e);
+
+/* A page has come for who missed it: notes to bring what is around it. */
+void vmemi_handler_note_around(struct vmemi_handler *h, const struct vmemi_held *e);
 
 /* Reads messages once, and takes their faults in: of memory here and in other processes; of peers, which the first
  * handler alone does. True if something came in. */

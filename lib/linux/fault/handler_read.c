@@ -31,10 +31,8 @@ static void arrive(struct vmemi_handler *h, struct vmem_region *r, uint64_t page
 	struct vmemi_held e = fault_of(r, page, flags, now);
 
 	vmemi_pressure_begin(&r->pressure, now);
-	if (vmemi_handler_take_in(h, &e) && e.fault.kind == VMEMI_FAULT_MISSING &&
-	    h->around_count < VMEMI_HANDLER_AROUND &&
-	    vmemi_around_begin(&h->around[h->around_count], r, page, e.fault.write))
-		h->around_count++;
+	if (vmemi_handler_take_in(h, &e))
+		vmemi_handler_note_around(h, &e);
 }
 
 static bool read_messages(struct vmemi_handler *h)

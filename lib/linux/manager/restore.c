@@ -6,7 +6,8 @@
 #include "linux/foreign/foreign_events.h"
 #include "linux/manager/manager.h"
 
-#define HANGS_MAX 4 /* of a source in a row */
+#define AHEAD_MOST 16 /* loads under way at a time */
+#define HANGS_MAX 4   /* of a source in a row */
 
 struct restoring {
 	struct vmem_region *r;
@@ -62,6 +63,14 @@ static int wait_for_page(struct restoring *x)
 	return 0;
 }
 
+/* Its load is slow: those behind it go along. */
+static void want_some(struct vmem_region *r, uint64_t page)
+{
+	for (uint64_t i = 0; i < AHEAD_MOST && page + i < r->pages; i++)
+		if (vmemi_page_state(vmemi_region_word(r, page + i)) == VMEM_PAGE_STORED)
+			vmemi_serve_want(r, page + i);
+}
+
 /* One step towards having @page back. 1: it is lost, and that is all. */
 static int bring(struct restoring *x, uint64_t page, enum vmem_page_state state)
 {
@@ -73,7 +82,7 @@ static int bring(struct restoring *x, uint64_t page, enum vmem_page_state state)
 	case VMEMI_POISONED:
 		x->lost |= !x->r->foreign;
 		return !x->r->foreign || leave_lost(x, page) ? 1 : wait_for_page(x);
-	case VMEMI_SLOW: vmemi_serve_want(x->r, page); /* fall through */
+	case VMEMI_SLOW: want_some(x->r, page); /* fall through */
 	default: return wait_for_page(x);
 	}
 }
