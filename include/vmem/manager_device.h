@@ -32,6 +32,20 @@ VMEM_API int vmem_manager_add_device(vmem_manager *manager, struct vmem_device *
 				     const struct vmem_store_device_opts *opts,
 				     uint32_t *ret_device) VMEM_NODISCARD;
 
+/** Take a device away again: as vmem_store_remove_device(), at any time. Reclaim, or vmem_manager_step(), empties it;
+ *  so do the calls, each a little. Pages on it are served meanwhile.
+ *  @return 0 (it has been closed), -VMEM_EBUSY (call again), -VMEM_ENOENT, -VMEM_EINVAL
+ *  @threads any, but not in a callback
+ *  @since 1.0 */
+VMEM_API int vmem_manager_remove_device(vmem_manager *manager, uint32_t device) VMEM_NODISCARD;
+
+/** Take a broken device away: as vmem_store_abandon_device(). Pages that are lost with it are poisoned when they are
+ *  touched.
+ *  @return as vmem_manager_remove_device()
+ *  @threads any, but not in a callback
+ *  @since 1.0 */
+VMEM_API int vmem_manager_abandon_device(vmem_manager *manager, uint32_t device) VMEM_NODISCARD;
+
 /** Counters of one device: what was written and read, errors, what is left of the day's writes.
  *  @return 0, -VMEM_ENOENT, -VMEM_EINVAL
  *  @threads any

@@ -11,6 +11,7 @@
  * stored takes what there is, as without devices; every now and then it is tried again. */
 #include "linux/fault/loads.h"
 #include "linux/manager/manager.h"
+#include "store/store_internal.h"
 #include <vmem/manager_device.h>
 #include <vmem/pool.h>
 
@@ -37,8 +38,10 @@ void vmemi_devices_set_share(struct vmem_manager *m)
 {
 	struct vmemi_device_share *s = &m->share;
 
-	if (atomic_load(&m->host.devices.count))
-		vmem_store_set_budget(m->host.store, s->lifted ? 0 : share_of(m));
+	bool devices = atomic_load(&m->host.devices.count);
+
+	if (m->host.store)
+		vmem_store_set_budget(m->host.store, devices && !s->lifted ? share_of(m) : 0);
 }
 
 static void lift(struct vmem_manager *m, bool lifted, uint64_t now)
@@ -48,15 +51,15 @@ static void lift(struct vmem_manager *m, bool lifted, uint64_t now)
 	vmemi_devices_set_share(m);
 }
 
-/* Bytes that devices have taken; grows with each write that has gone well. */
+/* Bytes that devices have taken; changes with each write that has gone well. */
 static uint64_t bytes_moved(struct vmem_manager *m)
 {
-	struct vmem_store_device_stats d = { .size = sizeof(d) };
+	struct vmemi_out *out = m->host.store->out;
+	uint32_t devices = out ? atomic_load(&out->devices) : 0;
 	uint64_t sum = 0;
 
-	for (uint32_t i = 0; i < VMEM_STORE_DEVICES; i++)
-		if (!vmem_store_get_device_stats(m->host.store, i, &d))
-			sum += d.written_bytes;
+	for (uint32_t i = 0; i < devices; i++)
+		sum += atomic_load(&out->device[i].written_bytes);
 	return sum;
 }
 
@@ -120,10 +123,33 @@ static int descriptor_of(const struct vmem_device *device)
 	return device->ops->fd ? device->ops->fd(device->context) : -VMEM_ENOTSUP;
 }
 
+static void note_device(struct vmem_manager *m, uint32_t number, bool blind)
+{
+	struct vmemi_devices *d = &m->host.devices;
+	uint32_t count = atomic_load(&d->count);
+
+	m->share.device[count] = (struct vmemi_device_note){ number, blind };
+	atomic_fetch_add(&d->blind, blind);
+	atomic_store(&d->count, count + 1);
+}
+
+static void forget_device(struct vmem_manager *m, uint32_t number)
+{
+	struct vmemi_devices *d = &m->host.devices;
+	uint32_t last = atomic_load(&d->count) - 1, i = 0;
+
+	while (i < last && m->share.device[i].number != number)
+		i++;
+	atomic_fetch_sub(&d->blind, m->share.device[i].blind);
+	m->share.device[i] = m->share.device[last];
+	atomic_store(&d->count, last);
+}
+
 int vmem_manager_add_device(vmem_manager *manager, struct vmem_device *device,
 			    const struct vmem_store_device_opts *opts, uint32_t *ret_device)
 {
 	struct vmemi_host *host;
+	uint32_t number;
 	int fd, error;
 
 	if (!manager || vmem_device_check(device))
@@ -133,19 +159,52 @@ int vmem_manager_add_device(vmem_manager *manager, struct vmem_device *device,
 	fd = descriptor_of(device);
 	if (fd >= 0 && host->k->epoll_watch(host->devices.epoll, fd, true))
 		fd = -VMEM_ENOTSUP;
-	error = vmem_store_add_device(host->store, device, opts, ret_device);
+	error = vmem_store_add_device(host->store, device, opts, &number);
 	if (error && fd >= 0)
 		host->k->epoll_watch(host->devices.epoll, fd, false);
 	if (!error) {
-		atomic_fetch_add(&host->devices.blind, fd < 0);
-		atomic_fetch_add(&host->devices.count, 1);
+		note_device(manager, number, fd < 0);
 		lift(manager, false, 0); /* it may have room */
 		vmemi_manager_set_stuck(manager, false);
 	}
 	vmemi_reclaim_leave(manager->reclaim);
-	if (!error)
-		vmemi_host_kick_reclaim(host);
+	if (error)
+		return error;
+	vmemi_host_kick_reclaim(host);
+	if (ret_device)
+		*ret_device = number;
+	return 0;
+}
+
+/* By @remove, of the store, which closes it: so its descriptor is watched no more. */
+static int take_away(struct vmem_manager *m, uint32_t device, int (*remove)(vmem_store *, uint32_t))
+{
+	int error;
+
+	if (!m)
+		return -VMEM_EINVAL;
+	vmemi_reclaim_enter(m->reclaim);
+	error = remove(m->host.store, device);
+	if (!error) {
+		forget_device(m, device);
+		vmemi_devices_set_share(m);
+	} else if (error == -VMEM_EBUSY) { /* who waits for it need not step */
+		vmem_store_work(m->host.store, 0, m->host.k->clock_ns());
+	}
+	vmemi_reclaim_leave(m->reclaim);
+	vmemi_loads_tell(&m->host);
+	vmemi_host_freed(&m->host);
 	return error;
+}
+
+int vmem_manager_remove_device(vmem_manager *manager, uint32_t device)
+{
+	return take_away(manager, device, vmem_store_remove_device);
+}
+
+int vmem_manager_abandon_device(vmem_manager *manager, uint32_t device)
+{
+	return take_away(manager, device, vmem_store_abandon_device);
 }
 
 int vmem_manager_get_device_stats(vmem_manager *manager, uint32_t device,

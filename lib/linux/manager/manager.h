@@ -6,15 +6,22 @@
 #include "linux/reclaim/reclaim.h"
 #include <pthread.h>
 #include <vmem/manager.h>
+#include <vmem/store_device.h>
 
 #define VMEMI_SOURCE_THREADS 16 /* at most */
 
+struct vmemi_device_note {
+	uint32_t number;
+	bool blind; /* it has no descriptor */
+};
+
 /* What segments may take while there are devices: devices.c. Guard: the lock of reclaim. */
 struct vmemi_device_share {
-	bool lifted;        /* nothing more is taken by devices */
-	uint64_t lifted_ns; /* when that was last changed */
-	uint64_t moved;     /* what devices have done so far */
-	uint64_t moved_ns;  /* when that last grew; 0: nothing was being written */
+	struct vmemi_device_note device[VMEM_STORE_DEVICES]; /* host.devices.count of them */
+	bool lifted;                                         /* nothing more is taken by devices */
+	uint64_t lifted_ns;                                  /* when that was last changed */
+	uint64_t moved;                                      /* what devices have done so far */
+	uint64_t moved_ns; /* when that last grew; 0: nothing was being written */
 };
 
 struct vmem_manager {

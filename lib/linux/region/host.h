@@ -38,7 +38,7 @@ struct vmemi_loads {
 /* Swap devices of the store: see manager/devices.c. */
 struct vmemi_devices {
 	int epoll;              /* readable when one of them may have something */
-	_Atomic uint32_t count; /* atomic; given so far */
+	_Atomic uint32_t count; /* atomic; that there are */
 	_Atomic uint32_t blind; /* atomic; of them those that must be asked */
 };
 

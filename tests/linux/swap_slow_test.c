@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Swap devices that are slow, fail, never answer, are full, or are taken away: whoever touches a page that is there
+ * waits or meets an error, and nobody else; what is given up leaves nothing behind; and who can do nothing is told. */
+#include "linux/guest.h"
+#include "linux/snapshot_tape.h"
+#include "linux/stored.h"
+#include "store/memory_device.h"
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <vmem/manager_device.h>
+
+#define PAGE VMEM_PAGE_SIZE
+#define MIB (UINT64_C(1) << 20)
+#define PAGES 4096
+#define CPUS 3
+#define MANY 9000 /* compressed about as much as their budget */
+
+static struct vmemt_memory_device device, second;
+static struct vmemt_cpu cpu[CPUS];
+static vmem_manager *manager;
+static vmem_region *region;
+static unsigned char *base;
+static _Atomic uint32_t told; /* atomic; times that on_lost was called */
+static _Atomic int told_error;
+
+static void on_lost(void *context, uint64_t gpa, int error)
+{
+	(void)context;
+	(void)gpa;
+	atomic_store(&told_error, error);
+	atomic_fetch_add(&told, 1);
+}
+
+static void make_page(struct vmemt_page *p, uint64_t page)
+{
+	vmemt_make(p, page, 1);
+}
+
+static void fill(void)
+{
+	struct vmemt_page p;
+
+	for (uint64_t i = 0; i < PAGES; i++) {
+		make_page(&p, i);
+		assert(!vmem_region_write(region, i * PAGE, &p, PAGE));
+	}
+}
+
+/* @bytes: of the device. */
+static void make_with(const struct vmem_manager_opts *o, uint64_t deadline_ms, uint64_t pages,
+		      uint64_t bytes)
+{
+	struct vmem_region_opts r = {
+		.size = sizeof(r),
+		.flags = VMEM_REGION_DMA_PINNED,
+		.bytes = pages * PAGE,
+		.fault_around_pages = 1,
+		.fault_deadline_ms = deadline_ms ? deadline_ms : 3600000,
+		.on_lost = on_lost,
+	};
+
+	atomic_store(&told, 0);
+	manager = vmemt_manager_of(o);
+	vmemt_catch_signals(manager);
+	vmemt_memory_device_init(&device, bytes, VMEMT_DEVICE_DEPTH);
+	assert(!vmem_manager_add_device(manager, &device.device, NULL, NULL));
+	assert(!vmemt_alloc(&region, manager, &r));
+	base = vmem_region_hva(region);
+	for (unsigned i = 0; i < CPUS; i++)
+		cpu[i].region = region;
+}
+
+/* No budget but that of what is stored: everything is stored, and most of it out. */
+static void make(bool threads, uint64_t deadline_ms)
+{
+	const struct vmem_manager_opts o = { .size = sizeof(o), .store_bytes = 2 * MIB };
+
+	make_with(&o, deadline_ms, PAGES, 64 * MIB);
+	fill();
+	vmemt_store(region, 0, PAGES);
+	if (threads)
+		assert(!vmem_manager_thread_start(manager));
+}
+
+/* The next page from @page on that is stored and not in memory. */
+static uint64_t next_out(uint64_t page)
+{
+	static struct vmemt_page p;
+
+	for (; page < PAGES; page++) {
+		uint64_t word = vmemi_region_word(region, page);
+
+		if (vmemi_page_state(word) == VMEM_PAGE_STORED &&
+		    vmem_store_peek(manager->host.store, region->vm, 0, vmemi_page_ref(word), &p,
+				    NULL) == -VMEM_EAGAIN)
+			break;
+	}
+	assert(page < PAGES);
+	return page;
+}
+
+static bool is_right(uint64_t page, const struct vmemt_page *got)
+{
+	struct vmemt_page want;
+
+	make_page(&want, page);
+	return !memcmp(got, &want, PAGE);
+}
+
+static bool reads_right(uint64_t page)
+{
+	struct vmemt_page got;
+
+	assert(!vmem_region_read(region, page * PAGE, &got, PAGE));
+	return is_right(page, &got);
+}
+
+static void read_begin(unsigned c, uint64_t page, struct vmemt_page *into)
+{
+	vmemt_touch_begin(&cpu[c], VMEMT_READ, base + page * PAGE, into, PAGE);
+}
+
+static void expect_read(unsigned c, uint64_t page, const struct vmemt_page *got)
+{
+	assert(!vmemt_touch_end(&cpu[c]));
+	assert(is_right(page, got));
+}
+
+static uint32_t loads(void)
+{
+	return atomic_load(&manager->host.loads.under_way);
+}
+
+/* Nothing may be left of loads. */
+static void end(void)
+{
+	VMEMT_UNTIL(!loads());
+	vmem_manager_thread_stop(manager);
+	assert(!atomic_load(&manager->host.buffer_busy));
+	assert(!atomic_load(&device.wrong));
+	vmemt_check(manager, region);
+	vmemt_end(manager, region);
+	assert(atomic_load(&device.closed));
+}
+
+/* Others go on while the device does not answer. */
+static void slow(void)
+{
+	static struct vmemt_page got[2];
+	uint64_t a, b;
+
+	make(true, 0);
+	a = next_out(0);
+	b = next_out(a + 100);
+	atomic_store(&device.hold, 1);
+	read_begin(0, a, &got[0]);
+	read_begin(1, b, &got[1]);
+	VMEMT_UNTIL(loads() == 2);
+	vmemt_put(&cpu[2], base, PAGES - 1, 1);
+	vmemt_stage(region, PAGES - 1, 1);
+	assert(vmemt_is(&cpu[2], base, PAGES - 1, 1));
+	assert(!vmem_region_discard(region, 0, a * PAGE, NULL));
+	assert(!vmemt_touch_over(&cpu[0]) && !vmemt_touch_over(&cpu[1]));
+	atomic_store(&device.hold, 0);
+	expect_read(0, a, &got[0]);
+	expect_read(1, b, &got[1]);
+	assert(!atomic_load(&told));
+	end();
+}
+
+/* A read error is the end of the page for who touches it; who only looks may look again. */
+static void failing(void)
+{
+	static struct vmemt_page got;
+	struct vmem_store_out_stats s = { .size = sizeof(s) };
+	uint64_t a, b, c;
+
+	make(true, 0);
+	a = next_out(0);
+	b = next_out(a + 1);
+	c = next_out(b + 1);
+	atomic_store(&device.read_error, -VMEM_EIO);
+	assert(vmem_region_read(region, a * PAGE, &got, PAGE) == -VMEM_EIO);
+	assert(vmemt_state(region, a) == VMEM_PAGE_STORED && !atomic_load(&told));
+	read_begin(0, b, &got);
+	assert(vmemt_touch_end(&cpu[0]) == SIGBUS);
+	assert(atomic_load(&told) == 1 && atomic_load(&told_error) == -VMEM_EIO);
+	assert(vmemt_state(region, b) == VMEM_PAGE_POISONED);
+	assert(vmem_region_pin(region, c * PAGE, PAGE) == -VMEM_EIO);
+	assert(atomic_load(&told) == 2 && vmemt_metrics(region).lost == 2);
+	atomic_store(&device.read_error, 0);
+	atomic_store(&device.corrupt, 1);
+	assert(vmem_region_read(region, a * PAGE, &got, PAGE) == -VMEM_EIO);
+	atomic_store(&device.corrupt, 0);
+	assert(reads_right(a));
+	assert(!vmem_region_discard(region, b * PAGE, PAGE, NULL));
+	assert(vmemt_is(&cpu[0], base, b, 0));
+	assert(!vmem_manager_get_out_stats(manager, &s) && s.lost >= 3);
+	assert(!vmem_region_discard(region, c * PAGE, PAGE, NULL));
+	end();
+}
+
+/* When its time is up a page is lost, for who touches it and for who reads it; the late answer finds nobody. */
+static void never(bool threads)
+{
+	static struct vmemt_page got;
+	uint64_t a, b;
+
+	make(threads, 30);
+	a = next_out(0);
+	b = next_out(a + 1);
+	atomic_store(&device.hold, 1);
+	assert(vmem_region_read(region, a * PAGE, &got, PAGE) == -VMEM_EIO);
+	assert(vmemt_state(region, a) == VMEM_PAGE_POISONED && atomic_load(&told) == 1);
+	read_begin(0, b, &got);
+	if (!threads)
+		VMEMT_STEP_UNTIL(manager, vmemt_touch_over(&cpu[0]));
+	assert(vmemt_touch_end(&cpu[0]) == SIGBUS);
+	assert(vmemt_state(region, b) == VMEM_PAGE_POISONED && atomic_load(&told) == 2);
+	assert(loads() == 2 && vmemt_metrics(region).lost == 2);
+	assert(!vmem_region_discard(region, a * PAGE, PAGE, NULL)); /* before the end of its load */
+	atomic_store(&device.hold, 0);
+	if (!threads)
+		VMEMT_STEP_UNTIL(manager, !loads());
+	VMEMT_UNTIL(!loads() && !atomic_load(&manager->host.buffer_busy));
+	assert(atomic_load(&told) == 2);
+	assert(!vmem_region_discard(region, b * PAGE, PAGE, NULL));
+	assert(reads_right(next_out(b + 1)));
+	end();
+}
+
+/* A region goes away under a load, and under who waits for it. */
+static void detached(void)
+{
+	static struct vmemt_page got;
+	struct vmem_store_account a = { .size = sizeof(a) };
+	struct vmemt_detaching d;
+
+	make(true, 0);
+	atomic_store(&device.hold, 1);
+	read_begin(0, next_out(0), &got);
+	VMEMT_UNTIL(loads() == 1);
+	cpu[0].region = NULL;
+	vmemt_detach_begin(&d, region);
+	VMEMT_UNTIL(!atomic_load(&manager->host.regions[0]));
+	assert(!atomic_load(&d.over));
+	atomic_store(&device.hold, 0);
+	vmemt_detach_end(&d);
+	assert(vmemt_touch_end(&cpu[0]) == SIGSEGV);
+	assert(!atomic_load(&manager->host.buffer_busy));
+	assert(!vmem_manager_get_account(manager, &a) && !a.pages);
+	assert(!vmem_manager_free(manager) && atomic_load(&device.closed));
+}
+
+/* The manager goes away while segments are being written. */
+static void freed_while_writing(void)
+{
+	const struct vmem_manager_opts o = { .size = sizeof(o) };
+	struct vmem_store_out_stats s = { .size = sizeof(s) };
+
+	make_with(&o, 0, PAGES, 64 * MIB);
+	fill();
+	vmemt_store(region, 0, PAGES);
+	atomic_store(&device.hold, 1);
+	vmem_store_write_out(manager->host.store, MIB);
+	assert(vmem_manager_step(manager, 1000, NULL) >= 0);
+	assert(!vmem_manager_get_out_stats(manager, &s) && s.writing > 0);
+	assert(!vmem_region_detach(region, VMEM_DETACH_DISCARD));
+	assert(!vmem_manager_free(manager));
+	assert(atomic_load(&device.closed));
+}
+
+/* A guest that stands still is read as a whole, without a frame more; and comes back as a whole. */
+static void whole(bool threads)
+{
+	struct vmemt_tape tape;
+	uint64_t there, fetched;
+
+	make(threads, 0);
+	there = vmemt_metrics(region).pages[VMEM_PAGE_RESIDENT];
+	assert(!vmem_region_quiesce(region));
+	for (uint64_t i = 0; i < PAGES; i++)
+		assert(reads_right(i));
+	assert(vmemt_metrics(region).pages[VMEM_PAGE_RESIDENT] == there);
+	vmemt_tape_init(&tape);
+	assert(!vmemt_tape_save(&tape, region, 0, NULL));
+	assert(!vmem_region_resume(region));
+	assert(!vmem_region_fetch(region, 0, PAGES * PAGE, &fetched) && fetched == PAGES - there);
+	assert(vmemt_metrics(region).pages[VMEM_PAGE_RESIDENT] +
+		       vmemt_metrics(region).pages[VMEM_PAGE_CLEAN] ==
+	       PAGES);
+	end();
+	make_with(&(struct vmem_manager_opts){ .size = sizeof(struct vmem_manager_opts),
+					       .budget_bytes = 10 * MIB },
+		  0, PAGES, 64 * MIB);
+	assert(!vmemt_tape_load(&tape, region, NULL));
+	for (uint64_t i = 0; i < PAGES; i++)
+		assert(reads_right(i));
+	assert(vmemt_manager_metrics(manager).used_bytes <= 10 * MIB + 16 * PAGE);
+	end();
+	vmemt_tape_free(&tape);
+}
+
+static int remove_device(uint32_t number)
+{
+	int error = vmem_manager_remove_device(manager, number);
+
+	assert(!error || error == -VMEM_EBUSY);
+	return error;
+}
+
+/* What is on one device goes to another, while it is used. */
+static void removed(bool threads)
+{
+	struct vmem_store_device_stats s = { .size = sizeof(s) };
+	uint32_t number;
+
+	make(threads, 0);
+	vmemt_memory_device_init(&second, 64 * MIB, VMEMT_DEVICE_DEPTH);
+	assert(!vmem_manager_add_device(manager, &second.device, NULL, &number) && number == 1);
+	assert(vmem_manager_remove_device(manager, 9) == -VMEM_ENOENT);
+	assert(vmem_manager_remove_device(NULL, 0) == -VMEM_EINVAL);
+	VMEMT_UNTIL(!remove_device(0));
+	assert(atomic_load(&device.closed));
+	assert(vmem_manager_get_device_stats(manager, 0, &s) == -VMEM_ENOENT);
+	assert(!vmem_manager_get_device_stats(manager, 1, &s) && s.taken_bytes > MIB);
+	for (uint64_t i = 0; i < PAGES; i++)
+		assert(reads_right(i));
+	assert(atomic_load(&manager->host.devices.count) == 1);
+	end();
+	assert(atomic_load(&second.closed));
+}
+
+/* One that cannot be read is let go of, with what is lost with it. */
+static void abandoned(void)
+{
+	static struct vmemt_page got;
+	uint64_t a;
+
+	make(true, 0);
+	a = next_out(0);
+	atomic_store(&device.read_error, -VMEM_EIO);
+	VMEMT_UNTIL(vmem_manager_abandon_device(manager, 0) == 0);
+	assert(atomic_load(&device.closed));
+	read_begin(0, a, &got);
+	assert(vmemt_touch_end(&cpu[0]) == SIGBUS);
+	assert(vmemt_state(region, a) == VMEM_PAGE_POISONED && atomic_load(&told) == 1);
+	end();
+}
+
+/* Writes that never end, or find no room, keep nobody from what memory there is; when that is used up it is told, and
+ * room on a device ends it. */
+static void stuck(bool hung)
+{
+	const struct vmem_manager_opts o = { .size = sizeof(o), .budget_bytes = 12 * MIB };
+	bool helped = false;
+	struct vmemt_page p;
+
+	make_with(&o, 0, MANY, hung ? 64 * MIB : 4 * MIB);
+	atomic_store(&device.hold, hung);
+	assert(!vmem_manager_thread_start(manager));
+	for (uint64_t i = 0; i < MANY; i++) {
+		make_page(&p, i);
+		vmemt_touch_begin(&cpu[0], VMEMT_WRITE, base + i * PAGE, &p, PAGE);
+		VMEMT_UNTIL(vmemt_touch_over(&cpu[0]) ||
+			    (!helped && vmemt_manager_metrics(manager).stuck));
+		if (!vmemt_touch_over(&cpu[0])) {
+			atomic_store(&device.hold, 0);
+			vmemt_memory_device_init(&second, 64 * MIB, VMEMT_DEVICE_DEPTH);
+			assert(!vmem_manager_add_device(manager, &second.device, NULL, NULL));
+			helped = true;
+		}
+		assert(!vmemt_touch_end(&cpu[0]));
+	}
+	assert(helped);
+	for (uint64_t i = 0; i < MANY; i++)
+		assert(vmemt_is(&cpu[0], base, i, 1));
+	assert(vmemt_manager_metrics(manager).used_bytes <= 12 * MIB + 16 * PAGE);
+	end();
+}
+
+int main(void)
+{
+	vmemt_need(VMEM_KERNEL_POISON | VMEM_KERNEL_SIGBUS | VMEM_KERNEL_MOVE | VMEM_KERNEL_WP |
+		   VMEM_KERNEL_KERNEL_FAULTS);
+	for (unsigned i = 0; i < CPUS; i++)
+		vmemt_cpu_start(&cpu[i]);
+	slow();
+	failing();
+	never(true);
+	never(false);
+	detached();
+	freed_while_writing();
+	whole(true);
+	whole(false);
+	removed(true);
+	removed(false);
+	abandoned();
+	stuck(false);
+	stuck(true);
+	for (unsigned i = 0; i < CPUS; i++)
+		vmemt_cpu_stop(&cpu[i]);
+	return 0;
+}
