@@ -16,6 +16,9 @@ usage() {
 		memory cgroup of its own as root, else by Pss. Before that, in a run of 2 s, a page is dropped
 		on purpose, to show that a wrong byte would be found.
 
+		--swap, alone and first: memory that does not fit even compressed. One VM of 1 GiB in 10 % of
+		that for 60 s; the rest goes to a file without a name in build-demo/.
+
 		Exit status 0 only if no byte was wrong, and never more than budget + 5 % was used.
 
 		Options are those of the runner, which come after the demo's own:
@@ -38,6 +41,14 @@ done
 vmem_need build examples
 
 build=$top/build-demo
+# With a path behind it, it is the runner's, as any other option.
+case "${1:-} ${2:-}" in
+'--swap ' | '--swap -'*)
+	shift
+	set -- --vms 1 --mem 1G --budget 10% --seconds 60 --workload zipf --swap "$build:4G" "$@"
+	;;
+*) set -- --vms 4 --mem 256M --budget 40% --sharing group --seconds 30 --workload zipf,hotcold,churn,zerofill "$@" ;;
+esac
 vmem_build "$top" "$build" -DVMEM_TESTS=OFF -DVMEM_BENCH=OFF
 runner=$build/examples/kvm-runner/vmem-kvm-runner
 outside=$build/examples/kvm-runner/vmem-outside
@@ -48,7 +59,6 @@ vmem_scratch "${TMPDIR:-/tmp}/vmem.XXXXXX"
 # The same VMs as below: so what the kernel needs to know of the files that their memory is made of is in
 # its caches then, and does not count as memory of theirs.
 echo "1. Can the check fail? A page is dropped behind a guest's back."
-set -- --vms 4 --mem 256M --budget 40% --sharing group --seconds 30 --workload zipf,hotcold,churn,zerofill "$@"
 status=0
 "$runner" "$@" --seconds 2 --workload zipf --quiet --json "$scratch/drop.json" --inject drop-page \
 	>"$scratch/drop.txt" 2>&1 || status=$?

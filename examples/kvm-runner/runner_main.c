@@ -22,6 +22,7 @@ typedef struct vmem_jemalloc vmem_jemalloc;
 #include "runner_result.h"
 #include "runner_saved.h"
 #include "runner_signals.h"
+#include "runner_swap.h"
 #include "runner_table.h"
 #include "common/units.h"
 #include "runner_vcpu.h"
@@ -187,6 +188,8 @@ static int make_manager(struct session *s)
 		.flags = s->options.as_saved ? VMEM_MANAGER_AS_SAVED : 0,
 		.allocator = choose_allocator(s),
 		.budget_bytes = s->options.budget_bytes,
+		/* What does not compress may leave, too, where there is somewhere to go. */
+		.max_object_bytes = s->options.swap_count ? GUEST_PAGE_SIZE : 0,
 		.on_event = on_event,
 		.context = &s->runner,
 		.cold_pages_per_second = s->options.recompress_per_second,
@@ -342,6 +345,7 @@ static int watch_vms(struct session *s)
 		if (ended)
 			break;
 		table_tick(s->table, now);
+		swap_watch(&runner->swap, runner->manager);
 		if (!error)
 			error = inject_while_running(s, now);
 		signals_wait(TICK_NS);
@@ -394,8 +398,12 @@ static int check(struct session *s)
 /* Everything until the VMs can start. */
 static int prepare(struct session *s)
 {
-	int error = make_manager(s);
+	int error = swap_open_all(&s->runner.swap, &s->options);
 
+	if (!error)
+		error = make_manager(s);
+	if (!error)
+		error = swap_hand_over(&s->runner.swap, s->runner.manager, &s->options);
 	if (!error)
 		error = make_vms(s);
 	if (!error)
@@ -421,6 +429,8 @@ static enum runner_exit run(struct session *s)
 	join_vms(s);
 	table_end(s->table);
 	status = result_print_totals(&s->runner, signals_interrupted());
+	swap_watch(&s->runner.swap, s->runner.manager);
+	swap_print_totals(&s->runner.swap, s->runner.manager);
 	if (error)
 		status = RUNNER_EXIT_BAD;
 	for (uint32_t i = 0; s->options.save && status == RUNNER_EXIT_GOOD && i < s->options.vms;
@@ -450,6 +460,7 @@ static int clean_up(struct session *s)
 		print_error("libvmem still holds memory of a VM.");
 		error = -VMEM_EIO;
 	}
+	swap_close(&runner->swap);
 	table_free(s->table);
 	corpus_free(&runner->corpus);
 	alloc_free(runner->vms);

@@ -8,6 +8,7 @@
 #include "guest_abi.h"
 
 #define RUNNER_MAX_VMS 64u
+#define RUNNER_MAX_SWAPS 16u
 #define RUNNER_MIN_MEM (UINT64_C(4) << 20)
 #define RUNNER_MAX_MEM (UINT64_C(64) << 30)
 
@@ -51,7 +52,10 @@ struct runner_options {
 	const char *save;    /* VM i goes to the file of this name with .i; NULL: none */
 	const char *restore; /* comes from there */
 	bool lazy;
-	bool huge;        /* pages of 2 MiB */
+	bool huge;                           /* pages of 2 MiB */
+	const char *swaps[RUNNER_MAX_SWAPS]; /* the first ones are filled first */
+	uint32_t swap_count;
+	bool swap_plain;  /* what is written there need not be enciphered */
 	const char *json; /* NULL: none */
 	uint64_t seed;
 	enum runner_injection injection;

@@ -16,8 +16,9 @@
 
 #define SECOND UINT64_C(1000000000)
 #define TEXT_BYTES 16384u
-#define ROW "%6s %-8s %9s %9s %9s %9s %7s %6s %8s %8s %8s %7s %10s %s\n"
-#define OTHER_LINES 3u /* header, total, the library's own */
+#define ROW "%6s %-8s %9s %9s %9s %9s %7s %6s %8s %8s %8s %7s %10s %s%s\n"
+#define SWAP_ROW "%9s %10s "
+#define OTHER_LINES 4u /* header, total, the library's own, swap */
 
 /* What rates are made of. */
 struct before {
@@ -30,6 +31,8 @@ struct table {
 	struct runner *runner;
 	uint64_t last_ns;
 	struct before before[RUNNER_MAX_VMS];
+	uint64_t swap_read_bytes;
+	uint64_t swap_written_bytes;
 	size_t length;
 	char text[TEXT_BYTES];
 };
@@ -50,6 +53,7 @@ struct row {
 	uint64_t p50_ns; /* of the total: the worst of the VMs */
 	uint64_t p99_ns;
 	uint64_t blocked_ppm; /* of the last ten seconds; of the total: the worst of the VMs */
+	char swap[32];        /* two columns, or none without a device */
 };
 
 int table_new(struct table **ret_table, struct runner *runner)
@@ -111,7 +115,7 @@ static void add_row(struct table *table, const struct row *r)
 	add(table, ROW, r->name, r->workload, UNITS_BYTES(r->size), UNITS_BYTES(r->resident),
 	    UNITS_BYTES(r->staged), UNITS_BYTES(r->stored), ratio, cpu, UNITS_COUNT(r->faults),
 	    UNITS_TIME(r->p50_ns), UNITS_TIME(r->p99_ns), blocked, UNITS_COUNT(r->accesses),
-	    r->state);
+	    r->swap, r->state);
 }
 
 static uint64_t larger(uint64_t a, uint64_t b)
@@ -171,6 +175,9 @@ static void add_vm(struct table *table, struct vm *vm, double seconds, struct ro
 		.blocked_ppm = sample.region.pressure_avg10_ppm,
 	};
 	*before = (struct before){ sample.region.faults, sample.progress.accesses, cpu_ns };
+	/* What is written and read is of all VMs. */
+	if (table->runner->swap.count)
+		snprintf(row.swap, sizeof(row.swap), SWAP_ROW, "", "");
 	add_row(table, &row);
 	sum_up(total, &row);
 }
@@ -189,28 +196,60 @@ static void add_library(struct table *table)
 					       : "");
 }
 
+/* The columns of the total. */
+static void rate_swap(struct table *table, const struct swap_sample *sample, double seconds,
+		      struct row *total)
+{
+	double in = (double)(sample->read_bytes - table->swap_read_bytes) / seconds;
+	double out = (double)(sample->written_bytes - table->swap_written_bytes) / seconds;
+
+	table->swap_read_bytes = sample->read_bytes;
+	table->swap_written_bytes = sample->written_bytes;
+	snprintf(total->swap, sizeof(total->swap), SWAP_ROW, UNITS_BYTES((uint64_t)in),
+		 UNITS_BYTES((uint64_t)out));
+}
+
+static void add_swap(struct table *table, const struct swap_sample *sample)
+{
+	add(table, "swap %s: taken %s, holding %s of pages; loads %s, lost %s%s\n",
+	    UNITS_BYTES(sample->size_bytes), UNITS_BYTES(sample->taken_bytes),
+	    UNITS_BYTES(sample->out.live_bytes), UNITS_COUNT((double)sample->out.loads),
+	    UNITS_COUNT((double)sample->out.lost), sample->bad ? "; a device is BAD" : "");
+}
+
 static void show(struct table *table, uint64_t now_ns)
 {
+	const struct swap *swap = &table->runner->swap;
+	struct swap_sample sample = { 0 };
 	struct row total = { .name = "total", .workload = "", .state = "" };
 	double seconds = (double)(now_ns - table->last_ns) / SECOND;
 	uint32_t most = print_table_most();
 	uint32_t rows = most > OTHER_LINES ? most - OTHER_LINES : 0;
+	char titles[32] = "";
 	char since[32];
 
 	snprintf(since, sizeof(since), "%.0f s",
 		 (double)(now_ns - table->runner->start_ns) / SECOND);
+	seconds = seconds > 0 ? seconds : 1;
+	if (swap->count) {
+		swap_sample(swap, table->runner->manager, &sample);
+		rate_swap(table, &sample, seconds, &total);
+		snprintf(titles, sizeof(titles), SWAP_ROW, "swap in/s", "swap out/s");
+	}
 	table->length = 0;
 	add(table, ROW, since, "workload", "size", "resident", "staged", "stored", "ratio", "cpu",
-	    "faults/s", "p50", "p99", "blocked", "accesses/s", "state");
+	    "faults/s", "p50", "p99", "blocked", "accesses/s", titles, "state");
 	for (uint32_t i = 0; i < table->runner->options->vms; i++) {
 		size_t before = table->length;
 
-		add_vm(table, &table->runner->vms[i], seconds > 0 ? seconds : 1, &total);
+		add_vm(table, &table->runner->vms[i], seconds, &total);
 		if (i >= rows)
 			table->length = before; /* counts, but is not shown */
 	}
 	add_row(table, &total);
 	add_library(table);
+	if (swap->count)
+		add_swap(table, &sample);
 	table->last_ns = now_ns;
 	print_table(table->text);
 }

@@ -16,6 +16,7 @@
 #include "guest_abi.h"
 #include "runner_image.h"
 #include "runner_options.h"
+#include "runner_swap.h"
 
 /* How a vCPU, and a VM as the worst of its vCPUs, ended. */
 enum vcpu_end {
@@ -67,6 +68,7 @@ struct runner {
 	enum runner_backend backend; /* KVM or THREAD */
 	int kvm_fd;                  /* /dev/kvm */
 	struct corpus corpus;
+	struct swap swap;
 	struct vm *vms; /* options->vms of them */
 	uint64_t start_ns;
 	uint64_t end_ns;    /* when the workloads stop and the sweep begins */

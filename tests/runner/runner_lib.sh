@@ -10,6 +10,7 @@ pid= # of a process in the background
 vmem_scratch "${TMPDIR:-/tmp}/vmem.XXXXXX"
 trap '[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$scratch"' EXIT
 out=$scratch/out.txt
+json=$scratch/run.json # for those that ask with swapped
 
 fail() {
 	echo "FAILED: $*"
@@ -105,4 +106,23 @@ ended() {
 	pid=
 	cp "$log" "$out"
 	[ "$status" -eq "$1" ] || fail "exit status $status instead of $1"
+}
+
+# swapped FIELD: a number of all devices, from the JSON object in $json.
+swapped() {
+	awk -v field="\"$1\":" '$1 == "\"swap\":" && /{/ { inside = 1 }
+		inside && $1 == field { print $2 + 0; exit }' "$json"
+}
+
+# of_device N FIELD: the same of the N-th one.
+of_device() {
+	awk -v n="$1" -v field="\"$2\":" '$1 == "\"path\":" { device++ }
+		device == n && $1 == field { print $2 + 0; exit }' "$json"
+}
+
+# was_used: much was written and read, nothing lost.
+was_used() {
+	[ "$(swapped written_bytes)" -gt 1048576 ] || fail "only $(swapped written_bytes) bytes were written"
+	[ "$(swapped loads)" -gt 0 ] || fail "nothing was read back"
+	[ "$(swapped lost)" -eq 0 ] || fail "$(swapped lost) pages were lost"
 }
