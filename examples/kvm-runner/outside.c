@@ -5,7 +5,9 @@
  * kill -9 of vmem-outside itself, by the next one that runs.
  *
  * With --json it takes the budget from what the command wrote there (options.budget_bytes), adds what
- * it measured to it, and fails when the peak is above budget + tolerance. */
+ * it measured to it, and fails when the peak is above budget + tolerance. With --kernel-apart the kernel's
+ * own memory is not judged: page tables and KVM's tables go with the size of the guests, which may be ten
+ * times the budget. */
 #define _GNU_SOURCE
 #include <argp.h>
 #include <dirent.h>
@@ -35,6 +37,7 @@
 struct options {
 	const char *json;
 	double tolerance_percent;
+	bool kernel_apart;
 	char **command;
 };
 
@@ -306,8 +309,16 @@ static cJSON *read_json(const char *path)
 	return json;
 }
 
-static bool add_to_json(cJSON *json, const char *path, const struct measure *m, double limit,
-			bool held)
+/* What the budget is for. The kernel's part is that of the highest sample. */
+static uint64_t judged_of(const struct options *o, const struct measure *m)
+{
+	uint64_t apart = o->kernel_apart ? m->highest.kernel : 0;
+
+	return m->peak > apart ? m->peak - apart : m->peak;
+}
+
+static bool add_to_json(cJSON *json, const char *path, const struct measure *m, uint64_t judged,
+			double limit, bool held)
 {
 	cJSON *object = cJSON_AddObjectToObject(json, "outside");
 
@@ -316,6 +327,7 @@ static bool add_to_json(cJSON *json, const char *path, const struct measure *m, 
 				       : m->version            ? "cgroup v2"
 							       : "Pss once a second") &&
 	       cJSON_AddNumberToObject(object, "peak_bytes", (double)m->peak) &&
+	       cJSON_AddNumberToObject(object, "judged_bytes", (double)judged) &&
 	       cJSON_AddNumberToObject(object, "limit_bytes", limit) &&
 	       cJSON_AddNumberToObject(object, "highest_sample_bytes", (double)m->highest.usage) &&
 	       cJSON_AddNumberToObject(object, "anonymous_bytes", (double)m->highest.anonymous) &&
@@ -343,11 +355,12 @@ static void print_measure(const struct measure *m)
 /* Compares with the budget that the command had. Returns 0, EXIT_OVER or EXIT_SETUP. */
 static int judge(const struct options *o, const struct measure *m)
 {
+	uint64_t judged = judged_of(o, m);
 	cJSON *json = read_json(o->json);
 	const cJSON *budget =
 		cJSON_GetObjectItem(cJSON_GetObjectItem(json, "options"), "budget_bytes");
 	double limit = cJSON_GetNumberValue(budget) * (1 + o->tolerance_percent / 100);
-	bool held = (double)m->peak <= limit;
+	bool held = (double)judged <= limit;
 	int result = held ? 0 : EXIT_OVER;
 
 	if (!cJSON_IsNumber(budget)) {
@@ -356,10 +369,11 @@ static int judge(const struct options *o, const struct measure *m)
 		cJSON_Delete(json);
 		return EXIT_SETUP;
 	}
-	printf("peak %.1f MiB, budget %.1f MiB + %g %% = %.1f MiB: %s\n", (double)m->peak / MIB,
+	printf("peak%s %.1f MiB, budget %.1f MiB + %g %% = %.1f MiB: %s\n",
+	       o->kernel_apart ? " without the kernel's" : "", (double)judged / MIB,
 	       cJSON_GetNumberValue(budget) / MIB, o->tolerance_percent, limit / MIB,
 	       held ? "held" : "EXCEEDED");
-	if (!add_to_json(json, o->json, m, limit, held)) {
+	if (!add_to_json(json, o->json, m, judged, limit, held)) {
 		fprintf(stderr, "vmem-outside: %s cannot be written\n", o->json);
 		result = EXIT_SETUP;
 	}
@@ -379,6 +393,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 		if (end == text || *end || !(o->tolerance_percent >= 0))
 			argp_error(state, "--tolerance %s: give a number of percent", text);
 		break;
+	case 'k': o->kernel_apart = true; break;
 	case ARGP_KEY_ARG:
 		o->command = &state->argv[state->next - 1];
 		state->next = state->argc;
@@ -396,6 +411,8 @@ int main(int argc, char **argv)
 		  "what the command wrote: its budget is taken from it, the measure added", 0 },
 		{ "tolerance", 't', "PERCENT", 0,
 		  "how far the peak may be above the budget (default 5)", 0 },
+		{ "kernel-apart", 'k', NULL, 0,
+		  "do not judge the kernel's memory, such as page tables", 0 },
 		{ NULL, 0, NULL, 0, NULL, 0 },
 	};
 	static const struct argp argp = {
