@@ -134,6 +134,15 @@ VMEM_API int vmem_slots_remove(vmem_slots *slots, uint32_t device);
 VMEM_API int vmem_slots_take(vmem_slots *slots, struct vmem_slots_cursor *cursor, uint32_t count,
 			     uint64_t owner, uint64_t *ret_slot) VMEM_NODISCARD;
 
+/** As vmem_slots_take(), but not on some devices: because one has just failed, say.
+ *  @param devices  bit i: not on device i
+ *  @return as vmem_slots_take()
+ *  @threads any, serial for the cursor
+ *  @since 1.0 */
+VMEM_API int vmem_slots_take_except(vmem_slots *slots, struct vmem_slots_cursor *cursor,
+				    uint32_t devices, uint32_t count, uint64_t owner,
+				    uint64_t *ret_slot) VMEM_NODISCARD;
+
 /** Give slots back that were taken, whole runs or parts of them.
  *  @return 0, -VMEM_ENOENT (some of them are not taken: nothing is freed), -VMEM_EINVAL (count 0, or not in
  *          one cluster)

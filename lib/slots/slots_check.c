@@ -18,7 +18,7 @@ static const char *check_table(const struct vmemi_slots_table *t, uint64_t *disc
 {
 	*ret_all = true;
 	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++) {
-		uint64_t free = atomic_load(&t->free[word]), cut = atomic_load(&t->cut[word]);
+		uint64_t free = ~atomic_load(&t->used[word]), cut = atomic_load(&t->cut[word]);
 		uint64_t discard = atomic_load(&t->discard[word]);
 		uint64_t held = vmemi_slots_held(t, word);
 

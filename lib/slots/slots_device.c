@@ -60,7 +60,7 @@ static void set_clusters(struct vmemi_slots_device *d, uint64_t clusters)
 }
 
 /* Clusters from the present end up to @clusters are to be had. */
-static void open_up(struct vmemi_slots_device *d, uint64_t clusters)
+static void open_up(vmem_slots *s, struct vmemi_slots_device *d, uint64_t clusters)
 {
 	uint64_t old = atomic_load(&d->clusters);
 
@@ -70,14 +70,25 @@ static void open_up(struct vmemi_slots_device *d, uint64_t clusters)
 		struct vmemi_slots_table *t = atomic_load(&p.cluster->table);
 
 		for (uint32_t word = 0; t && word < VMEMI_SLOTS_WORDS; word++)
-			atomic_fetch_or(&t->free[word], atomic_exchange(&t->cut[word], 0));
+			atomic_fetch_and(&t->used[word], ~atomic_exchange(&t->cut[word], 0));
 		atomic_store(&p.cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
 		if (t)
 			vmemi_slots_room(&p);
 		else
 			p.chunk->empty |= UINT64_C(1) << i % VMEMI_SLOTS_CHUNK;
+		/* Who gave back the last may have taken what was cut off for something that stays. */
+		vmemi_slots_give_up(s, &p);
 	}
 	atomic_store(&d->full, 0);
+}
+
+void vmemi_slots_cut_off(vmem_slots *s, const struct vmemi_slots_place *p)
+{
+	struct vmemi_slots_table *t = atomic_load(&p->cluster->table);
+
+	for (uint32_t word = 0; t && word < VMEMI_SLOTS_WORDS; word++)
+		atomic_fetch_or(&t->cut[word], ~atomic_exchange(&t->used[word], ~UINT64_C(0)));
+	vmemi_slots_give_up(s, p);
 }
 
 /* What is free from cluster @clusters on is no more. */
@@ -86,7 +97,6 @@ static void cut_off(vmem_slots *s, struct vmemi_slots_device *d, uint64_t cluste
 	set_clusters(d, clusters);
 	for (uint64_t i = clusters; i < d->most; i++) {
 		uint64_t bit = UINT64_C(1) << i % VMEMI_SLOTS_CHUNK;
-		struct vmemi_slots_table *t;
 		struct vmemi_slots_place p;
 
 		if (!atomic_load(&d->chunk[i / VMEMI_SLOTS_CHUNK]))
@@ -94,13 +104,10 @@ static void cut_off(vmem_slots *s, struct vmemi_slots_device *d, uint64_t cluste
 		p = place_of(d, i);
 		p.chunk->empty &= ~bit;
 		atomic_fetch_and(&p.chunk->room, ~bit);
-		t = atomic_load(&p.cluster->table);
 		/* What a cursor that cannot be stopped holds is left there, until it goes on. */
 		if (atomic_load(&p.cluster->cursors))
 			vmemi_slots_stop(s, &p);
-		for (uint32_t word = 0; t && word < VMEMI_SLOTS_WORDS; word++)
-			atomic_fetch_or(&t->cut[word], atomic_exchange(&t->free[word], 0));
-		vmemi_slots_give_up(s, &p);
+		vmemi_slots_cut_off(s, &p);
 	}
 }
 
@@ -113,7 +120,7 @@ static int resize(vmem_slots *s, struct vmemi_slots_device *d, uint64_t clusters
 	if (clusters > atomic_load(&d->clusters)) {
 		err = make_chunks(s, d, clusters);
 		if (!err)
-			open_up(d, clusters);
+			open_up(s, d, clusters);
 		return err;
 	}
 	cut_off(s, d, clusters);
@@ -185,7 +192,7 @@ int vmem_slots_add(vmem_slots *s, const struct vmem_slots_device *device, uint32
 	d->discard_least = o.discard_least;
 	err = make_chunks(s, d, o.count / VMEM_SLOTS_CLUSTER);
 	if (!err) {
-		open_up(d, o.count / VMEM_SLOTS_CLUSTER);
+		open_up(s, d, o.count / VMEM_SLOTS_CLUSTER);
 		vmemi_lock(&s->lock);
 		err = enter(s, d, ret_device);
 		vmemi_unlock(&s->lock);

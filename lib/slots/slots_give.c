@@ -10,7 +10,7 @@ void vmemi_slots_give_up(vmem_slots *s, const struct vmemi_slots_place *p)
 	if (!t || atomic_load(&p->cluster->cursors))
 		return;
 	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++)
-		if (~(atomic_load(&t->free[word]) | atomic_load(&t->cut[word])))
+		if (atomic_load(&t->used[word]) & ~atomic_load(&t->cut[word]))
 			return;
 	atomic_store(&p->cluster->table, NULL);
 	atomic_fetch_and(&p->chunk->room, ~bit);
@@ -38,6 +38,12 @@ static void set(_Atomic uint64_t *words, uint32_t at, uint32_t count)
 		atomic_fetch_or(&words[word], vmemi_slots_mask(at, count, word));
 }
 
+static void clear(_Atomic uint64_t *words, uint32_t at, uint32_t count)
+{
+	for (uint32_t word = at / 64; word < VMEMI_SLOTS_WORDS; word++)
+		atomic_fetch_and(&words[word], ~vmemi_slots_mask(at, count, word));
+}
+
 /* The run is taken or was to be discarded, and belongs to nobody now. The lock is held. */
 static void become_free(vmem_slots *s, const struct vmemi_slots_place *p, uint32_t at,
 			uint32_t count)
@@ -47,7 +53,7 @@ static void become_free(vmem_slots *s, const struct vmemi_slots_place *p, uint32
 	if (p->number >= atomic_load(&p->device->clusters)) {
 		set(t->cut, at, count);
 	} else {
-		set(t->free, at, count);
+		clear(t->used, at, count);
 		atomic_store(&p->cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
 		vmemi_slots_room(p);
 	}
@@ -88,19 +94,23 @@ static int give_slowly(vmem_slots *s, const struct vmemi_slots_place *p, uint64_
 }
 
 /* What one slot that has been given back may change for its cluster: seldom. */
-static __attribute__((noinline)) void look_after_cluster(vmem_slots *s, uint64_t slot, bool empty)
+static __attribute__((noinline)) int look_after_cluster(vmem_slots *s, uint64_t slot, bool empty)
 {
 	struct vmemi_slots_place p;
 
 	if (!vmemi_slots_find(s, slot, &p))
-		return;
+		return 0;
 	vmemi_slots_room(&p);
 	atomic_store(&p.cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
-	if (empty) {
-		vmemi_lock(&s->lock);
+	if (!empty && p.number < atomic_load(&p.device->clusters))
+		return 0;
+	vmemi_lock(&s->lock);
+	if (p.number < atomic_load(&p.device->clusters))
 		vmemi_slots_give_up(s, &p);
-		vmemi_unlock(&s->lock);
-	}
+	else
+		vmemi_slots_cut_off(s, &p);
+	vmemi_unlock(&s->lock);
+	return 0;
 }
 
 static __attribute__((noinline)) int give_run(vmem_slots *s, uint64_t slot, uint32_t count)
@@ -130,40 +140,43 @@ static inline bool find_at_once(const vmem_slots *s, uint64_t slot, struct vmemi
 	return true;
 }
 
-/* `stop` is seldom worth a look. */
-static inline bool is_held(const struct vmemi_slots_table *t, uint32_t word, uint64_t bit)
+static inline bool is_taken(const struct vmemi_slots_place *p, const struct vmemi_slots_table *t,
+			    uint32_t at)
 {
-	return atomic_load_explicit(&t->held[word], memory_order_acquire) & bit &&
-	       vmemi_slots_held(t, word) & bit;
+	uint64_t bit = UINT64_C(1) << at % 64;
+
+	if (!(atomic_load_explicit(&t->used[at / 64], memory_order_acquire) & bit))
+		return false;
+	/* Nothing is held where there is no cursor. */
+	if (atomic_load_explicit(&p->cluster->cursors, memory_order_relaxed) &&
+	    vmemi_slots_held(t, at / 64) & bit)
+		return false;
+	return !p->device->discard_least ||
+	       !(atomic_load_explicit(&t->discard[at / 64], memory_order_relaxed) & bit);
 }
 
 /* Nothing here leaves the registers: the addresses of places stay with the functions above. */
 int vmem_slots_give(vmem_slots *s, uint64_t slot, uint32_t count)
 {
 	uint32_t at = slot % VMEM_SLOTS_CLUSTER;
-	uint64_t bit = UINT64_C(1) << at % 64, was;
+	uint64_t others = ~(UINT64_C(1) << at % 64);
 	struct vmemi_slots_table *t;
 	struct vmemi_slots_place p;
-	bool empty;
 
-	/* Others may shrink the device just now: what is free beyond its end then counts as left there, and is cut off
-	 * by the next vmem_slots_resize() that shrinks. */
 	if (count != 1 || !find_at_once(s, slot, &p))
 		return give_run(s, slot, count);
 	t = atomic_load_explicit(&p.cluster->table, memory_order_acquire);
-	if (!t || is_held(t, at / 64, bit) ||
-	    (p.device->discard_least &&
-	     atomic_load_explicit(&t->discard[at / 64], memory_order_relaxed) & bit))
+	if (!t || !is_taken(&p, t, at))
 		return -VMEM_ENOENT;
-	was = atomic_fetch_or(&t->free[at / 64], bit);
-	if (was & bit)
-		return -VMEM_ENOENT;
-	/* Who sets the last bit that kept a table there touches it no more. */
-	empty = (was | bit) == ~UINT64_C(0) && !atomic_load(&p.cluster->cursors);
-	if (empty || atomic_load(&p.cluster->longest) != VMEMI_SLOTS_LONGEST_UNKNOWN ||
+	/* Who clears the last bit that kept a table there touches it no more. Written like this it is one
+	 * instruction, and no loop. */
+	if (!(atomic_fetch_and(&t->used[at / 64], others) & others) &&
+	    !atomic_load(&p.cluster->cursors))
+		return look_after_cluster(s, slot, true);
+	if (atomic_load(&p.cluster->longest) != VMEMI_SLOTS_LONGEST_UNKNOWN ||
 	    !(atomic_load(&p.chunk->room) >> p.number % VMEMI_SLOTS_CHUNK & 1) ||
-	    atomic_load(&p.device->full))
-		look_after_cluster(s, slot, empty);
+	    atomic_load(&p.device->full) || p.number >= atomic_load(&p.device->at_once))
+		return look_after_cluster(s, slot, false);
 	return 0;
 }
 
@@ -196,8 +209,7 @@ static int discarded(vmem_slots *s, uint64_t slot, uint32_t count)
 	for (uint32_t word = at / 64; word < VMEMI_SLOTS_WORDS; word++)
 		if (~atomic_load(&t->discard[word]) & vmemi_slots_mask(at, count, word))
 			return -VMEM_ENOENT;
-	for (uint32_t word = at / 64; word < VMEMI_SLOTS_WORDS; word++)
-		atomic_fetch_and(&t->discard[word], ~vmemi_slots_mask(at, count, word));
+	clear(t->discard, at, count);
 	p.device->discards -= count;
 	become_free(s, &p, at, count);
 	return 0;

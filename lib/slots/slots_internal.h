@@ -4,10 +4,11 @@
  *   device -> chunks of 64 clusters -> clusters of 512 slots -> a table, if one of them is taken
  *
  * A slot is in one of four states: free; taken; freed, but to be discarded first; cut off, which is free beyond the end
- * of a device that has shrunk. The first, third and fourth are bits of the table.
+ * of a device that has shrunk. Bits of the table say what is not free, and of that, what is in the other two.
  *
- * Fast: a cursor has a cluster, whose `cursors` is 1. What was free there when it came has gone from `free` to `held`,
- * and it takes by clearing a bit of that with a plain store; anybody gives back by setting one of `free`. All else is
+ * Fast: a cursor has a cluster, whose `cursors` is 1. What was free there when it came is used and `held` since,
+ * and it takes by clearing a bit of `held` with a plain store; anybody gives back by clearing one of `used`, with an atomic
+ * operation that does not return what was there: the processor has one for that, and says if nothing is left. All else is
  * done under the lock: which cluster a cursor gets, tables that come and go, and taking from a cluster that somebody
  * else's cursor has, where nothing else is left.
  *
@@ -22,7 +23,8 @@
  *   room      cleared under the lock, then the bits are looked at once more; set by who frees. He may be late: of a
  *             cluster without a table it means nothing
  *   full      set before a search, cleared by who sets room
- *   longest   zero while it is found out; unknown again for whoever frees meanwhile */
+ *   longest   zero while it is found out; unknown again for whoever frees meanwhile
+ *   at_once   set before what is free is cut off; who frees looks at it once more, and cuts off himself */
 #ifndef VMEMI_SLOTS_INTERNAL_H
 #define VMEMI_SLOTS_INTERNAL_H
 #include <stdatomic.h>
@@ -43,8 +45,8 @@ enum vmemi_slots_stop {
 };
 
 struct vmemi_slots_table {
-	_Alignas(64) _Atomic uint64_t free[VMEMI_SLOTS_WORDS]; /* atomic */
-	_Atomic uint64_t held[VMEMI_SLOTS_WORDS];    /* free, too; written by the cursor's owner */
+	_Alignas(64) _Atomic uint64_t used[VMEMI_SLOTS_WORDS]; /* atomic; not free */
+	_Atomic uint64_t held[VMEMI_SLOTS_WORDS];    /* but free; written by the cursor's owner */
 	_Atomic uint64_t discard[VMEMI_SLOTS_WORDS]; /* written under the lock */
 	_Atomic uint64_t cut[VMEMI_SLOTS_WORDS];     /* likewise */
 	_Atomic uint32_t stop; /* written under the lock; enum vmemi_slots_stop */
@@ -68,15 +70,17 @@ struct vmemi_slots_chunk {
 };
 
 struct vmemi_slots_device {
-	_Atomic uint64_t clusters; /* changes under the lock; those beyond are cut off */
-	_Atomic uint64_t at_once;  /* likewise; in those before it a slot is free once given back */
-	_Atomic uint32_t full;     /* atomic; nothing is free */
-	uint32_t discard_least;    /* constant; 0: none */
-	int32_t priority;          /* constant */
-	uint64_t most;             /* constant; clusters */
-	uint64_t hint;             /* lock; where to look for the next cluster */
-	uint64_t discards;         /* lock; slots */
-	uint64_t tables;           /* lock */
+	uint64_t hint;     /* lock; where to look for the next cluster */
+	uint64_t discards; /* lock; slots */
+	uint64_t tables;   /* lock */
+	/* Read by all who give back: on lines of the cache that are seldom written to. */
+	_Alignas(128) _Atomic uint64_t
+		clusters;         /* changes under the lock; those beyond are cut off */
+	_Atomic uint64_t at_once; /* likewise; in those before it a slot is free once given back */
+	_Atomic uint32_t full;    /* atomic; nothing is free */
+	uint32_t discard_least;   /* constant; 0: none */
+	int32_t priority;         /* constant */
+	uint64_t most;            /* constant; clusters */
 	_Atomic(struct vmemi_slots_chunk *)
 		chunk[]; /* made as it grows, and there until it is removed */
 };
@@ -145,7 +149,7 @@ static inline uint64_t vmemi_slots_held(const struct vmemi_slots_table *t, uint3
 /* Slots of a word that are free. */
 static inline uint64_t vmemi_slots_free(const struct vmemi_slots_table *t, uint32_t word)
 {
-	return atomic_load_explicit(&t->free[word], memory_order_acquire) |
+	return ~atomic_load_explicit(&t->used[word], memory_order_acquire) |
 	       vmemi_slots_held(t, word);
 }
 
@@ -162,7 +166,7 @@ static inline bool vmemi_slots_any_free(const struct vmemi_slots_table *t)
 	uint64_t bits = 0;
 
 	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++)
-		bits |= atomic_load(&t->free[word]);
+		bits |= ~atomic_load(&t->used[word]);
 	return bits != 0;
 }
 
@@ -179,6 +183,8 @@ bool vmemi_slots_stop(vmem_slots *s, const struct vmemi_slots_place *p);
 
 /* Under the lock: slots have become free, or the cursor has gone: the table goes if all are. */
 void vmemi_slots_give_up(vmem_slots *s, const struct vmemi_slots_place *p);
+/* Likewise, of a cluster beyond the end: what is free there is cut off. */
+void vmemi_slots_cut_off(vmem_slots *s, const struct vmemi_slots_place *p);
 /* There is something to be taken in this cluster. */
 static inline void vmemi_slots_room(const struct vmemi_slots_place *p)
 {

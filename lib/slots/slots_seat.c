@@ -10,8 +10,9 @@ void vmemi_slots_hold(struct vmem_slots_cursor *c)
 	struct vmemi_slots_table *t = c->table;
 
 	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++)
-		if (atomic_load_explicit(&t->free[word], memory_order_relaxed))
-			atomic_store_explicit(&t->held[word], atomic_exchange(&t->free[word], 0),
+		if (~atomic_load_explicit(&t->used[word], memory_order_relaxed))
+			atomic_store_explicit(&t->held[word],
+					      ~atomic_exchange(&t->used[word], ~UINT64_C(0)),
 					      memory_order_release);
 	c->word = 0;
 	c->bits = atomic_load_explicit(&t->held[0], memory_order_relaxed);
@@ -27,20 +28,20 @@ void vmemi_slots_put_back(struct vmem_slots_cursor *c)
 		uint64_t bits = atomic_load_explicit(&t->held[word], memory_order_relaxed);
 
 		if (bits)
-			atomic_fetch_or(&t->free[word], bits);
+			atomic_fetch_and(&t->used[word], ~bits);
 		atomic_store_explicit(&t->held[word], 0, memory_order_release);
 	}
 	c->bits = 0;
 	atomic_store_explicit(&t->stop, VMEMI_SLOTS_RUNNING, memory_order_release);
 }
 
-/* All that it held is in `free`, but one that it had let go of before it saw that it was stopped. */
+/* All that it held is free, but one that it had let go of before it saw that it was stopped. */
 static void leave_stopped(struct vmem_slots_cursor *c, const struct vmemi_slots_place *p)
 {
 	struct vmemi_slots_table *t = c->table;
 
 	if (c->bits && t->seen != c->word * 64 + (uint32_t)__builtin_ctzll(c->bits)) {
-		atomic_fetch_or(&t->free[c->word], c->bits & -c->bits);
+		atomic_fetch_and(&t->used[c->word], ~(c->bits & -c->bits));
 		atomic_store(&p->cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
 	}
 	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++)
@@ -99,7 +100,7 @@ bool vmemi_slots_stop(vmem_slots *s, const struct vmemi_slots_place *p)
 
 		if (!bits)
 			continue;
-		atomic_fetch_or(&t->free[word], bits);
+		atomic_fetch_and(&t->used[word], ~bits);
 		t->seen = word * 64 + (uint32_t)__builtin_ctzll(bits);
 	}
 	t->shy = SHY;

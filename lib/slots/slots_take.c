@@ -2,6 +2,7 @@
 /* Taking slots: from the cursor's cluster, or a new cluster for the cursor. See slots_internal.h. */
 #include "slots/slots_internal.h"
 #include "base/mem.h"
+#include "base/prefetch.h"
 
 #define AHEAD 48u /* slots: 6 lines of owners, some takes away where one slot in ten is free */
 
@@ -10,6 +11,7 @@ struct search {
 	vmem_slots *slots;
 	struct vmem_slots_cursor *cursor;
 	uint32_t count;
+	uint32_t except; /* devices, a bit each */
 	uint32_t device;
 	struct vmemi_slots_device *at;
 	struct vmemi_slots_table *fresh; /* for a cluster without one; NULL: there is none */
@@ -54,7 +56,7 @@ static inline bool take_one(const vmem_slots *s, struct vmem_slots_cursor *c, ui
 	c->bits = rest;
 	atomic_store_explicit(&t->owner[at], owner, memory_order_relaxed);
 	/* Whoever gives a slot back waits for stores that are on their way: those to come find their line there. */
-	__builtin_prefetch((const void *)&t->owner[(at + AHEAD) % VMEM_SLOTS_CLUSTER], 1);
+	vmemi_fetch_to_write((const void *)&t->owner[(at + AHEAD) % VMEM_SLOTS_CLUSTER]);
 	*ret_slot = c->first + at;
 	return true;
 }
@@ -81,7 +83,7 @@ static uint32_t find_run(const struct vmemi_slots_table *t, uint32_t count)
 	uint32_t step;
 
 	for (uint32_t i = 0; i < VMEMI_SLOTS_WORDS; i++)
-		bits[i] = atomic_load(&t->free[i]);
+		bits[i] = ~atomic_load(&t->used[i]);
 	for (uint32_t have = 1; have < count; have += step) {
 		step = have < count - have ? have : count - have;
 		memcpy(moved, bits, sizeof(bits));
@@ -102,18 +104,18 @@ static bool claim(struct vmemi_slots_table *t, uint32_t first, uint32_t count)
 
 	for (word = first / 64; word < VMEMI_SLOTS_WORDS; word++) {
 		uint64_t mask = vmemi_slots_mask(first, count, word);
-		uint64_t bits = atomic_load(&t->free[word]);
+		uint64_t bits = atomic_load(&t->used[word]);
 
-		while ((bits & mask) == mask &&
-		       !atomic_compare_exchange_weak(&t->free[word], &bits, bits & ~mask))
+		while (!(bits & mask) &&
+		       !atomic_compare_exchange_weak(&t->used[word], &bits, bits | mask))
 			;
-		if ((bits & mask) != mask)
+		if (bits & mask)
 			break;
 	}
 	if (word == VMEMI_SLOTS_WORDS)
 		return true;
 	while (word-- > first / 64)
-		atomic_fetch_or(&t->free[word], vmemi_slots_mask(first, count, word));
+		atomic_fetch_and(&t->used[word], ~vmemi_slots_mask(first, count, word));
 	return false;
 }
 
@@ -228,7 +230,7 @@ static bool take_empty(struct search *s, uint64_t cluster)
 	struct vmemi_slots_table *t = s->fresh;
 
 	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++) {
-		atomic_store(&t->free[word], ~UINT64_C(0));
+		atomic_store(&t->used[word], 0);
 		atomic_store(&t->held[word], 0);
 		atomic_store(&t->discard[word], 0);
 		atomic_store(&t->cut[word], 0);
@@ -322,6 +324,11 @@ static bool search_device(struct search *s, uint32_t device)
 	return found;
 }
 
+static bool is_left_out(const struct search *s, uint32_t device)
+{
+	return s->except >> device & 1;
+}
+
 /* Devices of one priority have their turn one after the other. */
 static bool search_all(struct search *s)
 {
@@ -337,6 +344,8 @@ static bool search_all(struct search *s)
 		for (uint32_t k = 0; k < equal; k++) {
 			uint32_t turn = s->cursor->turn++ % equal;
 
+			if (is_left_out(s, slots->order[i + turn]))
+				continue;
 			if (search_device(s, slots->order[i + turn]))
 				return true;
 			if (s->wants_table) {
@@ -354,7 +363,8 @@ static bool search_own(struct search *s)
 	bool found;
 
 	if (!s->cursor->table || !vmemi_slots_find(s->slots, s->cursor->first, &p) ||
-	    p.number >= atomic_load(&p.device->clusters))
+	    p.number >= atomic_load(&p.device->clusters) ||
+	    is_left_out(s, VMEM_SLOT_DEVICE(s->cursor->first)))
 		return false;
 	if (atomic_load(&p.cluster->longest) < s->count ||
 	    atomic_load(&atomic_load(&p.cluster->table)->stop) == VMEMI_SLOTS_STOPPED)
@@ -387,10 +397,13 @@ static void push_given_up(struct search *s)
 	slots->given_up = s->fresh;
 }
 
-static bool any_discards(const vmem_slots *s)
+static bool any_discards(const struct search *s)
 {
-	for (uint32_t i = 0; i < s->devices; i++)
-		if (atomic_load(&s->device[s->order[i]])->discards)
+	const vmem_slots *slots = s->slots;
+
+	for (uint32_t i = 0; i < slots->devices; i++)
+		if (!is_left_out(s, slots->order[i]) &&
+		    atomic_load(&slots->device[slots->order[i]])->discards)
 			return true;
 	return false;
 }
@@ -419,7 +432,7 @@ static int search_once(struct search *s, uint64_t owner)
 	}
 	result = found                            ? 0
 		 : s->wants_table || s->no_memory ? -VMEM_ENOMEM
-		 : any_discards(slots)            ? -VMEM_EAGAIN
+		 : any_discards(s)                ? -VMEM_EAGAIN
 						  : -VMEM_ENOSPC;
 	if (!s->wants_table)
 		push_given_up(s);
@@ -427,26 +440,32 @@ static int search_once(struct search *s, uint64_t owner)
 	return result;
 }
 
-static __attribute__((noinline)) int take_slowly(vmem_slots *slots,
-						 struct vmem_slots_cursor *cursor, uint32_t count,
-						 uint64_t owner, uint64_t *ret_slot)
+static __attribute__((noinline)) int take_slowly(struct search *s, uint64_t owner,
+						 uint64_t *ret_slot)
 {
-	struct search s = { .slots = slots, .cursor = cursor, .count = count };
 	int result;
 
-	if (!count || count > VMEM_SLOTS_CLUSTER)
+	if (!s->count || s->count > VMEM_SLOTS_CLUSTER)
 		return -VMEM_EINVAL;
-	result = search_once(&s, owner);
+	result = search_once(s, owner);
 
-	while (s.wants_table) {
-		s.fresh = vmemi_alloc(&slots->memory.allocator, sizeof(*s.fresh),
-				      _Alignof(struct vmemi_slots_table));
-		s.no_memory = !s.fresh;
-		result = search_once(&s, owner);
+	while (s->wants_table) {
+		s->fresh = vmemi_alloc(&s->slots->memory.allocator, sizeof(*s->fresh),
+				       _Alignof(struct vmemi_slots_table));
+		s->no_memory = !s->fresh;
+		result = search_once(s, owner);
 	}
 	if (!result)
-		*ret_slot = s.slot;
+		*ret_slot = s->slot;
 	return result;
+}
+
+int vmem_slots_take_except(vmem_slots *slots, struct vmem_slots_cursor *cursor, uint32_t devices,
+			   uint32_t count, uint64_t owner, uint64_t *ret_slot)
+{
+	struct search s = { .slots = slots, .cursor = cursor, .count = count, .except = devices };
+
+	return take_slowly(&s, owner, ret_slot);
 }
 
 int vmem_slots_take(vmem_slots *slots, struct vmem_slots_cursor *cursor, uint32_t count,
@@ -454,7 +473,7 @@ int vmem_slots_take(vmem_slots *slots, struct vmem_slots_cursor *cursor, uint32_
 {
 	if (count == 1 && take_one(slots, cursor, owner, ret_slot))
 		return 0;
-	return take_slowly(slots, cursor, count, owner, ret_slot);
+	return vmem_slots_take_except(slots, cursor, 0, count, owner, ret_slot);
 }
 
 void vmem_slots_cursor_end(vmem_slots *slots, struct vmem_slots_cursor *cursor)

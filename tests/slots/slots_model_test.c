@@ -38,11 +38,11 @@ static bool has_run(uint32_t device, uint32_t count)
 	return false;
 }
 
-static bool any_discards(void)
+static bool any_discards(uint32_t except)
 {
 	for (uint32_t d = 0; d < DEVICES; d++)
 		for (uint64_t i = 0; i < MOST * CLUSTER; i++)
-			if (model[d].state[i] == DISCARDED)
+			if (!(except >> d & 1) && model[d].state[i] == DISCARDED)
 				return true;
 	return false;
 }
@@ -51,18 +51,21 @@ static void take(uint32_t count)
 {
 	uint64_t slot, owner = vmemt_rand(&rng), number;
 	struct vmem_slots_cursor *c = &cursor[below(CURSORS)];
-	int err = vmem_slots_take(slots, c, count, owner, &slot);
-	uint32_t device;
+	uint32_t except = below(4) ? 0 : below(1 << DEVICES), device;
+	int err = except ? vmem_slots_take_except(slots, c, except, count, owner, &slot)
+			 : vmem_slots_take(slots, c, count, owner, &slot);
 
 	if (err) {
-		cr_assert_eq(err, any_discards() ? -VMEM_EAGAIN : -VMEM_ENOSPC);
+		cr_assert_eq(err, any_discards(except) ? -VMEM_EAGAIN : -VMEM_ENOSPC);
 		for (uint32_t d = 0; d < DEVICES; d++)
-			cr_assert(!has_run(d, count), "a run of %u is free", count);
+			cr_assert(except >> d & 1 || !has_run(d, count), "a run of %u is free",
+				  count);
 		return;
 	}
 	device = VMEM_SLOT_DEVICE(slot);
 	number = VMEM_SLOT_NUMBER(slot);
 	cr_assert_lt(device, DEVICES);
+	cr_assert(!(except >> device & 1));
 	cr_assert_leq(number + count, model[device].clusters * CLUSTER);
 	cr_assert_eq(number / CLUSTER, (number + count - 1) / CLUSTER);
 	for (uint64_t i = number; i < number + count; i++) {

@@ -127,13 +127,59 @@ static int nothing_is_lost(uint32_t devices, uint64_t clusters)
 		if (vmem_slots_discarded(slots, slot, count))
 			wrong = "a run to be discarded cannot be";
 	for (uint32_t d = 0; d < devices && !wrong; d++)
-		/* First without any: what was given back while its end went is cut off by that. */
-		if (vmem_slots_resize(slots, d, 0, NULL) ||
-		    vmem_slots_resize(slots, d, clusters * CLUSTER, NULL) ||
-		    vmemt_slots_stats(slots, d).taken || vmemt_slots_stats(slots, d).tables)
+		if (vmemt_slots_stats(slots, d).taken || vmemt_slots_stats(slots, d).tables ||
+		    vmem_slots_resize(slots, d, clusters * CLUSTER, NULL))
 			wrong = "slots are lost";
 	if (!wrong)
 		wrong = vmemi_slots_check(slots);
+	vmem_slots_free(slots);
+	if (wrong)
+		fprintf(stderr, "%s\n", wrong);
+	return wrong || memory.live_bytes;
+}
+
+static void *give_all(void *argument)
+{
+	uint64_t first = (uintptr_t)argument;
+
+	for (uint64_t i = 0; i < CLUSTER; i++)
+		if (vmem_slots_give(slots, first + i, 1))
+			fail("a taken slot is not to be given back");
+	atomic_store(&done, 1);
+	return NULL;
+}
+
+/* The device goes and comes while its slots are given back. */
+static const char *give_while_it_shrinks(void)
+{
+	struct vmem_slots_cursor c = { 0 };
+	uint64_t first = 0;
+	pthread_t giver;
+
+	if (vmem_slots_take(slots, &c, CLUSTER, 0, &first))
+		fail("no slots");
+	vmem_slots_cursor_end(slots, &c);
+	atomic_store(&done, 0);
+	start(&giver, give_all, first);
+	while (!atomic_load(&done)) {
+		(void)vmem_slots_resize(slots, 0, 0, NULL);
+		if (vmem_slots_resize(slots, 0, CLUSTER, NULL))
+			fail("it does not grow");
+	}
+	pthread_join(giver, NULL);
+	if (vmemt_slots_stats(slots, 0).taken || vmemt_slots_stats(slots, 0).tables)
+		return "a slot given back meanwhile has stayed behind";
+	return vmemi_slots_check(slots);
+}
+
+static int while_it_shrinks(void)
+{
+	const char *wrong = NULL;
+
+	slots = vmemt_slots_new(&memory);
+	vmemt_slots_add(slots, 1, 0, 0);
+	for (unsigned i = 0; i < (VMEMT_SLOW ? 30 : 150) && !wrong; i++)
+		wrong = give_while_it_shrinks();
 	vmem_slots_free(slots);
 	if (wrong)
 		fprintf(stderr, "%s\n", wrong);
@@ -170,6 +216,6 @@ int main(void)
 {
 	struct vmem_env env;
 
-	return in_one_cluster(NULL) || everywhere(NULL) ||
+	return in_one_cluster(NULL) || everywhere(NULL) || while_it_shrinks() ||
 	       in_one_cluster(vmemt_slots_no_barrier(&env)) || everywhere(&env);
 }

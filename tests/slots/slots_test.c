@@ -233,6 +233,31 @@ Test(slots, priorities)
 	cr_assert_eq(take(1, 0), slot);
 }
 
+/* Devices that are left out are, wherever the cursor is; what is to be discarded there is no hope. */
+Test(slots, all_but_some_devices)
+{
+	uint32_t fast = vmemt_slots_add(slots, 1, 5, 8), slow = vmemt_slots_add(slots, 1, -1, 0);
+	uint64_t slot, run;
+
+	cr_assert_eq(VMEM_SLOT_DEVICE(take(1, 0)), fast);
+	cr_assert_eq(vmem_slots_take_except(slots, &cursor, 1u << fast, 1, 7, &slot), 0);
+	cr_assert_eq(VMEM_SLOT_DEVICE(slot), slow);
+	vmem_slots_cursor_end(slots, &cursor);
+	run = take(8, 0);
+	cr_assert_eq(VMEM_SLOT_DEVICE(run), fast);
+	cr_assert_eq(vmem_slots_take_except(slots, &cursor, 1u << fast, 8, 7, &slot), 0);
+	cr_assert_eq(VMEM_SLOT_DEVICE(slot), slow);
+	cr_assert_eq(vmem_slots_take_except(slots, &cursor, 1u << slow, CLUSTER, 7, &slot),
+		     -VMEM_ENOSPC);
+	cr_assert_eq(vmem_slots_take_except(slots, &cursor, UINT32_MAX, 1, 7, &slot), -VMEM_ENOSPC);
+	cr_assert_eq(vmem_slots_take_except(slots, &cursor, 0, 0, 7, &slot), -VMEM_EINVAL);
+	cr_assert_eq(vmem_slots_give(slots, run, 8), 0);
+	cr_assert_eq(vmem_slots_take_except(slots, &cursor, 1u << fast, CLUSTER, 7, &slot),
+		     -VMEM_ENOSPC);
+	cr_assert_eq(vmem_slots_take_except(slots, &cursor, 1u << slow, CLUSTER, 7, &slot),
+		     -VMEM_EAGAIN);
+}
+
 /* A table comes with the first slot of a cluster and goes with the last. */
 Test(slots, memory_of_what_is_taken)
 {
