@@ -115,17 +115,24 @@ static void submit(struct vmemi_out *out, struct vmemi_write *w)
 	}
 }
 
-bool vmemi_out_take(struct vmemi_out *out, struct vmemi_write *w)
+/* As vmemi_out_take(), but not on these devices, a bit each. */
+static bool take_except(struct vmemi_out *out, struct vmemi_write *w, uint32_t devices)
 {
 	int rc;
 
 	/* First: what is given back meanwhile says that there is room again. */
 	atomic_store(&out->full, true);
-	rc = vmem_slots_take(out->slots, &out->cursor, w->leaving.bytes / VMEMI_OUT_BLOCK,
-			     w->leaving.number, &w->slot);
+	rc = vmem_slots_take_except(out->slots, &out->cursor, devices,
+				    w->leaving.bytes / VMEMI_OUT_BLOCK, w->leaving.number,
+				    &w->slot);
 	if (rc != -VMEM_ENOSPC)
 		atomic_store(&out->full, false);
 	return !rc;
+}
+
+bool vmemi_out_take(struct vmemi_out *out, struct vmemi_write *w)
+{
+	return take_except(out, w, 0);
 }
 
 void vmemi_out_begin(struct vmemi_out *out, struct vmemi_write *w)
@@ -153,14 +160,10 @@ static bool place_again(struct vmemi_out *out, struct vmemi_write *w)
 	struct vmemi_out_device *d = &out->device[device];
 	bool shun = !is_lasting(w->error) && !atomic_load(&d->bad) && !atomic_load(&d->worn) &&
 		    !atomic_load(&d->leaving) && atomic_load(&out->devices) > 1;
-	bool taken;
 
-	if (shun)
-		vmemi_out_enable(out, device, false);
-	taken = vmemi_out_take(out, w);
-	if (shun)
-		vmemi_out_enable(out, device, true);
-	return place(out, w, taken || (shun && vmemi_out_take(out, w)));
+	return place(out, w,
+		     (shun && take_except(out, w, UINT32_C(1) << device)) ||
+			     vmemi_out_take(out, w));
 }
 
 static void settle_out(vmem_store *store, struct vmemi_write *w, bool written)
