@@ -4,6 +4,8 @@
 #include <assert.h>
 #include <stdio.h>
 #include "pool/pool_internal.h"
+#include "pool/pool_of.h"
+#include "store/out.h"
 #include "store/slow_tier.h"
 
 static struct vmemt_slow_tier tier;
@@ -12,6 +14,30 @@ unsigned char *vmemt_stored_bytes(vmem_store *store, vmem_store_ref ref, uint32_
 {
 	assert(vmemi_ref_tier(ref) == VMEMI_REF_POOL);
 	return vmemi_pool_object_bytes(store->pool, vmemi_ref_payload(ref), ret_bytes);
+}
+
+static bool is_behind(vmem_store *store, uint32_t handle, uint64_t from, uint32_t *ret_reference)
+{
+	struct vmemi_located at;
+	uint64_t end;
+
+	if (vmemi_pool_locate(store->pool, VMEMI_ANY_STREAM, handle, &at))
+		return false;
+	vmemi_pool_located_end(store->pool, &at);
+	end = VMEM_SLOT_NUMBER(at.place) * VMEMI_OUT_BLOCK + at.offset + at.bytes;
+	*ret_reference = at.reference;
+	return !VMEM_SLOT_DEVICE(at.place) &&
+	       (end + VMEMI_OUT_BLOCK - 1) / VMEMI_OUT_BLOCK * VMEMI_OUT_BLOCK > from;
+}
+
+bool vmemt_stored_behind(vmem_store *store, vmem_store_ref ref, uint64_t from)
+{
+	uint32_t reference = 0;
+
+	if (vmemi_ref_tier(ref) != VMEMI_REF_POOL)
+		return false;
+	return is_behind(store, (uint32_t)vmemi_ref_payload(ref), from, &reference) ||
+	       (reference && is_behind(store, reference, from, &reference));
 }
 
 uint32_t vmemt_stored_at_once(vmem_store *store)

@@ -2,10 +2,15 @@
 /* What tests of regions do to the store below them, whose insides only stored.c knows. */
 #ifndef VMEMT_STORED_H
 #define VMEMT_STORED_H
+#include <stdbool.h>
 #include <vmem/store.h>
 
 /* Where the bytes of a page in the pool are. The store must be at rest. */
 unsigned char *vmemt_stored_bytes(vmem_store *store, vmem_store_ref ref, uint32_t *ret_bytes);
+
+/* Whether some of what a page is made of - its bytes, or those of the page that it is a delta of - is on device 0, in
+ * blocks that end behind @from. Any time. */
+bool vmemt_stored_behind(vmem_store *store, vmem_store_ref ref, uint64_t from);
 
 /* Pages that can be encoded or decoded at once. The store must be at rest. */
 uint32_t vmemt_stored_at_once(vmem_store *store);
