@@ -278,6 +278,24 @@ Test(slots, memory_of_what_is_taken)
 	cr_assert_eq(vmemt_slots_stats(slots, device).bytes, empty);
 }
 
+/* Also where no cursor is, whichever slot is the last. */
+Test(slots, table_goes_with_its_last_slot)
+{
+	uint32_t device = vmemt_slots_add(slots, 1, 0, 0);
+	uint64_t first;
+
+	for (uint32_t last = 0; last < CLUSTER; last += 73) {
+		first = take(CLUSTER, 3);
+		vmem_slots_cursor_end(slots, &cursor);
+		for (uint32_t i = 1; i <= CLUSTER; i++) {
+			cr_assert_eq(vmemt_slots_stats(slots, device).tables, 1);
+			cr_assert_eq(vmem_slots_give(slots, first + (last + i) % CLUSTER, 1), 0);
+		}
+		cr_assert_eq(vmemt_slots_stats(slots, device).tables, 0);
+		cr_assert_null(vmemi_slots_check(slots), "%s", vmemi_slots_check(slots));
+	}
+}
+
 /* What was freed in a run is nobody's before it has been discarded. */
 Test(slots, discards)
 {
