@@ -188,8 +188,6 @@ static int make_manager(struct session *s)
 		.flags = s->options.as_saved ? VMEM_MANAGER_AS_SAVED : 0,
 		.allocator = choose_allocator(s),
 		.budget_bytes = s->options.budget_bytes,
-		/* What does not compress may leave, too, where there is somewhere to go. */
-		.max_object_bytes = s->options.swap_count ? GUEST_PAGE_SIZE : 0,
 		.on_event = on_event,
 		.context = &s->runner,
 		.cold_pages_per_second = s->options.recompress_per_second,

@@ -42,3 +42,9 @@ was_used
 run 0 "$@" --budget 80% --swap "$scratch:2M"
 says 'right: 1 of 1'
 says 'WARNING: no swap device has room'
+
+# What does not compress at all leaves, too.
+head -c 33554432 /dev/urandom >"$scratch/noise.img"
+run 0 "$@" --budget 25% --image "$scratch/noise.img" --swap "$scratch:256M"
+says 'right: 1 of 1'
+was_used
