@@ -58,12 +58,13 @@ static void read_later(struct vmemi_out *out, struct vmemi_window *w)
 }
 
 /* How many blocks of a copy are read. Where a walk goes on, as many as there is room for; that of the second piece, too,
- * if there will be none. */
+ * if there will be none. When a read has failed, only what is needed: the fault may lie beside it. */
 static uint32_t blocks_of(const struct vmemi_out *out, const struct vmemi_window *w,
 			  const struct vmemi_located *at)
 {
 	uint32_t first = vmemi_out_first(at), blocks = vmemi_out_end(at) - first;
-	bool is_all = !w->count && !at->reference && at->handle == vmemi_ref_payload(w->load.ref);
+	bool is_all = !w->tries && !w->count && !at->reference &&
+		      at->handle == vmemi_ref_payload(w->load.ref);
 
 	if (is_all && vmemi_window_follows(out, at)) {
 		blocks = VMEMI_WINDOW_BYTES / VMEMI_OUT_BLOCK;
