@@ -24,7 +24,7 @@ static void take_away(struct vmemt_run *run, struct vmemt_claim *c)
 	if (has_frame(was) && w->mapped && vmemt_may(run, VMEMT_MAY_FAIL)) { /* it is still there */
 		vmemt_must(run, VMEMI_PAGE_DISCARD_UNDO, 0);
 		w->truth = w->guest;
-		w->discarding = w->waking = 0;
+		w->discarding = 0;
 		end_claim(c);
 		return;
 	}
@@ -42,19 +42,22 @@ static void take_away(struct vmemt_run *run, struct vmemt_claim *c)
 	c->pc = 3;
 }
 
-void vmemt_discarder(struct vmemt_run *run)
+/* With @give it is with the caller from then on, who has other bytes for it. One of them ends before the other begins,
+ * but for waking who waits. */
+static void discard(struct vmemt_run *run, bool give)
 {
+	uint8_t waking = give ? 2 : 1;
 	struct vmemt_world *w = &run->w;
-	struct vmemt_claim *c = &w->discarder;
+	struct vmemt_claim *c = give ? &w->giver : &w->discarder;
 
 	switch (c->pc) {
 	case 0:
 		run->began = true;
-		if (!vmemt_event(run, VMEMI_PAGE_DISCARD, 0, &c->old))
+		if (!vmemt_event(run, give ? VMEMI_PAGE_GIVE : VMEMI_PAGE_DISCARD, 0, &c->old))
 			return;
-		w->truth = 0;
+		w->truth = give ? (w->source = ++w->last_version) : 0;
 		w->discarding = 1;
-		w->waking = vmemt_packed_state(c->old) == VMEM_PAGE_POISONED;
+		w->waking |= vmemt_packed_state(c->old) == VMEM_PAGE_POISONED ? waking : 0;
 		c->pc = 1;
 		return;
 	case 1:
@@ -64,16 +67,26 @@ void vmemt_discarder(struct vmemt_run *run)
 		return;
 	case 2: take_away(run, c); return;
 	case 3:
-		vmemt_must(run, VMEMI_PAGE_DISCARD_DONE, 0);
+		vmemt_must(run, give ? VMEMI_PAGE_DROP_DONE : VMEMI_PAGE_DISCARD_DONE, 0);
 		w->discarding = 0;
 		c->pc = 4;
 		return;
 	default: /* who waits for a page that was poisoned has no message any more */
 		if (vmemt_packed_state(c->old) == VMEM_PAGE_POISONED)
 			vmemt_wake(run);
-		w->waking = 0;
+		w->waking &= (uint8_t)~waking;
 		end_claim(c);
 	}
+}
+
+void vmemt_discarder(struct vmemt_run *run)
+{
+	discard(run, false);
+}
+
+void vmemt_giver(struct vmemt_run *run)
+{
+	discard(run, true);
 }
 
 /* --- pin, let a device write, unpin --- */

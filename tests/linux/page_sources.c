@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Programs of page_world.h about pages whose bytes are with the caller: the caller, who gives bytes to an
- * absent page, or forgets one that is away; and who asks for what is wanted, as lib/linux/fault/source.c
+ * absent page, or forgets one that is away; who says that the caller has what is in place; and who asks for what is wanted, as lib/linux/fault/source.c
  * does, or gives it up. A load that is in progress is ended by another thread, but by one: that is the same program. */
 #include "linux/page_world.h"
 #include <string.h>
@@ -105,4 +105,52 @@ void vmemt_asker(struct vmemt_run *run)
 		return;
 	default: vmemt_must(run, VMEMI_PAGE_LOSE, 0); memset(c, 0, sizeof(*c));
 	}
+}
+
+/* --- what is in place is said to be what the caller has --- */
+
+enum { UNSAID, SAY_CLAIMED, SAY_LOOKED, SAY_PROTECTED, SAY_DROP, SAY_RETURN };
+
+static bool may_be_clean(uint16_t packed)
+{
+	uint64_t word = vmemt_unpack(packed);
+
+	return vmemi_page_state(word) == VMEM_PAGE_RESIDENT &&
+	       !(word & (VMEMI_PAGE_PINNED | VMEMI_PAGE_READING));
+}
+
+/* As source_same.c. The VMM vouches for what is there when it is protected. */
+void vmemt_sayer(struct vmemt_run *run)
+{
+	struct vmemt_world *w = &run->w;
+	struct vmemt_claim *c = &w->sayer;
+	uint16_t old;
+
+	switch (c->pc) {
+	case UNSAID:
+		run->began = true;
+		if (may_be_clean(w->word) && vmemt_event(run, VMEMI_PAGE_CLAIM, 0, &c->old))
+			c->pc = may_be_clean(c->old) ? SAY_CLAIMED : SAY_RETURN;
+		return;
+	case SAY_CLAIMED: c->pc = w->batching ? SAY_RETURN : SAY_LOOKED; return;
+	case SAY_LOOKED:
+		c->pc = SAY_RETURN;
+		/* No device is at it, as the VMM says. */
+		if (w->dma || vmemt_may(run, VMEMT_MAY_FAIL))
+			return;
+		w->is_protected = 1;
+		w->source = w->guest;
+		c->pc = SAY_PROTECTED;
+		return;
+	case SAY_PROTECTED:
+		c->pc = SAY_RETURN;
+		if (!vmemt_event(run, VMEMI_PAGE_ARRIVE_SAME, 0, &old))
+			return;
+		c->old = old;
+		c->pc = SAY_DROP;
+		return;
+	case SAY_DROP: vmemt_store_drop(run, vmemt_unpack(c->old)); break;
+	default: vmemt_must(run, VMEMI_PAGE_RETURN, vmemt_unpack(c->old));
+	}
+	memset(c, 0, sizeof(*c));
 }

@@ -220,6 +220,8 @@ static void check_refs(struct vmemt_run *run)
 
 	mark_ref(w->word, &known);
 	mark_ref(w->discarder.old, &known);
+	mark_ref(w->giver.old, &known);
+	mark_ref(w->sayer.old, &known);
 	for (unsigned i = 0; i < VMEMT_HANDLERS; i++)
 		mark_ref((uint16_t)(w->handler[i].late_ref << 8), &known);
 	for (unsigned i = 0; i < VMEMT_SAVERS; i++)
@@ -275,6 +277,8 @@ static const struct {
 	[VMEMT_STRAY] = { "stray discard", vmemt_stray },
 	[VMEMT_OWNER] = { "owner", vmemt_owner },
 	[VMEMT_ASKER] = { "asker", vmemt_asker },
+	[VMEMT_GIVER] = { "giver", vmemt_giver },
+	[VMEMT_SAYER] = { "sayer", vmemt_sayer },
 };
 
 void vmemt_world_make(struct vmemt_run *run)
@@ -319,7 +323,8 @@ bool vmemt_world_is_at_rest(const struct vmemt_run *run)
 	for (unsigned i = 0; i < VMEMT_SAVERS; i++)
 		busy += w->saver[i].pc;
 	return !(busy + w->taker.pc + w->freer + w->stray + w->discarder.pc + w->reader.pc +
-		 w->writer.pc + w->pinner.pc + w->wanted + w->loading + w->asker.pc);
+		 w->writer.pc + w->pinner.pc + w->wanted + w->loading + w->asker.pc + w->sayer.pc +
+		 w->giver.pc);
 }
 
 const char *vmemt_program_name(enum vmemt_program program)
@@ -343,6 +348,7 @@ const char *vmemt_event_name(unsigned event)
 		[VMEMI_PAGE_CLAIM] = "CLAIM",
 		[VMEMI_PAGE_ARRIVE] = "ARRIVE",
 		[VMEMI_PAGE_ARRIVE_CLEAN] = "ARRIVE_CLEAN",
+		[VMEMI_PAGE_ARRIVE_SAME] = "ARRIVE_SAME",
 		[VMEMI_PAGE_ARRIVE_MOVED] = "ARRIVE_MOVED",
 		[VMEMI_PAGE_RETURN] = "RETURN",
 		[VMEMI_PAGE_LOSE] = "LOSE",
@@ -354,6 +360,7 @@ const char *vmemt_event_name(unsigned event)
 		[VMEMI_PAGE_FREED] = "FREED",
 		[VMEMI_PAGE_SHED] = "SHED",
 		[VMEMI_PAGE_SET_SOURCE] = "SET_SOURCE",
+		[VMEMI_PAGE_GIVE] = "GIVE",
 		[VMEMI_PAGE_FORGET] = "FORGET",
 		[VMEMI_PAGE_PIN] = "PIN",
 		[VMEMI_PAGE_UNPIN] = "UNPIN",
@@ -441,7 +448,7 @@ static bool needs_source(const struct vmemt_world *w)
 	return is_from_source(w->word) || is_from_source(w->reader.old) ||
 	       is_from_source(w->writer.old) || is_from_source(w->asker.old) ||
 	       is_from_source(w->handler[0].old) || is_from_source(w->handler[1].old) ||
-	       is_from_source(w->pinner.server.old);
+	       is_from_source(w->pinner.server.old) || w->sayer.pc;
 }
 
 void vmemt_world_normalize(struct vmemt_run *run)
@@ -464,6 +471,8 @@ void vmemt_world_normalize(struct vmemt_run *run)
 	rename_packed(&n, &w->writer.old);
 	rename_server(&n, &w->pinner.server);
 	rename_packed(&n, &w->asker.old);
+	rename_packed(&n, &w->giver.old);
+	rename_packed(&n, &w->sayer.old);
 	memset(store, VMEMT_NOTHING, sizeof(store));
 	for (unsigned i = 0; i < VMEMT_REFS; i++)
 		if (w->store[i] != VMEMT_NOTHING)

@@ -65,7 +65,7 @@ struct vmemt_world {
 	/* the truth */
 	int8_t truth, last_version;
 	uint8_t discarding; /* the VMM gave the page up: it holds what it held, or zeros */
-	uint8_t waking;     /* that is going to be told to who waits */
+	uint8_t waking;     /* that is going to be told to who waits; a bit by who does */
 	uint8_t batching;   /* what arrives now is not clean */
 	uint8_t strayed;    /* the mapping was taken away behind the library's back */
 	uint8_t dma;        /* a device is at the guest's frame */
@@ -87,7 +87,7 @@ struct vmemt_world {
 		uint8_t pc;
 		struct vmemt_server server;
 	} pinner;
-	struct vmemt_claim asker;
+	struct vmemt_claim asker, giver, sayer;
 };
 
 enum vmemt_program {
@@ -109,6 +109,8 @@ enum vmemt_program {
 	VMEMT_STRAY,
 	VMEMT_OWNER,
 	VMEMT_ASKER,
+	VMEMT_GIVER,
+	VMEMT_SAYER,
 	VMEMT_PROGRAMS
 };
 
@@ -205,6 +207,8 @@ void vmemt_stray(struct vmemt_run *run);
 /* The caller has bytes of the page, or forgets it; and who asks for them: see page_sources.c. */
 void vmemt_owner(struct vmemt_run *run);
 void vmemt_asker(struct vmemt_run *run);
+void vmemt_giver(struct vmemt_run *run);
+void vmemt_sayer(struct vmemt_run *run);
 /* Whether the asker is going to wake who waits. */
 bool vmemt_asker_wakes(const struct vmemt_run *run);
 /* Asks for a page that is with the caller. */

@@ -28,10 +28,13 @@ static vmem_region *region;
 static unsigned char *base;
 static struct setting set;
 static uint64_t rng;
+static uint64_t said; /* pages that became clean because the source has them */
 
 /* The model. */
 static unsigned char contents[PAGES * PAGE];
 static unsigned pins[PAGES], pinned;
+static unsigned char
+	image[PAGES * PAGE]; /* what the source has of pages that are with it, or clean by it */
 
 static uint64_t below(uint64_t n)
 {
@@ -186,6 +189,49 @@ static void will_overwrite(void)
 	assert(zeroed <= pages);
 }
 
+static int read_source(void *context, uint64_t gpa, void *buffer)
+{
+	(void)context;
+	memcpy(buffer, image + (gpa - GPA), PAGE);
+	return 0;
+}
+
+/* Reads of a disk that are not done. */
+static void give_to_source(void)
+{
+	uint64_t first, count = range(&first);
+	struct vmemt_page p;
+	bool kept = false;
+	int error;
+
+	count = count < 64 ? count : 64;
+	for (uint64_t i = first; i < first + count; i++) {
+		make_contents(&p, i);
+		memcpy(image + i * PAGE, &p, PAGE);
+		kept |= pins[i] > 0;
+		if (!pins[i])
+			memcpy(contents + i * PAGE, &p, PAGE);
+	}
+	error = vmem_region_give_to_source(region, gpa_of(first), count * PAGE);
+	assert(error == (kept ? -VMEM_EBUSY : 0));
+}
+
+/* And writes: the disk has what is in memory. What it had before is with nobody. */
+static void same_as_source(void)
+{
+	uint64_t first, count = range(&first), pages = 0;
+	int error;
+
+	count = count < 64 ? count : 64;
+	for (uint64_t i = first; i < first + count; i++)
+		assert(!vmem_region_resolve(region, gpa_of(i), 1));
+	memcpy(image + first * PAGE, contents + first * PAGE, count * PAGE);
+	error = vmem_region_same_as_source(region, gpa_of(first), count * PAGE, &pages);
+	assert(error == (region->can_write_protect ? 0 : -VMEM_ENOTSUP));
+	assert(pages <= count);
+	said += pages;
+}
+
 static void pin(void)
 {
 	uint64_t first, count = range(&first);
@@ -255,12 +301,23 @@ static void (*const operations[])(void) = {
 	store,
 	discard,
 	will_overwrite,
+	give_to_source,
+	same_as_source,
 	pin,
 	unpin,
 	resolve,
 	set_budget,
 	reclaim,
 };
+
+static uint64_t refs(void)
+{
+	uint64_t n = 0;
+
+	for (uint64_t i = 0; i < PAGES; i++)
+		n += vmemi_page_ref(vmemi_region_word(region, i)) != 0;
+	return n;
+}
 
 /* With nobody at work: counters and words agree, the kernel has what the words say, and every byte is
  * right. */
@@ -279,7 +336,7 @@ static void check(void)
 	assert(mm.resident_bytes ==
 	       (m.pages[VMEM_PAGE_RESIDENT] + m.pages[VMEM_PAGE_CLEAN]) * PAGE);
 	assert(mm.staging_bytes == (m.pages[VMEM_PAGE_STAGED] + m.staging_copies) * PAGE);
-	assert(vmemt_account(region).pages == m.pages[VMEM_PAGE_STORED] + m.pages[VMEM_PAGE_CLEAN]);
+	assert(vmemt_account(region).pages == refs());
 	for (unsigned i = 0; i < 100; i++) {
 		uint64_t page = below(PAGES);
 		enum vmem_page_state state = vmemt_state(region, page);
@@ -300,11 +357,12 @@ static void run(struct setting setting)
 {
 	struct vmem_region_opts o = {
 		.size = sizeof(o),
-		.flags = setting.flags,
+		.flags = setting.flags | VMEM_REGION_SOURCE_STAYS,
 		.gpa = GPA,
 		.bytes = PAGES * PAGE,
 		.fault_way = setting.way,
 		.fault_around_pages = setting.around,
+		.read_source = read_source,
 	};
 
 	set = setting;
@@ -342,6 +400,7 @@ int main(void)
 				      .way = i & 2 ? VMEM_FAULT_SIGBUS : VMEM_FAULT_THREAD,
 				      .around = i & 4 ? 16 : 1,
 				      .threads = i & 8 });
+	assert(said || getenv("VMEM_TEST_ASYNC_WP"));
 	vmemt_cpu_stop(&cpu);
 	return 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Dropping the contents of guest pages: in place, in staging, in the store. What is dropped reads as
- * zero from then on. */
+ * zero from then on, or is with the source. */
 #include "linux/discard/discard.h"
 #include "linux/backing/backing.h"
 #include "linux/backing/peers.h"
@@ -13,6 +13,7 @@
 
 struct batch {
 	struct vmem_region *r;
+	enum vmemi_page_event event; /* DISCARD, or GIVE to the source */
 	unsigned count;
 	uint64_t page[BATCH];
 	enum vmem_page_state was[BATCH];
@@ -50,8 +51,9 @@ static bool heal(struct vmem_region *r, uint64_t page)
 static void flush(struct batch *b)
 {
 	struct vmem_region *r = b->r;
-	enum vmemi_page_event done =
-		r->backing->one_frame ? VMEMI_PAGE_PUNCH_DONE : VMEMI_PAGE_DISCARD_DONE;
+	enum vmemi_page_event done = r->backing->one_frame         ? VMEMI_PAGE_PUNCH_DONE
+				     : b->event == VMEMI_PAGE_GIVE ? VMEMI_PAGE_DROP_DONE
+								   : VMEMI_PAGE_DISCARD_DONE;
 	uint64_t pages[BATCH];
 	uint32_t n = 0, gone;
 
@@ -117,13 +119,14 @@ static void discard_page(struct batch *b, uint64_t page)
 {
 	uint64_t old, word;
 
-	while (!vmemi_region_step(b->r, page, VMEMI_PAGE_DISCARD, 0, &old)) {
+	while (!vmemi_region_step(b->r, page, b->event, 0, &old)) {
 		word = vmemi_region_word(b->r, page);
 		if (word & VMEMI_PAGE_PINNED) {
 			b->error = b->error ? b->error : -VMEM_EBUSY;
 			return;
 		}
-		if (vmemi_page_state(word) == VMEM_PAGE_ABSENT && !(word & VMEMI_PAGE_LEAVING))
+		if (vmemi_page_state(word) == VMEM_PAGE_ABSENT && !(word & VMEMI_PAGE_LEAVING) &&
+		    b->event == VMEMI_PAGE_DISCARD)
 			return;
 		/* Somebody is at it: not for long. What this batch holds must not wait with us. */
 		flush(b);
@@ -132,26 +135,39 @@ static void discard_page(struct batch *b, uint64_t page)
 	add(b, page, old);
 }
 
-int vmem_region_discard(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_bytes)
+static int discard_range(struct batch *b, uint64_t gpa, uint64_t bytes, uint64_t *ret_bytes)
 {
-	struct batch b = { .r = region };
+	struct vmem_region *r = b->r;
 	uint64_t first, count;
-	int error;
+	int error = vmemi_region_span(r, gpa, bytes, false, &first, &count);
 
-	if (region->foreign)
-		return -VMEM_ENOTSUP;
-	error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
 	if (error)
 		return error;
 	for (uint64_t i = 0; i < count; i++)
-		discard_page(&b, first + i);
-	flush(&b);
+		discard_page(b, first + i);
+	flush(b);
 	if (ret_bytes)
-		*ret_bytes = b.released;
-	if (b.staged)
-		vmemi_host_kick_reclaim(region->host);
-	vmemi_host_freed(region->host);
-	return b.error;
+		*ret_bytes = b->released;
+	if (b->staged)
+		vmemi_host_kick_reclaim(r->host);
+	vmemi_host_freed(r->host);
+	return b->error;
+}
+
+int vmem_region_discard(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_bytes)
+{
+	struct batch b = { .r = region, .event = VMEMI_PAGE_DISCARD };
+
+	return region->foreign ? -VMEM_ENOTSUP : discard_range(&b, gpa, bytes, ret_bytes);
+}
+
+int vmem_region_give_to_source(vmem_region *region, uint64_t gpa, uint64_t bytes)
+{
+	struct batch b = { .r = region, .event = VMEMI_PAGE_GIVE };
+
+	if (region->foreign)
+		return -VMEM_ENOTSUP;
+	return region->source ? discard_range(&b, gpa, bytes, NULL) : -VMEM_EINVAL;
 }
 
 /* True if it was away. What is in staging, or in its file, comes back for little: it stays as it is. */

@@ -43,6 +43,7 @@ enum vmemi_page_event {
 	                            cancels MARK; the ref stays */
 	VMEMI_PAGE_ARRIVE, /* arriving -> resident; a ref is stale from now on */
 	VMEMI_PAGE_ARRIVE_CLEAN, /* arriving -> clean; the ref stays, or the source has it still */
+	VMEMI_PAGE_ARRIVE_SAME,  /* arriving -> clean; its source has it, and a ref is given back */
 	VMEMI_PAGE_ARRIVE_MOVED, /* arriving -> resident, and its place in staging is empty */
 	VMEMI_PAGE_RETURN,       /* arriving -> the state given: nothing came of it */
 	VMEMI_PAGE_IMPORT, /* arriving, from absent -> stored with the ref given: its bytes came from outside */
@@ -62,14 +63,16 @@ enum vmemi_page_event {
 	VMEMI_PAGE_SHED,           /* a stale ref is given to the caller */
 	/* by the VMM */
 	VMEMI_PAGE_SET_SOURCE, /* absent -> source */
+	VMEMI_PAGE_GIVE, /* whatever it is -> source; LEAVING until the mapping is gone, ended as DROP; the ref
+	                    is given back */
 	VMEMI_PAGE_FORGET, /* source or stored, and nothing in staging -> absent at once; the ref is
 	                      given back */
 	VMEMI_PAGE_PIN,    /* resident: PINNED */
 	VMEMI_PAGE_UNPIN,
 	VMEMI_PAGE_DISCARD, /* -> absent; LEAVING until the mapping is gone; the ref is given back */
 	VMEMI_PAGE_DISCARD_DONE,
-	VMEMI_PAGE_DISCARD_UNDO, /* the kernel kept the page: resident */
-	VMEMI_PAGE_DISCARD_LOST, /* the kernel kept the error of a poisoned one */
+	VMEMI_PAGE_DISCARD_UNDO, /* the kernel kept the page: resident; of GIVE too */
+	VMEMI_PAGE_DISCARD_LOST, /* the kernel kept the error of a poisoned one; of GIVE too */
 	VMEMI_PAGE_EVENTS
 };
 
