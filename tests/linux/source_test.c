@@ -245,7 +245,7 @@ static void under_budget(uint64_t flags, uint32_t way)
 {
 	struct toucher t[3];
 
-	vmemt_source_make((struct vmemt_source){ .budget = 6 * MIB,
+	vmemt_source_make((struct vmemt_source){ .budget = 7 * MIB,
 						 .pages = PAGES_MAX,
 						 .threads = true,
 						 .flags = flags,
