@@ -22,6 +22,7 @@ static int (*const cases[])(struct swap_bench *s) = {
 	swap_compare_bytes,
 	swap_compare_write,
 	swap_compare_read,
+	swap_compare_vswapper,
 };
 
 int swap_is_same(const uint8_t *page)
@@ -93,7 +94,7 @@ static int open_file(struct swap_bench *s)
 
 /* --- A store with a device --- */
 
-static int add_device(struct swap_bench *s)
+int swap_add_device(struct swap_bench *s)
 {
 	const struct vmem_device_file_opts opts = {
 		.size = sizeof(opts),
@@ -124,7 +125,7 @@ int swap_fill(struct swap_bench *s, const struct swap_form *form)
 		result = guest_store_save(&s->store);
 	if (result == 0 && form->work)
 		guest_store_work(&s->store);
-	return result == 0 ? add_device(s) : result;
+	return result == 0 ? swap_add_device(s) : result;
 }
 
 void swap_empty(struct swap_bench *s)

@@ -43,6 +43,8 @@ struct swap_cost {
 /* A new store with all pages of all guests, and a device with nothing on it. One at a time. @return 0, or an error */
 int swap_fill(struct swap_bench *s, const struct swap_form *form);
 void swap_empty(struct swap_bench *s);
+/* A device with nothing on it, for s->store. */
+int swap_add_device(struct swap_bench *s);
 
 /* Have so many of the oldest segments written out, and wait for that; fewer if the store has no more.
  * @param cost  is added to. @return 0, or an error */
@@ -61,5 +63,6 @@ int swap_is_same(const uint8_t *page);
 int swap_compare_write(struct swap_bench *s);
 int swap_compare_bytes(struct swap_bench *s);
 int swap_compare_read(struct swap_bench *s);
+int swap_compare_vswapper(struct swap_bench *s);
 
 #endif
