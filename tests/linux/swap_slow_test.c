@@ -12,9 +12,9 @@
 
 #define PAGE VMEM_PAGE_SIZE
 #define MIB (UINT64_C(1) << 20)
-#define PAGES 4096
+#define PAGES (VMEMT_SANITIZED ? 2560 : 4096)
 #define CPUS 3
-#define MANY 9000 /* compressed about as much as their budget */
+#define MANY 6000 /* compressed about as much as their budget */
 
 static struct vmemt_memory_device device, second;
 static struct vmemt_cpu cpu[CPUS];
@@ -353,11 +353,11 @@ static void abandoned(void)
  * room on a device ends it. */
 static void stuck(bool hung)
 {
-	const struct vmem_manager_opts o = { .size = sizeof(o), .budget_bytes = 12 * MIB };
+	const struct vmem_manager_opts o = { .size = sizeof(o), .budget_bytes = 9 * MIB };
 	bool helped = false;
 	struct vmemt_page p;
 
-	make_with(&o, 0, MANY, hung ? 64 * MIB : 4 * MIB);
+	make_with(&o, 0, MANY, hung ? 64 * MIB : 2 * MIB);
 	atomic_store(&device.hold, hung);
 	assert(!vmem_manager_thread_start(manager));
 	for (uint64_t i = 0; i < MANY; i++) {
@@ -376,7 +376,7 @@ static void stuck(bool hung)
 	assert(helped);
 	for (uint64_t i = 0; i < MANY; i++)
 		assert(vmemt_is(&cpu[0], base, i, 1));
-	assert(vmemt_manager_metrics(manager).used_bytes <= 12 * MIB + 16 * PAGE);
+	assert(vmemt_manager_metrics(manager).used_bytes <= 9 * MIB + 16 * PAGE);
 	end();
 }
 
