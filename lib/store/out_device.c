@@ -220,10 +220,9 @@ static bool part(struct vmemi_out *out, struct vmemi_out_device *d)
 	return true;
 }
 
-/* Its place in the table is free. */
+/* Nothing is known of it any more, so that nobody in the section looks for what is there. Section. */
 static void forget(struct vmemi_out_device *d)
 {
-	vmem_device_close(d->device);
 	atomic_store(&d->leaving, false);
 	atomic_store(&d->bad, false);
 	atomic_store(&d->worn, false);
@@ -236,7 +235,6 @@ static void forget(struct vmemi_out_device *d)
 	d->gives_up = false;
 	d->failures = 0;
 	d->round_bytes = d->round_ns = 0;
-	d->device = NULL;
 }
 
 static int remove_device(vmem_store *store, uint32_t number, bool gives_up)
@@ -252,10 +250,13 @@ static int remove_device(vmem_store *store, uint32_t number, bool gives_up)
 		vmemi_relax(&store->env);
 	begin_to_leave(out, d, gives_up);
 	parted = part(out, d);
+	if (parted)
+		forget(d);
 	vmemi_out_leave(out);
 	if (!parted)
 		return -VMEM_EBUSY;
-	forget(d);
+	vmem_device_close(d->device); /* it may take time */
+	d->device = NULL;             /* its place in the table is free */
 	return 0;
 }
 
