@@ -177,8 +177,6 @@ struct vmemi_window *vmemi_window_take(struct vmemi_out *out);
 void vmemi_window_give(struct vmemi_out *out, struct vmemi_window *w);
 /* What it has read stays of use. The copies that it was read from are held. */
 void vmemi_window_warm(struct vmemi_out *out, const struct vmemi_window *w);
-/* Whether an object begins where a window that has been read ends. */
-bool vmemi_window_follows(const struct vmemi_out *out, const struct vmemi_located *at);
 /* These blocks are no copy any more. */
 void vmemi_window_cool(struct vmemi_out *out, uint64_t place, uint32_t blocks);
 /* A load from what was read before. 0, -VMEM_EAGAIN: it is not there. */

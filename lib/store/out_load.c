@@ -57,22 +57,6 @@ static void read_later(struct vmemi_out *out, struct vmemi_window *w)
 				 memory_order_release);
 }
 
-/* How many blocks of a copy are read. Where a walk goes on, as many as there is room for; that of the second piece, too,
- * if there will be none. When a read has failed, only what is needed: the fault may lie beside it. */
-static uint32_t blocks_of(const struct vmemi_out *out, const struct vmemi_window *w,
-			  const struct vmemi_located *at)
-{
-	uint32_t first = vmemi_out_first(at), blocks = vmemi_out_end(at) - first;
-	bool is_all = !w->tries && !w->count && !at->reference &&
-		      at->handle == vmemi_ref_payload(w->load.ref);
-
-	if (is_all && vmemi_window_follows(out, at)) {
-		blocks = VMEMI_WINDOW_BYTES / VMEMI_OUT_BLOCK;
-		blocks = blocks < at->copy_blocks - first ? blocks : at->copy_blocks - first;
-	}
-	return blocks;
-}
-
 /* Reads the next piece. False: it cannot. Else the window may be another thread's by now. */
 static bool read_next(vmem_store *store, struct vmemi_window *w)
 {
@@ -80,14 +64,12 @@ static bool read_next(vmem_store *store, struct vmemi_window *w)
 	const struct vmemi_located *at = &w->at[piece];
 	struct vmemi_out *out = store->out;
 	uint32_t number = number_of(out, w), device = VMEM_SLOT_DEVICE(at->place);
-	uint32_t first = vmemi_out_first(at), blocks = blocks_of(out, w, at);
+	uint32_t first = vmemi_out_first(at), blocks = vmemi_out_end(at) - first;
 	uint64_t tag = vmemi_out_tag(0, number, ++w->use);
 	int rc;
 
 	w->first[piece] = first;
 	w->blocks[piece] = blocks;
-	if (piece && w->blocks[0] > VMEMI_OUT_OBJECT_BLOCKS) /* there is a second one after all */
-		w->blocks[0] = VMEMI_OUT_OBJECT_BLOCKS;
 	rc = vmemi_out_submit(out, device, VMEM_DEVICE_READ,
 			      (VMEM_SLOT_NUMBER(at->place) + first) * VMEMI_OUT_BLOCK,
 			      (uint64_t)blocks * VMEMI_OUT_BLOCK, vmemi_window_buffer(w, piece),

@@ -122,19 +122,6 @@ void vmemi_window_cool(struct vmemi_out *out, uint64_t place, uint32_t blocks)
 		}
 }
 
-bool vmemi_window_follows(const struct vmemi_out *out, const struct vmemi_located *at)
-{
-	uint64_t slot = at->place + vmemi_out_first(at);
-	bool follows = false;
-
-	for (uint32_t i = 0; i < VMEMI_WINDOWS && !follows; i++) {
-		uint64_t warm = word_of(out, i, 0);
-
-		follows = warm && warm_slot(warm) < slot && slot <= warm_end(warm);
-	}
-	return follows;
-}
-
 /* --- Loads --- */
 
 /* An object of a load, in a window. */
