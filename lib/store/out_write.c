@@ -161,9 +161,11 @@ static bool place_again(struct vmemi_out *out, struct vmemi_write *w)
 	bool shun = !is_lasting(w->error) && !atomic_load(&d->bad) && !atomic_load(&d->worn) &&
 		    !atomic_load(&d->leaving) && atomic_load(&out->devices) > 1;
 
-	return place(out, w,
-		     (shun && take_except(out, w, UINT32_C(1) << device)) ||
-			     vmemi_out_take(out, w));
+	bool taken = shun && take_except(out, w, UINT32_C(1) << device);
+
+	if (taken) /* the next one begins with the greatest priority again */
+		vmem_slots_cursor_end(out->slots, &out->cursor);
+	return place(out, w, taken || vmemi_out_take(out, w));
 }
 
 static void settle_out(vmem_store *store, struct vmemi_write *w, bool written)

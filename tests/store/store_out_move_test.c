@@ -298,8 +298,8 @@ Test(store_out_move, one_that_is_used_is_not_closed)
 	vmemi_out_release(d);
 }
 
-static struct vmemt_memory_device many[64];
-static uint32_t number_of[64], used;
+static struct vmemt_memory_device many[64 + 1];
+static uint32_t number_of[64 + 1], used;
 
 static void come_or_go(uint64_t *state)
 {
@@ -319,6 +319,26 @@ static void come_or_go(uint64_t *state)
 	cr_assert(rc == 0 || rc == -VMEM_EBUSY);
 	cr_assert_eq(atomic_load(&many[used - 2 - i].closed), rc == 0);
 	now_ns += SECOND;
+}
+
+/* At the end there is one, with something that was elsewhere. */
+static void move_all(void)
+{
+	uint64_t moved;
+
+	for (uint64_t i = 0; i < 300; i++)
+		(void)save(vm, VMEMT_PAGE_NOISE, i * EDITS);
+	for (int turn = 0; !out_stats().segments; turn++) {
+		cr_assert_lt(turn, TURNS);
+		write_one();
+	}
+	moved = out_stats().moved;
+	vmemt_memory_device_init(&many[used], 32 * MIB, 8);
+	cr_assert_eq(vmem_store_add_device(store, &many[used].device, NULL, &number_of[used]), 0);
+	for (uint32_t i = 0; i < used; i++)
+		if (!atomic_load(&many[i].closed))
+			remove_all(number_of[i]);
+	cr_assert_gt(out_stats().moved, moved);
 }
 
 /* Deltas, equal pages and a group, beside devices that come and go. */
@@ -359,6 +379,10 @@ Test(store_out_move, random_operations)
 		if (step % 2048 == 0)
 			expect_sound();
 	}
-	cr_assert_gt(out_stats().moved, 0);
+	move_all();
+	for (uint32_t i = 0; i < PAGES; i++)
+		if (ref[i])
+			expect(ref[i], VMEMT_PAGE_TEXT, seed_of[i]);
+	expect_sound();
 	cr_assert_eq(out_stats().lost, 0);
 }
