@@ -41,6 +41,11 @@ struct vmem_store_device_opts {
 	/** most bytes that are written in a day of vmem_store_work()'s clock, those of failed writes included; 0: no
 	 *  limit. Then it takes no more until the next day, and is read as before */
 	uint64_t wear_bytes_per_day;
+	/** most that it may take to answer, by vmem_store_work()'s clock; 0: 30000. Of what takes longer, a load ends with
+	 *  -VMEM_EIO, as others from there do at once until the device answers anything; after a write it is_bad, and the
+	 *  segment stays in memory */
+	uint32_t timeout_ms;
+	uint32_t reserved2; /**< 0 */
 };
 
 /** Of one device. */
@@ -54,7 +59,7 @@ struct vmem_store_device_stats {
 	uint64_t read_errors;     /**< those that were made again, too */
 	uint64_t wear_left_bytes; /**< today; UINT64_MAX: no limit */
 	/** 1: no more is written there: writes have failed with -VMEM_EIO or -VMEM_EPERM four times in a row, or
-	 *  one with -VMEM_ENODEV */
+	 *  one with -VMEM_ENODEV, or one was not answered in time */
 	uint32_t is_bad;
 	uint32_t is_worn; /**< 1: the limit of today is reached */
 	uint32_t

@@ -257,7 +257,8 @@ static struct vmemi_stream *stream_of(struct vmem_pool *p, const struct vmemi_le
 						       memory_order_relaxed));
 }
 
-static void stop(struct vmem_pool *p, struct vmemi_leaving *l, bool stays)
+/* Its pin is left. */
+static void stop_pinned(struct vmem_pool *p, struct vmemi_leaving *l, bool stays)
 {
 	struct vmemi_segment *seg = vmemi_segment_at(p, l->number);
 	struct vmemi_stream *s = stream_of(p, l);
@@ -267,9 +268,14 @@ static void stop(struct vmem_pool *p, struct vmemi_leaving *l, bool stays)
 		seg->stays = true;
 	vmemi_stream_leaving(p, s, l->number, false);
 	vmemi_unlock(&s->lock);
-	atomic_fetch_sub_explicit(&seg->pins, 1, memory_order_release);
 	vmemi_digest_free(p, l->digest);
 	l->digest = NULL;
+}
+
+static void stop(struct vmem_pool *p, struct vmemi_leaving *l, bool stays)
+{
+	stop_pinned(p, l, stays);
+	atomic_fetch_sub_explicit(&vmemi_segment_at(p, l->number)->pins, 1, memory_order_release);
 }
 
 static bool leave_begin(vmem_pool *p, uint32_t *hand, bool waiting, void *scratch,
@@ -348,4 +354,22 @@ bool vmemi_pool_leave_freed(vmem_pool *p, struct vmemi_leaving *l)
 void vmemi_pool_leave_cancel(vmem_pool *p, struct vmemi_leaving *l)
 {
 	stop(p, l, false);
+}
+
+void vmemi_pool_leave_expire(vmem_pool *p, struct vmemi_leaving *l)
+{
+	stop_pinned(p, l, true);
+}
+
+void vmemi_pool_leave_unpin(vmem_pool *p, uint32_t number)
+{
+	struct vmemi_segment *seg = vmemi_segment_at(p, number);
+	struct vmemi_stream *s =
+		vmemi_stream_at(p, atomic_load_explicit(&seg->stream, memory_order_relaxed));
+
+	/* Pinned, it is this stream's, or nobody's: the number was not used again. */
+	vmemi_lock(&s->lock);
+	seg->stays = false;
+	vmemi_unlock(&s->lock);
+	atomic_fetch_sub_explicit(&seg->pins, 1, memory_order_release);
 }

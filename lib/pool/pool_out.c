@@ -344,6 +344,17 @@ void vmemi_pool_home_cancel(vmem_pool *p, struct vmemi_homing *h)
 	vmemi_segment_recycle(p, h->memory);
 }
 
+void vmemi_pool_home_expire(vmem_pool *p, const struct vmemi_homing *h)
+{
+	(void)p;
+	unpin(h->segment, h->copy);
+}
+
+void vmemi_pool_home_recycle(vmem_pool *p, unsigned char *memory)
+{
+	vmemi_segment_recycle(p, memory);
+}
+
 /* --- Counters --- */
 
 void vmemi_pool_out_stats(vmem_pool *p, struct vmemi_out_stats *stats)

@@ -94,6 +94,11 @@ bool vmemi_pool_leave_freed(vmem_pool *pool, struct vmemi_leaving *leaving);
 /* It has not been written, and stays. Any thread. */
 void vmemi_pool_leave_cancel(vmem_pool *pool, struct vmemi_leaving *leaving);
 
+/* As vmemi_pool_leave_cancel(), but its memory is still read. It does not leave before vmemi_pool_leave_unpin(). Any
+ * thread. */
+void vmemi_pool_leave_expire(vmem_pool *pool, struct vmemi_leaving *leaving);
+void vmemi_pool_leave_unpin(vmem_pool *pool, uint32_t number);
+
 /* An object that is out. Its copy stays until vmemi_pool_located_end(). */
 struct vmemi_located {
 	struct vmemi_segment *segment;
@@ -194,6 +199,9 @@ bool vmemi_pool_home_end(vmem_pool *pool, struct vmemi_homing *homing);
 /* After home_end() was true: its copy is not used any more, @place is the caller's. False: ask again. */
 bool vmemi_pool_home_vacated(vmem_pool *pool, const struct vmemi_homing *homing);
 void vmemi_pool_home_cancel(vmem_pool *pool, struct vmemi_homing *homing);
+/* The same, but its memory is still written to: it is given back after that. */
+void vmemi_pool_home_expire(vmem_pool *pool, const struct vmemi_homing *homing);
+void vmemi_pool_home_recycle(vmem_pool *pool, unsigned char *memory);
 
 struct vmemi_out_stats {
 	uint64_t segments;     /* that are out */

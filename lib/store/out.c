@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What goes to devices of a store and comes from them: see out.h. */
-#include "store/out.h"
+#include "store/out_ways.h"
 #include "base/alloc.h"
 #include "base/opts.h"
 #include "store/store_internal.h"
@@ -36,6 +36,11 @@ void vmemi_out_free(vmem_store *store)
 		return;
 	for (uint32_t i = 0; i < atomic_load(&out->devices); i++)
 		vmem_device_close(out->device[i].device); /* NULL is fine */
+	vmemi_out_collect(store, true);
+	for (uint32_t i = 0; i < VMEMI_WINDOWS; i++)
+		if (out->window[i].buffer != out->buffers + i * VMEMI_WINDOW_BYTES)
+			vmemi_free(&store->allocator, out->window[i].buffer, VMEMI_WINDOW_BYTES,
+				   VMEM_PAGE_SIZE);
 	for (uint32_t i = 0; i < VMEMI_WRITES; i++) {
 		struct vmemi_write *w = &out->write[i];
 
@@ -80,6 +85,8 @@ static bool reap(vmem_store *store, struct vmemi_out_device *d)
 	if (!atomic_load_explicit(&d->flying, memory_order_relaxed) || !vmemi_out_hold(d))
 		return false;
 	n = d->device->ops->complete(d->device->context, c, REAP);
+	if (n > 0)
+		atomic_store_explicit(&d->silent, false, memory_order_relaxed);
 	for (int i = 0; i < n; i++) {
 		atomic_fetch_sub_explicit(&d->flying, 1, memory_order_relaxed);
 		if (c[i].tag & VMEMI_TAG_WRITE)

@@ -18,6 +18,7 @@
 #define VMEMI_WRITES 8u
 #define VMEMI_HOT 8u
 #define VMEMI_DISCARDS 8u
+#define VMEMI_STUCK 128u
 #define VMEMI_PIECE_BYTES (VMEMI_OUT_OBJECT_BLOCKS * VMEMI_OUT_BLOCK)
 #define VMEMI_WINDOW_BYTES (VMEMI_PIECES * VMEMI_PIECE_BYTES)
 
@@ -28,6 +29,8 @@ struct vmemi_out_device {
 	uint32_t number;            /* the caller's name of it */
 	uint64_t slots;
 	uint64_t wear_bytes; /* a day, 0: no limit */
+	uint64_t timeout_ns;
+	_Atomic bool silent; /* atomic; a read was not answered in time, nor anything since */
 	/* Both atomic, sequentially consistent: who closes it clears `open`, then looks for holders. */
 	_Atomic bool open;
 	_Atomic uint32_t holders;
@@ -54,7 +57,10 @@ struct vmemi_window {
 	uint32_t blocks[VMEMI_PIECES]; /* from it on */
 	uint32_t count;                /* of them, those that are read */
 	uint32_t tries;                /* reads that have failed, or brought something else */
-	_Atomic uint32_t use;          /* atomic; grows with each read; in its tag */
+	uint32_t use;                  /* grows with each read; in its tag */
+	_Atomic uint32_t flight;   /* atomic; the use of the read in flight, or 0: out_expire.c */
+	_Atomic uint32_t device;   /* atomic; of it */
+	_Atomic uint64_t since_ns; /* atomic; 0: not told yet */
 	unsigned char *buffer;
 };
 
@@ -82,7 +88,9 @@ struct vmemi_write {
 	_Atomic uint32_t state; /* atomic */
 	int32_t error;
 	uint32_t tries;
-	_Atomic uint32_t use;         /* atomic; grows with each write; in its tag */
+	uint32_t use;                 /* grows with each write; in its tag */
+	_Atomic uint32_t flight;      /* atomic; as of a window */
+	uint64_t since_ns;            /* likewise */
 	uint64_t slot;                /* where it goes; VMEM_SLOTS_NONE: not known yet */
 	struct vmemi_leaving leaving; /* of all ways: number, data and bytes of what is written */
 	struct vmemi_moving moving;   /* ALONG */
@@ -95,10 +103,23 @@ enum vmemi_discard_state { VMEMI_DISCARD_IDLE, VMEMI_DISCARD_QUEUED, VMEMI_DISCA
 
 /* Slots that are being discarded. As a write. */
 struct vmemi_discard {
-	_Atomic uint32_t state; /* atomic */
-	_Atomic uint32_t use;   /* atomic; grows with each; in its tag */
+	_Atomic uint32_t state;  /* atomic */
+	uint32_t use;            /* grows with each; in its tag */
+	_Atomic uint32_t flight; /* atomic; as of a window */
+	uint64_t since_ns;       /* likewise */
 	uint32_t count;
 	uint64_t slot;
+};
+
+/* What a request that is over by time still has. */
+struct vmemi_stuck {
+	_Atomic uint64_t tag;    /* atomic; 0: none */
+	_Atomic bool done;       /* atomic; it has been answered */
+	_Atomic uint32_t device; /* atomic */
+	unsigned char *memory,
+		*home;    /* section, as the next ones; NULL: none; of the store, of the pool */
+	size_t bytes;     /* of memory */
+	uint32_t segment; /* 0: none */
 };
 
 struct vmemi_out {
@@ -124,6 +145,7 @@ struct vmemi_out {
 	uint32_t moving;          /* section; of them, those that come from a device */
 	struct vmemi_write write[VMEMI_WRITES];
 	struct vmemi_discard discard[VMEMI_DISCARDS];
+	struct vmemi_stuck stuck[VMEMI_STUCK];
 	uint32_t hand;              /* section */
 	uint64_t day_ns;            /* section; when it began, 0: not told yet */
 	_Atomic uint64_t scratches; /* atomic; made */
@@ -167,6 +189,8 @@ static inline void vmemi_out_release(struct vmemi_out_device *d)
 
 /* out_load.c: a load of what is out. As vmem_store_load(), but it does not count what is done at once. Any thread. */
 int vmemi_out_load(vmem_store *store, const struct vmemi_load *load, vmem_store_token *ret_token);
+/* Its read was not answered in time: it has another buffer. */
+void vmemi_window_expired(vmem_store *store, struct vmemi_window *w);
 /* Its read has ended. */
 void vmemi_out_has_read(vmem_store *store, uint64_t tag, int error);
 /* Reads that found their device full are tried again. */
@@ -197,12 +221,7 @@ void vmemi_out_discarded(struct vmemi_out *out, uint64_t place, uint32_t blocks)
 /* Whether new segments may go there. What is there stays. Section. */
 void vmemi_out_enable(struct vmemi_out *out, uint32_t device, bool enabled);
 
-/* out_write.c: one thread at a time. False: another one is there. */
-bool vmemi_out_enter(struct vmemi_out *out);
-void vmemi_out_leave(struct vmemi_out *out);
-/* So many bytes are or may be written to a device; failed writes count. Section. */
-void vmemi_out_wear(struct vmemi_out *out, uint32_t device, uint32_t bytes);
-/* A write has ended. */
+/* out_write.c: a write has ended. */
 void vmemi_out_has_written(struct vmemi_out *out, uint64_t tag, int error);
 /* What is written goes out. True: memory has become free. Any thread. */
 bool vmemi_out_settle(vmem_store *store);
@@ -216,28 +235,6 @@ int vmemi_out_takes_raw(vmem_store *store);
 void vmemi_out_push(vmem_store *store);
 /* A save found no room. True: it may try again. */
 bool vmemi_out_relieve(vmem_store *store);
-/* A place for w->leaving. False: there is none. Section. */
-bool vmemi_out_take(struct vmemi_out *out, struct vmemi_write *w);
-/* Writes it to its place. Section. */
-void vmemi_out_begin(struct vmemi_out *out, struct vmemi_write *w);
-/* As the next state; the end of it all. Section. */
-void vmemi_out_set(struct vmemi_write *w, enum vmemi_write_state state);
-void vmemi_write_end(struct vmemi_out *out, struct vmemi_write *w);
-/* Memory of a segment's size, the write's own. NULL: there is none. Section. */
-unsigned char *vmemi_out_scratch(vmem_store *store, struct vmemi_write *w);
-
-/* out_move.c: begins to move one that lies on a device that leaves. False: there is none, or it cannot. Section. */
-bool vmemi_out_move(vmem_store *store, struct vmemi_write *w, uint64_t now_ns);
-/* As vmemi_out_move(), one that is read often comes home. */
-bool vmemi_out_come_home(vmem_store *store, struct vmemi_write *w);
-/* A load has read blocks of a copy that is held. Any thread. */
-void vmemi_out_heat(struct vmemi_out *out, const struct vmemi_located *located, uint32_t blocks);
-/* One that is READ_QUEUED or READ_OVER goes on. Section. */
-void vmemi_out_settle_read(vmem_store *store, struct vmemi_write *w);
-/* One that comes from a device has been written, or that has failed for good. Section. */
-void vmemi_out_moved(vmem_store *store, struct vmemi_write *w, bool written);
-/* Whether no reader is in its old copy, which is free then. Section. */
-bool vmemi_out_parted(vmem_store *store, struct vmemi_write *w);
 
 /* Blocks of a copy that an object is in. */
 static inline uint32_t vmemi_out_first(const struct vmemi_located *at)
@@ -250,10 +247,21 @@ static inline uint32_t vmemi_out_end(const struct vmemi_located *at)
 	return (at->offset + at->bytes + VMEMI_OUT_BLOCK - 1) / VMEMI_OUT_BLOCK;
 }
 
-/* out_discard.c: begins what is to be discarded. Section. */
-void vmemi_out_discard(struct vmemi_out *out);
-/* One has ended. */
-void vmemi_out_has_discarded(struct vmemi_out *out, uint64_t tag);
+/* Who takes it has the request that was in flight. */
+static inline bool vmemi_out_landed(_Atomic uint32_t *flight, uint64_t tag)
+{
+	uint32_t use = (uint32_t)(tag >> 32);
+
+	return use && atomic_compare_exchange_strong_explicit(flight, &use, 0, memory_order_acq_rel,
+							      memory_order_relaxed);
+}
+
+/* The next one's number, which is not 0. */
+static inline uint32_t vmemi_out_next_use(uint32_t *use)
+{
+	*use += *use == UINT32_MAX ? 2 : 1;
+	return *use;
+}
 
 /* In tags: the rest is the window's or write's number and use. */
 #define VMEMI_TAG_WRITE UINT64_C(0x80)

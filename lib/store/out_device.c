@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Devices of a store come and go: see out.h. One that goes is not written to from the first call on; what lies there
  * is moved (out_move.c). Once nothing is there, it is closed when nobody holds it. */
-#include "store/out.h"
+#include "store/out_ways.h"
 #include "base/alloc.h"
 #include "base/opts.h"
 #include "store/store_internal.h"
+
+#define TIMEOUT_MS 30000u
 
 /* --- Places --- */
 
@@ -97,7 +99,7 @@ static int check(const vmem_store *store, const struct vmem_device *device,
 
 	if (rc)
 		return rc;
-	if (o->flags & ~VMEM_STORE_DEVICE_PLAIN || o->reserved ||
+	if (o->flags & ~VMEM_STORE_DEVICE_PLAIN || o->reserved || o->reserved2 ||
 	    device->size_bytes / VMEM_SLOT_BYTES < VMEM_SLOTS_CLUSTER)
 		return -VMEM_EINVAL;
 	if ((device->flags & (VMEM_DEVICE_OUTLIVES | VMEM_DEVICE_ENCRYPTED)) ==
@@ -160,6 +162,7 @@ int vmem_store_add_device(vmem_store *store, struct vmem_device *device,
 	d->number = store->out->numbers;
 	d->slots = slots.count;
 	d->wear_bytes = o.wear_bytes_per_day;
+	d->timeout_ns = (o.timeout_ms ? o.timeout_ms : TIMEOUT_MS) * UINT64_C(1000000);
 	rc = join(store, d, &slots);
 	if (rc)
 		return rc;
@@ -209,11 +212,14 @@ static bool part(struct vmemi_out *out, struct vmemi_out_device *d)
 {
 	uint32_t place = (uint32_t)(d - out->device);
 
-	if (vmem_slots_resize(out->slots, place, 0, NULL) || atomic_load(&d->flying))
+	if (vmem_slots_resize(out->slots, place, 0, NULL))
 		return false;
-	/* As nothing is taken there, only those can hold it who look, or have just finished. */
+	/* As nothing is taken there, only those can hold it who look, or have just finished. What is in flight still has
+	 * not been answered in time. */
 	atomic_store(&d->open, false);
-	if (atomic_load(&d->holders) || vmem_slots_remove(out->slots, place)) {
+	if (atomic_load(&d->holders) ||
+	    atomic_load(&d->flying) != vmemi_out_stuck_at(out, place, false) ||
+	    vmem_slots_remove(out->slots, place)) {
 		atomic_store(&d->open, true);
 		return false;
 	}
@@ -256,7 +262,10 @@ static int remove_device(vmem_store *store, uint32_t number, bool gives_up)
 	if (!parted)
 		return -VMEM_EBUSY;
 	vmem_device_close(d->device); /* it may take time */
-	d->device = NULL;             /* its place in the table is free */
+	(void)vmemi_out_stuck_at(out, (uint32_t)(d - out->device), true);
+	atomic_store(&d->flying, 0);
+	atomic_store(&d->silent, false);
+	d->device = NULL; /* its place in the table is free */
 	return 0;
 }
 

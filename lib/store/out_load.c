@@ -6,7 +6,7 @@
  * meanwhile. A read that fails, or brings what was not written, is made again, twice, if the device is still there.
  * Nothing is allocated, and the load's page is touched only when all is there: a device that answers late or never
  * holds a window, not the caller's memory. */
-#include "store/out.h"
+#include "store/out_ways.h"
 #include "pool/pool_of.h"
 #include "store/store_internal.h"
 
@@ -65,15 +65,26 @@ static bool read_next(vmem_store *store, struct vmemi_window *w)
 	struct vmemi_out *out = store->out;
 	uint32_t number = number_of(out, w), device = VMEM_SLOT_DEVICE(at->place);
 	uint32_t first = vmemi_out_first(at), blocks = vmemi_out_end(at) - first;
-	uint64_t tag = vmemi_out_tag(0, number, ++w->use);
+	uint32_t use = vmemi_out_next_use(&w->use);
+	uint64_t tag = vmemi_out_tag(0, number, use);
 	int rc;
 
 	w->first[piece] = first;
 	w->blocks[piece] = blocks;
+	if (atomic_load_explicit(&out->device[device].silent, memory_order_relaxed)) {
+		vmemi_count(&out->device[device].read_errors, 1);
+		return false;
+	}
+	atomic_store_explicit(&w->device, device, memory_order_relaxed);
+	atomic_store_explicit(&w->flight, use, memory_order_release);
 	rc = vmemi_out_submit(out, device, VMEM_DEVICE_READ,
 			      (VMEM_SLOT_NUMBER(at->place) + first) * VMEMI_OUT_BLOCK,
 			      (uint64_t)blocks * VMEMI_OUT_BLOCK, vmemi_window_buffer(w, piece),
 			      tag);
+	if (rc <= 0 && !vmemi_out_landed(&w->flight, tag)) {
+		vmemi_out_is_late(out, tag); /* its time was over meanwhile */
+		return true;
+	}
 	if (!rc)
 		read_later(out, w);
 	if (rc < 0)
@@ -161,10 +172,18 @@ int vmemi_out_load(vmem_store *store, const struct vmemi_load *load, vmem_store_
 	w->load = *load;
 	w->count = 0;
 	w->tries = 0;
+	atomic_store_explicit(&w->since_ns, 0, memory_order_relaxed);
 	/* First: whoever polls may know of the token's end before this returns. */
 	*ret_token = w->token;
 	step(store, w);
 	return -VMEM_EINPROGRESS;
+}
+
+void vmemi_window_expired(vmem_store *store, struct vmemi_window *w)
+{
+	vmemi_count(&store->out->device[VMEM_SLOT_DEVICE(w->at[w->count].place)].read_errors, 1);
+	w->count++; /* its place, which finish() lets go of */
+	finish(store, w, -VMEM_EIO);
 }
 
 void vmemi_out_has_read(vmem_store *store, uint64_t tag, int error)
@@ -174,8 +193,10 @@ void vmemi_out_has_read(vmem_store *store, uint64_t tag, int error)
 	struct vmemi_out_device *d;
 
 	w = &out->window[tag % VMEMI_WINDOWS];
-	if (w->use != tag >> 32 || w->count >= VMEMI_PIECES)
-		return; /* nobody has asked for it */
+	if (!vmemi_out_landed(&w->flight, tag)) {
+		vmemi_out_is_late(out, tag); /* or nobody has asked for it */
+		return;
+	}
 	d = &out->device[VMEM_SLOT_DEVICE(w->at[w->count].place)];
 	vmemi_count(&d->read_errors, error != 0);
 	if (error && error != -VMEM_ENODEV && ++w->tries < TRIES) {

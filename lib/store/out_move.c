@@ -10,7 +10,7 @@
  *
  * Segments are found by the owners of the device's slots. One that cannot be read, or has no room, is marked there with
  * the round, and passed by until the next one, RETRY_NS later. All here is the section's. */
-#include "store/out.h"
+#include "store/out_ways.h"
 #include "store/store_internal.h"
 
 #define MOVES 4u    /* at a time, of VMEMI_WRITES */
@@ -97,12 +97,16 @@ static void *memory_of(const struct vmemi_write *w)
 static void submit(struct vmemi_out *out, struct vmemi_write *w)
 {
 	uint32_t number = (uint32_t)(w - out->write);
+	uint32_t use = vmemi_out_next_use(&w->use);
 	int rc;
 
 	vmemi_out_set(w, VMEMI_READ_FLYING); /* first: it may be over before this returns */
+	atomic_store_explicit(&w->flight, use, memory_order_release);
 	rc = vmemi_out_submit(out, w->from, VMEM_DEVICE_READ,
 			      VMEM_SLOT_NUMBER(w->moving.place) * VMEMI_OUT_BLOCK, w->moving.bytes,
-			      memory_of(w), vmemi_out_tag(VMEMI_TAG_WRITE, number, ++w->use));
+			      memory_of(w), vmemi_out_tag(VMEMI_TAG_WRITE, number, use));
+	if (rc <= 0)
+		atomic_store_explicit(&w->flight, 0, memory_order_relaxed);
 	if (rc < 0) {
 		w->error = rc;
 		vmemi_out_set(w, VMEMI_READ_OVER);
@@ -136,6 +140,7 @@ static void start_reading(struct vmemi_out *out, struct vmemi_write *w, uint32_t
 {
 	w->from = device;
 	w->tries = 0;
+	w->since_ns = 0;
 	atomic_fetch_add_explicit(&out->writing, 1, memory_order_relaxed);
 	out->moving++;
 	submit(out, w);

@@ -5,7 +5,7 @@
  * in flight. A write that fails is tried twice more on another place, of another device if this one has gone bad or
  * has no room or memory for it now, and then the segment stays in memory. One thread at a time is in here: it enters
  * the section or goes on without. */
-#include "store/out.h"
+#include "store/out_ways.h"
 #include "base/alloc.h"
 #include "store/store_internal.h"
 
@@ -32,6 +32,12 @@ static bool is_lasting(int error)
 	return error == -VMEM_EIO || error == -VMEM_EPERM || error == -VMEM_ENODEV;
 }
 
+void vmemi_out_is_bad(struct vmemi_out *out, uint32_t device)
+{
+	if (!atomic_exchange(&out->device[device].bad, true))
+		vmemi_out_enable(out, device, false);
+}
+
 static void count_write(struct vmemi_out *out, uint32_t device, int error)
 {
 	struct vmemi_out_device *d = &out->device[device];
@@ -45,8 +51,7 @@ static void count_write(struct vmemi_out *out, uint32_t device, int error)
 		return;
 	if (++d->failures < FAILURES && error != -VMEM_ENODEV)
 		return;
-	if (!atomic_exchange(&d->bad, true))
-		vmemi_out_enable(out, device, false);
+	vmemi_out_is_bad(out, device);
 }
 
 /* Failed writes count: the device may have written. */
@@ -99,14 +104,18 @@ void vmemi_write_end(struct vmemi_out *out, struct vmemi_write *w)
 static void submit(struct vmemi_out *out, struct vmemi_write *w)
 {
 	uint32_t number = (uint32_t)(w - out->write);
+	uint32_t use = vmemi_out_next_use(&w->use);
 	int rc;
 
 	vmemi_out_set(w, VMEMI_WRITE_FLYING); /* first: it may be over before this returns */
+	atomic_store_explicit(&w->flight, use, memory_order_release);
 	/* The bytes are only read; requests have one kind of pointer. */
 	rc = vmemi_out_submit(out, VMEM_SLOT_DEVICE(w->slot), VMEM_DEVICE_WRITE,
 			      VMEM_SLOT_NUMBER(w->slot) * VMEMI_OUT_BLOCK, w->leaving.bytes,
 			      (void *)(uintptr_t)w->leaving.data,
-			      vmemi_out_tag(VMEMI_TAG_WRITE, number, ++w->use));
+			      vmemi_out_tag(VMEMI_TAG_WRITE, number, use));
+	if (rc <= 0)
+		atomic_store_explicit(&w->flight, 0, memory_order_relaxed);
 	if (rc < 0) {
 		w->error = rc;
 		vmemi_out_set(w, VMEMI_WRITE_OVER);
@@ -138,6 +147,7 @@ bool vmemi_out_take(struct vmemi_out *out, struct vmemi_write *w)
 void vmemi_out_begin(struct vmemi_out *out, struct vmemi_write *w)
 {
 	vmemi_out_wear(out, VMEM_SLOT_DEVICE(w->slot), w->leaving.bytes);
+	w->since_ns = 0;
 	submit(out, w);
 }
 
@@ -236,8 +246,10 @@ void vmemi_out_has_written(struct vmemi_out *out, uint64_t tag, int error)
 
 	uint32_t state = atomic_load_explicit(&w->state, memory_order_acquire);
 
-	if (w->use != tag >> 32 || (state != VMEMI_WRITE_FLYING && state != VMEMI_READ_FLYING))
-		return; /* nobody has asked for it */
+	if (!vmemi_out_landed(&w->flight, tag)) {
+		vmemi_out_is_late(out, tag); /* or nobody has asked for it */
+		return;
+	}
 	w->error = error;
 	vmemi_out_set(w, state == VMEMI_WRITE_FLYING ? VMEMI_WRITE_OVER : VMEMI_READ_OVER);
 }
@@ -348,6 +360,7 @@ bool vmemi_out_write(vmem_store *store, uint64_t now_ns)
 	if (!vmemi_out_enter(out))
 		return false;
 	renew(out, now_ns);
+	vmemi_out_expire(store, now_ns);
 	(void)settle_all(store);
 	vmemi_out_discard(out);
 	move(store, now_ns);

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Requests that a device does not answer. After the device's time, by the clock of vmem_store_work(), they are over
+ * for those who wait: a load is -VMEM_EIO, a segment stays where it was, slots to be discarded are free. The memory of
+ * the request is the device's until it does answer or is closed: it is kept in a table, by the request's tag, and
+ * whoever sent it gets other memory. Time begins when a request is seen here first, so that a caller who has not
+ * worked for long finds what was answered meanwhile, and not that all is late.
+ *
+ * Who takes a request's number out of `flight`, has it: that is whoever reaps its completion, or the sweep here. */
+#include "store/out_ways.h"
+#include "base/alloc.h"
+#include "store/store_internal.h"
+
+/* --- Memory that is the device's --- */
+
+/* NULL: the table is full. */
+static struct vmemi_stuck *stuck_new(struct vmemi_out *out, uint32_t device, uint64_t tag)
+{
+	for (uint32_t i = 0; i < VMEMI_STUCK; i++) {
+		struct vmemi_stuck *k = &out->stuck[i];
+
+		if (atomic_load_explicit(&k->tag, memory_order_acquire))
+			continue;
+		atomic_store_explicit(&k->device, device, memory_order_relaxed);
+		k->memory = NULL;
+		k->home = NULL;
+		k->bytes = k->segment = 0;
+		atomic_store_explicit(&k->done, false, memory_order_relaxed);
+		atomic_store_explicit(&k->tag, tag, memory_order_release);
+		return k;
+	}
+	return NULL;
+}
+
+static void stuck_free(struct vmemi_stuck *k)
+{
+	atomic_store_explicit(&k->tag, 0, memory_order_release);
+}
+
+/* The request has been taken by who reaps it. */
+static bool take(_Atomic uint32_t *flight, uint32_t use)
+{
+	return atomic_compare_exchange_strong_explicit(flight, &use, 0, memory_order_acq_rel,
+						       memory_order_relaxed);
+}
+
+void vmemi_out_is_late(struct vmemi_out *out, uint64_t tag)
+{
+	for (uint32_t i = 0; i < VMEMI_STUCK; i++)
+		if (atomic_load_explicit(&out->stuck[i].tag, memory_order_acquire) == tag)
+			atomic_store_explicit(&out->stuck[i].done, true, memory_order_release);
+}
+
+/* Windows have their first buffers in one piece. */
+static bool is_first_buffer(const struct vmemi_out *out, const unsigned char *memory)
+{
+	return memory >= out->buffers &&
+	       memory < out->buffers + (size_t)VMEMI_WINDOWS * VMEMI_WINDOW_BYTES;
+}
+
+static void let_go(vmem_store *store, struct vmemi_stuck *k)
+{
+	if (k->memory && !is_first_buffer(store->out, k->memory))
+		vmemi_free(&store->allocator, k->memory, k->bytes, VMEM_PAGE_SIZE);
+	if (k->bytes == VMEM_POOL_SEGMENT_BYTES)
+		vmemi_count(&store->out->scratches, -1);
+	if (k->home)
+		vmemi_pool_home_recycle(store->pool, k->home);
+	if (k->segment)
+		vmemi_pool_leave_unpin(store->pool, k->segment);
+	stuck_free(k);
+}
+
+void vmemi_out_collect(vmem_store *store, bool all)
+{
+	for (uint32_t i = 0; i < VMEMI_STUCK; i++) {
+		struct vmemi_stuck *k = &store->out->stuck[i];
+
+		if (atomic_load_explicit(&k->tag, memory_order_acquire) &&
+		    (all || atomic_load_explicit(&k->done, memory_order_acquire)))
+			let_go(store, k);
+	}
+}
+
+uint32_t vmemi_out_stuck_at(struct vmemi_out *out, uint32_t device, bool closed)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < VMEMI_STUCK; i++) {
+		struct vmemi_stuck *k = &out->stuck[i];
+
+		if (!atomic_load_explicit(&k->tag, memory_order_acquire) ||
+		    atomic_load_explicit(&k->device, memory_order_relaxed) != device ||
+		    atomic_load_explicit(&k->done, memory_order_acquire))
+			continue;
+		count++;
+		if (closed)
+			atomic_store_explicit(&k->done, true, memory_order_release);
+	}
+	return count;
+}
+
+/* --- Segments on their way --- */
+
+static uint32_t device_of(const struct vmemi_write *w, uint32_t state)
+{
+	return state == VMEMI_READ_FLYING || state == VMEMI_READ_QUEUED ? w->from
+									: VMEM_SLOT_DEVICE(w->slot);
+}
+
+/* The scratch is the device's. */
+static void lose_scratch(struct vmemi_write *w, struct vmemi_stuck *k)
+{
+	k->memory = w->scratch;
+	k->bytes = VMEM_POOL_SEGMENT_BYTES;
+	w->scratch = NULL;
+}
+
+static void write_expired(vmem_store *store, struct vmemi_write *w, struct vmemi_stuck *k)
+{
+	struct vmemi_out *out = store->out;
+
+	if (w->leaving.data == w->scratch)
+		lose_scratch(w, k);
+	vmemi_out_give(out, w->slot, w->leaving.bytes / VMEMI_OUT_BLOCK);
+	if (w->way == VMEMI_WAY_OUT) {
+		k->segment = w->leaving.number;
+		vmemi_pool_leave_expire(store->pool, &w->leaving);
+	} else {
+		vmemi_pool_move_cancel(store->pool, &w->moving);
+	}
+	vmemi_write_end(out, w);
+}
+
+static void read_expired(vmem_store *store, struct vmemi_write *w, struct vmemi_stuck *k)
+{
+	w->error = -VMEM_EIO;
+	w->tries = UINT32_MAX - 1; /* there is no other try */
+	vmemi_out_set(w, VMEMI_READ_OVER);
+	if (w->way == VMEMI_WAY_ALONG) {
+		lose_scratch(w, k);
+		return;
+	}
+	k->home = w->homing.memory;
+	w->way = VMEMI_WAY_ALONG; /* without a way home, and perhaps to be given up */
+	w->slot = VMEM_SLOTS_NONE;
+	if (vmemi_pool_move_begin(store->pool, w->moving.number, w->moving.place, &w->moving)) {
+		w->way = VMEMI_WAY_HOME; /* it was dropped: what is left of it ends here */
+		vmemi_write_end(store->out, w);
+	}
+	vmemi_pool_home_expire(store->pool, &w->homing);
+}
+
+static void expire_write(vmem_store *store, struct vmemi_write *w, uint32_t state)
+{
+	struct vmemi_out *out = store->out;
+	uint32_t device = device_of(w, state), number = (uint32_t)(w - out->write);
+	bool reads = state == VMEMI_READ_FLYING || state == VMEMI_READ_QUEUED;
+	uint32_t use = atomic_load_explicit(&w->flight, memory_order_relaxed);
+	struct vmemi_stuck *k = NULL;
+
+	if (use) {
+		k = stuck_new(out, device, vmemi_out_tag(VMEMI_TAG_WRITE, number, use));
+		if (!k)
+			return;
+		if (!take(&w->flight, use)) {
+			stuck_free(k);
+			return;
+		}
+	}
+	w->since_ns = 0;
+	if (reads)
+		atomic_store(&out->device[device].silent, true);
+	else
+		vmemi_out_is_bad(out, device);
+	if (!k) { /* the device was full */
+		w->error = -VMEM_EIO;
+		w->tries = reads ? UINT32_MAX - 1 : w->tries;
+		vmemi_out_set(w, reads ? VMEMI_READ_OVER : VMEMI_WRITE_OVER);
+	} else if (reads) {
+		read_expired(store, w, k);
+	} else {
+		vmemi_count(&out->device[device].write_errors, 1);
+		write_expired(store, w, k);
+	}
+}
+
+/* Whether its time is over; it begins now if it has not. */
+static bool is_over(const struct vmemi_out_device *d, uint64_t *since_ns, uint64_t now_ns)
+{
+	if (!*since_ns)
+		*since_ns = now_ns;
+	return now_ns - *since_ns >= d->timeout_ns;
+}
+
+static void sweep_writes(vmem_store *store, uint64_t now_ns)
+{
+	struct vmemi_out *out = store->out;
+
+	for (uint32_t i = 0; i < VMEMI_WRITES; i++) {
+		struct vmemi_write *w = &out->write[i];
+		uint32_t state = atomic_load_explicit(&w->state, memory_order_acquire);
+
+		if ((state == VMEMI_WRITE_FLYING || state == VMEMI_READ_FLYING ||
+		     state == VMEMI_WRITE_QUEUED || state == VMEMI_READ_QUEUED) &&
+		    is_over(&out->device[device_of(w, state)], &w->since_ns, now_ns))
+			expire_write(store, w, state);
+	}
+}
+
+/* --- Loads --- */
+
+/* One whose read flies. */
+static void expire_flying(vmem_store *store, struct vmemi_window *w, uint32_t device, uint32_t use)
+{
+	struct vmemi_out *out = store->out;
+	uint64_t tag = vmemi_out_tag(0, (uint32_t)(w - out->window), use);
+	unsigned char *buffer = vmemi_alloc(&store->allocator, VMEMI_WINDOW_BYTES, VMEM_PAGE_SIZE);
+	struct vmemi_stuck *k = buffer ? stuck_new(out, device, tag) : NULL;
+
+	if (!k || !take(&w->flight, use)) {
+		if (k)
+			stuck_free(k);
+		vmemi_free(&store->allocator, buffer, VMEMI_WINDOW_BYTES, VMEM_PAGE_SIZE);
+		return;
+	}
+	k->memory = w->buffer;
+	k->bytes = VMEMI_WINDOW_BYTES;
+	w->buffer = buffer;
+	atomic_store(&out->device[device].silent, true);
+	vmemi_window_expired(store, w);
+}
+
+/* One whose device was full. */
+static void expire_waiting(vmem_store *store, struct vmemi_window *w, uint32_t device,
+			   uint64_t now_ns)
+{
+	struct vmemi_out *out = store->out;
+	uint32_t bit = UINT32_C(1) << (w - out->window);
+	uint64_t since_ns;
+
+	if (!(atomic_fetch_and_explicit(&out->waiting, ~bit, memory_order_acquire) & bit))
+		return;
+	/* Now it is nobody else's: it may have become another load's before. */
+	since_ns = atomic_load_explicit(&w->since_ns, memory_order_relaxed);
+	if (!since_ns || now_ns - since_ns < out->device[device].timeout_ns) {
+		atomic_fetch_or_explicit(&out->waiting, bit, memory_order_release);
+		return;
+	}
+	atomic_store(&out->device[device].silent, true);
+	vmemi_window_expired(store, w);
+}
+
+static void sweep_loads(vmem_store *store, uint64_t now_ns)
+{
+	struct vmemi_out *out = store->out;
+
+	for (uint32_t i = 0; i < VMEMI_WINDOWS; i++) {
+		struct vmemi_window *w = &out->window[i];
+		uint32_t use = atomic_load_explicit(&w->flight, memory_order_acquire);
+		uint32_t device = atomic_load_explicit(&w->device, memory_order_relaxed);
+		uint64_t since_ns = atomic_load_explicit(&w->since_ns, memory_order_relaxed);
+		uint32_t waiting = atomic_load_explicit(&out->waiting, memory_order_relaxed);
+
+		if (!use && !(waiting >> i & 1))
+			continue;
+		if (!since_ns)
+			atomic_store_explicit(&w->since_ns, now_ns, memory_order_relaxed);
+		else if (now_ns - since_ns < out->device[device].timeout_ns)
+			continue;
+		else if (use)
+			expire_flying(store, w, device, use);
+		else
+			expire_waiting(store, w, device, now_ns);
+	}
+}
+
+/* --- Discards --- */
+
+static void sweep_discards(struct vmemi_out *out, uint64_t now_ns)
+{
+	for (uint32_t i = 0; i < VMEMI_DISCARDS; i++) {
+		struct vmemi_discard *x = &out->discard[i];
+		uint32_t use = atomic_load_explicit(&x->flight, memory_order_relaxed);
+		uint32_t device = VMEM_SLOT_DEVICE(x->slot);
+		struct vmemi_stuck *k;
+
+		if (atomic_load_explicit(&x->state, memory_order_acquire) == VMEMI_DISCARD_IDLE ||
+		    !is_over(&out->device[device], &x->since_ns, now_ns))
+			continue;
+		k = use ? stuck_new(out, device, vmemi_out_tag(VMEMI_TAG_DISCARD, i, use)) : NULL;
+		if (use && (!k || !take(&x->flight, use))) {
+			if (k)
+				stuck_free(k);
+			continue;
+		}
+		vmemi_out_is_bad(out,
+				 device); /* it may still discard what would be written there */
+		vmemi_discard_end(out, x);
+	}
+}
+
+void vmemi_out_expire(vmem_store *store, uint64_t now_ns)
+{
+	vmemi_out_collect(store, false);
+	if (!now_ns)
+		return;
+	sweep_writes(store, now_ns);
+	sweep_loads(store, now_ns);
+	sweep_discards(store->out, now_ns);
+}
