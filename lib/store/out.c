@@ -45,7 +45,7 @@ void vmemi_out_free(vmem_store *store)
 		struct vmemi_write *w = &out->write[i];
 
 		let_go(store, w);
-		vmemi_free(&store->allocator, w->scratch, VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
+		vmemi_free(&store->segments, w->scratch, VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
 	}
 	vmem_slots_cursor_end(out->slots, &out->cursor);
 	vmem_slots_free(out->slots);

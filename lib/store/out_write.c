@@ -277,12 +277,12 @@ bool vmemi_out_settle(vmem_store *store)
 	return freed;
 }
 
-/* Made when it is needed first, as most stores have no sparse segments. NULL: without it, they go as they are. */
+/* Made when it is needed first, as most stores have no sparse segments, by who knows whether there is room for a segment.
+ * NULL: without it, they go as they are. */
 unsigned char *vmemi_out_scratch(vmem_store *store, struct vmemi_write *w)
 {
 	if (!w->scratch) {
-		w->scratch =
-			vmemi_alloc(&store->allocator, VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
+		w->scratch = vmemi_alloc(&store->segments, VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
 		vmemi_count(&store->out->scratches, w->scratch != NULL);
 	}
 	return w->scratch;

@@ -55,7 +55,7 @@ static int new_pool(vmem_store *store, const struct vmem_store_opts *o)
 
 int vmem_store_new(vmem_store **ret_store, const struct vmem_store_opts *opts)
 {
-	struct vmem_allocator allocator;
+	struct vmem_allocator allocator, segments;
 	struct vmem_store_opts o;
 	struct vmem_env env;
 	vmem_store *store;
@@ -67,6 +67,8 @@ int vmem_store_new(vmem_store **ret_store, const struct vmem_store_opts *opts)
 	if (!rc)
 		rc = vmemi_alloc_take(&allocator, o.allocator);
 	if (!rc)
+		rc = vmemi_alloc_take(&segments, o.segments ? o.segments : &allocator);
+	if (!rc)
 		rc = vmemi_env_take(&env, o.env);
 	if (rc)
 		return rc;
@@ -74,6 +76,7 @@ int vmem_store_new(vmem_store **ret_store, const struct vmem_store_opts *opts)
 	if (!store)
 		return -VMEM_ENOMEM;
 	store->allocator = allocator;
+	store->segments = segments;
 	store->env = env;
 	vmemi_store_pool_env(store);
 	vmemi_cpu_init(&store->clock, &store->env);

@@ -54,6 +54,7 @@ struct vmemi_store_tier {
 
 struct vmem_store {
 	struct vmem_allocator allocator; /* the caller's */
+	struct vmem_allocator segments;  /* the caller's, of what is as large as segments */
 	struct vmem_env env;             /* the caller's */
 	struct vmem_env pool_env;        /* as the pool sees it: store_log.c */
 	struct vmemi_cpu_clock clock;
