@@ -37,7 +37,7 @@ int vmemi_handler_new(struct vmemi_handler **ret_handler, struct vmemi_host *hos
 	}
 	h->host = host;
 	h->sign = &host->handler[index];
-	h->sign->most = VMEMI_HANDLER_HELD;
+	h->sign->most = VMEMI_HANDLER_HELD - VMEMI_HANDLER_LOADS; /* adopted loads are reserved */
 	h->index = index;
 	h->spin_ns = (uint64_t)spin_us * 1000;
 	*ret_handler = h;

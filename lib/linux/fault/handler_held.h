@@ -38,8 +38,8 @@ struct vmemi_handler {
 	uint32_t count;
 	uint32_t around_count;
 	struct vmemi_around around[VMEMI_HANDLER_AROUND]; /* neighbours to be brought, in between */
-	/* Faults, and loads that it has adopted: those are reserved. */
-	struct vmemi_held held[VMEMI_HANDLER_HELD + VMEMI_HANDLER_LOADS];
+	struct vmemi_held
+		held[VMEMI_HANDLER_HELD]; /* sign->most faults, and loads that it has adopted */
 };
 
 /* A fault that comes in: served, or held back, or sent back. True if it was served. */
