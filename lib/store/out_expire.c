@@ -59,9 +59,12 @@ static bool is_first_buffer(const struct vmemi_out *out, const unsigned char *me
 
 static void let_go(vmem_store *store, struct vmemi_stuck *k)
 {
+	bool is_scratch = k->bytes == VMEM_POOL_SEGMENT_BYTES;
+
 	if (k->memory && !is_first_buffer(store->out, k->memory))
-		vmemi_free(&store->allocator, k->memory, k->bytes, VMEM_PAGE_SIZE);
-	if (k->bytes == VMEM_POOL_SEGMENT_BYTES)
+		vmemi_free(is_scratch ? &store->segments : &store->allocator, k->memory, k->bytes,
+			   VMEM_PAGE_SIZE);
+	if (is_scratch)
 		vmemi_count(&store->out->scratches, -1);
 	if (k->home)
 		vmemi_pool_home_recycle(store->pool, k->home);
