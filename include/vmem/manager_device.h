@@ -33,7 +33,8 @@ VMEM_API int vmem_manager_add_device(vmem_manager *manager, struct vmem_device *
 				     uint32_t *ret_device) VMEM_NODISCARD;
 
 /** Take a device away again: as vmem_store_remove_device(), at any time. Reclaim, or vmem_manager_step(), empties it;
- *  so do the calls, each a little. Pages on it are served meanwhile.
+ *  so do the calls, each a little. Pages on it are served meanwhile. The last call waits for the device's close(), which
+ *  holds up nobody else, however long it takes.
  *  @return 0 (it has been closed), -VMEM_EBUSY (call again), -VMEM_ENOENT, -VMEM_EINVAL
  *  @threads any, but not in a callback
  *  @since 1.0 */

@@ -165,6 +165,13 @@ struct vmemi_out {
 void vmemi_out_free(vmem_store *store);
 uint64_t vmemi_out_bytes(vmem_store *store); /* of memory */
 
+/* out_device.c: as vmem_store_remove_device(), or vmem_store_abandon_device() if @gives_up, and serial as they are; but
+ * with 0 the device is the caller's, to be closed by the other one. */
+int vmemi_out_remove(vmem_store *store, uint32_t number, bool gives_up,
+		     struct vmem_device **ret_device);
+/* That may take long, as it waits for what is in flight there. Any thread, while others use the store. */
+void vmemi_out_close(vmem_store *store, uint32_t number, struct vmem_device *device);
+
 /* Takes completions of all devices and goes on with what waits. Any thread. */
 void vmemi_out_poll(vmem_store *store);
 

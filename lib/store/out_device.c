@@ -217,8 +217,7 @@ static bool part(struct vmemi_out *out, struct vmemi_out_device *d)
 	/* As nothing is taken there, only those can hold it who look, or have just finished. What is in flight still has
 	 * not been answered in time. */
 	atomic_store(&d->open, false);
-	if (atomic_load(&d->holders) ||
-	    atomic_load(&d->flying) != vmemi_out_stuck_at(out, place, false) ||
+	if (atomic_load(&d->holders) || atomic_load(&d->flying) != vmemi_out_stuck_at(out, place) ||
 	    vmem_slots_remove(out->slots, place)) {
 		atomic_store(&d->open, true);
 		return false;
@@ -226,9 +225,21 @@ static bool part(struct vmemi_out *out, struct vmemi_out_device *d)
 	return true;
 }
 
-/* Nothing is known of it any more, so that nobody in the section looks for what is there. Section. */
-static void forget(struct vmemi_out_device *d)
+/* By which what it has not answered is known once it has no place in the table. */
+static uint32_t name_of(uint32_t number)
 {
+	return VMEM_STORE_DEVICES + number;
+}
+
+/* Nothing is known of it any more, so that nobody in the section looks for what is there, and its place in the table
+ * is free. Section. */
+static struct vmem_device *forget(struct vmemi_out *out, struct vmemi_out_device *d)
+{
+	struct vmem_device *device = d->device;
+
+	vmemi_out_stuck_move(out, (uint32_t)(d - out->device), name_of(d->number));
+	atomic_store(&d->flying, 0);
+	atomic_store(&d->silent, false);
 	atomic_store(&d->leaving, false);
 	atomic_store(&d->bad, false);
 	atomic_store(&d->worn, false);
@@ -241,9 +252,12 @@ static void forget(struct vmemi_out_device *d)
 	d->gives_up = false;
 	d->failures = 0;
 	d->round_bytes = d->round_ns = 0;
+	d->device = NULL;
+	return device;
 }
 
-static int remove_device(vmem_store *store, uint32_t number, bool gives_up)
+int vmemi_out_remove(vmem_store *store, uint32_t number, bool gives_up,
+		     struct vmem_device **ret_device)
 {
 	struct vmemi_out *out = store->out;
 	struct vmemi_out_device *d = hold_number(out, number);
@@ -257,16 +271,25 @@ static int remove_device(vmem_store *store, uint32_t number, bool gives_up)
 	begin_to_leave(out, d, gives_up);
 	parted = part(out, d);
 	if (parted)
-		forget(d);
+		*ret_device = forget(out, d);
 	vmemi_out_leave(out);
-	if (!parted)
-		return -VMEM_EBUSY;
-	vmem_device_close(d->device); /* it may take time */
-	(void)vmemi_out_stuck_at(out, (uint32_t)(d - out->device), true);
-	atomic_store(&d->flying, 0);
-	atomic_store(&d->silent, false);
-	d->device = NULL; /* its place in the table is free */
-	return 0;
+	return parted ? 0 : -VMEM_EBUSY;
+}
+
+void vmemi_out_close(vmem_store *store, uint32_t number, struct vmem_device *device)
+{
+	vmem_device_close(device);
+	vmemi_out_stuck_closed(store->out, name_of(number));
+}
+
+static int remove_device(vmem_store *store, uint32_t number, bool gives_up)
+{
+	struct vmem_device *device;
+	int rc = vmemi_out_remove(store, number, gives_up, &device);
+
+	if (!rc)
+		vmemi_out_close(store, number, device);
+	return rc;
 }
 
 int vmem_store_remove_device(vmem_store *store, uint32_t device)

@@ -84,22 +84,34 @@ void vmemi_out_collect(vmem_store *store, bool all)
 	}
 }
 
-uint32_t vmemi_out_stuck_at(struct vmemi_out *out, uint32_t device, bool closed)
+static bool is_stuck_at(const struct vmemi_stuck *k, uint32_t device)
+{
+	return atomic_load_explicit(&k->tag, memory_order_acquire) &&
+	       atomic_load_explicit(&k->device, memory_order_relaxed) == device &&
+	       !atomic_load_explicit(&k->done, memory_order_acquire);
+}
+
+uint32_t vmemi_out_stuck_at(const struct vmemi_out *out, uint32_t device)
 {
 	uint32_t count = 0;
 
-	for (uint32_t i = 0; i < VMEMI_STUCK; i++) {
-		struct vmemi_stuck *k = &out->stuck[i];
-
-		if (!atomic_load_explicit(&k->tag, memory_order_acquire) ||
-		    atomic_load_explicit(&k->device, memory_order_relaxed) != device ||
-		    atomic_load_explicit(&k->done, memory_order_acquire))
-			continue;
-		count++;
-		if (closed)
-			atomic_store_explicit(&k->done, true, memory_order_release);
-	}
+	for (uint32_t i = 0; i < VMEMI_STUCK; i++)
+		count += is_stuck_at(&out->stuck[i], device);
 	return count;
+}
+
+void vmemi_out_stuck_move(struct vmemi_out *out, uint32_t device, uint32_t to)
+{
+	for (uint32_t i = 0; i < VMEMI_STUCK; i++)
+		if (is_stuck_at(&out->stuck[i], device))
+			atomic_store_explicit(&out->stuck[i].device, to, memory_order_relaxed);
+}
+
+void vmemi_out_stuck_closed(struct vmemi_out *out, uint32_t device)
+{
+	for (uint32_t i = 0; i < VMEMI_STUCK; i++)
+		if (is_stuck_at(&out->stuck[i], device))
+			atomic_store_explicit(&out->stuck[i].done, true, memory_order_release);
 }
 
 /* --- Segments on their way --- */

@@ -46,7 +46,11 @@ void vmemi_out_expire(vmem_store *store, uint64_t now_ns);
 void vmemi_out_is_late(struct vmemi_out *out, uint64_t tag);
 /* Gives back what was answered, or all. Section. */
 void vmemi_out_collect(vmem_store *store, bool all);
-/* How many requests of a device are over, but have not been answered; @closed: now they are. */
-uint32_t vmemi_out_stuck_at(struct vmemi_out *out, uint32_t device, bool closed);
+/* How many requests of a device are over, but have not been answered. */
+uint32_t vmemi_out_stuck_at(const struct vmemi_out *out, uint32_t device);
+/* They go with the device, which has another name from now on. Section. */
+void vmemi_out_stuck_move(struct vmemi_out *out, uint32_t device, uint32_t to);
+/* It is closed: their memory is free. Any thread. */
+void vmemi_out_stuck_closed(struct vmemi_out *out, uint32_t device);
 
 #endif

@@ -5,6 +5,7 @@
 #include "linux/snapshot_tape.h"
 #include "linux/stored.h"
 #include "store/memory_device.h"
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -349,6 +350,42 @@ static void abandoned(void)
 	end();
 }
 
+static void *remove_first(void *context)
+{
+	(void)context;
+	VMEMT_UNTIL(!remove_device(0));
+	return NULL;
+}
+
+/* A device whose close() does not return holds up who removes it, and nobody else; another takes its place. */
+static void closed_slowly(void)
+{
+	static struct vmemt_memory_device third;
+	uint32_t number;
+	pthread_t remover;
+
+	make(true, 0);
+	vmemt_memory_device_init(&second, 64 * MIB, VMEMT_DEVICE_DEPTH);
+	assert(!vmem_manager_add_device(manager, &second.device, NULL, &number) && number == 1);
+	atomic_store(&device.hold_close, 1);
+	assert(!pthread_create(&remover, NULL, remove_first, NULL));
+	VMEMT_UNTIL(atomic_load(&device.closing));
+	assert(vmem_manager_remove_device(manager, 0) == -VMEM_ENOENT);
+	vmemt_memory_device_init(&third, 64 * MIB, VMEMT_DEVICE_DEPTH);
+	assert(!vmem_manager_add_device(manager, &third.device, NULL, &number) && number == 2);
+	for (uint64_t i = 0; i < PAGES; i++)
+		assert(vmemt_is(&cpu[0], base, i, 1));
+	assert(!vmem_region_evict_all(region, NULL));
+	VMEMT_UNTIL(!remove_device(1));
+	for (uint64_t i = 0; i < PAGES; i++)
+		assert(reads_right(i));
+	assert(!atomic_load(&device.closed) && atomic_load(&second.closed));
+	atomic_store(&device.hold_close, 0);
+	assert(!pthread_join(remover, NULL));
+	end();
+	assert(atomic_load(&third.closed));
+}
+
 /* Writes that never end, or find no room, keep nobody from what memory there is; when that is used up it is told, and
  * room on a device ends it. */
 static void stuck(bool hung)
@@ -400,6 +437,7 @@ int main(void)
 	removed(true);
 	removed(false);
 	abandoned();
+	closed_slowly();
 	stuck(false);
 	stuck(true);
 	for (unsigned i = 0; i < CPUS; i++)

@@ -98,6 +98,9 @@ static void close_device(void *context)
 {
 	struct vmemt_memory_device *m = context;
 
+	atomic_store(&m->closing, 1);
+	while (atomic_load(&m->hold_close))
+		sched_yield();
 	free(m->bytes);
 	pthread_mutex_destroy(&m->lock);
 	atomic_store(&m->closed, 1);

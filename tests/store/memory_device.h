@@ -33,7 +33,8 @@ struct vmemt_memory_device {
 	_Atomic uint64_t writes, reads, wrong; /* wrong: requests that nobody may make */
 	_Atomic uint64_t registered;           /* calls */
 	_Atomic uint64_t waited_ns;            /* by the last wait() */
-	_Atomic int closed;
+	_Atomic int hold_close;                /* close() does not return */
+	_Atomic int closing, closed;
 };
 
 /* With a depth of 1..VMEMT_DEVICE_DEPTH. Its memory is freed by close(), which leaves the structure. */

@@ -133,13 +133,16 @@ static void note_device(struct vmem_manager *m, uint32_t number, bool blind)
 	atomic_store(&d->count, count + 1);
 }
 
-static void forget_device(struct vmem_manager *m, uint32_t number)
+/* The store has it no more. Its descriptor is watched no more, either, before it is closed. */
+static void forget_device(struct vmem_manager *m, uint32_t number, const struct vmem_device *device)
 {
 	struct vmemi_devices *d = &m->host.devices;
 	uint32_t last = atomic_load(&d->count) - 1, i = 0;
 
 	while (i < last && m->share.device[i].number != number)
 		i++;
+	if (!m->share.device[i].blind)
+		m->host.k->epoll_watch(d->epoll, descriptor_of(device), false);
 	atomic_fetch_sub(&d->blind, m->share.device[i].blind);
 	m->share.device[i] = m->share.device[last];
 	atomic_store(&d->count, last);
@@ -176,17 +179,18 @@ int vmem_manager_add_device(vmem_manager *manager, struct vmem_device *device,
 	return 0;
 }
 
-/* By @remove, of the store, which closes it: so its descriptor is watched no more. */
-static int take_away(struct vmem_manager *m, uint32_t device, int (*remove)(vmem_store *, uint32_t))
+/* Closing waits for what the device has not answered: others go on meanwhile. */
+static int take_away(struct vmem_manager *m, uint32_t device, bool gives_up)
 {
+	struct vmem_device *gone;
 	int error;
 
 	if (!m)
 		return -VMEM_EINVAL;
 	vmemi_reclaim_enter(m->reclaim);
-	error = remove(m->host.store, device);
+	error = vmemi_out_remove(m->host.store, device, gives_up, &gone);
 	if (!error) {
-		forget_device(m, device);
+		forget_device(m, device, gone);
 		vmemi_devices_set_share(m);
 	} else if (error == -VMEM_EBUSY) { /* who waits for it need not step */
 		vmem_store_work(m->host.store, 0, m->host.k->clock_ns());
@@ -194,17 +198,19 @@ static int take_away(struct vmem_manager *m, uint32_t device, int (*remove)(vmem
 	vmemi_reclaim_leave(m->reclaim);
 	vmemi_loads_tell(&m->host);
 	vmemi_host_freed(&m->host);
+	if (!error)
+		vmemi_out_close(m->host.store, device, gone);
 	return error;
 }
 
 int vmem_manager_remove_device(vmem_manager *manager, uint32_t device)
 {
-	return take_away(manager, device, vmem_store_remove_device);
+	return take_away(manager, device, false);
 }
 
 int vmem_manager_abandon_device(vmem_manager *manager, uint32_t device)
 {
-	return take_away(manager, device, vmem_store_abandon_device);
+	return take_away(manager, device, true);
 }
 
 int vmem_manager_get_device_stats(vmem_manager *manager, uint32_t device,
