@@ -48,10 +48,13 @@ static void fill(void)
 	}
 }
 
+static uint32_t timeout_ms; /* of the next device; 0: the default */
+
 /* @bytes: of the device. */
 static void make_with(const struct vmem_manager_opts *o, uint64_t deadline_ms, uint64_t pages,
 		      uint64_t bytes)
 {
+	const struct vmem_store_device_opts d = { .size = sizeof(d), .timeout_ms = timeout_ms };
 	struct vmem_region_opts r = {
 		.size = sizeof(r),
 		.flags = VMEM_REGION_DMA_PINNED,
@@ -65,7 +68,7 @@ static void make_with(const struct vmem_manager_opts *o, uint64_t deadline_ms, u
 	manager = vmemt_manager_of(o);
 	vmemt_catch_signals(manager);
 	vmemt_memory_device_init(&device, bytes, VMEMT_DEVICE_DEPTH);
-	assert(!vmem_manager_add_device(manager, &device.device, NULL, NULL));
+	assert(!vmem_manager_add_device(manager, &device.device, &d, NULL));
 	assert(!vmemt_alloc(&region, manager, &r));
 	base = vmem_region_hva(region);
 	for (unsigned i = 0; i < CPUS; i++)
@@ -254,6 +257,27 @@ static void detached(void)
 	assert(!vmem_manager_free(manager) && atomic_load(&device.closed));
 }
 
+/* Without threads, and the device never answers: the load is over in time all the same. */
+static void detached_from_silent(void)
+{
+	static struct vmemt_page got;
+	struct vmemt_detaching d;
+
+	timeout_ms = 50;
+	make(false, 0);
+	timeout_ms = 0;
+	atomic_store(&device.hold, 1);
+	read_begin(0, next_out(0), &got);
+	VMEMT_STEP_UNTIL(manager, loads() == 1);
+	cpu[0].region = NULL;
+	vmemt_detach_begin(&d, region);
+	VMEMT_UNTIL(atomic_load(&d.over));
+	vmemt_detach_end(&d);
+	assert(vmemt_touch_end(&cpu[0]));
+	assert(!loads() && !atomic_load(&manager->host.buffer_busy));
+	assert(!vmem_manager_free(manager) && atomic_load(&device.closed));
+}
+
 /* The manager goes away while segments are being written. */
 static void freed_while_writing(void)
 {
@@ -431,6 +455,7 @@ int main(void)
 	never(true);
 	never(false);
 	detached();
+	detached_from_silent();
 	freed_while_writing();
 	whole(true);
 	whole(false);

@@ -493,8 +493,7 @@ static void end(struct vmem_manager *m, struct vmem_region *r, uint32_t how, boo
 	vmemi_savers_forget(&m->reclaim->savers, r);
 	/* Slow loads write into our buffers and hold refs. */
 	while (forget(m, r)) {
-		if (!m->running)
-			vmemi_manager_step_faults(m);
+		vmemi_manager_step_loads(m);
 		vmemi_relax(m->host.env);
 	}
 	vmemi_source_end(r);

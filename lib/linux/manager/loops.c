@@ -124,6 +124,17 @@ bool vmemi_manager_step_faults(struct vmem_manager *m)
 	return held;
 }
 
+void vmemi_manager_step_loads(struct vmem_manager *m)
+{
+	if (m->running)
+		return;
+	vmemi_manager_step_faults(m);
+	if (!vmemi_reclaim_try(m->reclaim))
+		return;
+	vmem_store_work(m->host.store, 0, m->host.k->clock_ns());
+	vmemi_reclaim_leave(m->reclaim);
+}
+
 bool vmemi_manager_serve_faults(struct vmemi_host *host)
 {
 	vmemi_manager_step_faults((struct vmem_manager *)host);

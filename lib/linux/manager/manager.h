@@ -62,6 +62,8 @@ bool vmemi_manager_make_room(struct vmemi_host *host);
 bool vmemi_manager_serve_faults(struct vmemi_host *host);
 /* Serves what can be served now. True if faults are held back. */
 bool vmemi_manager_step_faults(struct vmem_manager *m);
+/* For who waits for the end of slow loads, if no threads run: those end, too, that their devices do not answer. */
+void vmemi_manager_step_loads(struct vmem_manager *m);
 
 /* The threads that ask callers for pages (source_loop.c). Starting is nothing where they run; 0, -VMEM_ENOMEM. */
 int vmemi_manager_start_sources(struct vmem_manager *m);
