@@ -82,8 +82,13 @@ static bool reap(vmem_store *store, struct vmemi_out_device *d)
 	struct vmem_device_completion c[REAP];
 	int n;
 
-	if (!atomic_load_explicit(&d->flying, memory_order_relaxed) || !vmemi_out_hold(d))
+	if (!vmemi_out_hold(d))
 		return false;
+	/* One with a descriptor may have something without a request: the end of its connection. */
+	if (!atomic_load_explicit(&d->flying, memory_order_relaxed) && !d->device->ops->fd) {
+		vmemi_out_release(d);
+		return false;
+	}
 	n = d->device->ops->complete(d->device->context, c, REAP);
 	if (n > 0)
 		atomic_store_explicit(&d->silent, false, memory_order_relaxed);

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "device/nbd_server.h"
 #include "linux/swap_guest.h"
+#include <poll.h>
 #include <signal.h>
 
 #define BUDGET (8 * VMEMT_MIB)
@@ -42,6 +43,29 @@ static void killed(void)
 	assert(!vmemt_swap_fill(&g, 1));
 	assert(vmemt_swap_out(&g).segments);
 	vmemt_nbd_stop();
+	lose();
+}
+
+static bool has_something(void)
+{
+	struct pollfd fd = { .fd = vmem_manager_fd(g.manager), .events = POLLIN };
+	int ready = poll(&fd, 1, 0);
+
+	assert(ready >= 0);
+	return ready > 0;
+}
+
+/* A VMM that steps the manager itself is told of it once, and not for ever. */
+static void killed_while_idle(void)
+{
+	begin(NULL, NULL, 0);
+	assert(!vmemt_swap_fill(&g, 1));
+	vmem_manager_thread_stop(g.manager);
+	VMEMT_STEP_UNTIL(g.manager, !vmemt_swap_out(&g).writing && !has_something());
+	vmemt_nbd_stop();
+	VMEMT_UNTIL(has_something());
+	VMEMT_STEP_UNTIL(g.manager, !has_something());
+	assert(!vmem_manager_thread_start(g.manager));
 	lose();
 }
 
@@ -108,6 +132,7 @@ int main(void)
 		vmemt_skip("nbdkit is not installed");
 	vmemt_cpu_start(&g.cpu);
 	killed();
+	killed_while_idle();
 	killed_while_reading();
 	silent();
 	slow();
