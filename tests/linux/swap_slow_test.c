@@ -234,6 +234,40 @@ static void never(bool threads)
 	end();
 }
 
+#define READERS 80u
+
+struct reader {
+	pthread_t thread;
+	uint64_t page;
+};
+
+static void *read_one(void *context)
+{
+	const struct reader *reader = context;
+
+	assert(reads_right(reader->page));
+	return NULL;
+}
+
+/* More of them wait for the device than the library has buffers. */
+static void many_readers(void)
+{
+	static struct reader reader[READERS];
+	uint64_t page = 0;
+
+	make(true, 0);
+	for (unsigned i = 0; i < READERS; i++)
+		reader[i].page = page = next_out(page + 1);
+	atomic_store(&device.hold, 1);
+	for (unsigned i = 0; i < READERS; i++)
+		assert(!pthread_create(&reader[i].thread, NULL, read_one, &reader[i]));
+	VMEMT_UNTIL(loads() >= VMEMI_BUFFERS / 2);
+	atomic_store(&device.hold, 0);
+	for (unsigned i = 0; i < READERS; i++)
+		assert(!pthread_join(reader[i].thread, NULL));
+	end();
+}
+
 /* A region goes away under a load, and under who waits for it. */
 static void detached(void)
 {
@@ -454,6 +488,7 @@ int main(void)
 	failing();
 	never(true);
 	never(false);
+	many_readers();
 	detached();
 	detached_from_silent();
 	freed_while_writing();

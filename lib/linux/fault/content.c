@@ -26,8 +26,9 @@ static int claim(struct vmem_region *r, uint64_t page, uint64_t *ret_old)
 	return -VMEM_EAGAIN;
 }
 
-/* One page as it is at this moment. -VMEM_EAGAIN: it was busy, or as many loads are under way as can be. */
-static int read_page(struct vmem_region *r, uint64_t page, void *data,
+/* One page as it is at this moment. @lent: @data is a buffer of the host. -VMEM_EAGAIN: it was busy, or as many loads are
+ * under way as can be. VMEMI_CONTENT_LOST: it took too long, and a buffer that was lent is not the caller's any more. */
+static int read_page(struct vmem_region *r, uint64_t page, void *data, bool lent,
 		     enum vmem_page_state *ret_was)
 {
 	uint64_t old;
@@ -50,9 +51,9 @@ static int read_page(struct vmem_region *r, uint64_t page, void *data,
 		error = vmem_store_peek(r->host->store, r->vm, vmemi_region_key(r, page),
 					vmemi_page_ref(old), data, NULL);
 		if (error == -VMEM_EAGAIN)
-			error = vmemi_content_peek_slow(r, page, old, data);
+			error = vmemi_content_peek_slow(r, page, old, data, lent);
 		if (error == VMEMI_CONTENT_LOST)
-			return -VMEM_EIO;
+			return error;
 		break;
 	case VMEM_PAGE_SOURCE: return vmemi_source_peek(r, page, data); /* the claim, too */
 	default: error = -VMEM_EIO; break;
@@ -66,16 +67,36 @@ int vmemi_content_read(struct vmem_region *r, uint64_t page, void *buffer,
 {
 	int error;
 
-	while ((error = read_page(r, page, buffer, ret_was)) == -VMEM_EAGAIN)
+	while ((error = read_page(r, page, buffer, false, ret_was)) == -VMEM_EAGAIN)
 		vmemi_host_wait(r->host);
+	return error == VMEMI_CONTENT_LOST ? -VMEM_EIO : error;
+}
+
+/* By way of a buffer of the host. There are few: none is held while another one is needed, or while the page is busy. */
+static int read_copy(struct vmem_region *r, uint64_t page, unsigned char *data)
+{
+	enum vmem_page_state was;
+	int error;
+
+	do {
+		unsigned char *buffer = vmemi_host_buffer(r->host);
+
+		error = buffer ? read_page(r, page, buffer, true, &was) : -VMEM_EAGAIN;
+		if (error == VMEMI_CONTENT_LOST)
+			return -VMEM_EIO;
+		if (!error)
+			memcpy(data, buffer, VMEM_PAGE_SIZE);
+		if (buffer)
+			vmemi_host_buffer_return(r->host, buffer);
+		if (error == -VMEM_EAGAIN)
+			vmemi_host_wait(r->host);
+	} while (error == -VMEM_EAGAIN);
 	return error;
 }
 
 int vmem_region_read(vmem_region *region, uint64_t gpa, void *data, uint64_t bytes)
 {
-	unsigned char *buffer;
 	uint64_t first, count;
-	enum vmem_page_state was;
 	int error = 0;
 
 	if ((gpa | bytes) % VMEM_PAGE_SIZE)
@@ -85,14 +106,8 @@ int vmem_region_read(vmem_region *region, uint64_t gpa, void *data, uint64_t byt
 	error = vmemi_region_span(region, gpa, bytes, false, &first, &count);
 	if (error)
 		return error;
-	while (!(buffer = vmemi_host_buffer(region->host)))
-		vmemi_host_wait(region->host);
-	for (uint64_t i = 0; i < count && !error; i++) {
-		error = vmemi_content_read(region, first + i, buffer, &was);
-		if (!error)
-			memcpy((unsigned char *)data + i * VMEM_PAGE_SIZE, buffer, VMEM_PAGE_SIZE);
-	}
-	vmemi_host_buffer_return(region->host, buffer);
+	for (uint64_t i = 0; i < count && !error; i++)
+		error = read_copy(region, first + i, (unsigned char *)data + i * VMEM_PAGE_SIZE);
 	return error;
 }
 

@@ -45,7 +45,8 @@ static int wait_for(struct vmem_region *r, struct vmemi_fault *f)
 	return result;
 }
 
-int vmemi_content_peek_slow(struct vmem_region *r, uint64_t page, uint64_t old, void *data)
+int vmemi_content_peek_slow(struct vmem_region *r, uint64_t page, uint64_t old, void *data,
+			    bool lent)
 {
 	struct vmemi_host *host = r->host;
 	struct vmemi_fault f = { .page = page };
@@ -53,7 +54,7 @@ int vmemi_content_peek_slow(struct vmem_region *r, uint64_t page, uint64_t old, 
 
 	if (!vmemi_loads_reserve(host, VMEMI_HANDLER_LOADS))
 		return error;
-	f.buffer = vmemi_host_buffer(host);
+	f.buffer = lent ? data : vmemi_host_buffer(host);
 	if (f.buffer)
 		error = vmem_store_peek(host->store, r->vm, vmemi_region_key(r, page),
 					vmemi_page_ref(old), f.buffer, &f.token);
@@ -61,9 +62,9 @@ int vmemi_content_peek_slow(struct vmem_region *r, uint64_t page, uint64_t old, 
 		error = wait_for(r, &f);
 	if (error == VMEMI_CONTENT_LOST) /* all of it is the handler's */
 		return error;
-	if (!error)
+	if (!error && !lent)
 		memcpy(data, f.buffer, VMEM_PAGE_SIZE);
-	if (f.buffer)
+	if (f.buffer && !lent)
 		vmemi_host_buffer_return(host, f.buffer);
 	vmemi_loads_release(host);
 	return error;
