@@ -373,11 +373,18 @@ static int remove_device(uint32_t number)
 static void removed(bool threads)
 {
 	struct vmem_store_device_stats s = { .size = sizeof(s) };
+	struct vmem_device newer;
 	uint32_t number;
 
 	make(threads, 0);
 	vmemt_memory_device_init(&second, 64 * MIB, VMEMT_DEVICE_DEPTH);
 	assert(!vmem_manager_add_device(manager, &second.device, NULL, &number) && number == 1);
+	assert(vmem_manager_add_device(NULL, &second.device, NULL, NULL) == -VMEM_EINVAL);
+	assert(vmem_manager_add_device(manager, NULL, NULL, NULL) == -VMEM_EINVAL);
+	newer = second.device;
+	newer.size += 8;
+	assert(vmem_device_check(&newer) == -VMEM_E2BIG);
+	assert(vmem_manager_add_device(manager, &newer, NULL, NULL) == -VMEM_E2BIG);
 	assert(vmem_manager_remove_device(manager, 9) == -VMEM_ENOENT);
 	assert(vmem_manager_remove_device(NULL, 0) == -VMEM_EINVAL);
 	VMEMT_UNTIL(!remove_device(0));

@@ -155,8 +155,9 @@ int vmem_manager_add_device(vmem_manager *manager, struct vmem_device *device,
 	uint32_t number;
 	int fd, error;
 
-	if (!manager || vmem_device_check(device))
-		return -VMEM_EINVAL;
+	error = manager ? vmem_device_check(device) : -VMEM_EINVAL;
+	if (error)
+		return error;
 	host = &manager->host;
 	vmemi_reclaim_enter(manager->reclaim);
 	fd = descriptor_of(device);
