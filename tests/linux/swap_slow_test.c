@@ -5,7 +5,9 @@
 #include "linux/snapshot_tape.h"
 #include "linux/stored.h"
 #include "store/memory_device.h"
+#include "store/store_internal.h"
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -415,6 +417,43 @@ static void abandoned(void)
 	end();
 }
 
+static _Atomic bool others_are_over;
+
+/* As others look who always have something written. */
+static void *others_write(void *context)
+{
+	(void)context;
+	while (!atomic_load(&others_are_over)) {
+		atomic_fetch_add(&manager->host.store->out->device[0].written_bytes, 1);
+		sched_yield();
+	}
+	return NULL;
+}
+
+/* Who stores a region gives up when the device works for others only, and not before. */
+static void busy_with_others(void)
+{
+	const struct vmem_manager_opts o = { .size = sizeof(o), .store_bytes = 2 * MIB };
+	uint64_t pages;
+	pthread_t others;
+
+	make_with(&o, 0, PAGES, 64 * MIB);
+	fill();
+	atomic_store(&device.hold, 1);
+	atomic_store(&others_are_over, false);
+	assert(!pthread_create(&others, NULL, others_write, NULL));
+	assert(!vmem_region_stage(region, 0, PAGES * PAGE, NULL));
+	assert(vmem_region_store(region, 0, PAGES * PAGE, &pages) == -VMEM_ENOSPC);
+	assert(pages && pages < PAGES);
+	atomic_store(&device.hold, 0);
+	atomic_store(&others_are_over, true);
+	assert(!pthread_join(others, NULL));
+	assert(!vmem_region_store(region, 0, PAGES * PAGE, NULL));
+	for (uint64_t i = 0; i < PAGES; i++)
+		assert(reads_right(i));
+	end();
+}
+
 static void *remove_first(void *context)
 {
 	(void)context;
@@ -505,6 +544,7 @@ int main(void)
 	removed(false);
 	abandoned();
 	closed_slowly();
+	busy_with_others();
 	stuck(false);
 	stuck(true);
 	for (unsigned i = 0; i < CPUS; i++)

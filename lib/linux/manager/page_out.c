@@ -3,6 +3,7 @@
 #include "linux/manager/manager.h"
 
 #define PIECE 8192 /* pages between two chances for the reclaim loop */
+#define GIVE_UP_NS 1000000000
 
 static struct vmem_manager *manager_of(vmem_region *region)
 {
@@ -94,10 +95,20 @@ int vmem_region_stage_pages(vmem_region *region, const uint64_t *gpas, uint32_t 
 	return 0;
 }
 
+/* Whether to try again what found the store full: devices make room. But others may take all that room. */
+static bool goes_on(struct vmem_manager *m, bool progress, uint64_t *full_since_ns)
+{
+	uint64_t now = m->host.k->clock_ns();
+
+	if (progress || !*full_since_ns)
+		*full_since_ns = now;
+	return now - *full_since_ns < GIVE_UP_NS && vmemi_devices_make_room(m);
+}
+
 int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_pages)
 {
 	struct vmemi_reclaim *rc = reclaim_of(region);
-	uint64_t first, count, saved, total = 0;
+	uint64_t first, count, saved, total = 0, full_since_ns = 0;
 	int error;
 
 	if (region->foreign)
@@ -115,7 +126,7 @@ int vmem_region_store(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_
 		error = vmemi_settle_range(rc, region, first + done, n, &saved);
 		atomic_fetch_sub(&region->bringing, 1);
 		total += saved;
-		if (is_full(error) && vmemi_devices_make_room(manager_of(region))) {
+		if (is_full(error) && goes_on(manager_of(region), saved > 0, &full_since_ns)) {
 			error = 0;
 			n = 0; /* the same again */
 		}
