@@ -11,7 +11,8 @@
 
 static void wait_a_moment(struct vmemi_host *host)
 {
-	vmemi_loads_poll(host);
+	if (vmemi_loads_poll(host))
+		vmemi_loads_tell(host);
 	if (atomic_load(&host->devices.count) && !atomic_load(&host->serve_faults))
 		vmem_store_wait(host->store, WAIT_NS);
 	else

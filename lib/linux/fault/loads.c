@@ -50,20 +50,22 @@ static bool poll_store(struct vmemi_host *host)
 	return count > before;
 }
 
-void vmemi_loads_poll(struct vmemi_host *host)
+bool vmemi_loads_poll(struct vmemi_host *host)
 {
 	uint64_t before = atomic_load(&host->frames.segment_bytes);
-	bool writing = vmemi_host_is_writing(host);
+	uint64_t writing = vmemi_host_writing(host);
+	bool over = poll_store(host);
 
 	/* Which handler's they are is not looked at: those that are asleep are woken. */
-	if (poll_store(host) && host->handlers > 1)
+	if (over && host->handlers > 1)
 		vmemi_loads_tell(host);
 	if (!writing)
-		return;
+		return over;
 	if (atomic_load(&host->frames.segment_bytes) < before)
 		vmemi_host_freed(host);
-	if (!vmemi_host_is_writing(host))
+	if (vmemi_host_writing(host) < writing) /* reclaim may begin others */
 		vmemi_host_kick_reclaim(host);
+	return over;
 }
 
 bool vmemi_loads_take(struct vmemi_host *host, vmem_store_token token, int *ret_result)

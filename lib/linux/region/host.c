@@ -173,11 +173,16 @@ uint32_t vmemi_host_starving(struct vmemi_host *host)
 	return sum;
 }
 
-bool vmemi_host_is_writing(const struct vmemi_host *host)
+uint64_t vmemi_host_writing(const struct vmemi_host *host)
 {
 	const struct vmemi_out *out = host->store->out;
 
-	return out && atomic_load(&out->writing);
+	return out ? atomic_load(&out->writing) : 0;
+}
+
+bool vmemi_host_is_writing(const struct vmemi_host *host)
+{
+	return vmemi_host_writing(host) > 0;
 }
 
 void vmemi_host_wait(struct vmemi_host *host)

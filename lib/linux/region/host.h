@@ -149,6 +149,7 @@ uint32_t vmemi_host_starving(struct vmemi_host *host);
 
 /* Whether segments are being written to a device. */
 bool vmemi_host_is_writing(const struct vmemi_host *host);
+uint64_t vmemi_host_writing(const struct vmemi_host *host); /* segments */
 
 /* One turn of waiting for another thread, by a caller that may serve faults itself. */
 void vmemi_host_wait(struct vmemi_host *host);
