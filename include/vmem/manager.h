@@ -9,8 +9,10 @@
  *  Descriptors are opened by vmem_manager_new() and vmem_region_attach(); threads that serve faults
  *  and reclaim use only ioctl, read, write, poll, futex, madvise, process_madvise, mmap, munmap,
  *  mprotect, sched_yield and clock_gettime; for files also pread64, pwrite64 and fallocate; with peers and other
- *  processes preadv2, epoll_ctl and fcntl; with idle bits pread64 and pwrite64; with swap devices what those use (of
- *  <vmem/device_file.h>: io_uring_enter, or pread64 and pwrite64, and fallocate); and what the allocator needs (libc's: brk).
+ *  processes preadv2, epoll_ctl and fcntl; with idle bits pread64 and pwrite64; with swap devices membarrier
+ *  (<vmem/slots.h>) and what those use (of <vmem/device_file.h>: io_uring_enter, or pread64 and pwrite64, fallocate, and
+ *  for a file with a name fstat, which is newfstatat in some libcs; of <vmem/nbd.h>: epoll_ctl, shutdown, and those of
+ *  libnbd: sendto, recvfrom and close, and with TLS what its library needs); and what the allocator needs (libc's: brk).
  *  So a seccomp filter can close behind them. sched_getattr and sched_setattr, which ask for a short slice of time, are
  *  made by each thread that serves faults before vmem_manager_thread_start() returns: a filter that is
  *  installed for all threads after that may leave them out. */
