@@ -115,6 +115,19 @@ void vmemi_pool_located_end(vmem_pool *p, const struct vmemi_located *w)
 	unpin(w->segment, w->copy);
 }
 
+uint32_t vmemi_pool_reference(vmem_pool *p, uint32_t stream, vmem_pool_handle handle)
+{
+	uint64_t entry;
+	struct vmemi_stream *s = vmemi_object_lock(p, stream, handle, &entry);
+	uint32_t reference;
+
+	if (!s)
+		return 0;
+	reference = vmemi_entry_reference(p, entry);
+	vmemi_unlock(&s->lock);
+	return reference;
+}
+
 int vmemi_out_checksum(vmem_pool *p, uint32_t stream, vmem_pool_handle handle,
 		       uint32_t *ret_checksum)
 {

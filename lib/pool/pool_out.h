@@ -118,6 +118,8 @@ struct vmemi_located {
 int vmemi_pool_locate(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle,
 		      struct vmemi_located *ret_located);
 void vmemi_pool_located_end(vmem_pool *pool, const struct vmemi_located *located);
+/* What an object is made against, in memory or out; 0: nothing, or there is no such object. Any thread. */
+uint32_t vmemi_pool_reference(vmem_pool *pool, uint32_t stream, vmem_pool_handle handle);
 
 /* An object's bytes, read from a device. */
 struct vmemi_piece {

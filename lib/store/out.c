@@ -73,6 +73,8 @@ int vmemi_out_submit(struct vmemi_out *out, uint32_t device, uint32_t op, uint64
 	rc = d->device->ops->submit(d->device->context, &r, 1);
 	if (rc <= 0)
 		atomic_fetch_sub_explicit(&d->flying, 1, memory_order_relaxed);
+	if (rc == -VMEM_ENODEV)
+		vmemi_out_doubt(d);
 	vmemi_out_release(d);
 	return rc;
 }
@@ -94,6 +96,8 @@ static bool reap(vmem_store *store, struct vmemi_out_device *d)
 		atomic_store_explicit(&d->silent, false, memory_order_relaxed);
 	for (int i = 0; i < n; i++) {
 		atomic_fetch_sub_explicit(&d->flying, 1, memory_order_relaxed);
+		if (c[i].error == -VMEM_ENODEV)
+			vmemi_out_doubt(d);
 		if (c[i].tag & VMEMI_TAG_WRITE)
 			vmemi_out_has_written(store->out, c[i].tag, c[i].error);
 		else if (c[i].tag & VMEMI_TAG_DISCARD)

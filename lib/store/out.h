@@ -31,11 +31,14 @@ struct vmemi_out_device {
 	uint64_t wear_bytes; /* a day, 0: no limit */
 	uint64_t timeout_ns;
 	_Atomic bool silent; /* atomic; a read was not answered in time, nor anything since */
+	_Atomic uint32_t
+		doubt; /* atomic; loads that must succeed until it is thought to be readable */
 	/* Both atomic, sequentially consistent: who closes it clears `open`, then looks for holders. */
 	_Atomic bool open;
 	_Atomic uint32_t holders;
 	_Atomic bool leaving; /* atomic, written in the section */
-	bool gives_up;        /* section; what cannot be read there is lost */
+	_Atomic bool
+		gives_up;  /* atomic, written in the section; what cannot be read there is lost */
 	uint32_t round;    /* section; grows when those that could not be moved are tried again */
 	uint64_t round_ns; /* section; when it began */
 	uint64_t hand;     /* section; where to look for the next segment that moves */
@@ -202,6 +205,11 @@ void vmemi_window_expired(vmem_store *store, struct vmemi_window *w);
 void vmemi_out_has_read(vmem_store *store, uint64_t tag, int error);
 /* Reads that found their device full are tried again. */
 void vmemi_out_retry_reads(vmem_store *store);
+
+/* out_trust.c: the device is gone, or could not read what is there. Any thread, as the next ones. */
+void vmemi_out_doubt(struct vmemi_out_device *d);
+/* It could. */
+void vmemi_out_trust(struct vmemi_out_device *d);
 
 /* out_warm.c: a window of the caller's, cold. NULL: none is idle. Any thread, as the next ones. */
 struct vmemi_window *vmemi_window_take(struct vmemi_out *out);

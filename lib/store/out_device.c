@@ -251,6 +251,7 @@ static struct vmem_device *forget(struct vmemi_out *out, struct vmemi_out_device
 	atomic_store(&d->unreadable_bytes, 0);
 	d->gives_up = false;
 	d->failures = 0;
+	atomic_store(&d->doubt, 0);
 	d->round_bytes = d->round_ns = 0;
 	d->device = NULL;
 	return device;

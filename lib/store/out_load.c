@@ -17,6 +17,11 @@ static uint32_t number_of(const struct vmemi_out *out, const struct vmemi_window
 	return (uint32_t)(w - out->window);
 }
 
+static struct vmemi_out_device *device_of(struct vmemi_out *out, const struct vmemi_located *at)
+{
+	return &out->device[VMEM_SLOT_DEVICE(at->place)];
+}
+
 static void let_go(vmem_store *store, struct vmemi_window *w)
 {
 	while (w->count)
@@ -35,12 +40,17 @@ static void finish(vmem_store *store, struct vmemi_window *w, int result)
 		vmemi_pool_corrupt_of(store->pool, vm->domain->stream,
 				      vmemi_ref_payload(w->load.ref));
 		result = w->count ? -VMEM_EIO : result;
+		for (uint32_t i = 0; i < w->count; i++)
+			vmemi_out_doubt(device_of(out, &w->at[i]));
 	}
 	vmemi_count(&out->loads, 1);
 	vmemi_count(&out->lost, result == -VMEM_EIO);
 	if (!result) {
-		for (uint32_t i = 0; i < w->count && !w->load.peek; i++)
-			vmemi_out_heat(out, &w->at[i], w->blocks[i]);
+		for (uint32_t i = 0; i < w->count; i++) {
+			vmemi_out_trust(device_of(out, &w->at[i]));
+			if (!w->load.peek)
+				vmemi_out_heat(out, &w->at[i], w->blocks[i]);
+		}
 		vmemi_window_offers(store, w, &offers);
 		vmemi_window_warm(out, w);
 	}
@@ -87,8 +97,10 @@ static bool read_next(vmem_store *store, struct vmemi_window *w)
 	}
 	if (!rc)
 		read_later(out, w);
-	if (rc < 0)
+	if (rc < 0) {
 		vmemi_count(&out->device[device].read_errors, 1);
+		vmemi_out_doubt(&out->device[device]);
+	}
 	return rc >= 0;
 }
 
@@ -197,7 +209,7 @@ void vmemi_out_has_read(vmem_store *store, uint64_t tag, int error)
 		vmemi_out_is_late(out, tag); /* or nobody has asked for it */
 		return;
 	}
-	d = &out->device[VMEM_SLOT_DEVICE(w->at[w->count].place)];
+	d = device_of(out, &w->at[w->count]);
 	vmemi_count(&d->read_errors, error != 0);
 	if (error && error != -VMEM_ENODEV && ++w->tries < TRIES) {
 		read_later(out, w);
@@ -205,6 +217,7 @@ void vmemi_out_has_read(vmem_store *store, uint64_t tag, int error)
 	}
 	w->count++;
 	if (error) {
+		vmemi_out_doubt(d);
 		finish(store, w, -VMEM_EIO);
 		return;
 	}

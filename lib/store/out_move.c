@@ -278,6 +278,7 @@ static void could_not_read(vmem_store *store, struct vmemi_write *w)
 		submit(out, w);
 		return;
 	}
+	vmemi_out_doubt(d);
 	vmemi_out_give(out, w->slot, w->leaving.bytes / VMEMI_OUT_BLOCK);
 	if (d->gives_up) {
 		give_up(store, w);

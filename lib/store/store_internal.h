@@ -153,6 +153,10 @@ void vmemi_store_set_tier(vmem_store *store, const struct vmemi_store_tier *tier
 /* Bytes of the pool that the page of a valid ref takes, as physical_bytes counts them. Any thread. */
 uint64_t vmemi_store_ref_bytes(vmem_store *store, vmem_store_ref ref);
 
+/* out_trust.c: whether the page of a valid ref can be loaded as far as is known: it is in memory, or on devices of
+ * which nothing says otherwise. Any thread. */
+bool vmemi_store_can_load(vmem_store *store, uint32_t vm, vmem_store_ref ref);
+
 /* For tests: walks everything, the pool too. NULL, or what is wrong. The store must be at rest. */
 const char *vmemi_store_check(vmem_store *store);
 

@@ -162,6 +162,12 @@ void vmemt_take_clean(struct vmemt_run *run)
 
 	if (w->taker.pc == IDLE && !locked(w)) {
 		run->began = true;
+		if (vmemt_packed_state(w->word) == VMEM_PAGE_CLEAN &&
+		    vmemt_may(run, VMEMT_MAY_DISTRUST)) {
+			if (vmemt_event(run, VMEMI_PAGE_DISTRUST, 0, &old))
+				vmemt_store_drop(run, vmemt_unpack(old));
+			return;
+		}
 		if (vmemt_event(run, VMEMI_PAGE_DROP, 0, &old))
 			w->taker.pc = DROP_FRAME;
 	} else if (w->taker.pc == DROP_FRAME) {

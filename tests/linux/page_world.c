@@ -344,6 +344,7 @@ const char *vmemt_event_name(unsigned event)
 		[VMEMI_PAGE_DROP] = "DROP",
 		[VMEMI_PAGE_DROP_DONE] = "DROP_DONE",
 		[VMEMI_PAGE_DROP_UNDO] = "DROP_UNDO",
+		[VMEMI_PAGE_DISTRUST] = "DISTRUST",
 		[VMEMI_PAGE_FETCH] = "FETCH",
 		[VMEMI_PAGE_CLAIM] = "CLAIM",
 		[VMEMI_PAGE_ARRIVE] = "ARRIVE",

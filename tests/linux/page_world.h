@@ -123,7 +123,9 @@ enum vmemt_program {
 #define VMEMT_MAY_POISON (1u << 5)   /* the kernel has markers */
 #define VMEMT_MAY_STARVE (1u << 6)   /* there is no frame: a page comes back with its own */
 #define VMEMT_MAY_DOUBT (1u << 7)    /* a page that faults in place is looked into */
-#define VMEMT_MAY_ALL 255u
+#define VMEMT_MAY_DISTRUST \
+	(1u << 8) /* what is stored cannot be loaded any more, and that is known */
+#define VMEMT_MAY_ALL 511u
 
 struct vmemt_run {
 	struct vmemt_world w;

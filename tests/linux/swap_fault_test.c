@@ -62,6 +62,53 @@ static void gone(void)
 	lose();
 }
 
+/* The first page that is out, when the guest has gone elsewhere. */
+static uint64_t one_that_is_out(void)
+{
+	for (uint64_t i = 0; i < VMEMT_SWAP_PAGES; i++) {
+		if (vmemt_swap_is_out(&g, i))
+			return i;
+	}
+	assert(false && "pages are out");
+	return 0;
+}
+
+static bool is_in_place(uint64_t page)
+{
+	enum vmem_page_state state = vmemt_state(g.region, page);
+
+	return state == VMEM_PAGE_RESIDENT || state == VMEM_PAGE_CLEAN;
+}
+
+/* What was in place when it was known that the device is gone, is not lost, however often it leaves and comes back. */
+static void gone_behind_clean_pages(void)
+{
+	static bool kept[VMEMT_SWAP_PAGES];
+	uint64_t word = 0;
+	uint32_t count = 0;
+
+	begin(0);
+	for (uint64_t i = 0; i < VMEMT_SWAP_PAGES; i += 8) /* others come with them */
+		assert(vmemt_is(&g.cpu, g.base, i, 1));
+	atomic_store(&memory.submit_error, -VMEM_ENODEV);
+	assert(vmemt_touch(&g.cpu, VMEMT_READ, g.base + one_that_is_out() * VMEM_PAGE_SIZE, &word,
+			   8) == SIGBUS);
+	for (uint64_t i = 0; i < VMEMT_SWAP_PAGES; i++)
+		count += kept[i] = is_in_place(i);
+	assert(count);
+	(void)vmemt_swap_add_file(&g, -1);
+	for (uint64_t i = 0; i < VMEMT_SWAP_PAGES; i++) {
+		if (kept[i] || !vmemt_swap_is_out(&g, i))
+			continue;
+		assert(!vmem_region_discard(g.region, i * VMEM_PAGE_SIZE, VMEM_PAGE_SIZE, NULL));
+		vmemt_put(&g.cpu, g.base, i, 1);
+	}
+	for (uint64_t i = 0; i < VMEMT_SWAP_PAGES; i++)
+		if (kept[i])
+			assert(vmemt_is(&g.cpu, g.base, i, 1));
+	end();
+}
+
 static void unreadable(void)
 {
 	begin(0);
@@ -76,17 +123,6 @@ static void corrupt(void)
 	atomic_store(&memory.corrupt, 1);
 	atomic_store(&memory.write_error, -VMEM_EIO);
 	lose();
-}
-
-/* The first page that is out, when the guest has gone elsewhere. */
-static uint64_t one_that_is_out(void)
-{
-	for (uint64_t i = 0; i < VMEMT_SWAP_PAGES; i++) {
-		if (vmemt_swap_is_out(&g, i))
-			return i;
-	}
-	assert(false && "pages are out");
-	return 0;
 }
 
 /* A touch of what never comes ends at its deadline, and the others go on meanwhile. */
@@ -181,6 +217,7 @@ int main(void)
 	snprintf(named, sizeof(named), "%s/swap", folder);
 	vmemt_cpu_start(&g.cpu);
 	gone();
+	gone_behind_clean_pages();
 	unreadable();
 	corrupt();
 	silent();

@@ -17,6 +17,7 @@
 #define MIB (UINT64_C(1) << 20)
 #define PAGES (VMEMT_SANITIZED ? 2560 : 4096)
 #define CPUS 3
+#define KEPT 96   /* pages that are brought back: more than windows know of */
 #define MANY 6000 /* compressed about as much as their budget */
 
 static struct vmemt_memory_device device, second;
@@ -440,7 +441,6 @@ static void busy_with_others(void)
 	make_with(&o, 0, PAGES, 64 * MIB);
 	fill();
 	atomic_store(&device.hold, 1);
-	atomic_store(&others_are_over, false);
 	assert(!pthread_create(&others, NULL, others_write, NULL));
 	assert(!vmem_region_stage(region, 0, PAGES * PAGE, NULL));
 	assert(vmem_region_store(region, 0, PAGES * PAGE, &pages) == -VMEM_ENOSPC);
@@ -488,6 +488,55 @@ static void closed_slowly(void)
 	assert(!pthread_join(remover, NULL));
 	end();
 	assert(atomic_load(&third.closed));
+}
+
+enum failure { GONE, UNREADABLE, CORRUPT, SILENT, ABANDONED };
+
+/* The device fails, and a load of @page has told the store. */
+static void fail(enum failure how, uint64_t page)
+{
+	static struct vmemt_page got;
+
+	switch (how) {
+	case GONE: atomic_store(&device.submit_error, -VMEM_ENODEV); break;
+	case UNREADABLE: atomic_store(&device.read_error, -VMEM_EIO); break;
+	case CORRUPT: atomic_store(&device.corrupt, 1); break;
+	case SILENT: atomic_store(&device.hold, 1); break;
+	case ABANDONED: /* until nothing is there, or it is given up */
+		atomic_store(&device.read_error, -VMEM_EIO);
+		VMEMT_UNTIL(vmem_manager_abandon_device(manager, 0) == 0);
+	}
+	assert(vmem_region_read(region, page * PAGE, &got, PAGE) == -VMEM_EIO);
+}
+
+/* What was brought back from a device, and only read, is not lost with that device. */
+static void kept(enum failure how)
+{
+	uint64_t pages[KEPT];
+	unsigned clean = 0;
+
+	timeout_ms = how == SILENT ? 200 : 0;
+	make(true, 0);
+	timeout_ms = 0;
+	for (unsigned i = 0; i < KEPT; i++) {
+		pages[i] = next_out(i ? pages[i - 1] + 12 : 0);
+		assert(vmemt_is(&cpu[0], base, pages[i], 1));
+		clean += vmemt_state(region, pages[i]) == VMEM_PAGE_CLEAN;
+	}
+	assert(clean > KEPT / 2);
+	fail(how, next_out(pages[KEPT - 1] + 12));
+	vmemt_memory_device_init(&second, 64 * MIB, VMEMT_DEVICE_DEPTH);
+	assert(!vmem_manager_add_device(manager, &second.device, NULL, NULL));
+	for (unsigned i = 0; i < KEPT; i++) {
+		vmemt_stage(region, pages[i], 1);
+		assert(!vmem_region_store(region, pages[i] * PAGE, PAGE, NULL));
+	}
+	for (unsigned i = 0; i < KEPT; i++)
+		assert(vmemt_is(&cpu[0], base, pages[i], 1));
+	assert(vmemt_metrics(region).lost == 0);
+	atomic_store(&device.hold, 0);
+	end();
+	assert(atomic_load(&second.closed));
 }
 
 /* Writes that never end, or find no room, keep nobody from what memory there is; when that is used up it is told, and
@@ -545,6 +594,8 @@ int main(void)
 	abandoned();
 	closed_slowly();
 	busy_with_others();
+	for (unsigned how = GONE; how <= ABANDONED; how++)
+		kept((enum failure)how);
 	stuck(false);
 	stuck(true);
 	for (unsigned i = 0; i < CPUS; i++)

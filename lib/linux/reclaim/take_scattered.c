@@ -131,11 +131,16 @@ unsigned vmemi_take_clean(struct vmemi_reclaim *rc, struct vmem_region *r)
 	uint32_t kept = 0, taken;
 	uint64_t old;
 
-	for (uint32_t i = 0; i < rc->clean_count; i++)
-		if (vmemi_region_step(r, rc->clean[i], VMEMI_PAGE_DROP, 0, &old)) {
-			vmemi_frames_force(&r->host->frames, 1); /* it is there until discarded */
-			rc->clean[kept++] = rc->clean[i];
+	for (uint32_t i = 0; i < rc->clean_count; i++) {
+		if (!vmemi_region_step(r, rc->clean[i], VMEMI_PAGE_DROP, 0, &old))
+			continue;
+		if (!vmemi_region_can_load(r, old)) { /* since it was chosen */
+			vmemi_region_end(r, rc->clean[i], VMEMI_PAGE_DROP_UNDO, 0);
+			continue;
 		}
+		vmemi_frames_force(&r->host->frames, 1); /* it is there until discarded */
+		rc->clean[kept++] = rc->clean[i];
+	}
 	rc->clean_count = 0;
 	if (!kept)
 		return 0;

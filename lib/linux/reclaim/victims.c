@@ -11,10 +11,23 @@
 
 enum fate { STAYS, GOES, GOES_CLEAN };
 
+/* What is stored of a clean page may lie where it cannot be read any more, as far as is known. Then its bytes are in
+ * place only, and leave as those of any resident page. */
+static void distrust(struct vmem_region *r, uint64_t page, uint64_t word)
+{
+	uint64_t old;
+
+	if (vmemi_page_state(word) == VMEM_PAGE_CLEAN && !vmemi_region_can_load(r, word) &&
+	    vmemi_region_step(r, page, VMEMI_PAGE_DISTRUST, 0, &old))
+		vmemi_region_drop_ref(r, old);
+}
+
 static enum fate fate_of(struct vmem_region *r, uint64_t page)
 {
-	uint64_t word = vmemi_region_word(r, page);
+	uint64_t word;
 
+	distrust(r, page, vmemi_region_word(r, page));
+	word = vmemi_region_word(r, page);
 	if (vmemi_page_state(word) == VMEM_PAGE_RESIDENT && !vmemi_page_ref(word) &&
 	    !(word & VMEMI_PAGE_FLAGS))
 		return GOES;

@@ -37,6 +37,8 @@ enum vmemi_page_event {
 	                    gone */
 	VMEMI_PAGE_DROP_DONE,
 	VMEMI_PAGE_DROP_UNDO,
+	VMEMI_PAGE_DISTRUST, /* clean -> resident: what its ref names cannot be loaded; the ref is given to
+	                        the caller. Protected still, as who writes to it finds */
 	/* bringing back */
 	VMEMI_PAGE_FETCH,  /* away -> arriving; the ref stays */
 	VMEMI_PAGE_CLAIM,  /* resident or clean -> arriving, to change its protection or read it;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Changing the state of a page, with all that is counted by state: see table.h. */
 #include "linux/region/table.h"
+#include "store/store_internal.h"
 
 static bool holds_frame(enum vmem_page_state state)
 {
@@ -188,6 +189,12 @@ void vmemi_region_drop_ref(struct vmem_region *r, uint64_t word)
 	/* The page is not being loaded: others with the same ref may be, and do not keep it. */
 	if (vmemi_page_ref(word))
 		vmem_store_drop(r->host->store, r->vm, vmemi_page_ref(word));
+}
+
+bool vmemi_region_can_load(struct vmem_region *r, uint64_t word)
+{
+	return !vmemi_page_ref(word) ||
+	       vmemi_store_can_load(r->host->store, r->vm, vmemi_page_ref(word));
 }
 
 void vmemi_region_drop_all(struct vmem_region *r)

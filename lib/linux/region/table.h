@@ -187,6 +187,8 @@ static inline uint64_t vmemi_region_key(const struct vmem_region *r, uint64_t pa
 
 /* Drops the ref that a step gave (0: none). Takes locks of the store: not on a path that serves a fault. */
 void vmemi_region_drop_ref(struct vmem_region *r, uint64_t word);
+/* Whether what it names in the store can be loaded, as far as is known. True without a ref. */
+bool vmemi_region_can_load(struct vmem_region *r, uint64_t word);
 /* Drops all refs. No call on the region may run, and it is not used again. */
 void vmemi_region_drop_all(struct vmem_region *r);
 
