@@ -84,8 +84,11 @@ static bool reclaim_piece(struct vmem_manager *m, uint64_t max_pages)
 	if (!target || progress || atomic_load(&m->detaching) ||
 	    vmemi_frames_free(f) > atomic_load(&f->floor_bytes) + VMEM_PAGE_SIZE)
 		vmemi_manager_set_stuck(m, false);
-	else if (!atomic_load(&m->reclaim->savers.pending) && !vmemi_devices_are_taking(m))
-		found_nothing(m); /* else it is theirs to find something */
+	else if (vmemi_devices_are_taking(m)) /* the tenth of a second is after that */
+		atomic_store(&m->nothing_since_ns, m->host.k->clock_ns());
+	else if (!atomic_load(
+			 &m->reclaim->savers.pending)) /* else it is theirs to find something */
+		found_nothing(m);
 	return progress && vmemi_frames_free(f) < reserve;
 }
 
