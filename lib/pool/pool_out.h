@@ -218,4 +218,7 @@ uint32_t vmemi_pool_wanted_out(vmem_pool *pool);
 
 void vmemi_pool_out_stats(vmem_pool *pool, struct vmemi_out_stats *stats);
 
+/* Memory of segments that are kept for saves to come, and hold nothing. Any thread. */
+uint64_t vmemi_pool_spare_bytes(vmem_pool *pool);
+
 #endif

@@ -198,6 +198,16 @@ uint32_t vmemi_pool_wanted_out(struct vmem_pool *p)
 	return wanted < UINT32_MAX ? (uint32_t)wanted : UINT32_MAX;
 }
 
+uint64_t vmemi_pool_spare_bytes(vmem_pool *pool)
+{
+	uint64_t segments;
+
+	vmemi_lock(&pool->lock);
+	segments = pool->reserve_count;
+	vmemi_unlock(&pool->lock);
+	return segments * VMEM_POOL_SEGMENT_BYTES;
+}
+
 bool vmemi_segment_is_left(struct vmem_pool *p)
 {
 	bool left;

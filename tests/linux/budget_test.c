@@ -2,6 +2,7 @@
 /* The budget holds: counted by the library, and seen from outside; what fits nowhere waits and is told;
  * nothing is lost either way. */
 #include "linux/guest.h"
+#include "store/store_internal.h"
 #include <sched.h>
 #include <stdio.h>
 
@@ -268,6 +269,51 @@ static void stuck(bool threads)
 	vmemt_end(m, r);
 }
 
+/* All is stored, and what is free is less than the floor, which has room for the segments that the pool keeps spare: but
+ * those it has. So the guest goes on, nothing is told, and when there is more room the floor is whole again. */
+static void all_stored(bool threads)
+{
+	const struct vmem_manager_opts o = { .size = sizeof(o),
+					     .budget_bytes = 32 * MIB,
+					     .cold_after_ms = 3600000 };
+	const uint64_t pages = 2048, spare = 2 * VMEM_POOL_SEGMENT_BYTES;
+	vmem_manager *m = vmemt_manager_of(&o);
+	struct vmemt_page p, got;
+	struct vmemt_cpu cpu;
+	vmem_region *r = vmemt_region(m, 0, pages, 0);
+	unsigned char *base = vmem_region_hva(r);
+
+	vmemt_cpu_start(&cpu);
+	cpu.region = r;
+	for (uint64_t i = 0; i < pages; i++) {
+		vmemt_make(&p, i, 1);
+		assert(!vmem_region_write(r, i * PAGE, &p, PAGE));
+	}
+	vmemt_store(r, 0, pages);
+	VMEMT_UNTIL(vmem_manager_step(m, 100, NULL) >= 0 && !m->reclaim->store_has_work &&
+		    vmemi_pool_spare_bytes(m->host.store->pool) == spare);
+	assert(vmemt_metrics(r).pages[VMEM_PAGE_STORED] == pages);
+	assert(!vmem_manager_set_budget(m, vmemt_manager_metrics(m).used_bytes + m->floor_bytes -
+						   16 * PAGE));
+	assert(vmemi_frames_free(&m->host.frames) < atomic_load(&m->host.frames.floor_bytes));
+	if (threads)
+		assert(!vmem_manager_thread_start(m));
+	for (uint64_t i = 0; i < 2 * pages; i++) {
+		uint64_t at = i * 37 % pages;
+
+		vmemt_make(&p, at, 1);
+		vmemt_touch_begin(&cpu, VMEMT_READ, base + at * PAGE, &got, PAGE);
+		VMEMT_UNTIL((threads || vmem_manager_step(m, 100, NULL) >= 0) &&
+			    vmemt_touch_over(&cpu));
+		assert(!vmemt_touch_end(&cpu) && !memcmp(&p, &got, PAGE));
+	}
+	assert(!vmemt_manager_metrics(m).stuck);
+	assert(!vmem_manager_set_budget(m, 32 * MIB));
+	assert(atomic_load(&m->host.frames.floor_bytes) == m->floor_bytes);
+	vmemt_cpu_stop(&cpu);
+	vmemt_end(m, r);
+}
+
 static vmem_manager *raised;
 static vmem_region *raised_region;
 static _Atomic uint32_t raises; /* atomic */
@@ -374,6 +420,8 @@ int main(void)
 	vmemt_need(VMEM_KERNEL_MOVE | VMEM_KERNEL_WP | VMEM_KERNEL_KERNEL_FAULTS);
 	holds(seed);
 	small_marks();
+	all_stored(false);
+	all_stored(true);
 	stuck(false);
 	stuck(true);
 	raised_when_told(true);

@@ -45,15 +45,38 @@ static void tell(struct vmem_manager *m)
 	}
 }
 
-/* A round without a victim is nothing to tell: hot pages cool, saves end. A tenth of a second is. */
+/* Faults find a frame, @floor bytes left free. */
+static bool is_room_above(const struct vmemi_frames *f, uint64_t floor)
+{
+	return vmemi_frames_free(f) > floor + VMEM_PAGE_SIZE;
+}
+
+/* A round without a victim is nothing to tell: hot pages cool, saves end. A tenth of a second is, if what is spare is no
+ * room either. */
 static void found_nothing(struct vmem_manager *m)
 {
 	uint64_t now = m->host.k->clock_ns(), since = atomic_load(&m->nothing_since_ns);
 
-	if (!since)
+	if (!since) {
 		atomic_store(&m->nothing_since_ns, now);
-	else if (now - since >= STUCK_AFTER_NS)
-		vmemi_manager_set_stuck(m, true);
+		return;
+	}
+	if (now - since < STUCK_AFTER_NS)
+		return;
+	vmemi_segments_lend(m, true);
+	vmemi_manager_set_stuck(
+		m, !is_room_above(&m->host.frames, atomic_load(&m->host.frames.floor_bytes)));
+	if (!atomic_load(&m->host.stuck))
+		vmemi_host_freed(&m->host);
+}
+
+/* What was lent is asked for again when there is room without it; spare segments that were used are no longer lent. */
+static void adapt_floor(struct vmem_manager *m)
+{
+	struct vmemi_frames *f = &m->host.frames;
+
+	if (atomic_load(&f->floor_bytes) != m->floor_bytes)
+		vmemi_segments_lend(m, !is_room_above(f, m->floor_bytes));
 }
 
 /* How long the loop may sleep. */
@@ -75,14 +98,15 @@ static bool reclaim_piece(struct vmem_manager *m, uint64_t max_pages)
 	uint64_t progress, target;
 
 	atomic_store(&m->host.reclaim_kicked, 0);
-	vmemi_segments_come_down(f, atomic_load(&f->floor_bytes));
+	vmemi_segments_come_down(f, m->floor_bytes);
 	target = vmemi_frames_free(f) < reserve ? reserve + reserve / 2 : 0;
 	progress = vmemi_reclaim_round(m->reclaim, target, max_pages);
 	progress += vmemi_devices_adapt(m);
 	vmemi_tally(&m->reclaim_ns, m->host.k->cpu_clock_ns() - start);
 	vmemi_tally(&m->reclaim_rounds, 1);
+	adapt_floor(m);
 	if (!target || progress || atomic_load(&m->detaching) ||
-	    vmemi_frames_free(f) > atomic_load(&f->floor_bytes) + VMEM_PAGE_SIZE)
+	    is_room_above(f, atomic_load(&f->floor_bytes)))
 		vmemi_manager_set_stuck(m, false);
 	else if (vmemi_devices_are_taking(m)) /* the tenth of a second is after that */
 		atomic_store(&m->nothing_since_ns, m->host.k->clock_ns());

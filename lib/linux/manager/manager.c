@@ -63,7 +63,8 @@ static void set_marks(struct vmem_manager *m, uint64_t budget)
 		atomic_store(&f->budget_bytes, UINT64_MAX);
 		atomic_store(&f->segments_most, UINT64_MAX);
 		atomic_store(&f->reserve_bytes, 0);
-		atomic_store(&f->floor_bytes, 0);
+		m->floor_bytes = 0;
+		vmemi_segments_lend(m, false);
 		m->reclaim->staging_pages = staging ? staging / VMEM_PAGE_SIZE : UINT64_MAX;
 		vmemi_devices_set_share(m);
 		return;
@@ -76,8 +77,9 @@ static void set_marks(struct vmem_manager *m, uint64_t budget)
 		staging = budget / 16;
 	atomic_store(&f->budget_bytes, budget);
 	atomic_store(&f->reserve_bytes, reserve);
-	atomic_store(&f->floor_bytes, clamp(reserve / 4, FLOOR_MIN, 4 * MIB));
-	vmemi_segments_come_down(f, atomic_load(&f->floor_bytes));
+	m->floor_bytes = clamp(reserve / 4, FLOOR_MIN, 4 * MIB);
+	vmemi_segments_lend(m, false);
+	vmemi_segments_come_down(f, m->floor_bytes);
 	m->reclaim->staging_pages = clamp(staging, MIB / 2, budget / 2) / VMEM_PAGE_SIZE;
 	vmemi_devices_set_share(m);
 }

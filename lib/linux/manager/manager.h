@@ -48,6 +48,7 @@ struct vmem_manager {
 	_Atomic uint32_t telling;                           /* atomic; on_event runs */
 	uint32_t told_stuck;                                /* telling; what on_event was told */
 	struct vmemi_device_share share;
+	uint64_t floor_bytes; /* what frames.floor_bytes is by rights; the lock of reclaim */
 };
 
 /* A manager over another table of system calls. For tests. */
@@ -82,6 +83,8 @@ void vmemi_segments_init(struct vmem_allocator *a, struct vmemi_host *host);
 /* Whenever the budget has changed, or reclaim has done something about that: @room is what it needs to work in. The
  * lock of reclaim is held. */
 void vmemi_segments_come_down(struct vmemi_frames *f, uint64_t room);
+/* Faults leave the whole floor free again; or, if @lend, less by what is spare in the pool. The lock of reclaim is held. */
+void vmemi_segments_lend(struct vmem_manager *m, bool lend);
 
 /* Devices (devices.c). The lock of reclaim is held. */
 /* The budget has changed. */

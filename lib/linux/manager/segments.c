@@ -2,10 +2,18 @@
 /* Memory for the pool's segments: mapped one by one, so that a free segment is free for the host; kept
  * out of huge pages, core dumps and forked children; counted, and refused above the budget.
  *
+ * Of the floor, two are for those that the pool keeps spare. Once it has them they are in use, and counted twice: that is slack
+ * where memory is plenty, but where all is stored and nothing more can be had, guests would wait for good beside them. Then
+ * the floor is less by them, until the whole of it is free again.
+ *
  * A budget that was lowered below what is in use is come down to by saving, which needs segments first: then they are
  * made up to a floor above the least that has been in use since. */
 #include "linux/manager/manager.h"
+#include "store/store_internal.h"
 #include <sys/mman.h>
+#include <vmem/pool.h>
+
+#define SPARE_MOST (2 * (uint64_t)VMEM_POOL_SEGMENT_BYTES) /* in the floor */
 
 #ifndef MADV_POPULATE_WRITE /* 5.14; older kernels refuse it */
 #define MADV_POPULATE_WRITE 23
@@ -51,6 +59,17 @@ void vmemi_segments_come_down(struct vmemi_frames *f, uint64_t room)
 	if (now < most)
 		most = now;
 	atomic_store(&f->segments_most, most > budget ? most : budget);
+}
+
+void vmemi_segments_lend(struct vmem_manager *m, bool lend)
+{
+	uint64_t spare = lend ? vmemi_pool_spare_bytes(m->host.store->pool) : 0;
+
+	if (spare > SPARE_MOST)
+		spare = SPARE_MOST;
+	if (spare > m->floor_bytes)
+		spare = m->floor_bytes;
+	atomic_store(&m->host.frames.floor_bytes, m->floor_bytes - spare);
 }
 
 void vmemi_segments_init(struct vmem_allocator *a, struct vmemi_host *host)
