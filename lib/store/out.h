@@ -99,7 +99,7 @@ struct vmemi_write {
 	struct vmemi_moving moving;   /* ALONG */
 	struct vmemi_homing homing;   /* HOME */
 	uint32_t from;                /* ALONG, HOME: the device */
-	unsigned char *scratch;       /* NULL until it is needed first */
+	unsigned char *scratch;       /* NULL: it has none; section */
 };
 
 enum vmemi_discard_state { VMEMI_DISCARD_IDLE, VMEMI_DISCARD_QUEUED, VMEMI_DISCARD_FLYING };

@@ -18,7 +18,7 @@ void vmemi_out_begin(struct vmemi_out *out, struct vmemi_write *w);
 /* As the next state; the end of it all. Section. */
 void vmemi_out_set(struct vmemi_write *w, enum vmemi_write_state state);
 void vmemi_write_end(struct vmemi_out *out, struct vmemi_write *w);
-/* Memory of a segment's size, the write's own. NULL: there is none. Section. */
+/* Memory of a segment's size, an idle write's own until it has ended. NULL: there is none. Section. */
 unsigned char *vmemi_out_scratch(vmem_store *store, struct vmemi_write *w);
 
 /* out_move.c: begins to move one that lies on a device that leaves. False: there is none, or it cannot. Section. */

@@ -277,10 +277,31 @@ bool vmemi_out_settle(vmem_store *store)
 	return freed;
 }
 
-/* Made when it is needed first, as most stores have no sparse segments, by who knows whether there is room for a segment.
+/* Whether its scratch is not used before it begins anew: it is idle, or its segment goes as it is. */
+static bool spares_scratch(const struct vmemi_write *w)
+{
+	switch (atomic_load_explicit(&w->state, memory_order_acquire)) {
+	case VMEMI_WRITE_IDLE: return true;
+	case VMEMI_WRITE_QUEUED:
+	case VMEMI_WRITE_FLYING:
+	case VMEMI_WRITE_OVER:
+	case VMEMI_WRITE_PARTING: return w->way == VMEMI_WAY_OUT && w->leaving.data != w->scratch;
+	default: return false;
+	}
+}
+
+/* Made when all others are in use, as most stores have few sparse segments, by who knows whether there is room for a segment.
  * NULL: without it, they go as they are. */
 unsigned char *vmemi_out_scratch(vmem_store *store, struct vmemi_write *w)
 {
+	for (uint32_t i = 0; i < VMEMI_WRITES && !w->scratch; i++) {
+		struct vmemi_write *other = &store->out->write[i];
+
+		if (other->scratch && spares_scratch(other)) {
+			w->scratch = other->scratch;
+			other->scratch = NULL;
+		}
+	}
 	if (!w->scratch) {
 		w->scratch = vmemi_alloc(&store->segments, VMEM_POOL_SEGMENT_BYTES, VMEM_PAGE_SIZE);
 		vmemi_count(&store->out->scratches, w->scratch != NULL);

@@ -114,6 +114,7 @@ Test(store_out, a_device_that_never_answers_leaves_nothing_to_do)
 	for (int turn = 0; vmem_store_work(store, 1000000, now_ns); turn++)
 		cr_assert_lt(turn, TURNS);
 	cr_assert_eq(out_stats().writing, VMEMI_WRITES);
+	cr_assert_leq(atomic_load(&store->out->scratches), 2); /* none of them is sparse */
 }
 
 Test(store_out, places_of_failed_writes_are_room_again)
