@@ -203,11 +203,35 @@ static void arguments(void)
 	assert(atomic_load(&memory.closed));
 }
 
+/* A budget in which no guest could go on beside it; with more it is taken, and one goes on. */
+static void too_small(void)
+{
+	const struct vmem_manager_opts o = { .size = sizeof(o), .budget_bytes = 4 * MIB };
+	const uint64_t pages = 3072;
+
+	manager = vmemt_manager_of(&o);
+	vmemt_memory_device_init(&memory, 64 * MIB, VMEMT_DEVICE_DEPTH);
+	assert(vmem_manager_add_device(manager, &memory.device, NULL, NULL) == -VMEM_ENOSPC);
+	assert(!atomic_load(&memory.closed) && !out_stats().segments);
+	assert(!vmem_manager_set_budget(manager, 7 * MIB));
+	assert(!vmem_manager_add_device(manager, &memory.device, NULL, NULL));
+	cpu.region = region = vmemt_region(manager, 0, pages, 0);
+	base = vmem_region_hva(region);
+	assert(!vmem_manager_thread_start(manager));
+	for (uint64_t i = 0; i < 2 * pages; i++)
+		vmemt_put(&cpu, base, i * 37 % pages, 1 + i / pages);
+	for (uint64_t i = 0; i < pages; i++)
+		assert(vmemt_is(&cpu, base, i, 2));
+	assert(out_stats().segments);
+	end();
+}
+
 int main(void)
 {
 	vmemt_need(VMEM_KERNEL_MOVE | VMEM_KERNEL_WP | VMEM_KERNEL_KERNEL_FAULTS);
 	vmemt_cpu_start(&cpu);
 	arguments();
+	too_small();
 	with_threads(add_memory, false);
 	with_threads(add_file, true);
 	in_a_loop(add_memory);

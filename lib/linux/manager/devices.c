@@ -17,6 +17,7 @@
 
 #define SHARE_DIVISOR 4 /* of the budget */
 #define SHARE_LEAST (8 * (uint64_t)VMEM_POOL_SEGMENT_BYTES)
+#define ROOM_LEAST (4 * (uint64_t)VMEM_POOL_SEGMENT_BYTES) /* above the floor */
 #define HUNG_NS 1000000000
 #define WAIT_NS 1000000
 #define TRY_AGAIN_NS 1000000000
@@ -148,6 +149,18 @@ static void forget_device(struct vmem_manager *m, uint32_t number, const struct 
 	atomic_store(&d->count, last);
 }
 
+/* Whether the budget holds what the first one needs, with all that never leaves and a few segments besides. What is stored or
+ * in place does not count: room is what devices are for. */
+static bool is_budget_enough(const struct vmem_manager *m)
+{
+	const struct vmemi_frames *f = &m->host.frames;
+	uint64_t fixed = atomic_load(&m->host.metadata.bytes) + atomic_load(&f->other_bytes);
+	uint64_t first = sizeof(struct vmemi_out) + VMEMI_WINDOWS * VMEMI_WINDOW_BYTES;
+
+	return m->host.store->out ||
+	       fixed + first + m->floor_bytes + ROOM_LEAST <= atomic_load(&f->budget_bytes);
+}
+
 int vmem_manager_add_device(vmem_manager *manager, struct vmem_device *device,
 			    const struct vmem_store_device_opts *opts, uint32_t *ret_device)
 {
@@ -163,7 +176,9 @@ int vmem_manager_add_device(vmem_manager *manager, struct vmem_device *device,
 	fd = descriptor_of(device);
 	if (fd >= 0 && host->k->epoll_watch(host->devices.epoll, fd, true))
 		fd = -VMEM_ENOTSUP;
-	error = vmem_store_add_device(host->store, device, opts, &number);
+	error = is_budget_enough(manager)
+			? vmem_store_add_device(host->store, device, opts, &number)
+			: -VMEM_ENOSPC;
 	if (error && fd >= 0)
 		host->k->epoll_watch(host->devices.epoll, fd, false);
 	if (!error) {
