@@ -5,7 +5,8 @@
  * whoever sent it gets other memory. Time begins when a request is seen here first, so that a caller who has not
  * worked for long finds what was answered meanwhile, and not that all is late.
  *
- * Who takes a request's number out of `flight`, has it: that is whoever reaps its completion, or the sweep here. */
+ * Who takes a request's number out of `flight`, has it: that is whoever reaps its completion, or the sweep here. One
+ * that is FLYING without a number is being reaped. */
 #include "store/out_ways.h"
 #include "base/alloc.h"
 #include "store/store_internal.h"
@@ -173,6 +174,9 @@ static void expire_write(vmem_store *store, struct vmemi_write *w, uint32_t stat
 	uint32_t use = atomic_load_explicit(&w->flight, memory_order_relaxed);
 	struct vmemi_stuck *k = NULL;
 
+	/* The state was read before: who reaps it has it, and is about to say so. */
+	if (!use && (state == VMEMI_WRITE_FLYING || state == VMEMI_READ_FLYING))
+		return;
 	if (use) {
 		k = stuck_new(out, device, vmemi_out_tag(VMEMI_TAG_WRITE, number, use));
 		if (!k)
@@ -295,11 +299,12 @@ static void sweep_discards(struct vmemi_out *out, uint64_t now_ns)
 {
 	for (uint32_t i = 0; i < VMEMI_DISCARDS; i++) {
 		struct vmemi_discard *x = &out->discard[i];
+		uint32_t state = atomic_load_explicit(&x->state, memory_order_acquire);
 		uint32_t use = atomic_load_explicit(&x->flight, memory_order_relaxed);
 		uint32_t device = VMEM_SLOT_DEVICE(x->slot);
 		struct vmemi_stuck *k;
 
-		if (atomic_load_explicit(&x->state, memory_order_acquire) == VMEMI_DISCARD_IDLE ||
+		if (state == VMEMI_DISCARD_IDLE || (state == VMEMI_DISCARD_FLYING && !use) ||
 		    !is_over(&out->device[device], &x->since_ns, now_ns))
 			continue;
 		k = use ? stuck_new(out, device, vmemi_out_tag(VMEMI_TAG_DISCARD, i, use)) : NULL;

@@ -52,6 +52,31 @@ Test(store_timeout, a_write_leaves_its_segment_in_memory)
 	expect_sound();
 }
 
+/* Whoever reaps them is between taking them and saying so. */
+Test(store_timeout, what_is_being_answered_is_not_over)
+{
+	uint32_t use[VMEMI_WRITES];
+
+	save_some();
+	atomic_store(&device.hold, 1);
+	vmem_store_write_out(store, MIB);
+	work();
+	cr_assert_eq(out_stats().writing, 4);
+	for (uint32_t i = 0; i < VMEMI_WRITES; i++)
+		use[i] = atomic_exchange(&store->out->write[i].flight, 0);
+	time_goes_by();
+	cr_assert_eq(out_stats().writing, 4);
+	cr_assert_eq(stats_of(0).is_bad, 0);
+	for (uint32_t i = 0; i < VMEMI_WRITES; i++) {
+		cr_assert_eq(atomic_load(&store->out->write[i].flight), 0);
+		atomic_store(&store->out->write[i].flight, use[i]);
+	}
+	answer();
+	cr_assert_eq(out_stats().segments, 4);
+	expect_all();
+	expect_sound();
+}
+
 /* More writes than are in flight together would be: none of them holds up those of another device. */
 Test(store_timeout, others_are_used)
 {
