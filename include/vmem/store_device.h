@@ -7,7 +7,7 @@
  *  References do not change. A page whose segment is out is loaded with a token: vmem_store_load() returns
  *  -VMEM_EINPROGRESS, or without a token -VMEM_EAGAIN. Its checksum has stayed in memory: bytes that are not
  *  what was written are -VMEM_EIO, and never a page; but first they are read again, twice, and so is what could not be
- *  read. Drops need no device. What is out counts as pages of its VM, and
+ *  read; what could not for want of memory (-VMEM_ENOMEM of the device), until its timeout_ms is over. Drops need no device. What is out counts as pages of its VM, and
  *  not as bytes of its account nor to its cap; 16 bytes of each page stay in memory.
  *
  *  A page that encodes to more than max_object_bytes is taken too, if a device has room: as it is, into a segment that leaves

@@ -3,7 +3,8 @@
  *
  * A load has a window: it is tried with what there is; if the pool says that an object is missing, its blocks are
  * read, and it is tried again. A delta and its reference are two such turns at the most, unless something moves
- * meanwhile. A read that fails, or brings what was not written, is made again, twice, if the device is still there.
+ * meanwhile. A read that fails, or brings what was not written, is made again, twice, if the device is still there; one
+ * that lacks memory says nothing of the page, and is made again until the device's time is over.
  * Nothing is allocated, and the load's page is touched only when all is there: a device that answers late or never
  * holds a window, not the caller's memory. */
 #include "store/out_ways.h"
@@ -95,13 +96,14 @@ static bool read_next(vmem_store *store, struct vmemi_window *w)
 		vmemi_out_is_late(out, tag); /* its time was over meanwhile */
 		return true;
 	}
-	if (!rc)
-		read_later(out, w);
-	if (rc < 0) {
+	if (rc < 0)
 		vmemi_count(&out->device[device].read_errors, 1);
+	if (rc < 0 && rc != -VMEM_ENOMEM)
 		vmemi_out_doubt(&out->device[device]);
-	}
-	return rc >= 0;
+	if (rc && rc != -VMEM_ENOMEM)
+		return rc > 0;
+	read_later(out, w);
+	return true;
 }
 
 /* Looks for what is missing. 0: it is read next, -VMEM_EAGAIN: it has come home, try again; else the end. */
@@ -211,7 +213,7 @@ void vmemi_out_has_read(vmem_store *store, uint64_t tag, int error)
 	}
 	d = device_of(out, &w->at[w->count]);
 	vmemi_count(&d->read_errors, error != 0);
-	if (error && error != -VMEM_ENODEV && ++w->tries < TRIES) {
+	if (error == -VMEM_ENOMEM || (error && error != -VMEM_ENODEV && ++w->tries < TRIES)) {
 		read_later(out, w);
 		return;
 	}

@@ -215,6 +215,32 @@ Test(store_timeout, a_load_that_waits_for_room_is_over_too)
 	expect_all();
 }
 
+/* The pages are all there: they are loaded once there is memory, and the time of a load ends. */
+Test(store_timeout, a_device_without_memory_is_asked_again)
+{
+	struct vmemt_page page;
+
+	save_all();
+	settle();
+	for (int refuses = 0; refuses < 2; refuses++) {
+		_Atomic int *error = refuses ? &device.submit_error : &device.read_error;
+
+		atomic_store(error, -VMEM_ENOMEM);
+		(void)begin_load(first_out(), page.bytes);
+		for (int i = 0; i < 100; i++)
+			cr_assert_eq(vmem_store_poll(store, NULL, 0), 0);
+		cr_assert_eq(out_stats().lost, 0);
+		atomic_store(error, 0);
+		expect_events(1, 0);
+	}
+	atomic_store(&device.submit_error, -VMEM_ENOMEM);
+	(void)begin_load(first_out(), page.bytes);
+	time_goes_by();
+	expect_events(1, -VMEM_EIO);
+	cr_assert_eq(out_stats().lost, 1);
+	atomic_store(&device.submit_error, 0);
+}
+
 /* It may be left out of account for good: nothing that it has is touched before it is closed. */
 Test(store_timeout, a_device_that_is_given_up)
 {
