@@ -250,17 +250,17 @@ static void expire_flying(vmem_store *store, struct vmemi_window *w, uint32_t de
 }
 
 /* One whose device was full. */
-static void expire_waiting(vmem_store *store, struct vmemi_window *w, uint32_t device,
-			   uint64_t now_ns)
+static void expire_waiting(vmem_store *store, struct vmemi_window *w, uint64_t now_ns)
 {
 	struct vmemi_out *out = store->out;
-	uint32_t bit = UINT32_C(1) << (w - out->window);
+	uint32_t bit = UINT32_C(1) << (w - out->window), device;
 	uint64_t since_ns;
 
 	if (!(atomic_fetch_and_explicit(&out->waiting, ~bit, memory_order_acquire) & bit))
 		return;
 	/* Now it is nobody else's: it may have become another load's before. */
 	since_ns = atomic_load_explicit(&w->since_ns, memory_order_relaxed);
+	device = atomic_load_explicit(&w->device, memory_order_relaxed);
 	if (!since_ns || now_ns - since_ns < out->device[device].timeout_ns) {
 		atomic_fetch_or_explicit(&out->waiting, bit, memory_order_release);
 		return;
@@ -289,7 +289,7 @@ static void sweep_loads(vmem_store *store, uint64_t now_ns)
 		else if (use)
 			expire_flying(store, w, device, use);
 		else
-			expire_waiting(store, w, device, now_ns);
+			expire_waiting(store, w, now_ns);
 	}
 }
 

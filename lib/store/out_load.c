@@ -68,6 +68,11 @@ static void read_later(struct vmemi_out *out, struct vmemi_window *w)
 				 memory_order_release);
 }
 
+static void time_begins(struct vmemi_window *w)
+{
+	atomic_store_explicit(&w->since_ns, 0, memory_order_relaxed);
+}
+
 /* Reads the next piece. False: it cannot. Else the window may be another thread's by now. */
 static bool read_next(vmem_store *store, struct vmemi_window *w)
 {
@@ -119,6 +124,7 @@ static int look_for(vmem_store *store, struct vmemi_window *w, uint32_t stream, 
 		return -VMEM_EAGAIN;
 	if (rc)
 		return rc;
+	time_begins(w);
 	if (read_next(store, w))
 		return 0;
 	vmemi_pool_located_end(store->pool, &w->at[w->count]);
@@ -132,6 +138,8 @@ static bool read_again(vmem_store *store, struct vmemi_window *w)
 		return false;
 	while (--w->count)
 		vmemi_pool_located_end(store->pool, &w->at[w->count]);
+	atomic_store_explicit(&w->device, VMEM_SLOT_DEVICE(w->at[0].place), memory_order_relaxed);
+	time_begins(w);
 	read_later(store->out, w);
 	return true;
 }
@@ -186,7 +194,6 @@ int vmemi_out_load(vmem_store *store, const struct vmemi_load *load, vmem_store_
 	w->load = *load;
 	w->count = 0;
 	w->tries = 0;
-	atomic_store_explicit(&w->since_ns, 0, memory_order_relaxed);
 	/* First: whoever polls may know of the token's end before this returns. */
 	*ret_token = w->token;
 	step(store, w);
@@ -214,6 +221,8 @@ void vmemi_out_has_read(vmem_store *store, uint64_t tag, int error)
 	d = device_of(out, &w->at[w->count]);
 	vmemi_count(&d->read_errors, error != 0);
 	if (error == -VMEM_ENOMEM || (error && error != -VMEM_ENODEV && ++w->tries < TRIES)) {
+		if (error != -VMEM_ENOMEM) /* of that there is one time for all tries */
+			time_begins(w);
 		read_later(out, w);
 		return;
 	}

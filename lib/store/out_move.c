@@ -275,6 +275,7 @@ static void could_not_read(vmem_store *store, struct vmemi_write *w)
 
 	vmemi_count(&d->read_errors, 1);
 	if (++w->tries < TRIES && w->error != -VMEM_ENODEV) {
+		w->since_ns = 0;
 		submit(out, w);
 		return;
 	}

@@ -215,6 +215,37 @@ Test(store_timeout, a_load_that_waits_for_room_is_over_too)
 	expect_all();
 }
 
+/* It fails, and the next one is not answered for now. */
+static int fail_and_hold(struct vmemt_memory_device *m, const struct vmem_device_request *r)
+{
+	(void)r;
+	atomic_store(&m->hold, 1);
+	m->spoil = NULL;
+	return -VMEM_EIO;
+}
+
+Test(store_timeout, each_read_of_a_load_has_its_time)
+{
+	struct vmemt_page page;
+
+	save_all();
+	settle();
+	atomic_store(&device.hold, 1);
+	(void)begin_load(first_out(), page.bytes);
+	work();
+	now_ns += UINT64_C(20) * SECOND;
+	work();
+	device.spoil = fail_and_hold;
+	atomic_store(&device.hold, 0);
+	work();
+	cr_assert_eq(atomic_load(&device.hold), 1);
+	now_ns += UINT64_C(20) * SECOND;
+	work();
+	cr_assert_eq(out_stats().lost, 0);
+	atomic_store(&device.hold, 0);
+	expect_events(1, 0);
+}
+
 /* The pages are all there: they are loaded once there is memory, and the time of a load ends. */
 Test(store_timeout, a_device_without_memory_is_asked_again)
 {
