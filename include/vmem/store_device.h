@@ -42,8 +42,8 @@ struct vmem_store_device_opts {
 	 *  limit. Then it takes no more until the next day, and is read as before */
 	uint64_t wear_bytes_per_day;
 	/** most that it may take to answer, by vmem_store_work()'s clock; 0: 30000. Of what takes longer, a load ends with
-	 *  -VMEM_EIO, as others from there do at once until the device answers anything; after a write it is_bad, and the
-	 *  segment stays in memory */
+	 *  -VMEM_EIO, as others from there do at once until the device answers anything, or has nothing in flight; after a
+	 *  write it is_bad, and the segment stays in memory */
 	uint32_t timeout_ms;
 	uint32_t reserved2; /**< 0 */
 };

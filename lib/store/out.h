@@ -262,13 +262,20 @@ static inline uint32_t vmemi_out_end(const struct vmemi_located *at)
 	return (at->offset + at->bytes + VMEMI_OUT_BLOCK - 1) / VMEMI_OUT_BLOCK;
 }
 
+/* Whether it need not be asked. With nothing in flight it will never say anything: then it is asked again. */
+static inline bool vmemi_out_is_silent(const struct vmemi_out_device *d)
+{
+	return atomic_load_explicit(&d->silent, memory_order_relaxed) &&
+	       atomic_load_explicit(&d->flying, memory_order_relaxed);
+}
+
 /* Who takes it has the request that was in flight. */
 static inline bool vmemi_out_landed(_Atomic uint32_t *flight, uint64_t tag)
 {
 	uint32_t use = (uint32_t)(tag >> 32);
 
 	return use && atomic_compare_exchange_strong_explicit(flight, &use, 0, memory_order_acq_rel,
-							      memory_order_relaxed);
+							      memory_order_acquire);
 }
 
 /* The next one's number, which is not 0. */

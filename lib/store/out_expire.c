@@ -44,11 +44,36 @@ static bool take(_Atomic uint32_t *flight, uint32_t use)
 						       memory_order_relaxed);
 }
 
+static void is_silent(struct vmemi_out *out, uint32_t device, bool silent)
+{
+	atomic_store(&out->device[device].silent, silent);
+}
+
+/* As take(), of a read. That the device is silent is said first: it is not true any more once the read is answered,
+ * before or after. */
+static bool take_read(struct vmemi_out *out, uint32_t device, _Atomic uint32_t *flight,
+		      uint32_t use)
+{
+	bool taken;
+
+	is_silent(out, device, true);
+	taken = take(flight, use);
+	if (!taken)
+		is_silent(out, device, false);
+	return taken;
+}
+
 void vmemi_out_is_late(struct vmemi_out *out, uint64_t tag)
 {
-	for (uint32_t i = 0; i < VMEMI_STUCK; i++)
-		if (atomic_load_explicit(&out->stuck[i].tag, memory_order_acquire) == tag)
-			atomic_store_explicit(&out->stuck[i].done, true, memory_order_release);
+	for (uint32_t i = 0; i < VMEMI_STUCK; i++) {
+		struct vmemi_stuck *k = &out->stuck[i];
+
+		if (atomic_load_explicit(&k->tag, memory_order_acquire) != tag)
+			continue;
+		/* Its time may have been over after the reaper said so of the device. */
+		is_silent(out, atomic_load_explicit(&k->device, memory_order_relaxed), false);
+		atomic_store_explicit(&k->done, true, memory_order_release);
+	}
 }
 
 /* Windows have their first buffers in one piece. */
@@ -181,17 +206,17 @@ static void expire_write(vmem_store *store, struct vmemi_write *w, uint32_t stat
 		k = stuck_new(out, device, vmemi_out_tag(VMEMI_TAG_WRITE, number, use));
 		if (!k)
 			return;
-		if (!take(&w->flight, use)) {
+		if (reads ? !take_read(out, device, &w->flight, use) : !take(&w->flight, use)) {
 			stuck_free(k);
 			return;
 		}
 	}
 	w->since_ns = 0;
-	if (reads)
-		atomic_store(&out->device[device].silent, true);
-	else
+	if (!reads)
 		vmemi_out_is_bad(out, device);
 	if (!k) { /* the device was full */
+		if (reads)
+			is_silent(out, device, true);
 		w->error = -VMEM_EIO;
 		w->tries = reads ? UINT32_MAX - 1 : w->tries;
 		vmemi_out_set(w, reads ? VMEMI_READ_OVER : VMEMI_WRITE_OVER);
@@ -236,7 +261,7 @@ static void expire_flying(vmem_store *store, struct vmemi_window *w, uint32_t de
 	unsigned char *buffer = vmemi_alloc(&store->allocator, VMEMI_WINDOW_BYTES, VMEM_PAGE_SIZE);
 	struct vmemi_stuck *k = buffer ? stuck_new(out, device, tag) : NULL;
 
-	if (!k || !take(&w->flight, use)) {
+	if (!k || !take_read(out, device, &w->flight, use)) {
 		if (k)
 			stuck_free(k);
 		vmemi_free(&store->allocator, buffer, VMEMI_WINDOW_BYTES, VMEM_PAGE_SIZE);
@@ -245,7 +270,6 @@ static void expire_flying(vmem_store *store, struct vmemi_window *w, uint32_t de
 	k->memory = w->buffer;
 	k->bytes = VMEMI_WINDOW_BYTES;
 	w->buffer = buffer;
-	atomic_store(&out->device[device].silent, true);
 	vmemi_window_expired(store, w);
 }
 
@@ -265,7 +289,7 @@ static void expire_waiting(vmem_store *store, struct vmemi_window *w, uint64_t n
 		atomic_fetch_or_explicit(&out->waiting, bit, memory_order_release);
 		return;
 	}
-	atomic_store(&out->device[device].silent, true);
+	is_silent(out, device, true);
 	vmemi_window_expired(store, w);
 }
 

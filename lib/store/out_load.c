@@ -87,7 +87,7 @@ static bool read_next(vmem_store *store, struct vmemi_window *w)
 
 	w->first[piece] = first;
 	w->blocks[piece] = blocks;
-	if (atomic_load_explicit(&out->device[device].silent, memory_order_relaxed)) {
+	if (vmemi_out_is_silent(&out->device[device])) {
 		vmemi_count(&out->device[device].read_errors, 1);
 		return false;
 	}

@@ -270,6 +270,7 @@ Test(store_timeout, a_device_without_memory_is_asked_again)
 	expect_events(1, -VMEM_EIO);
 	cr_assert_eq(out_stats().lost, 1);
 	atomic_store(&device.submit_error, 0);
+	expect_all(); /* it has nothing in flight that it could answer, and is asked again */
 }
 
 /* It may be left out of account for good: nothing that it has is touched before it is closed. */
