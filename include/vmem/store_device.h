@@ -116,7 +116,7 @@ VMEM_API int vmem_store_add_device(vmem_store *store, struct vmem_device *device
 VMEM_API int vmem_store_remove_device(vmem_store *store, uint32_t device) VMEM_NODISCARD;
 
 /** As vmem_store_remove_device(), but what cannot be read, three times in a row, is given up: for a device that is
- *  broken. Loads of pages that are lost with it are -VMEM_EIO until they are dropped, as of deltas that need them; a page
+ *  broken. Of one that does not answer (timeout_ms) nothing else is read until it does. Loads of pages that are lost with it are -VMEM_EIO until they are dropped, as of deltas that need them; a page
  *  that is saved again is stored anew. What can be read is moved first, and needs room elsewhere as there.
  *  @return as vmem_store_remove_device()
  *  @threads as vmem_store_remove_device()

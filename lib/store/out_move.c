@@ -100,6 +100,11 @@ static void submit(struct vmemi_out *out, struct vmemi_write *w)
 	uint32_t use = vmemi_out_next_use(&w->use);
 	int rc;
 
+	if (vmemi_out_is_silent(&out->device[w->from])) { /* each would have its memory for good */
+		w->error = -VMEM_ENODEV;
+		vmemi_out_set(w, VMEMI_READ_OVER);
+		return;
+	}
 	vmemi_out_set(w, VMEMI_READ_FLYING); /* first: it may be over before this returns */
 	atomic_store_explicit(&w->flight, use, memory_order_release);
 	rc = vmemi_out_submit(out, w->from, VMEM_DEVICE_READ,
