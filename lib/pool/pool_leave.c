@@ -370,6 +370,7 @@ void vmemi_pool_leave_unpin(vmem_pool *p, uint32_t number)
 	/* Pinned, it is this stream's, or nobody's: the number was not used again. */
 	vmemi_lock(&s->lock);
 	seg->stays = false;
+	vmemi_stream_leaving(p, s, number, false); /* one in transit waits again */
 	vmemi_unlock(&s->lock);
 	atomic_fetch_sub_explicit(&seg->pins, 1, memory_order_release);
 }

@@ -102,6 +102,29 @@ Test(store_transit, equal_ones_are_one_while_they_are_in_memory)
 	expect(first, VMEMT_PAGE_NOISE, EDITS);
 }
 
+/* Its write was not answered in time; once the device has let go of its memory, it waits as before. */
+Test(store_transit, those_that_were_late_leave_after_all)
+{
+	atomic_store(&device.hold, 1);
+	save_noise(2 * 64);
+	work();
+	cr_assert_gt(out_stats().writing, 0);
+	now_ns += UINT64_C(31000000000);
+	work();
+	cr_assert_eq(out_stats().writing, 0);
+	cr_assert_eq(out_stats().segments, 0);
+	atomic_store(&device.hold, 0);
+	cr_assert_eq(vmem_store_poll(store, NULL, 0), 0);
+	work();
+	cr_assert_null(vmemi_store_check(store));
+	cr_assert_gt(vmemi_pool_waiting(store->pool), 0);
+	add(&second, 4 * MIB, 0);
+	work();
+	settle();
+	cr_assert_gt(out_stats().segments, 0);
+	expect_all();
+}
+
 static int refusal(void)
 {
 	vmem_store_ref r;
