@@ -153,7 +153,8 @@ struct vmemi_out {
 	uint64_t day_ns;            /* section; when it began, 0: not told yet */
 	_Atomic uint64_t scratches; /* atomic; made */
 	_Atomic bool full;          /* atomic; no device has room, and none was given back since */
-	_Atomic uint32_t requested; /* atomic; segments, by vmem_store_write_out() */
+	_Atomic uint32_t room; /* atomic; grows when there is room again: vmemi_out_has_room() */
+	_Atomic uint32_t requested;   /* atomic; segments, by vmem_store_write_out() */
 	_Atomic uint64_t loads, lost; /* atomic; since the start, as these */
 	_Atomic uint64_t warm_loads, offers, passed;
 	_Atomic uint64_t now_ns; /* atomic; of vmem_store_work() */
@@ -227,6 +228,13 @@ void vmemi_window_offers(vmem_store *store, const struct vmemi_window *w,
 static inline unsigned char *vmemi_window_buffer(const struct vmemi_window *w, uint32_t piece)
 {
 	return w->buffer + piece * VMEMI_PIECE_BYTES;
+}
+
+/* Room was given back, or came. Any thread. */
+static inline void vmemi_out_has_room(struct vmemi_out *out)
+{
+	atomic_fetch_add(&out->room, 1); /* first: see take_except() */
+	atomic_store(&out->full, false);
 }
 
 /* out_device.c: slots are free again. Any thread. */

@@ -14,7 +14,7 @@ void vmemi_out_enable(struct vmemi_out *out, uint32_t device, bool enabled)
 {
 	vmem_slots_cursor_end(out->slots, &out->cursor);
 	if (enabled)
-		atomic_store(&out->full, false);
+		vmemi_out_has_room(out);
 	/* -VMEM_EBUSY: something is there still, and nothing more comes. */
 	(void)vmem_slots_resize(out->slots, device, enabled ? out->device[device].slots : 0, NULL);
 }
@@ -32,7 +32,7 @@ void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks)
 	vmemi_window_cool(out, place, blocks); /* before they may be written anew */
 	vmem_slots_give(out->slots, place, blocks);
 	if (!atomic_load(&d->leaving))
-		atomic_store(&out->full, false);
+		vmemi_out_has_room(out);
 	vmemi_out_release(d);
 }
 
@@ -44,7 +44,7 @@ void vmemi_out_discarded(struct vmemi_out *out, uint64_t place, uint32_t blocks)
 		return;
 	vmem_slots_discarded(out->slots, place, blocks);
 	if (!atomic_load(&d->leaving))
-		atomic_store(&out->full, false);
+		vmemi_out_has_room(out);
 	vmemi_out_release(d);
 }
 
@@ -128,7 +128,7 @@ static int join(vmem_store *store, struct vmemi_out_device *d,
 		if (place >= atomic_load(&out->devices))
 			atomic_store_explicit(&out->devices, place + 1, memory_order_release);
 		atomic_store(&d->open, true);
-		atomic_store(&out->full, false);
+		vmemi_out_has_room(out);
 	} else {
 		d->device = NULL;
 	}

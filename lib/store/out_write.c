@@ -127,14 +127,15 @@ static void submit(struct vmemi_out *out, struct vmemi_write *w)
 /* As vmemi_out_take(), but not on these devices, a bit each. */
 static bool take_except(struct vmemi_out *out, struct vmemi_write *w, uint32_t devices)
 {
+	uint32_t room = atomic_load(&out->room);
 	int rc;
 
-	/* First: what is given back meanwhile says that there is room again. */
-	atomic_store(&out->full, true);
 	rc = vmem_slots_take_except(out->slots, &out->cursor, devices,
 				    w->leaving.bytes / VMEMI_OUT_BLOCK, w->leaving.number,
 				    &w->slot);
-	if (rc != -VMEM_ENOSPC)
+	/* What was given back meanwhile says that there is room again: before this, or after. */
+	atomic_store(&out->full, rc == -VMEM_ENOSPC);
+	if (rc == -VMEM_ENOSPC && atomic_load(&out->room) != room)
 		atomic_store(&out->full, false);
 	return !rc;
 }
