@@ -68,6 +68,10 @@ struct vmem_store_device_stats {
 	/** of segments that should have moved elsewhere, and could not be read: vmem_store_abandon_device(). They are
 	 *  tried again each second */
 	uint64_t unreadable_bytes;
+	/** 1: a write found no space (-VMEM_ENOSPC), whatever size_bytes is. No more is written there until something is
+	 *  given back, or for a second of vmem_store_work()'s clock */
+	uint32_t is_full;
+	uint32_t reserved2; /**< 0 */
 };
 
 /** Of all that is out. */

@@ -47,7 +47,10 @@ struct vmemi_out_device {
 	_Atomic uint64_t day_bytes;        /* atomic, written in the section; written today */
 	uint32_t failures;                 /* section; writes in a row that say that it is bad */
 	_Atomic bool bad, worn;            /* atomic, written in the section */
-	_Atomic uint32_t flying;           /* atomic; requests in flight */
+	_Atomic bool full;                 /* likewise; a write found no space */
+	uint64_t full_ns;                  /* section; since when; 0: not told yet */
+	_Atomic bool given;      /* atomic; slots of what was written there were given back */
+	_Atomic uint32_t flying; /* atomic; requests in flight */
 	_Atomic uint64_t written_bytes, read_bytes, write_errors, read_errors; /* atomic */
 };
 
@@ -152,7 +155,7 @@ struct vmemi_out {
 	uint32_t hand;              /* section */
 	uint64_t day_ns;            /* section; when it began, 0: not told yet */
 	_Atomic uint64_t scratches; /* atomic; made */
-	_Atomic bool full;          /* atomic; no device has room, and none was given back since */
+	_Atomic bool full;          /* atomic; no device has room, and none has had since */
 	_Atomic uint32_t room; /* atomic; grows when there is room again: vmemi_out_has_room() */
 	_Atomic uint32_t requested;   /* atomic; segments, by vmem_store_write_out() */
 	_Atomic uint64_t loads, lost; /* atomic; since the start, as these */
@@ -239,6 +242,8 @@ static inline void vmemi_out_has_room(struct vmemi_out *out)
 
 /* out_device.c: slots are free again. Any thread. */
 void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks);
+/* The same, of slots that nothing was written to. */
+void vmemi_out_give_unused(struct vmemi_out *out, uint64_t place, uint32_t blocks);
 /* They have been discarded after that. Any thread. */
 void vmemi_out_discarded(struct vmemi_out *out, uint64_t place, uint32_t blocks);
 /* Whether new segments may go there. What is there stays. Section. */

@@ -19,7 +19,14 @@ void vmemi_out_enable(struct vmemi_out *out, uint32_t device, bool enabled)
 	(void)vmem_slots_resize(out->slots, device, enabled ? out->device[device].slots : 0, NULL);
 }
 
-void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks)
+/* Slots of it are free. One that has no space gets some when vmemi_out_write() sees it. */
+static void note_room(struct vmemi_out *out, struct vmemi_out_device *d)
+{
+	if (!atomic_load(&d->leaving) && !atomic_load(&d->full))
+		vmemi_out_has_room(out);
+}
+
+static void give(struct vmemi_out *out, uint64_t place, uint32_t blocks, bool written)
 {
 	struct vmemi_out_device *d;
 
@@ -31,9 +38,20 @@ void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks)
 		return;
 	vmemi_window_cool(out, place, blocks); /* before they may be written anew */
 	vmem_slots_give(out->slots, place, blocks);
-	if (!atomic_load(&d->leaving))
-		vmemi_out_has_room(out);
+	if (written) /* now: if they are to be discarded first, that is seen */
+		atomic_store(&d->given, true);
+	note_room(out, d);
 	vmemi_out_release(d);
+}
+
+void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks)
+{
+	give(out, place, blocks, true);
+}
+
+void vmemi_out_give_unused(struct vmemi_out *out, uint64_t place, uint32_t blocks)
+{
+	give(out, place, blocks, false);
 }
 
 void vmemi_out_discarded(struct vmemi_out *out, uint64_t place, uint32_t blocks)
@@ -43,8 +61,7 @@ void vmemi_out_discarded(struct vmemi_out *out, uint64_t place, uint32_t blocks)
 	if (!vmemi_out_hold(d)) /* as above */
 		return;
 	vmem_slots_discarded(out->slots, place, blocks);
-	if (!atomic_load(&d->leaving))
-		vmemi_out_has_room(out);
+	note_room(out, d);
 	vmemi_out_release(d);
 }
 
@@ -243,6 +260,8 @@ static struct vmem_device *forget(struct vmemi_out *out, struct vmemi_out_device
 	atomic_store(&d->leaving, false);
 	atomic_store(&d->bad, false);
 	atomic_store(&d->worn, false);
+	atomic_store(&d->full, false);
+	atomic_store(&d->given, false);
 	atomic_store(&d->day_bytes, 0);
 	atomic_store(&d->written_bytes, 0);
 	atomic_store(&d->read_bytes, 0);
@@ -343,6 +362,7 @@ int vmem_store_get_device_stats(vmem_store *store, uint32_t device,
 	stats.is_bad = atomic_load(&d->bad);
 	stats.is_worn = atomic_load(&d->worn);
 	stats.is_leaving = atomic_load(&d->leaving);
+	stats.is_full = atomic_load(&d->full);
 	stats.unreadable_bytes = vmemi_counter(&d->unreadable_bytes);
 	stats.wear_left_bytes = UINT64_MAX;
 	if (d->wear_bytes) {

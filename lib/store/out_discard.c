@@ -63,6 +63,16 @@ void vmemi_out_discard(struct vmemi_out *out)
 	}
 }
 
+bool vmemi_out_is_discarding(const struct vmemi_out *out, uint32_t device)
+{
+	for (uint32_t i = 0; i < VMEMI_DISCARDS; i++)
+		if (atomic_load_explicit(&out->discard[i].state, memory_order_acquire) !=
+			    VMEMI_DISCARD_IDLE &&
+		    VMEM_SLOT_DEVICE(out->discard[i].slot) == device)
+			return true;
+	return false;
+}
+
 void vmemi_out_has_discarded(struct vmemi_out *out, uint64_t tag)
 {
 	struct vmemi_discard *x = &out->discard[tag % VMEMI_DISCARDS];

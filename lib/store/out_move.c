@@ -285,7 +285,7 @@ static void could_not_read(vmem_store *store, struct vmemi_write *w)
 		return;
 	}
 	vmemi_out_doubt(d);
-	vmemi_out_give(out, w->slot, w->leaving.bytes / VMEMI_OUT_BLOCK);
+	vmemi_out_give_unused(out, w->slot, w->leaving.bytes / VMEMI_OUT_BLOCK);
 	if (d->gives_up) {
 		give_up(store, w);
 		return;

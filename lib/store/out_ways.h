@@ -36,6 +36,8 @@ bool vmemi_out_parted(vmem_store *store, struct vmemi_write *w);
 
 /* out_discard.c: begins what is to be discarded. Section. */
 void vmemi_out_discard(struct vmemi_out *out);
+/* Whether some of a device are on their way. Section. */
+bool vmemi_out_is_discarding(const struct vmemi_out *out, uint32_t device);
 /* One has ended; whichever way. */
 void vmemi_out_has_discarded(struct vmemi_out *out, uint64_t tag);
 void vmemi_discard_end(struct vmemi_out *out, struct vmemi_discard *x);

@@ -3,8 +3,9 @@
  *
  * How much is to leave is asked of the pool: ahead of need, a sixteenth of the budget is kept free. Several writes are
  * in flight. A write that fails is tried twice more on another place, of another device if this one has gone bad or
- * has no room or memory for it now, and then the segment stays in memory. One thread at a time is in here: it enters
- * the section or goes on without. */
+ * has no room or memory for it now, and then the segment stays in memory. A device that says that it has no space
+ * gets nothing more for a while, or until something is given back there: else the same would be written in vain as
+ * fast as it answers. One thread at a time is in here: it enters the section or goes on without. */
 #include "store/out_ways.h"
 #include "base/alloc.h"
 #include "store/store_internal.h"
@@ -13,6 +14,7 @@
 #define WAITING_MOST 4u /* segments in transit that are not being written yet */
 #define FAILURES 4u     /* in a row: the device is bad */
 #define DAY_NS UINT64_C(86400000000000)
+#define FULL_NS UINT64_C(1000000000) /* before a device that had no space is tried again */
 
 bool vmemi_out_enter(struct vmemi_out *out)
 {
@@ -38,6 +40,15 @@ void vmemi_out_is_bad(struct vmemi_out *out, uint32_t device)
 		vmemi_out_enable(out, device, false);
 }
 
+/* Nothing more is written there until something is given back, or for a while. */
+static void shut(struct vmemi_out_device *d)
+{
+	if (atomic_load(&d->full)) /* another one, from before */
+		return;
+	d->full_ns = 0;
+	atomic_store(&d->full, true);
+}
+
 static void count_write(struct vmemi_out *out, uint32_t device, int error)
 {
 	struct vmemi_out_device *d = &out->device[device];
@@ -47,11 +58,58 @@ static void count_write(struct vmemi_out *out, uint32_t device, int error)
 		return;
 	}
 	vmemi_count(&d->write_errors, 1);
+	if (error == -VMEM_ENOSPC)
+		shut(d);
 	if (!is_lasting(error))
 		return;
 	if (++d->failures < FAILURES && error != -VMEM_ENODEV)
 		return;
 	vmemi_out_is_bad(out, device);
+}
+
+/* What was given back has been discarded by now, or need not be. */
+static bool has_got_space(struct vmemi_out *out, uint32_t device)
+{
+	struct vmemi_out_device *d = &out->device[device];
+
+	if (!atomic_exchange(&d->given, false))
+		return false;
+	if (!vmemi_out_is_discarding(out, device))
+		return true;
+	atomic_store(&d->given, true);
+	return false;
+}
+
+/* That is over. @now_ns 0: not told. */
+static void reopen(struct vmemi_out *out, uint64_t now_ns)
+{
+	uint32_t devices = atomic_load_explicit(&out->devices, memory_order_acquire);
+
+	for (uint32_t i = 0; i < devices; i++) {
+		struct vmemi_out_device *d = &out->device[i];
+		bool space = has_got_space(out, i);
+
+		if (!atomic_load(&d->full))
+			continue;
+		if (!d->full_ns)
+			d->full_ns = now_ns;
+		if (!space && (!now_ns || now_ns - d->full_ns < FULL_NS))
+			continue;
+		atomic_store(&d->full, false);
+		/* The next one begins with the greatest priority again. */
+		vmem_slots_cursor_end(out->slots, &out->cursor);
+		if (!atomic_load(&d->leaving))
+			vmemi_out_has_room(out);
+	}
+}
+
+static uint32_t full_ones(const struct vmemi_out *out)
+{
+	uint32_t devices = atomic_load_explicit(&out->devices, memory_order_acquire), bits = 0;
+
+	for (uint32_t i = 0; i < devices; i++)
+		bits |= (uint32_t)atomic_load(&out->device[i].full) << i;
+	return bits;
 }
 
 /* Failed writes count: the device may have written. */
@@ -124,13 +182,13 @@ static void submit(struct vmemi_out *out, struct vmemi_write *w)
 	}
 }
 
-/* As vmemi_out_take(), but not on these devices, a bit each. */
+/* As vmemi_out_take(), and not on these devices, a bit each. */
 static bool take_except(struct vmemi_out *out, struct vmemi_write *w, uint32_t devices)
 {
 	uint32_t room = atomic_load(&out->room);
 	int rc;
 
-	rc = vmem_slots_take_except(out->slots, &out->cursor, devices,
+	rc = vmem_slots_take_except(out->slots, &out->cursor, devices | full_ones(out),
 				    w->leaving.bytes / VMEMI_OUT_BLOCK, w->leaving.number,
 				    &w->slot);
 	/* What was given back meanwhile says that there is room again: before this, or after. */
@@ -205,7 +263,8 @@ static void settle_over(vmem_store *store, struct vmemi_write *w)
 	if (w->error) {
 		bool again = ++w->tries < TRIES && place_again(out, w);
 
-		vmemi_out_give(out, slot, blocks); /* now: else it would have been taken again */
+		/* Now: else it would have been taken again. */
+		vmemi_out_give_unused(out, slot, blocks);
 		if (again)
 			return;
 	} else {
@@ -385,6 +444,7 @@ bool vmemi_out_write(vmem_store *store, uint64_t now_ns)
 	vmemi_out_expire(store, now_ns);
 	(void)settle_all(store);
 	vmemi_out_discard(out);
+	reopen(out, now_ns);
 	move(store, now_ns);
 	count = wanted(store);
 	for (uint32_t i = 0; i < VMEMI_WRITES && (count || passes(store)); i++) {
@@ -418,7 +478,7 @@ int vmemi_out_takes_raw(vmem_store *store)
 		const struct vmemi_out_device *d = &out->device[i];
 
 		open |= atomic_load(&d->open) && !atomic_load(&d->bad) && !atomic_load(&d->worn) &&
-			!atomic_load(&d->leaving);
+			!atomic_load(&d->full) && !atomic_load(&d->leaving);
 	}
 	if (!open)
 		return -VMEM_EFBIG;

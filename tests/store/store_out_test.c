@@ -81,7 +81,7 @@ Test(store_out, what_cannot_be_written_stays_in_memory)
 Test(store_out, what_one_device_refuses_goes_to_another)
 {
 	add(&second, 32 * MIB, -1);
-	atomic_store(&device.write_error, -VMEM_ENOSPC);
+	atomic_store(&device.write_error, -VMEM_ENOMEM);
 	save_all();
 	settle();
 	cr_assert_gt(stats_of(0).write_errors, 4);
