@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Segments that move from a device that leaves: see out.h. Each is read whole, and written as it is to another device
- * if one has room; else it comes home if the budget has. Its digest and its objects stay as they are; its place
+ * if one has room and takes it; else it comes home if the budget has. Its digest and its objects stay as they are; its place
  * changes when it is written, and the old copy is given back once no load reads it.
  *
  * And segments that come home because they are read often: when the blocks that loads have read of one, half of them
@@ -333,12 +333,28 @@ void vmemi_out_settle_read(vmem_store *store, struct vmemi_write *w)
 		has_read(store, w);
 }
 
+/* No device took it; its slots have been given back. Home, if there is room. */
+static void not_written(vmem_store *store, struct vmemi_write *w)
+{
+	w->slot = VMEM_SLOTS_NONE;
+	if (vmemi_pool_home_begin(store->pool, w->moving.number, &w->homing)) {
+		pass_by(store->out, &w->moving);
+		cancel(store, w);
+		return;
+	}
+	vmemi_pool_move_cancel(store->pool, &w->moving); /* its pins are the homing's now */
+	w->way = VMEMI_WAY_HOME;
+	w->tries = 0;
+	w->since_ns = 0;
+	submit(store->out, w);
+}
+
 void vmemi_out_moved(vmem_store *store, struct vmemi_write *w, bool written)
 {
 	struct vmemi_out *out = store->out;
 
 	if (!written) {
-		cancel(store, w);
+		not_written(store, w);
 	} else if (vmemi_pool_move_end(store->pool, &w->moving, w->slot)) {
 		vmemi_count(&out->moved, 1);
 		vmemi_out_set(w, VMEMI_WRITE_PARTING);

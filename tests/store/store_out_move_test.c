@@ -212,6 +212,48 @@ Test(store_out_move, what_one_place_refuses_goes_to_another)
 	expect_sound();
 }
 
+/* Nor is that device bad for it. */
+Test(store_out_move, what_no_place_takes_comes_home)
+{
+	int turn = 0, rc;
+
+	save_some();
+	for (int i = 0; i < 4; i++)
+		write_one();
+	add(&second, 32 * MIB, 0);
+	atomic_store(&second.write_error, -VMEM_ENOMEM);
+	while ((rc = remove_once(0)) == -VMEM_EBUSY)
+		cr_assert_lt(turn++, 100);
+	cr_assert_eq(rc, 0);
+	cr_assert_eq(out_stats().came_home, 4);
+	cr_assert_eq(stats_of(1).is_bad, 0);
+	cr_assert_eq(stats_of(1).taken_bytes, 0);
+	expect_all();
+	expect_sound();
+}
+
+/* Until the next round: each try is a read, and wear. */
+Test(store_out_move, what_nobody_takes_is_passed_by)
+{
+	uint64_t reads;
+
+	save_all();
+	settle();
+	add(&second, 32 * MIB, 0);
+	atomic_store(&second.write_error, -VMEM_ENOMEM);
+	for (int turn = 0; turn < 50; turn++)
+		cr_assert_eq(remove_once(0), -VMEM_EBUSY);
+	reads = atomic_load(&device.reads);
+	for (int turn = 0; turn < 50; turn++)
+		cr_assert_eq(remove_once(0), -VMEM_EBUSY);
+	cr_assert_eq(atomic_load(&device.reads), reads);
+	atomic_store(&second.write_error, 0);
+	now_ns += SECOND;
+	remove_all(0);
+	expect_all();
+	expect_sound();
+}
+
 /* Each number is a new one, of any number of devices. */
 Test(store_out_move, devices_come_and_go)
 {
