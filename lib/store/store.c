@@ -479,6 +479,7 @@ int vmem_store_work(vmem_store *store, uint64_t budget_ns, uint64_t now_ns)
 	if (store->out) {
 		vmemi_out_poll(store);
 		out = vmemi_out_write(store, now_ns);
+		vmem_slots_work(store->out->slots);
 	}
 	vmemi_pool_maintain(store->pool);
 	do {

@@ -254,6 +254,23 @@ Test(store_out, what_could_not_be_read_is_read_again)
 	expect_all();
 }
 
+/* Of the tables of slots only what is used, and what a cursor has. */
+Test(store_out, what_is_not_out_any_more_takes_no_memory)
+{
+	struct vmem_slots_stats before = { .size = sizeof(before) }, after = before;
+
+	save_all();
+	settle();
+	cr_assert_eq(vmem_slots_get_stats(store->out->slots, 0, &before), 0);
+	for (uint32_t i = 0; i < PAGES; i++)
+		cr_assert_eq(vmem_store_drop(store, vm, ref[i]), 0);
+	for (int turn = 0; turn < 3; turn++)
+		work();
+	cr_assert_eq(vmem_slots_get_stats(store->out->slots, 0, &after), 0);
+	cr_assert_eq(after.taken, 0);
+	cr_assert_lt(after.bytes, before.bytes);
+}
+
 /* A delta is read anew with its reference. */
 Test(store_out, what_could_not_be_read_of_a_delta_is_read_again)
 {
