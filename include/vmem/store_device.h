@@ -111,7 +111,8 @@ VMEM_API int vmem_store_add_device(vmem_store *store, struct vmem_device *device
 
 /** Take a device away again. From the first call on nothing new is written to it, and vmem_store_work() empties it:
  *  what is there is read, in whole segments, and written to other devices, or stays in memory where those have no room
- *  and the budget has. Pages are loaded meanwhile as ever, and their references do not change. Call again until it is
+ *  and the budget has. Pages are loaded meanwhile as ever, and their references do not change. What a device reads
+ *  wrong without an error moves as it is, and is found by the load. Call again until it is
  *  not -VMEM_EBUSY: with 0 the device has been closed, and its number is not used again. It may never be 0: if there
  *  is no room elsewhere (no_room grows), or if what is there cannot be read (unreadable_bytes).
  *  @return 0, -VMEM_EBUSY (something is there, or under way, or another thread waits for it), -VMEM_ENOENT

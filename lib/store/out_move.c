@@ -8,6 +8,9 @@
  * stay is what costs more from then on if loads go on as before; and if they do not, no more than twice of what was
  * best was spent (the rule of ski rental: Karlin, Manasse, Rudolph, Sleator, 1988).
  *
+ * What was read is written elsewhere as it is, without being looked at: wrong bytes of a device are found by the load
+ * that asks for the page, whose checksum stays in memory, and by then the old copy is gone.
+ *
  * Segments are found by the owners of the device's slots. One that cannot be read, or has no room, is marked there with
  * the round, and passed by until the next one, RETRY_NS later. All here is the section's. */
 #include "store/out_ways.h"
