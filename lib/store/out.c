@@ -129,10 +129,14 @@ void vmem_store_wait(vmem_store *store, uint64_t timeout_ns)
 	/* Another may get something to do meanwhile. */
 	if (devices > 1 && timeout_ns > WAIT_SLICE_NS)
 		timeout_ns = WAIT_SLICE_NS;
-	for (uint32_t i = 0; i < devices; i++) {
-		struct vmemi_out_device *d = &out->device[i];
+	/* One of which all is late is waited for only where there is no other. */
+	for (uint32_t i = 0; i < 2 * devices; i++) {
+		struct vmemi_out_device *d = &out->device[i % devices];
+		uint32_t flying = atomic_load_explicit(&d->flying, memory_order_relaxed);
 
-		if (!atomic_load_explicit(&d->flying, memory_order_relaxed) || !vmemi_out_hold(d))
+		if (!flying ||
+		    (i < devices && devices > 1 && flying == vmemi_out_stuck_at(out, i, false)) ||
+		    !vmemi_out_hold(d))
 			continue;
 		if (d->device->ops->wait)
 			(void)d->device->ops->wait(d->device->context, timeout_ns);

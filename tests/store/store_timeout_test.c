@@ -183,6 +183,15 @@ Test(store_timeout, loads_from_another_device_go_on)
 		(void)begin_load(first, page[n].bytes);
 	time_goes_by();
 	expect_events(VMEMI_WINDOWS, -VMEM_EIO);
+	atomic_store(&device.waited_ns, 0);
+	vmem_store_wait(store, 1000); /* nothing of the other one is in flight */
+	cr_assert_eq(atomic_load(&device.waited_ns), 1000);
+	atomic_store(&device.waited_ns, 0);
+	atomic_fetch_add(&store->out->device[1].flying, 1); /* as if */
+	vmem_store_wait(store, 1000);
+	atomic_fetch_sub(&store->out->device[1].flying, 1);
+	cr_assert_eq(atomic_load(&device.waited_ns), 0);
+	cr_assert_eq(atomic_load(&second.waited_ns), 1000);
 	for (uint32_t i = 0; i < PAGES; i++) {
 		struct vmemt_page one;
 		int rc = load(ref[i], one.bytes);
