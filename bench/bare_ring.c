@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static uint32_t *word_at(void *rings, uint32_t offset)
@@ -44,6 +45,16 @@ int bare_ring_open(struct bare_ring *ring, int file)
 	return 0;
 }
 
+int bare_ring_fix(struct bare_ring *ring, void *memory, size_t bytes)
+{
+	struct iovec all = { .iov_base = memory, .iov_len = bytes };
+
+	if (syscall(SYS_io_uring_register, ring->fd, IORING_REGISTER_BUFFERS, &all, 1) != 0)
+		return -errno;
+	ring->is_fixed = 1;
+	return 0;
+}
+
 static void queue(struct bare_ring *ring, const struct io_uring_sqe *entry)
 {
 	uint32_t tail = *ring->sq_tail;
@@ -56,7 +67,9 @@ static void queue(struct bare_ring *ring, const struct io_uring_sqe *entry)
 void bare_ring_read(struct bare_ring *ring, void *to, uint32_t bytes, uint64_t offset,
 		    uint32_t number)
 {
-	queue(ring, &(struct io_uring_sqe){ .opcode = IORING_OP_READ,
+	const uint8_t opcode = ring->is_fixed ? IORING_OP_READ_FIXED : IORING_OP_READ;
+
+	queue(ring, &(struct io_uring_sqe){ .opcode = opcode,
 					    .fd = ring->file,
 					    .addr = (uintptr_t)to,
 					    .len = bytes,
@@ -67,7 +80,9 @@ void bare_ring_read(struct bare_ring *ring, void *to, uint32_t bytes, uint64_t o
 void bare_ring_write(struct bare_ring *ring, const void *from, uint32_t bytes, uint64_t offset,
 		     uint32_t number)
 {
-	queue(ring, &(struct io_uring_sqe){ .opcode = IORING_OP_WRITE,
+	const uint8_t opcode = ring->is_fixed ? IORING_OP_WRITE_FIXED : IORING_OP_WRITE;
+
+	queue(ring, &(struct io_uring_sqe){ .opcode = opcode,
 					    .fd = ring->file,
 					    .addr = (uintptr_t)from,
 					    .len = bytes,

@@ -94,6 +94,18 @@ static int open_file(struct swap_bench *s)
 
 /* --- A store with a device --- */
 
+/* Both sides have pinned memory to read to, or neither. */
+static void read_as_bare(const struct swap_bench *s, struct vmem_device *device)
+{
+	static struct vmem_device_ops ops;
+
+	if (s->ring.is_fixed)
+		return;
+	ops = *device->ops;
+	ops.register_buffers = NULL;
+	device->ops = &ops;
+}
+
 int swap_add_device(struct swap_bench *s)
 {
 	const struct vmem_device_file_opts opts = {
@@ -109,6 +121,7 @@ int swap_add_device(struct swap_bench *s)
 		return result;
 	if (vmem_device_file_get_info(device, &info) == 0 && info.threads)
 		bench_note(s->bench, "io_uring is refused: ours reads and writes by threads");
+	read_as_bare(s, device);
 	result = vmem_store_add_device(s->store.store, device, NULL, &s->device);
 	if (result != 0)
 		vmem_device_close(device);
@@ -122,10 +135,12 @@ int swap_fill(struct swap_bench *s, const struct swap_form *form)
 	swap_empty(s);
 	result = guest_store_new(&s->store, &s->guests, s->refs, form->flags, form->sharing);
 	if (result == 0)
+		result = swap_add_device(s); /* before the saves: what is stored then has its key */
+	if (result == 0)
 		result = guest_store_save(&s->store);
 	if (result == 0 && form->work)
 		guest_store_work(&s->store);
-	return result == 0 ? swap_add_device(s) : result;
+	return result;
 }
 
 void swap_empty(struct swap_bench *s)
@@ -243,6 +258,16 @@ static void fill_block(struct swap_bench *s)
 		memcpy(s->block + at, guest_page(&s->guests, at / PAGE % s->guests.total), PAGE);
 }
 
+static int open_ring(struct swap_bench *s)
+{
+	int result = bare_ring_open(&s->ring, s->file);
+
+	if (result == 0 &&
+	    bare_ring_fix(&s->ring, s->block, SWAP_BLOCK_BYTES + SWAP_READ_PAGES * PAGE) != 0)
+		bench_note(s->bench, "io_uring registers no memory: neither side's is");
+	return result;
+}
+
 static int body(struct bench *bench)
 {
 	static struct swap_bench s;
@@ -252,14 +277,15 @@ static int body(struct bench *bench)
 	if (result != 0)
 		return result;
 	s.refs = (vmem_store_ref *)(void *)machine_map(s.guests.total * sizeof(*s.refs));
-	s.block = machine_map(SWAP_BLOCK_BYTES);
+	s.block = machine_map(SWAP_BLOCK_BYTES + SWAP_READ_PAGES * PAGE);
 	if (!s.refs || !s.block)
 		return -ENOMEM;
+	s.read_block = s.block + SWAP_BLOCK_BYTES;
 	fill_block(&s);
 	machine_warm(s.guests.total * PAGE / 2);
 	result = open_file(&s);
 	if (result == 0)
-		result = bare_ring_open(&s.ring, s.file);
+		result = open_ring(&s);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]) && result == 0; i++)
 		result = cases[i](&s);
 	swap_empty(&s);

@@ -19,12 +19,14 @@ struct swap_bench {
 	uint64_t half_bytes;        /* of the file */
 	struct bare_ring ring;      /* on it */
 	uint8_t *block;             /* real pages, aligned, for the bare side to write */
+	uint8_t *read_block;        /* SWAP_READ_PAGES behind it, for the bare side to read to */
 	uint64_t block_at, bare_at; /* where it goes on, there and in the second half */
 	struct guest_store store;   /* of swap_fill() */
 	uint32_t device;            /* its device */
 };
 
 #define SWAP_BLOCK_BYTES ((size_t)64 << 20)
+#define SWAP_READ_PAGES 64u
 
 /* How pages are stored before they leave. */
 struct swap_form {
@@ -40,7 +42,8 @@ struct swap_cost {
 	uint64_t cpu_ns; /* swap_cpu_ns() */
 };
 
-/* A new store with all pages of all guests, and a device with nothing on it. One at a time. @return 0, or an error */
+/* A new store with all pages of all guests, stored while it had a device, as a manager's are; nothing is on that
+ * before swap_write_out(). One at a time. @return 0, or an error */
 int swap_fill(struct swap_bench *s, const struct swap_form *form);
 void swap_empty(struct swap_bench *s);
 /* A device with nothing on it, for s->store. */

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PIECE 64u
+#define PIECE SWAP_READ_PAGES
 #define ROUND_PAGES 8192u
 #define DECODED_PAGES 4096u
 #define SLACK 1.2
@@ -128,7 +128,7 @@ static void begin_bare(struct read_case *c, uint32_t i)
 	const uint64_t block = random_below(&c->seed, c->used_bytes / PAGE);
 
 	c->begun_ns[i] = machine_now_ns();
-	bare_ring_read(&c->swap->ring, c->buffer + i * PAGE, PAGE, block * PAGE, i);
+	bare_ring_read(&c->swap->ring, c->swap->read_block + i * PAGE, PAGE, block * PAGE, i);
 }
 
 static int read_bare(struct read_case *c)
