@@ -6,11 +6,13 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
@@ -37,6 +39,7 @@ struct place {
 	bool exists;
 	int error;      /* if it does not: errno */
 	struct stat st; /* if it does */
+	int made;       /* a file there, by us; -1: none */
 };
 
 static int say(struct swap_words *words, int error, const char *format, ...)
@@ -84,7 +87,7 @@ static int take_apart(struct place *p, const char *text, struct swap_words *word
 	size_t length = strlen(text);
 	char *colon;
 
-	*p = (struct place){ 0 };
+	*p = (struct place){ .made = -1 };
 	if (length == 0 || length >= sizeof(p->path))
 		return say(words, -VMEM_EINVAL, "It is no path.");
 	memcpy(p->path, text, length + 1);
@@ -189,38 +192,92 @@ static void tell_of_memory(const struct place *p, const struct vmem_device *devi
 		say(words, 0, "It goes by the kernel's page cache, which no budget counts.");
 }
 
-static int open_path(struct vmem_device **ret_device, const struct swap_open_opts *opts,
-		     struct swap_words *words)
+/* What anybody can read afterwards is enciphered, unless that was asked for. */
+#ifdef SWAP_CRYPTO
+static int check_cipher(const struct swap_open_opts *opts, struct swap_words *words)
 {
-	struct place place;
+	(void)opts;
+	(void)words;
+	return 0;
+}
+
+static int encipher(struct vmem_device **device, const struct swap_open_opts *opts,
+		    struct swap_words *words)
+{
+	struct vmem_crypto_opts o = { .size = sizeof(o), .allocator = opts->allocator };
+	int error = vmem_crypto_open(device, *device, &o);
+
+	if (!error)
+		return 0;
+	return say(words, error, "It cannot be enciphered: %s.", vmem_strerror(error));
+}
+#else
+static int check_cipher(const struct swap_open_opts *opts, struct swap_words *words)
+{
+	if (opts->plain)
+		return 0;
+	return say(words, -VMEM_EINVAL,
+		   "What is written there outlives this process, and it was built without "
+		   "libvmem-crypto: install libssl-dev, configure with -DVMEM_CRYPTO=ON, and build "
+		   "it again; or say that plain text is fine.");
+}
+
+static int encipher(struct vmem_device **device, const struct swap_open_opts *opts,
+		    struct swap_words *words)
+{
+	(void)device;
+	return check_cipher(opts, words);
+}
+#endif
+
+/* Not where a link leads to, nor what somebody else makes at the same time: whoever opens it sees to that. */
+static void make_file(struct place *p)
+{
+	p->made = open(p->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0600);
+}
+
+/* With @remove the file is as if it had never been, unless another process has it as its device meanwhile, or the path
+ * leads to something else. */
+static void end_making(struct place *p, bool remove)
+{
+	struct stat ours, there;
+
+	if (p->made < 0)
+		return;
+	if (remove && (flock(p->made, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) &&
+	    fstat(p->made, &ours) == 0 && lstat(p->path, &there) == 0 &&
+	    ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
+		unlink(p->path);
+	close(p->made);
+	p->made = -1;
+}
+
+/* An error may leave a device and a file that was made: both are the caller's to end. */
+static int open_path(struct vmem_device **ret_device, const struct swap_open_opts *opts,
+		     struct place *place, struct swap_words *words)
+{
 	struct vmem_device_file_opts o = {
 		.size = sizeof(o),
 		.allocator = opts->allocator,
 	};
-	struct vmem_device *device = NULL;
-	bool is_busy;
-	int error = take_apart(&place, opts->text, words);
+	int error = take_apart(place, opts->text, words);
 
 	if (!error)
-		error = look_at(&place, words);
+		error = look_at(place, words);
+	if (!error && !place->exists)
+		error = check_cipher(opts, words);
 	if (error)
 		return error;
-	o.size_bytes = place.bytes;
-	o.flags = place.bytes ? VMEM_DEVICE_FILE_CREATE : 0;
-	error = vmem_device_file_open(&device, place.path, &o);
-	is_busy = error == -VMEM_EBUSY;
+	if (!place->exists)
+		make_file(place);
+	o.size_bytes = place->bytes;
+	o.flags = place->bytes ? VMEM_DEVICE_FILE_CREATE : 0;
+	error = vmem_device_file_open(ret_device, place->path, &o);
 	if (error)
-		error = explain_file(&place, error, words);
-	else
-		error = check_space(&place, device->size_bytes, words);
-	if (!error) {
-		tell_of_memory(&place, device, words);
-		*ret_device = device;
-		return 0;
-	}
-	vmem_device_close(device);
-	if (!place.exists && !is_busy)
-		unlink(place.path); /* we have just made it, empty */
+		return explain_file(place, error, words);
+	error = check_space(place, (*ret_device)->size_bytes, words);
+	if (!error)
+		tell_of_memory(place, *ret_device, words);
 	return error;
 }
 
@@ -267,53 +324,27 @@ static int open_server(struct vmem_device **ret_device, const struct swap_open_o
 }
 #endif
 
-/* What anybody can read afterwards is enciphered, unless that was asked for. */
-#ifdef SWAP_CRYPTO
-static int encipher(struct vmem_device **device, const struct swap_open_opts *opts,
-		    struct swap_words *words)
-{
-	struct vmem_crypto_opts o = { .size = sizeof(o), .allocator = opts->allocator };
-	int error = vmem_crypto_open(device, *device, &o);
-
-	if (!error)
-		return 0;
-	return say(words, error, "It cannot be enciphered: %s.", vmem_strerror(error));
-}
-#else
-static int encipher(struct vmem_device **device, const struct swap_open_opts *opts,
-		    struct swap_words *words)
-{
-	(void)device;
-	(void)opts;
-	return say(words, -VMEM_EINVAL,
-		   "What is written there outlives this process, and it was built without "
-		   "libvmem-crypto: install libssl-dev, configure with -DVMEM_CRYPTO=ON, and build "
-		   "it again; or say that plain text is fine.");
-}
-#endif
-
 int swap_open(struct vmem_device **ret_device, const struct swap_open_opts *opts,
 	      struct swap_words *words)
 {
 	struct vmem_device *device = NULL;
+	struct place place = { .made = -1 };
 	int error;
 
 	words->text[0] = '\0';
 	error = is_uri(opts->text) ? open_server(&device, opts, words)
-				   : open_path(&device, opts, words);
-	if (error)
-		return error;
-	if (device->size_bytes < SWAP_LEAST_BYTES)
+				   : open_path(&device, opts, &place, words);
+	if (!error && device->size_bytes < SWAP_LEAST_BYTES)
 		error = say(words, -VMEM_EINVAL, "It is too small: %s; give at least %s.",
 			    UNITS_BYTES(device->size_bytes), UNITS_BYTES(SWAP_LEAST_BYTES));
-	else if (device->flags & VMEM_DEVICE_OUTLIVES && !opts->plain)
+	else if (!error && device->flags & VMEM_DEVICE_OUTLIVES && !opts->plain)
 		error = encipher(&device, opts, words);
-	if (error) {
+	if (error)
 		vmem_device_close(device);
-		return error;
-	}
-	*ret_device = device;
-	return 0;
+	else
+		*ret_device = device;
+	end_making(&place, error != 0);
+	return error;
 }
 
 const char *swap_secrecy(const struct vmem_device *device)

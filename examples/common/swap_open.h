@@ -25,7 +25,7 @@ struct swap_words {
 };
 
 /* Opens the device; close it with vmem_device_close(). Returns 0; -VMEM_EINVAL: who gave the text can change something;
- * or another negative VMEM error. Then, or if there is something to be known of the device, `words` say so,
+ * or another negative VMEM error, and a file that was made for it is gone again. Then, or if there is something to be known of the device, `words` say so,
  * otherwise they are empty. */
 int swap_open(struct vmem_device **ret_device, const struct swap_open_opts *opts,
 	      struct swap_words *words);

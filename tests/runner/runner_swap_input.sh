@@ -18,7 +18,7 @@ refused() {
 refused 'is no path' --swap ''
 refused 'It is a folder: give the size .* as in .*:4G' --swap "$scratch"
 refused 'does not exist. To have a file made, give its size' --swap "$scratch/missing"
-refused 'the folder where it should be does not exist' --swap "$scratch/no/such:4M"
+refused 'the folder where it should be does not exist' --swap "$scratch/no/such:4M" --swap-plain
 refused '4k2 is no size for it: give whole pages of 4K, at least 2.00 MiB' --swap "$scratch:4k2"
 refused '1M is no size for it' --swap "$scratch/file:1M"
 refused '8388609 is no size for it' --swap "$scratch/file:8388609"
@@ -38,10 +38,34 @@ refused 'more than 16 devices' $(printf -- '--swap x%s ' 1 2 3 4 5 6 7 8 9 10 11
 
 # More than the file system has, empty.
 mebibytes=$(df -Pk "$scratch" | awk 'NR == 2 { print int($2 / 1024) + 1024 }')
-refused 'No space' --swap "$scratch/file:${mebibytes}M"
+refused 'No space' --swap "$scratch/file:${mebibytes}M" --swap-plain
 refused 'No space' --swap "$scratch:${mebibytes}M"
-refused 'No space' --swap "$scratch/file:4000T"
+refused 'No space' --swap "$scratch/file:4000T" --swap-plain
 [ ! -e "$scratch/file" ] || fail "a file was left behind"
+
+# Of a link that leads to nothing, what it leads to is made; the link is somebody's.
+ln -s "$scratch/target" "$scratch/link"
+refused 'No space' --swap "$scratch/link:${mebibytes}M" --swap-plain
+[ -L "$scratch/link" ] || fail "somebody's link was removed"
+rm -f "$scratch/target"
+
+# What cannot be enciphered, for want of the library or of memory, is not made or gone again.
+if ldd "$runner" | grep -q libvmem-crypto; then
+	seen=
+	for n in $(seq 100); do
+		status=0
+		"$runner" --quiet --vms 1 --mem 16M --budget 16M --seconds 1 --backend thread \
+			--swap "$scratch/file:4M" --inject "fail-alloc=$n" >"$out" 2>&1 || status=$?
+		! grep -q '^swap .*, enciphered' "$out" || break
+		[ ! -e "$scratch/file" ] || fail "allocation $n: a file was left behind"
+		! grep -q 'It cannot be enciphered' "$out" || seen=1
+	done
+	[ "$seen" ] || fail "memory was never too little to encipher"
+	rm -f "$scratch/file"
+else
+	refused 'install libssl-dev' --swap "$scratch/file:4M"
+	[ ! -e "$scratch/file" ] || fail "a file was left behind"
+fi
 
 # The second of two is looked at, too.
 refused 'does not exist' --swap "$scratch:4M" --swap "$scratch/missing"
@@ -52,6 +76,11 @@ if ldd "$runner" | grep -q libvmem-nbd; then
 	refused 'It is no NBD URI' --swap 'nbd+surprise://host'
 else
 	refused 'install libnbd-dev' --swap "nbd+unix:///?socket=$scratch/no.sock"
+fi
+
+if ! ldd "$runner" | grep -q libvmem-crypto; then
+	echo "left out, missing rights and block devices: built without libvmem-crypto"
+	exit 0
 fi
 
 # No right. The folder of the test is nobody's but its owner's.
