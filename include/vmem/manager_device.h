@@ -8,9 +8,9 @@
  *  and nobody else; one that fails, or takes longer than the region's fault_deadline_ms, is lost (on_lost), and the
  *  page poisoned. A page that was only read since leaves by being dropped, and is not written again.
  *
- *  A manager is stuck (VMEM_MANAGER_STUCK) only when no device has taken anything for a second, either. What a device
- *  waits with, its fd() or, once a millisecond, complete(), belongs to the threads of the manager, or to
- *  vmem_manager_step(): then vmem_manager_fd() is readable when a device that has an fd() may have something. */
+ *  A manager is stuck (VMEM_MANAGER_STUCK) only when no device is writing, either, or none has finished a write for a
+ *  second. What a device waits with, its fd() or, once a millisecond, complete(), belongs to the threads of the manager,
+ *  or to vmem_manager_step(): then vmem_manager_fd() is readable when a device that has an fd() may have something. */
 #ifndef VMEM_MANAGER_DEVICE_H
 #define VMEM_MANAGER_DEVICE_H
 #include <vmem/common.h>
