@@ -40,7 +40,7 @@ static void lose(void)
 static void killed(void)
 {
 	begin(NULL, NULL, 0);
-	assert(!vmemt_swap_fill(&g, 1));
+	vmemt_swap_fill(&g, 1);
 	assert(vmemt_swap_out(&g).segments);
 	vmemt_nbd_stop();
 	lose();
@@ -76,7 +76,7 @@ static void killed_while_reading(void)
 	unsigned char *at;
 
 	begin("--filter=delay", "rdelay=1000", 0);
-	assert(!vmemt_swap_fill(&g, 1));
+	vmemt_swap_fill(&g, 1);
 	vmemt_swap_settle(&g);
 	while (!vmemt_swap_is_out(&g, page))
 		page++;
@@ -92,7 +92,7 @@ static void killed_while_reading(void)
 static void silent(void)
 {
 	begin(NULL, NULL, 2000);
-	assert(!vmemt_swap_fill(&g, 1));
+	vmemt_swap_fill(&g, 1);
 	vmemt_swap_settle(&g);
 	vmemt_nbd_pause();
 	lose();

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Swap devices that are slow, fail, never answer, are full, or are taken away: whoever touches a page that is there
- * waits or meets an error, and nobody else; what is given up leaves nothing behind; and who can do nothing is told. */
+/* Swap devices that are slow, fail, never answer, are full, or are taken away:
+ * whoever touches a page that is there waits or meets an error, and nobody
+ * else; what is given up leaves nothing behind; and who can do nothing is told.
+ */
 #include "linux/guest.h"
 #include "linux/snapshot_tape.h"
 #include "linux/stored.h"
 #include "store/memory_device.h"
-#include "store/store_internal.h"
 #include <pthread.h>
 #include <sched.h>
+#include "support/slow.h"
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -17,8 +19,12 @@
 #define MIB (UINT64_C(1) << 20)
 #define PAGES (VMEMT_SANITIZED ? 2560 : 4096)
 #define CPUS 3
-#define KEPT 96   /* pages that are brought back: more than windows know of */
-#define MANY 6000 /* compressed about as much as their budget */
+#define KEPT 96 /* pages that are brought back: more than windows know of */
+/* Of a guest that gets stuck: its budget, pages that compressed are about as
+ * much, and a device that has little room. */
+#define TIGHT (7 * MIB)
+#define MANY 4700
+#define SCANT (2 * MIB)
 
 static struct vmemt_memory_device device, second;
 static struct vmemt_cpu cpu[CPUS];
@@ -78,7 +84,8 @@ static void make_with(const struct vmem_manager_opts *o, uint64_t deadline_ms, u
 		cpu[i].region = region;
 }
 
-/* No budget but that of what is stored: everything is stored, and most of it out. */
+/* No budget but that of what is stored: everything is stored, and most of it
+ * out. */
 static void make(bool threads, uint64_t deadline_ms)
 {
 	const struct vmem_manager_opts o = { .size = sizeof(o), .store_bytes = 2 * MIB };
@@ -176,7 +183,8 @@ static void slow(void)
 	end();
 }
 
-/* A read error is the end of the page for who touches it; who only looks may look again. */
+/* A read error is the end of the page for who touches it; who only looks may
+ * look again. */
 static void failing(void)
 {
 	static struct vmemt_page got;
@@ -208,7 +216,20 @@ static void failing(void)
 	end();
 }
 
-/* When its time is up a page is lost, for who touches it and for who reads it; the late answer finds nobody. */
+/* On a busy machine the time of some may be up: that is told, and others are
+ * read. */
+static bool reads_in_time(uint64_t page)
+{
+	uint32_t before = atomic_load(&told);
+	struct vmemt_page got;
+	int error = vmem_region_read(region, page * PAGE, &got, PAGE);
+
+	assert(error ? error == -VMEM_EIO && atomic_load(&told) > before : is_right(page, &got));
+	return !error;
+}
+
+/* When its time is up a page is lost, for who touches it and for who reads it;
+ * the late answer finds nobody. */
 static void never(bool threads)
 {
 	static struct vmemt_page got;
@@ -233,7 +254,7 @@ static void never(bool threads)
 	VMEMT_UNTIL(!loads() && !atomic_load(&manager->host.buffer_busy));
 	assert(atomic_load(&told) == 2);
 	assert(!vmem_region_discard(region, b * PAGE, PAGE, NULL));
-	assert(reads_right(next_out(b + 1)));
+	VMEMT_UNTIL(reads_in_time(b = next_out(b + 1)));
 	end();
 }
 
@@ -333,7 +354,8 @@ static void freed_while_writing(void)
 	assert(atomic_load(&device.closed));
 }
 
-/* A guest that stands still is read as a whole, without a frame more; and comes back as a whole. */
+/* A guest that stands still is read as a whole, without a frame more; and comes
+ * back as a whole. */
 static void whole(bool threads)
 {
 	struct vmemt_tape tape;
@@ -415,42 +437,6 @@ static void abandoned(void)
 	read_begin(0, a, &got);
 	assert(vmemt_touch_end(&cpu[0]) == SIGBUS);
 	assert(vmemt_state(region, a) == VMEM_PAGE_POISONED && atomic_load(&told) == 1);
-	end();
-}
-
-static _Atomic bool others_are_over;
-
-/* As others look who always have something written. */
-static void *others_write(void *context)
-{
-	(void)context;
-	while (!atomic_load(&others_are_over)) {
-		atomic_fetch_add(&manager->host.store->out->device[0].written_bytes, 1);
-		sched_yield();
-	}
-	return NULL;
-}
-
-/* Who stores a region gives up when the device works for others only, and not before. */
-static void busy_with_others(void)
-{
-	const struct vmem_manager_opts o = { .size = sizeof(o), .store_bytes = 2 * MIB };
-	uint64_t pages;
-	pthread_t others;
-
-	make_with(&o, 0, PAGES, 64 * MIB);
-	fill();
-	atomic_store(&device.hold, 1);
-	assert(!pthread_create(&others, NULL, others_write, NULL));
-	assert(!vmem_region_stage(region, 0, PAGES * PAGE, NULL));
-	assert(vmem_region_store(region, 0, PAGES * PAGE, &pages) == -VMEM_ENOSPC);
-	assert(pages && pages < PAGES);
-	atomic_store(&device.hold, 0);
-	atomic_store(&others_are_over, true);
-	assert(!pthread_join(others, NULL));
-	assert(!vmem_region_store(region, 0, PAGES * PAGE, NULL));
-	for (uint64_t i = 0; i < PAGES; i++)
-		assert(reads_right(i));
 	end();
 }
 
@@ -543,21 +529,21 @@ static void kept(enum failure how)
  * room on a device ends it. */
 static void stuck(bool hung)
 {
-	const struct vmem_manager_opts o = { .size = sizeof(o), .budget_bytes = 9 * MIB };
+	const struct vmem_manager_opts o = { .size = sizeof(o), .budget_bytes = TIGHT };
 	bool helped = false;
 	struct vmemt_page p;
 
-	make_with(&o, 0, MANY, hung ? 64 * MIB : 2 * MIB);
+	make_with(&o, 0, MANY, hung ? 64 * MIB : SCANT);
 	atomic_store(&device.hold, hung);
 	assert(!vmem_manager_thread_start(manager));
 	for (uint64_t i = 0; i < MANY; i++) {
 		make_page(&p, i);
 		vmemt_touch_begin(&cpu[0], VMEMT_WRITE, base + i * PAGE, &p, PAGE);
 		VMEMT_UNTIL(vmemt_touch_over(&cpu[0]) ||
-			    (!helped && vmemt_manager_metrics(manager).stuck));
+			    (!helped && atomic_load(&manager->host.stuck)));
 		if (!vmemt_touch_over(&cpu[0])) {
 			/* More than its share: a quarter of the budget. */
-			assert(vmemt_manager_metrics(manager).pool_bytes > 9 * MIB / 4 + MIB);
+			assert(vmemt_manager_metrics(manager).pool_bytes > TIGHT / 4 + MIB);
 			atomic_store(&device.hold, 0);
 			vmemt_memory_device_init(&second, 64 * MIB, VMEMT_DEVICE_DEPTH);
 			assert(!vmem_manager_add_device(manager, &second.device, NULL, NULL));
@@ -566,9 +552,9 @@ static void stuck(bool hung)
 		assert(!vmemt_touch_end(&cpu[0]));
 	}
 	assert(helped);
-	for (uint64_t i = 0; i < MANY; i++)
+	for (uint64_t i = 0; i < MANY; i += VMEMT_RACES_ONLY ? 4 : 1)
 		assert(vmemt_is(&cpu[0], base, i, 1));
-	assert(vmemt_manager_metrics(manager).used_bytes <= 9 * MIB + 16 * PAGE);
+	assert(vmemt_manager_metrics(manager).used_bytes <= TIGHT + 16 * PAGE);
 	end();
 }
 
@@ -587,12 +573,13 @@ int main(void)
 	detached_from_silent();
 	freed_while_writing();
 	whole(true);
-	whole(false);
 	removed(true);
-	removed(false);
+	if (!VMEMT_RACES_ONLY) { /* with one thread there are none */
+		whole(false);
+		removed(false);
+	}
 	abandoned();
 	closed_slowly();
-	busy_with_others();
 	for (unsigned how = GONE; how <= ABANDONED; how++)
 		kept((enum failure)how);
 	stuck(false);

@@ -63,6 +63,17 @@ find_backend() {
 	fi
 }
 
+# need_room MEBIBYTES: skips the test where the file system of the scratch folder has less.
+need_room() {
+	room=$(df -Pk "$scratch" | awk 'NR == 2 { print int($4 / 1024) }')
+	[ "$room" -ge "$1" ] || skip "$scratch has room for $room MiB; set TMPDIR to a folder with $1 MiB"
+}
+
+# enciphers: whether the runner can write to devices that outlive it other than in plain text.
+enciphers() {
+	ldd "$runner" | grep -q libvmem-crypto
+}
+
 # start LOG COMMAND...: in the background; $pid is its process.
 start() {
 	log=$1

@@ -3,6 +3,7 @@
 # RUNNER: what --swap cannot use is refused before anything runs, with a message that says what to do; nothing is left behind.
 # shellcheck source-path=SCRIPTDIR source=runner_lib.sh
 . "$(dirname "$0")/runner_lib.sh"
+need_room 512
 
 run 0 "$runner" --help
 says '--swap=PATH'
@@ -91,8 +92,9 @@ if [ "$(id -u)" -ne 0 ]; then
 	refused 'No permission to make a file there' --swap "$scratch/closed/file:4M"
 	refused 'No permission to make a file in this folder' --swap "$scratch/closed:4M"
 	refused 'No permission to read and write it' --swap "$scratch/small"
-elif setpriv --reuid=65534 --clear-groups "$runner" --help >/dev/null 2>&1; then
-	chmod 755 "$scratch" "$scratch/closed"
+elif chmod 755 "$scratch" "$scratch/closed" &&
+	setpriv --reuid=65534 --clear-groups "$runner" --help >/dev/null 2>&1 &&
+	setpriv --reuid=65534 --clear-groups test -x "$scratch"; then
 	run 2 setpriv --reuid=65534 --clear-groups "$runner" --backend thread --swap "$scratch/closed/file:4M"
 	says 'No permission to make a file there'
 	run 2 setpriv --reuid=65534 --clear-groups "$runner" --backend thread --swap "$scratch/closed:4M"
@@ -100,7 +102,7 @@ elif setpriv --reuid=65534 --clear-groups "$runner" --help >/dev/null 2>&1; then
 	run 2 setpriv --reuid=65534 --clear-groups "$runner" --backend thread --swap "$scratch/small"
 	says 'No permission to read and write it'
 else
-	echo "left out, missing rights: another user cannot run this"
+	echo "left out, missing rights: another user cannot run this, or not get there"
 fi
 
 # A block device that is mounted. Needs root, and a machine where that can be had.

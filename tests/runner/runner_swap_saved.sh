@@ -4,6 +4,7 @@
 # shellcheck source-path=SCRIPTDIR source=runner_lib.sh
 . "$(dirname "$0")/runner_lib.sh"
 find_backend
+need_room 512
 seed=${VMEM_TEST_SEED:-$(date +%s)}
 echo "seed $seed: VMEM_TEST_SEED=$seed repeats it"
 saved=$scratch/saved

@@ -4,13 +4,12 @@
  * else is: the rest stays in memory or goes to another device. */
 #define _GNU_SOURCE
 #include <assert.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <vmem/device_file.h>
 #include "store/fault_store.h"
+#include "support/small_fs.h"
 
 #define BLOCK 4096u
 #define DEVICE_BYTES (32 * VMEMT_MIB)
@@ -162,21 +161,6 @@ static void corrupted(uint64_t flags)
 
 /* --- A file system that is full --- */
 
-static bool mount_small(void)
-{
-	assert(!mkdir(small, 0700));
-	if (!mount("store-test", small, "tmpfs", 0, "size=2m"))
-		return true;
-	printf("not mounted (%s): a full file system is not tried\n", strerror(errno));
-	return false;
-}
-
-static void unmount_small(bool mounted)
-{
-	assert(!mounted || !umount(small));
-	assert(!rmdir(small));
-}
-
 /* The device says it has 32 MiB; 2 are there. */
 static void full(uint64_t flags)
 {
@@ -211,21 +195,21 @@ static void full(uint64_t flags)
 
 int main(void)
 {
-	bool mounted;
+	int error;
 
 	assert(mkdtemp(folder));
 	snprintf(named, sizeof(named), "%s/swap", folder);
 	snprintf(small, sizeof(small), "%s/small", folder);
-	mounted = mount_small();
+	error = vmemt_small_fs_begin(small, "size=2m");
 	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
 		truncated(ways[i]);
 		cut_and_grown(ways[i]);
 		corrupted(ways[i]);
-		if (mounted)
+		if (!error)
 			full(ways[i]);
 	}
 	cut_to_nothing();
-	unmount_small(mounted);
+	vmemt_small_fs_end(small, error);
 	assert(!rmdir(folder));
-	return 0;
+	return vmemt_small_fs_status(error);
 }
