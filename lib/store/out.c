@@ -135,7 +135,7 @@ void vmem_store_wait(vmem_store *store, uint64_t timeout_ns)
 		uint32_t flying = atomic_load_explicit(&d->flying, memory_order_relaxed);
 
 		if (!flying ||
-		    (i < devices && devices > 1 && flying == vmemi_out_stuck_at(out, i, false)) ||
+		    (i < devices && devices > 1 && flying == vmemi_out_stuck_at(out, i)) ||
 		    !vmemi_out_hold(d))
 			continue;
 		if (d->device->ops->wait)
