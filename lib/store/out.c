@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What goes to devices of a store and comes from them: see out.h. */
 #include "store/out_ways.h"
+#include "store/out_window.h"
 #include "base/alloc.h"
 #include "base/opts.h"
 #include "store/store_internal.h"

@@ -2,6 +2,7 @@
 /* Devices of a store come and go: see out.h. One that goes is not written to from the first call on; what lies there
  * is moved (out_move.c). Once nothing is there, it is closed when nobody holds it. */
 #include "store/out_ways.h"
+#include "store/out_window.h"
 #include "base/alloc.h"
 #include "base/opts.h"
 #include "store/store_internal.h"

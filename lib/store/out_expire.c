@@ -8,6 +8,7 @@
  * Who takes a request's number out of `flight`, has it: that is whoever reaps its completion, or the sweep here. One
  * that is FLYING without a number is being reaped. */
 #include "store/out_ways.h"
+#include "store/out_window.h"
 #include "base/alloc.h"
 #include "store/store_internal.h"
 

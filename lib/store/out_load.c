@@ -8,6 +8,7 @@
  * Nothing is allocated, and the load's page is touched only when all is there: a device that answers late or never
  * holds a window, not the caller's memory. */
 #include "store/out_ways.h"
+#include "store/out_window.h"
 #include "pool/pool_of.h"
 #include "store/store_internal.h"
 

@@ -8,7 +8,7 @@
  * Nobody is kept from giving the slots away. Who does so cools the windows that have blocks of theirs, before others
  * can take the slots; and a window becomes warm while its read holds the copy. A load holds the copy that it
  * wants, too: so what it finds under the slot of that is this copy, and no earlier one. */
-#include "store/out.h"
+#include "store/out_window.h"
 #include "pool/pool_of.h"
 #include "store/store_internal.h"
 

@@ -4,6 +4,7 @@
  * Saves, loads and drops take no lock here: they find their VM in a table that never moves
  * (account.c), count in its atomics, and leave the rest to the pool. Loads that take time are in
  * inflight.c; all calls here are for any thread unless the header says otherwise. */
+#include "store/out_window.h"
 #include "store/store_internal.h"
 #include "base/opts.h"
 #include "pool/pool_object.h"
