@@ -18,6 +18,8 @@
 #define PAGES 192u
 #define STEPS 128u /* of an input, so that none takes long */
 #define TURNS 4096
+#define PATIENCE 16
+#define LATE_MS 31000 /* more than the device's time */
 #define DEVICE_BYTES (2u << 20)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
@@ -225,8 +227,11 @@ static int end_of(vmem_store_token token)
 
 	for (int turn = 0; !vmem_store_poll(state.store, &event, 1) ||
 			   event.type != VMEM_STORE_LOADED || event.token != token;
-	     turn++)
+	     turn++) {
 		assert(turn < TURNS);
+		if (turn % PATIENCE == PATIENCE - 1) /* it may say for ever that it lacks memory */
+			work(LATE_MS);
+	}
 	return event.result;
 }
 
