@@ -398,7 +398,10 @@ static int remove_device(uint32_t number)
 static void removed(bool threads)
 {
 	struct vmem_store_device_stats s = { .size = sizeof(s) };
-	struct vmem_device newer;
+	struct {
+		struct vmem_device device;
+		uint64_t unknown;
+	} newer = { .unknown = 1 };
 	uint32_t number;
 
 	make(threads, 0);
@@ -406,10 +409,10 @@ static void removed(bool threads)
 	assert(!vmem_manager_add_device(manager, &second.device, NULL, &number) && number == 1);
 	assert(vmem_manager_add_device(NULL, &second.device, NULL, NULL) == -VMEM_EINVAL);
 	assert(vmem_manager_add_device(manager, NULL, NULL, NULL) == -VMEM_EINVAL);
-	newer = second.device;
-	newer.size += 8;
-	assert(vmem_device_check(&newer) == -VMEM_E2BIG);
-	assert(vmem_manager_add_device(manager, &newer, NULL, NULL) == -VMEM_E2BIG);
+	newer.device = second.device;
+	newer.device.size = sizeof(newer);
+	assert(vmem_device_check(&newer.device) == -VMEM_E2BIG);
+	assert(vmem_manager_add_device(manager, &newer.device, NULL, NULL) == -VMEM_E2BIG);
 	assert(vmem_manager_remove_device(manager, 9) == -VMEM_ENOENT);
 	assert(vmem_manager_remove_device(NULL, 0) == -VMEM_EINVAL);
 	VMEMT_UNTIL(!remove_device(0));
