@@ -47,8 +47,8 @@ static void add_options(cJSON *root, const struct runner *runner)
 	json_text(object, "recompress", o->as_saved ? "off" : "on");
 	number(object, "recompress_per_second", o->recompress_per_second);
 	json_text(object, "swap",
-		  o->swap_count == 0 ? "none"
-		  : o->swap_plain    ? "plain"
+		  o->swap.count == 0 ? "none"
+		  : o->swap.plain    ? "plain"
 				     : "enciphered");
 	json_text(object, "allocator", o->jemalloc ? "jemalloc" : "libc");
 	for (uint32_t i = 0; i < o->image_count; i++)
@@ -200,51 +200,6 @@ static void add_manager(cJSON *root, struct runner *runner)
 	add_account(object, &account);
 }
 
-static void add_swap_device(cJSON *devices, const struct swap_one *one,
-			    const struct vmem_store_device_stats *s)
-{
-	cJSON *object = json_append(devices, cJSON_CreateObject());
-
-	json_text(object, "path", one->text);
-	json_text(object, "secrecy", one->secrecy);
-#define ADD(field) number(object, #field, s->field)
-	ADD(size_bytes);
-	ADD(taken_bytes);
-	ADD(written_bytes);
-	ADD(read_bytes);
-	ADD(write_errors);
-	ADD(read_errors);
-	ADD(is_bad);
-	ADD(is_worn);
-#undef ADD
-}
-
-static void add_swap(cJSON *root, struct runner *runner)
-{
-	const struct swap *swap = &runner->swap;
-	cJSON *object = json_need(cJSON_AddObjectToObject(root, "swap"));
-	struct swap_sample sample;
-	cJSON *devices;
-
-	swap_sample(swap, runner->manager, &sample);
-	number(object, "size_bytes", sample.size_bytes);
-	number(object, "taken_bytes", sample.taken_bytes);
-	number(object, "written_bytes", sample.written_bytes);
-	number(object, "read_bytes", sample.read_bytes);
-#define ADD(field) number(object, #field, sample.out.field)
-	ADD(segments);
-	ADD(live_bytes);
-	ADD(writing);
-	ADD(loads);
-	ADD(lost);
-	ADD(saves_waited);
-	ADD(no_room);
-#undef ADD
-	devices = json_need(cJSON_AddArrayToObject(object, "devices"));
-	for (uint32_t i = 0; i < swap->count; i++)
-		add_swap_device(devices, &swap->one[i], &sample.device[i]);
-}
-
 int result_check_json(const char *path)
 {
 	int error = json_file_check(path);
@@ -272,8 +227,7 @@ int result_write_json(struct runner *runner, enum runner_exit status, const char
 	for (uint32_t i = 0; i < runner->options->vms; i++)
 		add_vm(vms, &runner->vms[i]);
 	add_manager(root, runner);
-	if (runner->swap.count)
-		add_swap(root, runner);
+	swap_add_json(root, &runner->swap, runner->manager);
 	error = json_file_write(path, root);
 	cJSON_Delete(root);
 	if (error == ENOMEM) {

@@ -22,7 +22,6 @@ typedef struct vmem_jemalloc vmem_jemalloc;
 #include "runner_result.h"
 #include "runner_saved.h"
 #include "runner_signals.h"
-#include "runner_swap.h"
 #include "runner_table.h"
 #include "common/units.h"
 #include "runner_vcpu.h"
@@ -63,6 +62,16 @@ static void on_event(void *context, enum vmem_manager_event event, uint64_t used
 	(void)used;
 	(void)budget;
 	atomic_store(&runner->stuck, event == VMEM_MANAGER_STUCK);
+}
+
+static void say(const char *line)
+{
+	print_line("%s", line);
+}
+
+static void complain(const char *line)
+{
+	print_error("%s", line);
 }
 
 static int check_images(const struct runner_options *o)
@@ -396,12 +405,12 @@ static int check(struct session *s)
 /* Everything until the VMs can start. */
 static int prepare(struct session *s)
 {
-	int error = swap_open_all(&s->runner.swap, &s->options);
+	int error = swap_open_all(&s->runner.swap, &s->options.swap, alloc_for_library());
 
 	if (!error)
 		error = make_manager(s);
 	if (!error)
-		error = swap_hand_over(&s->runner.swap, s->runner.manager, &s->options);
+		error = swap_hand_over(&s->runner.swap, s->runner.manager, &s->options.swap);
 	if (!error)
 		error = make_vms(s);
 	if (!error)
@@ -480,6 +489,7 @@ int main(int argc, char **argv)
 	runner_options_parse(&s->options, argc, argv);
 	s->runner.options = &s->options;
 	s->runner.kvm_fd = -1;
+	s->runner.swap = (struct swap){ .say = say, .complain = complain };
 	signals_init();
 	print_init();
 	if (s->options.injection == INJECT_FAIL_ALLOC)

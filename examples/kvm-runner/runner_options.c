@@ -24,8 +24,6 @@ enum option_key {
 	KEY_SHARING,
 	KEY_RECOMPRESS,
 	KEY_HUGE,
-	KEY_SWAP,
-	KEY_SWAP_PLAIN,
 	KEY_IMAGE,
 	KEY_RESTORE,
 	KEY_LAZY,
@@ -66,13 +64,6 @@ static const struct argp_option option_table[] = {
 	  1 },
 	{ "huge", KEY_HUGE, NULL, 0,
 	  "keep memory that is in use in huge pages of 2 MiB, where that can be had", 1 },
-	{ "swap", KEY_SWAP, "PATH[:SIZE]|URI", 0,
-	  "where compressed pages go that do not fit into the budget; may be given again, the first ones are "
-	  "filled first. PATH is a folder (a file without a name is made there, gone with this process), a file "
-	  "(made if there is none) or a block device; what is on these is overwritten. URI is an NBD server, such "
-	  "as nbd+unix:///EXPORT?socket=/path or nbd://host. What outlives this process is enciphered",
-	  1 },
-	{ "swap-plain", KEY_SWAP_PLAIN, NULL, 0, "with --swap: do not encipher", 1 },
 	{ NULL, 0, NULL, 0, "What they do:", 2 },
 	{ "image", KEY_IMAGE, "FILE", 0,
 	  "memory image that a VM starts with; may be given again, then VM i takes image i modulo their "
@@ -173,13 +164,6 @@ static void parse_workloads(struct argp_state *state, struct runner_options *o, 
 		argp_error(state, "--workload needs a name");
 }
 
-static void add_swap(struct argp_state *state, struct runner_options *o, const char *text)
-{
-	if (o->swap_count == RUNNER_MAX_SWAPS)
-		argp_error(state, "--swap: more than %u devices", RUNNER_MAX_SWAPS);
-	o->swaps[o->swap_count++] = text;
-}
-
 /* Returns which of two words was given. */
 static bool second_of(struct argp_state *state, const char *name, const char *text,
 		      const char *first, const char *second)
@@ -236,8 +220,6 @@ static void finish(struct argp_state *state, struct parse *parse)
 		argp_error(state, "--budget %s: give a size such as 600M, or percent such as 60%%",
 			   budget);
 	}
-	if (o->swap_plain && o->swap_count == 0)
-		argp_error(state, "--swap-plain needs --swap: it says how that is written");
 	if (o->lazy && !o->restore)
 		argp_error(state, "--lazy needs --restore: it says how that is done");
 	if (o->restore && o->image_count)
@@ -269,8 +251,6 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	case KEY_RESTORE: o->restore = text; break;
 	case KEY_LAZY: o->lazy = true; break;
 	case KEY_HUGE: o->huge = true; break;
-	case KEY_SWAP: add_swap(state, o, text); break;
-	case KEY_SWAP_PLAIN: o->swap_plain = true; break;
 	case KEY_SAVE: o->save = text; break;
 	case KEY_JSON: o->json = text; break;
 	case KEY_QUIET: o->quiet = true; break;
@@ -312,6 +292,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 			argp_error(state, "--image: more than %u images", RUNNER_MAX_VMS);
 		o->images[o->image_count++] = text;
 		break;
+	case ARGP_KEY_INIT: state->child_inputs[0] = &o->swap; break;
 	case ARGP_KEY_ARG: argp_error(state, "%s: not an option", text); break;
 	case ARGP_KEY_END: finish(state, parse); break;
 	default: return ARGP_ERR_UNKNOWN;
@@ -321,8 +302,10 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 
 void runner_options_parse(struct runner_options *options, int argc, char **argv)
 {
+	static const struct argp_child children[] = { { &swap_argp, 0, NULL, 0 },
+						      { NULL, 0, NULL, 0 } };
 	static const struct argp argp = { option_table, parse_option, NULL, description,
-					  NULL,         NULL,         NULL };
+					  children,     NULL,         NULL };
 	struct parse parse = { .options = options, .budget = "60%" };
 
 	*options = (struct runner_options){

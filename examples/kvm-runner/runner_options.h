@@ -5,10 +5,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/swap_list.h"
 #include "guest_abi.h"
 
 #define RUNNER_MAX_VMS 64u
-#define RUNNER_MAX_SWAPS 16u
 #define RUNNER_MIN_MEM (UINT64_C(4) << 20)
 #define RUNNER_MAX_MEM (UINT64_C(64) << 30)
 
@@ -52,10 +52,8 @@ struct runner_options {
 	const char *save;    /* VM i goes to the file of this name with .i; NULL: none */
 	const char *restore; /* comes from there */
 	bool lazy;
-	bool huge;                           /* pages of 2 MiB */
-	const char *swaps[RUNNER_MAX_SWAPS]; /* the first ones are filled first */
-	uint32_t swap_count;
-	bool swap_plain;  /* what is written there need not be enciphered */
+	bool huge; /* pages of 2 MiB */
+	struct swap_options swap;
 	const char *json; /* NULL: none */
 	uint64_t seed;
 	enum runner_injection injection;

@@ -16,7 +16,6 @@
 #include "guest_abi.h"
 #include "runner_image.h"
 #include "runner_options.h"
-#include "runner_swap.h"
 
 /* How a vCPU, and a VM as the worst of its vCPUs, ended. */
 enum vcpu_end {
