@@ -23,6 +23,7 @@
 
 struct pager {
 	vmem_manager *manager;
+	struct swap swap;
 	struct pager_file memory;
 	int listener, signals;
 	struct pager_vm vm[MOST_VMS];
@@ -33,6 +34,17 @@ static int fail(const char *what)
 {
 	fprintf(stderr, "vmem-pager: %s: %s\n", what, strerror(errno));
 	return -1;
+}
+
+static void say(const char *line)
+{
+	puts(line);
+	fflush(stdout);
+}
+
+static void complain(const char *line)
+{
+	fprintf(stderr, "vmem-pager: %s\n", line);
 }
 
 static int open_memory(struct pager_file *memory, const char *path)
@@ -76,19 +88,53 @@ static int open_signals(int *ret_signals)
 	return *ret_signals >= 0 ? 0 : fail("signalfd");
 }
 
-static int start(struct pager *p, const struct pager_options *o)
+/* What whoever started it can change is told apart from what failed. */
+static enum pager_exit exit_of(int error)
+{
+	if (!error)
+		return PAGER_GOOD;
+	return error == -VMEM_EINVAL || error == -VMEM_ENOSPC ? PAGER_USAGE : PAGER_FAILED;
+}
+
+static enum pager_exit start(struct pager *p, const struct pager_options *o)
 {
 	struct vmem_manager_opts m = { .size = sizeof(m),
 				       .budget_bytes = o->budget,
 				       .fault_threads = o->fault_threads,
 				       .source_threads = o->source_threads };
 	int error = vmem_manager_new(&p->manager, &m);
+	enum pager_exit taken;
 
-	if (!error)
+	if (!error) {
+		taken = exit_of(swap_hand_over(&p->swap, p->manager, &o->swap));
+		if (taken != PAGER_GOOD)
+			return taken;
 		error = vmem_manager_thread_start(p->manager);
+	}
 	if (error)
-		fprintf(stderr, "vmem-pager: %s\n", vmem_strerror(error));
-	return error ? -1 : 0;
+		complain(vmem_strerror(error));
+	return error ? PAGER_FAILED : PAGER_GOOD;
+}
+
+/* Everything until somebody can connect. What is made lasts as long as the process. */
+static enum pager_exit prepare(struct pager *p, const struct pager_options *o)
+{
+	enum pager_exit end;
+
+	if (o->json && (errno = json_file_check(o->json)) != 0)
+		return fail(o->json), PAGER_USAGE;
+	if (open_memory(&p->memory, o->memory) != 0 || open_signals(&p->signals) != 0)
+		return PAGER_FAILED;
+	end = exit_of(swap_open_all(&p->swap, &o->swap, NULL));
+	if (end == PAGER_GOOD)
+		end = start(p, o);
+	if (end != PAGER_GOOD)
+		return end;
+	if (open_socket(&p->listener, o->socket) != 0)
+		return PAGER_FAILED;
+	printf("listening at %s\n", o->socket);
+	fflush(stdout);
+	return PAGER_GOOD;
 }
 
 static void take_over(struct pager *p)
@@ -140,6 +186,7 @@ static void serve(struct pager *p)
 				p->vm[i].socket = -1;
 			}
 		look_for_the_dead(p);
+		swap_watch(&p->swap, p->manager);
 		if (fds[1].revents)
 			take_over(p);
 	}
@@ -165,8 +212,8 @@ static bool bring_all(struct pager *p)
 	return left;
 }
 
-/* Whom a page is lost for would lose with the pager all that has not come back. */
-static int finish(struct pager *p)
+/* Whom a page is lost for would lose with the pager all that has not come back. @root: of the JSON, may be NULL. */
+static int finish(struct pager *p, cJSON *root)
 {
 	close(p->listener);
 	p->listener = -1;
@@ -176,6 +223,10 @@ static int finish(struct pager *p)
 			"ended; a second signal leaves them waiting\n");
 		serve(p);
 	}
+	swap_watch(&p->swap, p->manager);
+	swap_print_totals(&p->swap, p->manager);
+	if (root)
+		swap_add_json(root, &p->swap, p->manager);
 	return has_vms(p) ? -1 : vmem_manager_free(p->manager);
 }
 
@@ -190,27 +241,24 @@ static int report(cJSON *root, const char *path)
 
 int main(int argc, char **argv)
 {
-	static struct pager p;
+	static struct pager p = { .swap = { .say = say, .complain = complain } };
 	struct pager_options o;
 	cJSON *root = NULL;
+	enum pager_exit ready;
 	int error;
 
 	pager_options_parse(&o, argc, argv);
-	if (o.json && (errno = json_file_check(o.json)) != 0)
-		return fail(o.json), PAGER_USAGE;
-	if (open_memory(&p.memory, o.memory) != 0 || open_signals(&p.signals) != 0 ||
-	    start(&p, &o) != 0 || open_socket(&p.listener, o.socket) != 0)
-		return PAGER_FAILED;
+	ready = prepare(&p, &o);
+	if (ready != PAGER_GOOD)
+		return ready;
 	json_begin();
 	if (o.json) {
 		root = json_need(cJSON_CreateObject());
 		p.list = json_need(cJSON_AddArrayToObject(root, "processes"));
 	}
-	printf("listening at %s\n", o.socket);
-	fflush(stdout);
 	serve(&p);
 	unlink(o.socket);
-	error = finish(&p);
+	error = finish(&p, root);
 	if (root)
 		error |= report(root, o.json);
 	cJSON_Delete(root);

@@ -58,9 +58,12 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	case KEY_JSON: o->json = text; break;
 	case KEY_THREADS: o->fault_threads = need_threads(state, text); break;
 	case KEY_SOURCES: o->source_threads = need_threads(state, text); break;
+	case ARGP_KEY_INIT: state->child_inputs[0] = &o->swap; break;
 	case ARGP_KEY_END:
 		if (!o->socket || !o->memory)
 			argp_error(state, "give --socket PATH and --memory FILE");
+		if (o->swap.count && !o->budget)
+			argp_error(state, "--swap needs --budget: nothing leaves without one");
 		break;
 	default: return ARGP_ERR_UNKNOWN;
 	}
@@ -69,8 +72,10 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 
 void pager_options_parse(struct pager_options *o, int argc, char **argv)
 {
+	static const struct argp_child children[] = { { &swap_argp, 0, NULL, 0 },
+						      { NULL, 0, NULL, 0 } };
 	static const struct argp argp = { option_table, parse_option, NULL, description,
-					  NULL,         NULL,         NULL };
+					  children,     NULL,         NULL };
 
 	*o = (struct pager_options){ .fault_threads = 1, .source_threads = 4 };
 	argp_err_exit_status = PAGER_USAGE;

@@ -4,11 +4,14 @@
 #define PAGER_OPTIONS_H
 #include <stdint.h>
 
+#include "common/swap_list.h"
+
 enum pager_exit { PAGER_GOOD = 0, PAGER_FAILED = 1, PAGER_USAGE = 2 };
 
 struct pager_options {
 	const char *socket, *memory, *json;
 	uint64_t budget; /* bytes; 0: none */
+	struct swap_options swap;
 	uint32_t fault_threads, source_threads;
 };
 

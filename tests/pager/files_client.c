@@ -5,6 +5,7 @@
  *            twice; says "all right"
  *   stay     says "touched", waits for a line, which comes when the pager has ended, and checks all; "all right"
  *   orphan   the same, but the pager was killed: says "stopped" when it waits at what it misses; never sees zeros
+ *   noise    as good, but nothing of what it writes compresses
  *   twice    hands the same userfaultfd over once more, with other memory, and then is as good
  *   others   a hand-over that is wrong in the way that is named: then it only says "sent", and goes
  * Says first "memfds A B": as which descriptors its files can be looked at.
@@ -35,6 +36,7 @@ static unsigned char *memory; /* two halves, each of them in a file */
 static const unsigned char *file;
 static size_t bytes;
 static int memfd[2], uffd;
+static int noise; /* what is written does not compress */
 
 /* --- The hand-over --- */
 
@@ -186,6 +188,18 @@ static int wrong(const char *socket, const char *how)
 
 /* --- The guest --- */
 
+/* Word @k of page @i as it is written. */
+static uint64_t word(size_t i, unsigned version, size_t k)
+{
+	uint64_t x = i * 64 + version + k % 8 * 0x0101;
+
+	if (!noise)
+		return x;
+	x = (x ^ k << 32) * UINT64_C(0x9e3779b97f4a7c15); /* Steele, Lea, Flood: SplitMix */
+	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	return x ^ x >> 27;
+}
+
 /* Page @i as it was in the memory file; @version: as it is written. */
 static void check_page(size_t i, unsigned version)
 {
@@ -193,7 +207,7 @@ static void check_page(size_t i, unsigned version)
 	uint64_t want[PAGE / 8];
 
 	for (size_t k = 0; k < PAGE / 8; k++)
-		want[k] = i * 64 + version + k % 8 * 0x0101;
+		want[k] = word(i, version, k);
 	if (memcmp(memory + i * PAGE, i % 2 ? original : (unsigned char *)want, PAGE)) {
 		printf("page %zu is wrong\n", i);
 		exit(1);
@@ -205,7 +219,7 @@ static void write_page(size_t i, unsigned version)
 	volatile uint64_t *to = (volatile uint64_t *)(memory + i * PAGE);
 
 	for (size_t k = 0; k < PAGE / 8; k++)
-		to[k] = i * 64 + version + k % 8 * 0x0101;
+		to[k] = word(i, version, k);
 }
 
 static void check_all(unsigned version)
@@ -275,7 +289,8 @@ static void hand_over_again(const char *socket)
 
 static int run(const char *socket, const char *how)
 {
-	if (strcmp(how, "good") && strcmp(how, "stay") && strcmp(how, "orphan") &&
+	noise = !strcmp(how, "noise");
+	if (!noise && strcmp(how, "good") && strcmp(how, "stay") && strcmp(how, "orphan") &&
 	    strcmp(how, "twice"))
 		return wrong(socket, how);
 	send_with(socket, &right, memfd[0], memfd[1]);

@@ -65,3 +65,42 @@ start_pager() {
 	pids="$pids $server"
 	until_true "listening" has_said "$log" listening $server 'not permitted\|no such facility'
 }
+
+# --- VMMs whose memory is in files: twice what the pager may hold ---
+
+memory_bytes=25165824
+budget=12582912
+
+# Bytes of blocks in the files of process $vmm, looked at from outside.
+blocks() {
+	sum=0
+	# shellcheck disable=SC2013 # numbers
+	for fd in $(sed -n 's/^memfds //p' "$1"); do
+		n=$(stat -L -c %b "/proc/$vmm/fd/$fd") || fail "no file to look at"
+		sum=$((sum + n * 512))
+	done
+	echo $sum
+}
+
+within_budget() {
+	[ "$(blocks "$1")" -le $budget ]
+}
+
+# start_vmm HOW: as $vmm; what it says is in HOW.txt, and a line to descriptor 3 lets it go on.
+start_vmm() {
+	mkfifo "$scratch/$1.go"
+	"$client" "$socket" "$memory" "$1" <"$scratch/$1.go" >"$scratch/$1.txt" 2>&1 &
+	vmm=$!
+	pids="$pids $vmm"
+	exec 3>"$scratch/$1.go"
+	until_true "all is touched" has_said "$scratch/$1.txt" touched $vmm 'no userfaultfd'
+}
+
+# go_on HOW WHAT: it ends well, and has said so.
+go_on() {
+	echo >&3
+	exec 3>&-
+	over "$vmm"
+	[ $status -eq 0 ] || fail "$1: a VMM failed"
+	grep -q "$2" "$scratch/$1.txt" || fail "$1: not $2"
+}
