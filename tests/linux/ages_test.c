@@ -40,6 +40,7 @@ static uint64_t take(uint64_t want)
 
 	vmemi_reclaim_enter(manager->reclaim);
 	vmemi_tidy(manager->reclaim, region, 0, PAGES);
+	vmemt_let_go(region);
 	taken = vmemi_take_cold(manager->reclaim, region, want, false);
 	vmemi_reclaim_leave(manager->reclaim);
 	return taken;
@@ -167,9 +168,11 @@ static void held_pages_stay(void)
 	assert(take(PAGES) == 0);
 	assert(!vmem_region_unpin(region, 0, HALF * PAGE));
 	assert(take(PAGES) == HALF);
-	/* What is stuck is tried again after many periods. */
-	for (unsigned i = 0; i < 2000 && in_place(PAGES - 1, 1); i++)
+	/* What is stuck is tried again after many periods, each of which takes its time. */
+	for (unsigned i = 0; i < 2000 && in_place(PAGES - 1, 1); i++) {
+		region->ages.release_ns = 0;
 		take(1);
+	}
 	assert(!in_place(PAGES - 1, 1));
 	end();
 }

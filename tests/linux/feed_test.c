@@ -82,6 +82,7 @@ static uint64_t take(struct log *log, uint64_t want)
 	vmemi_reclaim_enter(log->manager->reclaim);
 	vmemi_tidy(log->manager->reclaim, log->region, 0, PAGES);
 	log->region->feed.next_ns = UINT64_MAX;
+	vmemt_let_go(log->region);
 	taken = vmemi_take_cold(log->manager->reclaim, log->region, want, false);
 	vmemi_reclaim_leave(log->manager->reclaim);
 	return taken;

@@ -365,6 +365,12 @@ bool vmemt_kept(vmem_region *r, uint64_t page)
 	return state & VMEM_TRACK_KEPT;
 }
 
+void vmemt_let_go(vmem_region *r)
+{
+	vmemi_ages_harvest(r);
+	memset(r->ages.fresh, 0, sizeof(r->ages.fresh));
+}
+
 enum vmem_page_state vmemt_state(vmem_region *r, uint64_t page)
 {
 	int state = vmem_region_page_state(r, r->opts.gpa + page * VMEM_PAGE_SIZE);

@@ -109,6 +109,9 @@ struct vmem_store_account vmemt_account(vmem_region *r);
 bool vmemt_kept(vmem_region *r, uint64_t page);
 /* The age of page @page. The caller guards the tracker. */
 uint32_t vmemt_age(vmem_region *r, uint64_t page);
+/* Pages that the guest has touched so far may be taken at once: as if a while had gone by. The caller has the lock of
+ * reclaim, or its threads do not run. */
+void vmemt_let_go(vmem_region *r);
 /* The state of page @page. */
 enum vmem_page_state vmemt_state(vmem_region *r, uint64_t page);
 /* Asserts that all counters and words agree. Stops the manager's threads meanwhile, if they run. */

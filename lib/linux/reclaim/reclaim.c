@@ -281,7 +281,7 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 			gained += make_room_in_store(rc, target);
 		handled += taken + settled.saved + settled.refused;
 		/* Taking frees nothing yet: it is progress until staging should have given something, and
-		 * none where nothing more was to be had. */
+		 * none where nothing more was to be had (since a sweep that found nothing, see below). */
 		rc->since_gain = gained ? 0 : rc->since_gain + taken;
 		if (rc->since_gain <= limit + VMEMI_BATCH && !atomic_load(&host->stuck))
 			progress += taken;
@@ -296,7 +296,9 @@ uint64_t vmemi_reclaim_round(struct vmemi_reclaim *rc, uint64_t target, uint64_t
 			break;
 		/* A sweep that found only young pages has aged them: the next may find some. */
 		if (++rc->idle_sweeps > SWEEPS_BEFORE_HOT) {
-			progress += make_room_in_store(rc, target);
+			gained = make_room_in_store(rc, target);
+			rc->since_gain = gained ? 0 : limit + VMEMI_BATCH + 1;
+			progress += gained;
 			break;
 		}
 	}

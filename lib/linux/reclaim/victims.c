@@ -145,14 +145,24 @@ static uint64_t caught(const struct vmemi_reclaim *rc, const struct catch *c)
 	return c->taken + rc->scattered_count + rc->clean_count;
 }
 
+/* All but what the guest has only just got. */
+static void offer_run(struct vmemi_reclaim *rc, struct vmem_region *r, struct catch *c,
+		      uint64_t first, uint64_t end)
+{
+	for (uint64_t fresh; first < end; first = fresh + 1) {
+		fresh = vmemi_ages_next_fresh(&r->ages, first, end);
+		c->taken += vmemi_take_offer(rc, r, first, fresh - first);
+	}
+}
+
 static void offer_runs(struct vmemi_reclaim *rc, struct vmem_region *r, struct catch *c,
 		       const struct vmem_track_run *runs, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		if (runs[i].first < c->end) /* batches are ascending */
 			c->taken += vmemi_take_flush(rc, r);
-		c->taken += vmemi_take_offer(rc, r, runs[i].first, runs[i].count);
 		c->end = runs[i].first + runs[i].count;
+		offer_run(rc, r, c, runs[i].first, c->end);
 	}
 }
 

@@ -5,8 +5,9 @@
 /* A period ends with this part of the pages in place accessed, or with time. */
 #define PERIOD_PART 3
 #define PERIOD_NS UINT64_C(1000000000)
-/* Pages that are stuck are tried again in as many periods. */
+/* Pages that are stuck are tried again in as many periods, however fast those go by in so long. */
 #define RELEASE_SLICES 1024
+#define RELEASE_NS 10000000
 /* Of so many results the older half counts half. */
 #define RETURNS_MAX 256
 /* By so many per cent of what is taken must the proven class return less, to be taken from. */
@@ -124,6 +125,7 @@ static void access_page(struct vmemi_ages *ages, uint64_t page)
 	bool from_staging = (sampled || state & VMEM_TRACK_AWAY) && !(state & VMEMI_AGES_STORED);
 
 	ages->arrivals++;
+	ages->fresh[page % VMEMI_AGES_FRESH] = (struct vmemi_ages_fresh){ page, ages->harvest_ns };
 	if (sampled)
 		end_sample(ages, page, true);
 	if (from_staging) {
@@ -230,6 +232,7 @@ void vmemi_ages_harvest(struct vmem_region *r)
 	struct vmemi_ages *ages = &r->ages;
 	uint64_t moved, accessed;
 
+	ages->harvest_ns = r->host->k->clock_ns();
 	/* Who was accessed is in that set before it is in this: so it is seen in both. */
 	for (uint64_t group = 0;
 	     (moved = vmemi_page_set_take(&ages->moved, &group, ages->moved.count)); group++) {
@@ -244,12 +247,16 @@ void vmemi_ages_harvest(struct vmem_region *r)
 }
 
 /* Some of the stuck pages may be tried again. */
-static void release_slice(struct vmem_region *r)
+static void release_slice(struct vmem_region *r, uint64_t now_ns)
 {
 	struct vmemi_ages *ages = &r->ages;
-	uint64_t slice = ages->release++ % RELEASE_SLICES;
+	uint64_t slice = ages->release % RELEASE_SLICES;
 	uint64_t size = (r->pages + RELEASE_SLICES - 1) / RELEASE_SLICES, first = slice * size;
 
+	if (now_ns - ages->release_ns < RELEASE_NS)
+		return;
+	ages->release_ns = now_ns;
+	ages->release++;
 	for (uint64_t page = first; page < first + size && page < r->pages; page++)
 		if ((track_state(ages, page) & VMEM_TRACK_KEPT) &&
 		    !(vmemi_region_word(r, page) & VMEMI_PAGE_PINNED) && !vmemi_huge_keeps(r, page))
@@ -278,7 +285,7 @@ void vmemi_ages_hurry(struct vmem_region *r, uint64_t now_ns)
 {
 	vmem_track_period(r->ages.track);
 	set_threshold(&r->ages, now_ns);
-	release_slice(r);
+	release_slice(r, now_ns);
 	r->ages.arrivals = 0;
 	r->ages.period_ns = now_ns;
 }
@@ -373,6 +380,20 @@ int vmemi_ages_victims(struct vmem_region *r, const struct vmemi_wanted *wanted,
 
 	return vmem_track_victims(r->ages.track, &want, &r->ages.cursor[wanted->of], runs, max_runs,
 				  ret_runs);
+}
+
+static bool is_fresh(const struct vmemi_ages *ages, uint64_t page)
+{
+	const struct vmemi_ages_fresh *f = &ages->fresh[page % VMEMI_AGES_FRESH];
+
+	return f->page == page && f->ns && ages->harvest_ns - f->ns < VMEMI_AGES_FRESH_NS;
+}
+
+uint64_t vmemi_ages_next_fresh(const struct vmemi_ages *ages, uint64_t first, uint64_t end)
+{
+	while (first < end && !is_fresh(ages, first))
+		first++;
+	return first;
 }
 
 uint32_t vmemi_ages_age(const struct vmemi_ages *ages, uint64_t page)

@@ -27,6 +27,11 @@ struct vmem_region;
 
 enum vmemi_ages_class { VMEMI_CLASS_NEW, VMEMI_CLASS_PROVEN, VMEMI_CLASSES };
 
+/* Pages that the guest has touched of late, by their lowest bits: who has waited for one gets to use it, however fast periods
+ * go by, before it is a victim again. */
+#define VMEMI_AGES_FRESH 64
+#define VMEMI_AGES_FRESH_NS 10000000
+
 /* What became of pages of a class that were taken, of late. */
 struct vmemi_ages_return {
 	uint32_t ended; /* came back from staging, or went on into the store */
@@ -50,10 +55,15 @@ struct vmemi_ages {
 
 	/* Guard of all below: the lock of reclaim. */
 	vmem_track *track;
+	struct vmemi_ages_fresh {
+		uint64_t page, ns; /* when that was seen; 0: none */
+	} fresh[VMEMI_AGES_FRESH];
+	uint64_t harvest_ns;   /* when the sets above were emptied last */
 	uint64_t arrivals;     /* pages accessed, or come back, since the period began */
 	uint64_t period_ns;    /* when it did */
 	_Atomic uint64_t seen; /* atomic; pages that a feed found used, ever */
 	uint64_t release;      /* which slice of the stuck pages is tried again next */
+	uint64_t release_ns;   /* when one was, last */
 	struct vmem_track_cursor cursor[VMEMI_CLASSES + 1]; /* by class; the last: of both */
 	struct vmemi_ages_return returns[VMEMI_CLASSES];
 	struct vmemi_active active; /* with guards of its own */
@@ -97,6 +107,8 @@ enum vmemi_ages_class vmemi_ages_choose(const struct vmemi_ages *ages);
 /* Names pages to take, the oldest first. As vmem_track_victims(): more than 0 if there may be more. */
 int vmemi_ages_victims(struct vmem_region *r, const struct vmemi_wanted *wanted,
 		       struct vmem_track_run *runs, size_t max_runs, size_t *ret_runs);
+/* The first page of [first, end) that the guest has only just got; @end: none. */
+uint64_t vmemi_ages_next_fresh(const struct vmemi_ages *ages, uint64_t first, uint64_t end);
 /* The least age of a page that no feed and no fault has shown to be in use of late. */
 uint32_t vmemi_ages_least(const struct vmem_region *r);
 /* The periods since a page was used, as far as is known. */
