@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Swap devices that are slow, fail, never answer, are full, or are taken away:
- * whoever touches a page that is there waits or meets an error, and nobody
- * else; what is given up leaves nothing behind; and who can do nothing is told.
- */
+/* Swap devices that are slow, fail, never answer, are full, or are taken away: whoever touches a page that is there waits
+ * or meets an error, and nobody else; what is given up leaves nothing behind; and who can do nothing is told. */
 #include "linux/guest.h"
 #include "linux/snapshot_tape.h"
 #include "linux/stored.h"
@@ -20,8 +18,7 @@
 #define PAGES (VMEMT_SANITIZED ? 2560 : 4096)
 #define CPUS 3
 #define KEPT 96 /* pages that are brought back: more than windows know of */
-/* Of a guest that gets stuck: its budget, pages that compressed are about as
- * much, and a device that has little room. */
+/* Of a guest that gets stuck: its budget, pages that compressed are about as much, and a device that has little room. */
 #define TIGHT (7 * MIB)
 #define MANY 4700
 #define SCANT (2 * MIB)
@@ -84,8 +81,7 @@ static void make_with(const struct vmem_manager_opts *o, uint64_t deadline_ms, u
 		cpu[i].region = region;
 }
 
-/* No budget but that of what is stored: everything is stored, and most of it
- * out. */
+/* No budget but that of what is stored: everything is stored, and most of it out. */
 static void make(bool threads, uint64_t deadline_ms)
 {
 	const struct vmem_manager_opts o = { .size = sizeof(o), .store_bytes = 2 * MIB };
@@ -183,8 +179,7 @@ static void slow(void)
 	end();
 }
 
-/* A read error is the end of the page for who touches it; who only looks may
- * look again. */
+/* A read error is the end of the page for who touches it; who only looks may look again. */
 static void failing(void)
 {
 	static struct vmemt_page got;
@@ -216,8 +211,7 @@ static void failing(void)
 	end();
 }
 
-/* On a busy machine the time of some may be up: that is told, and others are
- * read. */
+/* On a busy machine the time of some may be up: that is told, and others are read. */
 static bool reads_in_time(uint64_t page)
 {
 	uint32_t before = atomic_load(&told);
@@ -228,8 +222,7 @@ static bool reads_in_time(uint64_t page)
 	return !error;
 }
 
-/* When its time is up a page is lost, for who touches it and for who reads it;
- * the late answer finds nobody. */
+/* When its time is up a page is lost, for who touches it and for who reads it; the late answer finds nobody. */
 static void never(bool threads)
 {
 	static struct vmemt_page got;
@@ -258,34 +251,47 @@ static void never(bool threads)
 	end();
 }
 
-#define READERS 80u
+#define READERS 160u /* more than the library has buffers */
 
-struct reader {
+static struct reader {
 	pthread_t thread;
 	uint64_t page;
-};
+} reader[READERS];
+static _Atomic unsigned readers_begun; /* atomic */
 
 static void *read_one(void *context)
 {
-	const struct reader *reader = context;
+	const struct reader *r = context;
 
-	assert(reads_right(reader->page));
+	atomic_fetch_add(&readers_begun, 1);
+	assert(reads_right(r->page));
 	return NULL;
 }
 
-/* More of them wait for the device than the library has buffers. */
-static void many_readers(void)
+static unsigned buffers_held(void)
 {
-	static struct reader reader[READERS];
-	uint64_t page = 0;
+	return (unsigned)__builtin_popcountll(atomic_load(&manager->host.buffer_busy));
+}
+
+/* They wait for the device, each for a page of its own; or for one of them, because it is the same page: then the others
+ * hold no buffer for longer than a look at the page. */
+static void many_readers(bool same)
+{
+	uint64_t page;
 
 	make(true, 0);
-	for (unsigned i = 0; i < READERS; i++)
-		reader[i].page = page = next_out(page + 1);
+	page = next_out(0);
+	for (unsigned i = 0; i < READERS; i++) {
+		reader[i].page = page;
+		page = same ? page : next_out(page + 1);
+	}
+	atomic_store(&readers_begun, 0);
 	atomic_store(&device.hold, 1);
 	for (unsigned i = 0; i < READERS; i++)
 		assert(!pthread_create(&reader[i].thread, NULL, read_one, &reader[i]));
-	VMEMT_UNTIL(loads() >= VMEMI_BUFFERS / 2);
+	VMEMT_UNTIL(atomic_load(&readers_begun) == READERS);
+	VMEMT_UNTIL(same ? loads() == 1 && buffers_held() < VMEMI_BUFFERS / 2
+			 : loads() >= VMEMI_BUFFERS / 2);
 	atomic_store(&device.hold, 0);
 	for (unsigned i = 0; i < READERS; i++)
 		assert(!pthread_join(reader[i].thread, NULL));
@@ -354,8 +360,7 @@ static void freed_while_writing(void)
 	assert(atomic_load(&device.closed));
 }
 
-/* A guest that stands still is read as a whole, without a frame more; and comes
- * back as a whole. */
+/* A guest that stands still is read as a whole, without a frame more; and comes back as a whole. */
 static void whole(bool threads)
 {
 	struct vmemt_tape tape;
@@ -571,7 +576,8 @@ int main(void)
 	failing();
 	never(true);
 	never(false);
-	many_readers();
+	many_readers(false);
+	many_readers(true);
 	detached();
 	detached_from_silent();
 	freed_while_writing();
