@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <vmem/fault.h>
 #include <vmem/huge.h>
@@ -218,6 +219,38 @@ bool vmemt_is(struct vmemt_cpu *c, unsigned char *base, uint64_t page, uint64_t 
 	return !memcmp(&p, &want, sizeof(p));
 }
 
+void vmemt_write_all(vmem_region *r, uint64_t pages)
+{
+	for (uint64_t i = 0; i < pages; i++) {
+		struct vmemt_page p;
+
+		vmemt_make(&p, i, 1);
+		assert(!vmem_region_write(r, i * VMEM_PAGE_SIZE, &p, sizeof(p)));
+	}
+}
+
+void vmemt_read_all(vmem_region *r, uint64_t pages)
+{
+	for (uint64_t i = 0; i < pages; i++) {
+		struct vmemt_page p, want;
+
+		if (i % 2)
+			assert(!vmem_region_resolve(r, i * VMEM_PAGE_SIZE, 0));
+		assert(!vmem_region_read(r, i * VMEM_PAGE_SIZE, &p, sizeof(p)));
+		vmemt_make(&want, i, 1);
+		assert(!memcmp(&p, &want, sizeof(p)));
+	}
+}
+
+void vmemt_on_lost(void *context, uint64_t gpa, int error)
+{
+	struct vmemt_losses *l = context;
+
+	(void)gpa;
+	atomic_store(&l->error, error);
+	atomic_fetch_add(&l->count, 1);
+}
+
 bool vmemt_mapped(const void *address)
 {
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -417,6 +450,20 @@ void vmemt_store(vmem_region *r, uint64_t first, uint64_t count)
 	assert(!vmem_region_store(r, r->opts.gpa + first * VMEM_PAGE_SIZE, count * VMEM_PAGE_SIZE,
 				  &pages));
 	assert(pages == count);
+}
+
+void vmemt_restore(vmem_region *r, uint64_t pages)
+{
+	unsigned char *base = vmem_region_hva(r);
+
+	assert(!vmem_region_detach(r, VMEM_DETACH_RESTORE));
+	for (uint64_t i = 0; i < pages; i++) {
+		struct vmemt_page want;
+
+		vmemt_make(&want, i, 1);
+		assert(!memcmp(base + i * VMEM_PAGE_SIZE, &want, sizeof(want)));
+	}
+	munmap(base, pages * VMEM_PAGE_SIZE);
 }
 
 void vmemt_end(vmem_manager *m, vmem_region *r)

@@ -79,9 +79,20 @@ void vmemt_put(struct vmemt_cpu *c, unsigned char *base, uint64_t page, uint64_t
 /* Reads the page and compares; version 0: zeros. */
 bool vmemt_is(struct vmemt_cpu *c, unsigned char *base, uint64_t page, uint64_t version);
 void vmemt_make(struct vmemt_page *p, uint64_t page, uint64_t version);
+/* The same by calls, for pages of [0, @pages) in version 1: writes all; brings every second one in place, and reads and
+ * compares all. */
+void vmemt_write_all(vmem_region *r, uint64_t pages);
+void vmemt_read_all(vmem_region *r, uint64_t pages);
 
 /* Whether the kernel has a page mapped there (/proc/self/pagemap). */
 bool vmemt_mapped(const void *address);
+
+/* What on_lost said; its context. */
+struct vmemt_losses {
+	_Atomic uint32_t count; /* atomic */
+	_Atomic int error;      /* atomic; of the last one */
+};
+void vmemt_on_lost(void *context, uint64_t gpa, int error);
 
 /* --- Managers and regions --- */
 
@@ -119,6 +130,8 @@ void vmemt_check(vmem_manager *m, vmem_region *r);
 /* Takes all pages of [first, first + count) out into staging, and on into the store. */
 void vmemt_stage(vmem_region *r, uint64_t first, uint64_t count);
 void vmemt_store(vmem_region *r, uint64_t first, uint64_t count);
+/* Detaches with VMEM_DETACH_RESTORE memory of the library's, in which pages of [0, @pages) must be in version 1. */
+void vmemt_restore(vmem_region *r, uint64_t pages);
 /* Detaches and frees; both must work. */
 void vmemt_end(vmem_manager *m, vmem_region *r);
 /* Detaches with VMEM_DETACH_DISCARD from a thread of its own, which must be over before the deadline of touches

@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #define PAGE VMEM_PAGE_SIZE
 #define MIB (UINT64_C(1) << 20)
@@ -18,16 +17,7 @@ static struct vmemt_cpu cpu[MANY];
 static vmem_manager *manager;
 static vmem_region *region;
 static unsigned char *base;
-static _Atomic uint32_t told; /* atomic; times that on_lost was called */
-static _Atomic int told_error;
-
-static void on_lost(void *context, uint64_t gpa, int error)
-{
-	(void)context;
-	(void)gpa;
-	atomic_store(&told_error, error);
-	atomic_fetch_add(&told, 1);
-}
+static struct vmemt_losses told;
 
 struct how {
 	uint64_t budget;
@@ -46,10 +36,11 @@ static void make(struct how how)
 		.fault_way = how.way,
 		.fault_around_pages = 1,
 		.fault_deadline_ms = how.deadline_ms ? how.deadline_ms : 3600000,
-		.on_lost = on_lost,
+		.context = &told,
+		.on_lost = vmemt_on_lost,
 	};
 
-	atomic_store(&told, 0);
+	atomic_store(&told.count, 0);
 	manager = vmemt_manager(how.budget);
 	vmemt_catch_signals(manager);
 	assert(!vmemt_alloc(&region, manager, &o));
@@ -138,7 +129,7 @@ static void nobody_else_waits(void)
 	finish(0, 0);
 	expect_read(0, 3, &got[0]);
 	expect_read(1, 3, &got[1]);
-	assert(!atomic_load(&told));
+	assert(!atomic_load(&told.count));
 	end();
 }
 
@@ -146,7 +137,7 @@ static void expect_lost(unsigned c, int error)
 {
 	assert(vmemt_touch_end(&cpu[c]) == SIGBUS);
 	assert(cpu[c].answer == -VMEM_EIO);
-	assert(atomic_load(&told_error) == error);
+	assert(atomic_load(&told.error) == error);
 }
 
 static void failed(uint32_t way)
@@ -160,7 +151,7 @@ static void failed(uint32_t way)
 		finish(0, i % 2 ? -VMEM_EBADMSG : -VMEM_EIO);
 		expect_lost(0, i % 2 ? -VMEM_EBADMSG : -VMEM_EIO);
 		assert(vmemt_state(region, i) == VMEM_PAGE_POISONED);
-		assert(atomic_load(&told) == i + 1 && vmemt_metrics(region).lost == i + 1);
+		assert(atomic_load(&told.count) == i + 1 && vmemt_metrics(region).lost == i + 1);
 	}
 	vmemt_slow_hold(0);
 	assert(vmemt_is(&cpu[1], base, 5, 1));
@@ -177,7 +168,7 @@ static void too_late(int result, bool healed_before)
 	make((struct how){ .pages = 8, .threads = true, .deadline_ms = 20 });
 	read_begin(0, 2, &got);
 	expect_lost(0, -VMEM_EIO);
-	assert(vmemt_slow_held() == 1 && atomic_load(&told) == 1);
+	assert(vmemt_slow_held() == 1 && atomic_load(&told.count) == 1);
 	assert(vmemt_state(region, 2) == VMEM_PAGE_POISONED);
 	if (healed_before) {
 		assert(!vmem_region_discard(region, 2 * PAGE, PAGE, NULL));
@@ -185,7 +176,7 @@ static void too_late(int result, bool healed_before)
 	}
 	finish(0, result);
 	VMEMT_UNTIL(!atomic_load(&manager->host.buffer_busy));
-	assert(atomic_load(&told) == 1 && vmemt_metrics(region).lost == 1);
+	assert(atomic_load(&told.count) == 1 && vmemt_metrics(region).lost == 1);
 	if (!healed_before)
 		assert(!vmem_region_discard(region, 2 * PAGE, PAGE, NULL));
 	assert(vmemt_is(&cpu[0], base, 2, healed_before ? 9 : 0));
@@ -214,7 +205,7 @@ static void many_at_once(uint32_t way)
 	} while (over < MANY);
 	for (unsigned i = 0; i < MANY; i++)
 		expect_read(i, i, &got[i]);
-	assert(!atomic_load(&told));
+	assert(!atomic_load(&told.count));
 	end();
 }
 
@@ -293,17 +284,11 @@ static void alone_with_loads(void)
 /* Everything comes back although neither the loads are quick nor the budget allows it. */
 static void restored(bool threads)
 {
-	struct vmemt_page want;
 	const uint64_t pages = 2048;
 
 	make((struct how){ .budget = 8 * MIB, .pages = pages, .threads = threads });
 	vmemt_slow_at_poll(1);
-	assert(!vmem_region_detach(region, VMEM_DETACH_RESTORE));
-	for (uint64_t i = 0; i < pages; i++) {
-		vmemt_make(&want, i, 1);
-		assert(!memcmp(base + i * PAGE, &want, PAGE));
-	}
-	munmap(base, pages * PAGE);
+	vmemt_restore(region, pages);
 	assert(!atomic_load(&manager->host.buffer_busy));
 	vmem_manager_thread_stop(manager);
 	vmemt_slow_stop();

@@ -4,7 +4,6 @@
 #include "linux/guest.h"
 #include <poll.h>
 #include <sched.h>
-#include <sys/mman.h>
 
 #define PAGE VMEM_PAGE_SIZE
 #define MIB (UINT64_C(1) << 20)
@@ -100,36 +99,19 @@ static void run_and_stop(void)
 /* Nobody but the thread that makes the calls: those that must wait make their room themselves. */
 static void all_alone(void)
 {
-	struct vmemt_page p, got;
-	unsigned char *base;
 	vmem_region *r;
 	uint32_t next_ms = 0;
 
 	manager = vmemt_manager(10 * MIB);
 	r = vmemt_region(manager, 0, PAGES, 0);
-	base = vmem_region_hva(r);
-	for (uint64_t i = 0; i < PAGES; i++) {
-		vmemt_make(&p, i, 1);
-		assert(!vmem_region_write(r, i * PAGE, &p, PAGE));
-	}
+	vmemt_write_all(r, PAGES);
 	assert(vmemt_manager_metrics(manager).used_bytes <= 10 * MIB + 16 * PAGE);
-	for (uint64_t i = 0; i < PAGES; i++) {
-		if (i % 2)
-			assert(!vmem_region_resolve(r, i * PAGE, 0));
-		assert(!vmem_region_read(r, i * PAGE, &got, PAGE));
-		vmemt_make(&p, i, 1);
-		assert(!memcmp(&got, &p, PAGE));
-	}
+	vmemt_read_all(r, PAGES);
 	assert(vmemt_metrics(r).stalls > 0);
 	assert(!vmem_manager_step(manager, 0, &next_ms) && next_ms > 0);
 	vmemt_check(manager, r);
-	assert(!vmem_region_detach(r, VMEM_DETACH_RESTORE));
+	vmemt_restore(r, PAGES);
 	assert(!vmem_manager_free(manager));
-	for (uint64_t i = 0; i < PAGES; i++) {
-		vmemt_make(&p, i, 1);
-		assert(!memcmp(base + i * PAGE, &p, PAGE));
-	}
-	munmap(base, PAGES * PAGE);
 }
 
 /* The descriptor says when there is work, and is quiet when there is none. */

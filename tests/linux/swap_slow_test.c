@@ -28,30 +28,11 @@ static struct vmemt_cpu cpu[CPUS];
 static vmem_manager *manager;
 static vmem_region *region;
 static unsigned char *base;
-static _Atomic uint32_t told; /* atomic; times that on_lost was called */
-static _Atomic int told_error;
-
-static void on_lost(void *context, uint64_t gpa, int error)
-{
-	(void)context;
-	(void)gpa;
-	atomic_store(&told_error, error);
-	atomic_fetch_add(&told, 1);
-}
+static struct vmemt_losses told;
 
 static void make_page(struct vmemt_page *p, uint64_t page)
 {
 	vmemt_make(p, page, 1);
-}
-
-static void fill(void)
-{
-	struct vmemt_page p;
-
-	for (uint64_t i = 0; i < PAGES; i++) {
-		make_page(&p, i);
-		assert(!vmem_region_write(region, i * PAGE, &p, PAGE));
-	}
 }
 
 static uint32_t timeout_ms; /* of the next device; 0: the default */
@@ -67,10 +48,11 @@ static void make_with(const struct vmem_manager_opts *o, uint64_t deadline_ms, u
 		.bytes = pages * PAGE,
 		.fault_around_pages = 1,
 		.fault_deadline_ms = deadline_ms ? deadline_ms : 3600000,
-		.on_lost = on_lost,
+		.context = &told,
+		.on_lost = vmemt_on_lost,
 	};
 
-	atomic_store(&told, 0);
+	atomic_store(&told.count, 0);
 	manager = vmemt_manager_of(o);
 	vmemt_catch_signals(manager);
 	vmemt_memory_device_init(&device, bytes, VMEMT_DEVICE_DEPTH);
@@ -87,7 +69,7 @@ static void make(bool threads, uint64_t deadline_ms)
 	const struct vmem_manager_opts o = { .size = sizeof(o), .store_bytes = 2 * MIB };
 
 	make_with(&o, deadline_ms, PAGES, 64 * MIB);
-	fill();
+	vmemt_write_all(region, PAGES);
 	vmemt_store(region, 0, PAGES);
 	if (threads)
 		assert(!vmem_manager_thread_start(manager));
@@ -175,7 +157,7 @@ static void slow(void)
 	atomic_store(&device.hold, 0);
 	expect_read(0, a, &got[0]);
 	expect_read(1, b, &got[1]);
-	assert(!atomic_load(&told));
+	assert(!atomic_load(&told.count));
 	end();
 }
 
@@ -192,13 +174,13 @@ static void failing(void)
 	c = next_out(b + 1);
 	atomic_store(&device.read_error, -VMEM_EIO);
 	assert(vmem_region_read(region, a * PAGE, &got, PAGE) == -VMEM_EIO);
-	assert(vmemt_state(region, a) == VMEM_PAGE_STORED && !atomic_load(&told));
+	assert(vmemt_state(region, a) == VMEM_PAGE_STORED && !atomic_load(&told.count));
 	read_begin(0, b, &got);
 	assert(vmemt_touch_end(&cpu[0]) == SIGBUS);
-	assert(atomic_load(&told) == 1 && atomic_load(&told_error) == -VMEM_EIO);
+	assert(atomic_load(&told.count) == 1 && atomic_load(&told.error) == -VMEM_EIO);
 	assert(vmemt_state(region, b) == VMEM_PAGE_POISONED);
 	assert(vmem_region_pin(region, c * PAGE, PAGE) == -VMEM_EIO);
-	assert(atomic_load(&told) == 2 && vmemt_metrics(region).lost == 2);
+	assert(atomic_load(&told.count) == 2 && vmemt_metrics(region).lost == 2);
 	atomic_store(&device.read_error, 0);
 	atomic_store(&device.corrupt, 1);
 	assert(vmem_region_read(region, a * PAGE, &got, PAGE) == -VMEM_EIO);
@@ -214,11 +196,12 @@ static void failing(void)
 /* On a busy machine the time of some may be up: that is told, and others are read. */
 static bool reads_in_time(uint64_t page)
 {
-	uint32_t before = atomic_load(&told);
+	uint32_t before = atomic_load(&told.count);
 	struct vmemt_page got;
 	int error = vmem_region_read(region, page * PAGE, &got, PAGE);
 
-	assert(error ? error == -VMEM_EIO && atomic_load(&told) > before : is_right(page, &got));
+	assert(error ? error == -VMEM_EIO && atomic_load(&told.count) > before
+		     : is_right(page, &got));
 	return !error;
 }
 
@@ -233,19 +216,19 @@ static void never(bool threads)
 	b = next_out(a + 1);
 	atomic_store(&device.hold, 1);
 	assert(vmem_region_read(region, a * PAGE, &got, PAGE) == -VMEM_EIO);
-	assert(vmemt_state(region, a) == VMEM_PAGE_POISONED && atomic_load(&told) == 1);
+	assert(vmemt_state(region, a) == VMEM_PAGE_POISONED && atomic_load(&told.count) == 1);
 	read_begin(0, b, &got);
 	if (!threads)
 		VMEMT_STEP_UNTIL(manager, vmemt_touch_over(&cpu[0]));
 	assert(vmemt_touch_end(&cpu[0]) == SIGBUS);
-	assert(vmemt_state(region, b) == VMEM_PAGE_POISONED && atomic_load(&told) == 2);
+	assert(vmemt_state(region, b) == VMEM_PAGE_POISONED && atomic_load(&told.count) == 2);
 	assert(loads() == 2 && vmemt_metrics(region).lost == 2);
 	assert(!vmem_region_discard(region, a * PAGE, PAGE, NULL)); /* before the end of its load */
 	atomic_store(&device.hold, 0);
 	if (!threads)
 		VMEMT_STEP_UNTIL(manager, !loads());
 	VMEMT_UNTIL(!loads() && !atomic_load(&manager->host.buffer_busy));
-	assert(atomic_load(&told) == 2);
+	assert(atomic_load(&told.count) == 2);
 	assert(!vmem_region_discard(region, b * PAGE, PAGE, NULL));
 	VMEMT_UNTIL(reads_in_time(b = next_out(b + 1)));
 	end();
@@ -349,7 +332,7 @@ static void freed_while_writing(void)
 	struct vmem_store_out_stats s = { .size = sizeof(s) };
 
 	make_with(&o, 0, PAGES, 64 * MIB);
-	fill();
+	vmemt_write_all(region, PAGES);
 	vmemt_store(region, 0, PAGES);
 	atomic_store(&device.hold, 1);
 	vmem_store_write_out(manager->host.store, MIB);
@@ -444,7 +427,7 @@ static void abandoned(void)
 	assert(atomic_load(&device.closed));
 	read_begin(0, a, &got);
 	assert(vmemt_touch_end(&cpu[0]) == SIGBUS);
-	assert(vmemt_state(region, a) == VMEM_PAGE_POISONED && atomic_load(&told) == 1);
+	assert(vmemt_state(region, a) == VMEM_PAGE_POISONED && atomic_load(&told.count) == 1);
 	end();
 }
 

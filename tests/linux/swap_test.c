@@ -5,7 +5,6 @@
 #include "store/memory_device.h"
 #include <poll.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <vmem/device_file.h>
 #include <vmem/manager_device.h>
 
@@ -155,32 +154,16 @@ static void in_a_loop(void (*add)(void))
 /* Nobody but the thread that makes the calls. */
 static void by_calls(void (*add)(void))
 {
-	struct vmemt_page p, got;
-
 	begin();
 	add();
-	for (uint64_t i = 0; i < PAGES; i++) {
-		vmemt_make(&p, i, 1);
-		assert(!vmem_region_write(region, i * PAGE, &p, PAGE));
-	}
+	vmemt_write_all(region, PAGES);
 	expect_budget();
 	assert(out_stats().segments > 4);
-	for (uint64_t i = 0; i < PAGES; i++) {
-		if (i % 2)
-			assert(!vmem_region_resolve(region, i * PAGE, 0));
-		assert(!vmem_region_read(region, i * PAGE, &got, PAGE));
-		vmemt_make(&p, i, 1);
-		assert(!memcmp(&got, &p, PAGE));
-	}
+	vmemt_read_all(region, PAGES);
 	expect_budget();
 	vmemt_check(manager, region);
-	assert(!vmem_region_detach(region, VMEM_DETACH_RESTORE));
+	vmemt_restore(region, PAGES);
 	assert(!vmem_manager_free(manager));
-	for (uint64_t i = 0; i < PAGES; i++) {
-		vmemt_make(&p, i, 1);
-		assert(!memcmp(base + i * PAGE, &p, PAGE));
-	}
-	munmap(base, PAGES * PAGE);
 }
 
 /* What is asked of the manager is asked of its store, and what is refused stays the caller's. */

@@ -179,11 +179,25 @@ Test(pool_near, are_told_of_pages_that_were_encoded_anew)
 	cr_assert_gt(expect_all(3), 20);
 }
 
+static void expect_no_neighbours(void)
+{
+	struct vmemi_neighbour near[MOST];
+	struct vmemi_located w;
+
+	for (uint32_t i = 0; i < PAGES; i++) {
+		struct vmemi_stretch read;
+
+		if (!is_out(i, &w))
+			continue;
+		read = blocks_of(&w);
+		cr_assert_eq(vmemi_pool_neighbours(pool, &w, &read, near, MOST), 0);
+	}
+}
+
 /* Anything may come from a device: of what is not as it was written nobody is told. */
 Test(pool_near, are_not_told_of_damaged_objects)
 {
 	uint64_t state = vmemt_seed("pool_near");
-	struct vmemi_neighbour near[MOST];
 	struct vmemi_located w;
 
 	while (leave(pool))
@@ -194,23 +208,9 @@ Test(pool_near, are_not_told_of_damaged_objects)
 		copies[w.place].bytes[w.offset + vmemt_rand(&state) % (HEADER - 1)] ^=
 			(unsigned char)(1u << vmemt_rand(&state) % 7);
 	}
-	for (uint32_t i = 0; i < PAGES; i++) {
-		struct vmemi_stretch read;
-
-		if (!is_out(i, &w))
-			continue;
-		read = blocks_of(&w);
-		cr_assert_eq(vmemi_pool_neighbours(pool, &w, &read, near, MOST), 0);
-	}
+	expect_no_neighbours();
 	for (uint32_t place = 0; place < COPIES; place++)
 		for (uint32_t at = 0; copies[place].bytes && at < copies[place].blocks * 4096; at++)
 			copies[place].bytes[at] = (unsigned char)vmemt_rand(&state);
-	for (uint32_t i = 0; i < PAGES; i++) {
-		struct vmemi_stretch read;
-
-		if (!is_out(i, &w))
-			continue;
-		read = blocks_of(&w);
-		cr_assert_eq(vmemi_pool_neighbours(pool, &w, &read, near, MOST), 0);
-	}
+	expect_no_neighbours();
 }

@@ -45,6 +45,14 @@ static inline void open_with_device(void)
 	add(&device, 32 * MIB, 0);
 }
 
+/* With one that takes one request at a time. */
+static inline void open_with_narrow_device(void)
+{
+	open_store(VMEM_STORE_AS_SAVED);
+	vmemt_memory_device_init(&device, 32 * MIB, 1);
+	cr_assert_eq(vmem_store_add_device(store, &device.device, NULL, NULL), 0);
+}
+
 static inline struct vmem_store_out_stats out_stats(void)
 {
 	struct vmem_store_out_stats stats = { .size = sizeof(stats) };
@@ -171,6 +179,23 @@ static inline void expect(vmem_store_ref r, enum vmemt_page_kind kind, uint64_t 
 	rc = load(r, page.bytes);
 	cr_assert_eq(rc, 0, "page %lu: %d", (unsigned long)seed, rc);
 	cr_assert(is_page(&page, kind, seed));
+}
+
+static __attribute__((unused))
+uint64_t seed_of[PAGES]; /* of pages that were saved by random operations */
+
+/* Page @i is saved if it is not there, as @seed; else it is dropped, or looked at. */
+static inline void churn(uint32_t i, enum vmemt_page_kind kind, uint64_t seed, bool drop)
+{
+	if (!ref[i]) {
+		seed_of[i] = seed;
+		ref[i] = save(vm, kind, seed);
+	} else if (drop) {
+		cr_assert_eq(vmem_store_drop(store, vm, ref[i]), 0);
+		ref[i] = 0;
+	} else {
+		expect(ref[i], kind, seed_of[i]);
+	}
 }
 
 static inline void expect_all(void)

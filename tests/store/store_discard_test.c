@@ -109,7 +109,6 @@ Test(store_discard, a_device_that_leaves_is_not_discarded)
 
 Test(store_discard, random_operations)
 {
-	static uint64_t seed_of[PAGES];
 	uint64_t state = vmemt_seed("store_discard");
 
 	vmemt_store_close(store, &heap);
@@ -117,16 +116,9 @@ Test(store_discard, random_operations)
 	memset(ref, 0, sizeof(ref));
 	for (uint32_t step = 0; step < 15000; step++) {
 		uint32_t i = (uint32_t)(vmemt_rand(&state) % (PAGES / 2));
+		uint64_t seed = vmemt_rand(&state) % (PAGES * 2) * EDITS;
 
-		if (!ref[i]) {
-			seed_of[i] = vmemt_rand(&state) % (PAGES * 2) * EDITS;
-			ref[i] = save(vm, VMEMT_PAGE_NOISE, seed_of[i]);
-		} else if (vmemt_rand(&state) % 2) {
-			expect(ref[i], VMEMT_PAGE_NOISE, seed_of[i]);
-		} else {
-			cr_assert_eq(vmem_store_drop(store, vm, ref[i]), 0);
-			ref[i] = 0;
-		}
+		churn(i, VMEMT_PAGE_NOISE, seed, vmemt_rand(&state) % 2);
 		if (step % 16 == 0)
 			work();
 		if (step % 512 == 0)

@@ -386,7 +386,6 @@ static void move_all(void)
 /* Deltas, equal pages and a group, beside devices that come and go. */
 Test(store_out_move, random_operations)
 {
-	static uint64_t seed_of[PAGES];
 	const struct vmem_store_vm_opts group = { .size = sizeof(group),
 						  .sharing = VMEM_STORE_SHARE_GROUP,
 						  .group = 5 };
@@ -402,16 +401,9 @@ Test(store_out_move, random_operations)
 	come_or_go(&state);
 	for (uint32_t step = 0; step < 10000; step++) {
 		uint32_t i = (uint32_t)(vmemt_rand(&state) % PAGES);
+		uint64_t seed = vmemt_rand(&state) % (PAGES * 2);
 
-		if (!ref[i]) {
-			seed_of[i] = vmemt_rand(&state) % (PAGES * 2);
-			ref[i] = save(vm, VMEMT_PAGE_TEXT, seed_of[i]);
-		} else if (vmemt_rand(&state) % 3) {
-			expect(ref[i], VMEMT_PAGE_TEXT, seed_of[i]);
-		} else {
-			cr_assert_eq(vmem_store_drop(store, vm, ref[i]), 0);
-			ref[i] = 0;
-		}
+		churn(i, VMEMT_PAGE_TEXT, seed, vmemt_rand(&state) % 3 == 0);
 		if (step % 16 == 0)
 			work();
 		if (step % 256 == 0)

@@ -523,9 +523,7 @@ Test(store_out, a_device_that_is_full_is_asked_again)
 	uint32_t over = 0;
 
 	vmemt_store_close(store, &heap);
-	open_store(VMEM_STORE_AS_SAVED);
-	vmemt_memory_device_init(&device, 32 * MIB, 1);
-	cr_assert_eq(vmem_store_add_device(store, &device.device, NULL, NULL), 0);
+	open_with_narrow_device();
 	save_all();
 	settle();
 	for (uint32_t i = 0; i < VMEMI_WINDOWS; i++)
@@ -543,7 +541,6 @@ Test(store_out, a_device_that_is_full_is_asked_again)
 /* Deltas, equal pages and a group: what is alike is stored together, and comes back whatever of it is out. */
 Test(store_out, random_operations)
 {
-	static uint64_t seed_of[PAGES];
 	const struct vmem_store_vm_opts group = { .size = sizeof(group),
 						  .sharing = VMEM_STORE_SHARE_GROUP,
 						  .group = 5 };

@@ -209,9 +209,7 @@ Test(store_timeout, a_load_that_waits_for_room_is_over_too)
 	vmem_store_ref r;
 
 	vmemt_store_close(store, &heap);
-	open_store(VMEM_STORE_AS_SAVED);
-	vmemt_memory_device_init(&device, 32 * MIB, 1);
-	cr_assert_eq(vmem_store_add_device(store, &device.device, NULL, NULL), 0);
+	open_with_narrow_device();
 	save_all();
 	settle();
 	r = first_out();

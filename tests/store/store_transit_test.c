@@ -223,7 +223,6 @@ Test(store_transit, the_budget_is_kept)
 /* With all that goes on in a store besides. */
 Test(store_transit, random_operations)
 {
-	static uint64_t seed_of[PAGES];
 	uint64_t state = vmemt_seed("store_transit");
 
 	close_store();
@@ -232,16 +231,9 @@ Test(store_transit, random_operations)
 	for (uint32_t step = 0; step < 20000; step++) {
 		uint32_t i = (uint32_t)(vmemt_rand(&state) % PAGES);
 		enum vmemt_page_kind kind = i % 4 ? VMEMT_PAGE_TEXT : VMEMT_PAGE_NOISE;
+		uint64_t seed = vmemt_rand(&state) % (PAGES * 2);
 
-		if (!ref[i]) {
-			seed_of[i] = vmemt_rand(&state) % (PAGES * 2);
-			ref[i] = save(vm, kind, seed_of[i]);
-		} else if (vmemt_rand(&state) % 2) {
-			expect(ref[i], kind, seed_of[i]);
-		} else {
-			cr_assert_eq(vmem_store_drop(store, vm, ref[i]), 0);
-			ref[i] = 0;
-		}
+		churn(i, kind, seed, vmemt_rand(&state) % 2);
 		if (step % 16 == 0)
 			work();
 		if (step % 4096 == 0) {
