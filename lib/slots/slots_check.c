@@ -46,23 +46,27 @@ static const char *check_cluster(const struct vmemi_slots_device *d, uint64_t nu
 	const struct vmemi_slots_cluster *c = &chunk->cluster[number % VMEMI_SLOTS_CHUNK];
 	const struct vmemi_slots_table *t = atomic_load(&c->table);
 	bool cut = number >= atomic_load(&d->clusters), all = false;
-	bool room = atomic_load(&chunk->room) >> number % VMEMI_SLOTS_CHUNK & 1;
+	bool room = chunk->room >> number % VMEMI_SLOTS_CHUNK & 1;
+	bool tell = vmemi_slots_has(c, VMEMI_SLOTS_TELL);
+	bool cursor = vmemi_slots_has(c, VMEMI_SLOTS_CURSOR);
 	bool empty = chunk->empty >> number % VMEMI_SLOTS_CHUNK & 1;
 	const char *wrong;
 
 	VMEMI_REQUIRE(empty == (!t && !cut));
-	VMEMI_REQUIRE(t || !atomic_load(&c->cursors));
+	VMEMI_REQUIRE(t || (!cursor && !room));
 	if (!t)
 		return NULL;
 	++*tables;
 	wrong = check_table(t, discards, &all);
 	if (wrong)
 		return wrong;
-	VMEMI_REQUIRE(!all || atomic_load(&c->cursors));
-	VMEMI_REQUIRE(atomic_load(&c->cursors) || nothing_held(t));
-	VMEMI_REQUIRE(longest_of(t) <= atomic_load(&c->longest));
+	VMEMI_REQUIRE(!all || cursor);
+	VMEMI_REQUIRE(cursor || nothing_held(t));
+	VMEMI_REQUIRE(tell || (room && !cut && c->longest == VMEMI_SLOTS_LONGEST_UNKNOWN));
+	VMEMI_REQUIRE(longest_of(t) <= c->longest || cut);
+	VMEMI_REQUIRE(vmemi_slots_any_discards(t) == vmemi_slots_has(c, VMEMI_SLOTS_DISCARDS));
 	VMEMI_REQUIRE(!longest_of(t) || room || cut);
-	VMEMI_REQUIRE(!longest_of(t) || !atomic_load(&d->full) || cut);
+	VMEMI_REQUIRE(!longest_of(t) || !d->full || cut);
 	return NULL;
 }
 

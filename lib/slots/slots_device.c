@@ -71,7 +71,6 @@ static void open_up(vmem_slots *s, struct vmemi_slots_device *d, uint64_t cluste
 
 		for (uint32_t word = 0; t && word < VMEMI_SLOTS_WORDS; word++)
 			atomic_fetch_and(&t->used[word], ~atomic_exchange(&t->cut[word], 0));
-		atomic_store(&p.cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
 		if (t)
 			vmemi_slots_room(&p);
 		else
@@ -79,7 +78,7 @@ static void open_up(vmem_slots *s, struct vmemi_slots_device *d, uint64_t cluste
 		/* Who gave back the last may have taken what was cut off for something that stays. */
 		vmemi_slots_give_up(s, &p);
 	}
-	atomic_store(&d->full, 0);
+	d->full = false;
 }
 
 void vmemi_slots_cut_off(vmem_slots *s, const struct vmemi_slots_place *p)
@@ -103,9 +102,10 @@ static void cut_off(vmem_slots *s, struct vmemi_slots_device *d, uint64_t cluste
 			break;
 		p = place_of(d, i);
 		p.chunk->empty &= ~bit;
-		atomic_fetch_and(&p.chunk->room, ~bit);
+		p.chunk->room &= ~bit;
+		vmemi_slots_know(p.cluster, 0);
 		/* What a cursor that cannot be stopped holds is left there, until it goes on. */
-		if (atomic_load(&p.cluster->cursors))
+		if (vmemi_slots_has(p.cluster, VMEMI_SLOTS_CURSOR))
 			vmemi_slots_stop(s, &p);
 		vmemi_slots_cut_off(s, &p);
 	}
@@ -207,7 +207,7 @@ static bool has_cursor(const struct vmemi_slots_device *d)
 	for (uint64_t i = 0; i < d->most; i++) {
 		const struct vmemi_slots_chunk *c = atomic_load(&d->chunk[i / VMEMI_SLOTS_CHUNK]);
 
-		if (c && atomic_load(&c->cluster[i % VMEMI_SLOTS_CHUNK].cursors))
+		if (c && vmemi_slots_has(&c->cluster[i % VMEMI_SLOTS_CHUNK], VMEMI_SLOTS_CURSOR))
 			return true;
 	}
 	return false;

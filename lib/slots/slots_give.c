@@ -7,16 +7,16 @@ void vmemi_slots_give_up(vmem_slots *s, const struct vmemi_slots_place *p)
 	uint64_t bit = UINT64_C(1) << p->number % VMEMI_SLOTS_CHUNK;
 	struct vmemi_slots_table *t = atomic_load(&p->cluster->table);
 
-	if (!t || atomic_load(&p->cluster->cursors))
+	if (!t || vmemi_slots_has(p->cluster, VMEMI_SLOTS_CURSOR))
 		return;
 	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++)
 		if (atomic_load(&t->used[word]) & ~atomic_load(&t->cut[word]))
 			return;
 	atomic_store(&p->cluster->table, NULL);
-	atomic_fetch_and(&p->chunk->room, ~bit);
+	p->chunk->room &= ~bit;
 	if (p->number < atomic_load(&p->device->clusters)) {
 		p->chunk->empty |= bit;
-		atomic_store(&p->device->full, 0);
+		p->device->full = false;
 	}
 	p->device->tables--;
 	atomic_store(&t->owner[0], (uintptr_t)s->given_up);
@@ -54,7 +54,6 @@ static void become_free(vmem_slots *s, const struct vmemi_slots_place *p, uint32
 		set(t->cut, at, count);
 	} else {
 		clear(t->used, at, count);
-		atomic_store(&p->cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
 		vmemi_slots_room(p);
 	}
 	vmemi_slots_give_up(s, p);
@@ -69,6 +68,7 @@ static void become_discard(vmem_slots *s, const struct vmemi_slots_place *p, uin
 
 	atomic_store(&t->owner[at], s->discard_last << 10 | count);
 	s->discard_last = slot + 1;
+	vmemi_slots_mark(p->cluster, VMEMI_SLOTS_DISCARDS, 0);
 	set(t->discard, at, count);
 	p->device->discards += count;
 }
@@ -93,22 +93,21 @@ static int give_slowly(vmem_slots *s, const struct vmemi_slots_place *p, uint64_
 	return result;
 }
 
-/* What one slot that has been given back may change for its cluster: seldom. */
-static __attribute__((noinline)) int look_after_cluster(vmem_slots *s, uint64_t slot, bool empty)
+/* Slots of this cluster have been given back where that is to be told, or nothing was left of its word. */
+static __attribute__((noinline)) int tell(vmem_slots *s, uint64_t slot)
 {
 	struct vmemi_slots_place p;
 
-	if (!vmemi_slots_find(s, slot, &p))
-		return 0;
-	vmemi_slots_room(&p);
-	atomic_store(&p.cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
-	if (!empty && p.number < atomic_load(&p.device->clusters))
-		return 0;
 	vmemi_lock(&s->lock);
-	if (p.number < atomic_load(&p.device->clusters))
-		vmemi_slots_give_up(s, &p);
-	else
-		vmemi_slots_cut_off(s, &p);
+	/* Who comes late finds no table any more, or another. */
+	if (vmemi_slots_find(s, slot, &p) && atomic_load(&p.cluster->table)) {
+		if (p.number >= atomic_load(&p.device->clusters)) {
+			vmemi_slots_cut_off(s, &p);
+		} else {
+			vmemi_slots_room(&p);
+			vmemi_slots_give_up(s, &p);
+		}
+	}
 	vmemi_unlock(&s->lock);
 	return 0;
 }
@@ -140,44 +139,38 @@ static inline bool find_at_once(const vmem_slots *s, uint64_t slot, struct vmemi
 	return true;
 }
 
-static inline bool is_taken(const struct vmemi_slots_place *p, const struct vmemi_slots_table *t,
-			    uint32_t at)
+/* A used slot of a cluster with such a state is not taken, but free by the cursor's leave or to be discarded. */
+static bool is_set_apart(const struct vmemi_slots_table *t, uint32_t word, uint64_t bit)
 {
-	uint64_t bit = UINT64_C(1) << at % 64;
-
-	if (!(atomic_load_explicit(&t->used[at / 64], memory_order_acquire) & bit))
-		return false;
-	/* Nothing is held where there is no cursor. */
-	if (atomic_load_explicit(&p->cluster->cursors, memory_order_relaxed) &&
-	    vmemi_slots_held(t, at / 64) & bit)
-		return false;
-	return !p->device->discard_least ||
-	       !(atomic_load_explicit(&t->discard[at / 64], memory_order_relaxed) & bit);
+	if (atomic_load_explicit(&t->discard[word], memory_order_relaxed) & bit)
+		return true;
+	/* A cursor is seldom stopped. */
+	return atomic_load_explicit(&t->held[word], memory_order_acquire) & bit &&
+	       vmemi_slots_held(t, word) & bit;
 }
 
 /* Nothing here leaves the registers: the addresses of places stay with the functions above. */
 int vmem_slots_give(vmem_slots *s, uint64_t slot, uint32_t count)
 {
-	uint32_t at = slot % VMEM_SLOTS_CLUSTER;
-	uint64_t others = ~(UINT64_C(1) << at % 64);
+	uint32_t word = slot % VMEM_SLOTS_CLUSTER / 64;
+	uint64_t bit = UINT64_C(1) << slot % 64;
 	struct vmemi_slots_table *t;
 	struct vmemi_slots_place p;
 
 	if (count != 1 || !find_at_once(s, slot, &p))
 		return give_run(s, slot, count);
 	t = atomic_load_explicit(&p.cluster->table, memory_order_acquire);
-	if (!t || !is_taken(&p, t, at))
+	if (!t || !(atomic_load_explicit(&t->used[word], memory_order_acquire) & bit))
+		return -VMEM_ENOENT;
+	if (vmemi_slots_has(p.cluster, VMEMI_SLOTS_CURSOR | VMEMI_SLOTS_DISCARDS) &&
+	    is_set_apart(t, word, bit))
 		return -VMEM_ENOENT;
 	/* Who clears the last bit that kept a table there touches it no more. Written like this it is one
 	 * instruction, and no loop. */
-	if (!(atomic_fetch_and(&t->used[at / 64], others) & others) &&
-	    !atomic_load(&p.cluster->cursors))
-		return look_after_cluster(s, slot, true);
-	if (atomic_load(&p.cluster->longest) != VMEMI_SLOTS_LONGEST_UNKNOWN ||
-	    !(atomic_load(&p.chunk->room) >> p.number % VMEMI_SLOTS_CHUNK & 1) ||
-	    atomic_load(&p.device->full) || p.number >= atomic_load(&p.device->at_once))
-		return look_after_cluster(s, slot, false);
-	return 0;
+	if (!(atomic_fetch_and(&t->used[word], ~bit) & ~bit) &&
+	    !(atomic_load(&p.cluster->state) & VMEMI_SLOTS_CURSOR))
+		return tell(s, slot);
+	return atomic_load(&p.cluster->state) & VMEMI_SLOTS_TELL ? tell(s, slot) : 0;
 }
 
 int vmem_slots_discard_next(vmem_slots *s, uint64_t *ret_slot, uint32_t *ret_count)
@@ -210,6 +203,8 @@ static int discarded(vmem_slots *s, uint64_t slot, uint32_t count)
 		if (~atomic_load(&t->discard[word]) & vmemi_slots_mask(at, count, word))
 			return -VMEM_ENOENT;
 	clear(t->discard, at, count);
+	if (!vmemi_slots_any_discards(t))
+		vmemi_slots_mark(p.cluster, 0, VMEMI_SLOTS_DISCARDS);
 	p.device->discards -= count;
 	become_free(s, &p, at, count);
 	return 0;

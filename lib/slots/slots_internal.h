@@ -6,11 +6,12 @@
  * A slot is in one of four states: free; taken; freed, but to be discarded first; cut off, which is free beyond the end
  * of a device that has shrunk. Bits of the table say what is not free, and of that, what is in the other two.
  *
- * Fast: a cursor has a cluster, whose `cursors` is 1. What was free there when it came is used and `held` since,
+ * Fast: a cursor has a cluster, whose state says so. What was free there when it came is used and `held` since,
  * and it takes by clearing a bit of `held` with a plain store; anybody gives back by clearing one of `used`, with an atomic
- * operation that does not return what was there: the processor has one for that, and says if nothing is left. All else is
- * done under the lock: which cluster a cursor gets, tables that come and go, and taking from a cluster that somebody
- * else's cursor has, where nothing else is left.
+ * operation that does not return what was there: the processor has one for that, and says if nothing is left. Then he
+ * looks at the cluster's state: seldom he is asked to tell, under the lock. All else is done under the lock: which
+ * cluster a cursor gets, tables that come and go, and taking from a cluster that somebody else's cursor has, where
+ * nothing else is left.
  *
  * For that the cursor is stopped (slots_seat.c). It clears its bit, then looks at `stop`; who stops it sets `stop`,
  * has all threads pass a memory barrier, then looks at `held`: either he sees that the bit has gone, or the taker
@@ -19,12 +20,10 @@
  *
  * A table goes when all its slots are free or cut off and no cursor has it, under the lock. Who gives the last slot
  * back touches the table no more after that. He, and the cursor that leaves, look at each other's mark after having
- * set their own, so one of them sees that the cluster is empty. The same holds for
- *   room      cleared under the lock, then the bits are looked at once more; set by who frees. He may be late: of a
- *             cluster without a table it means nothing
- *   full      set before a search, cleared by who sets room
- *   longest   zero while it is found out; unknown again for whoever frees meanwhile
- *   at_once   set before what is free is cut off; who frees looks at it once more, and cuts off himself */
+ * set their own, so one of them sees that the cluster is empty. The same holds for VMEMI_SLOTS_TELL: set, then the bits
+ * are looked at once more, so that whoever freed later sees it. It says that something is believed of the cluster that
+ * does not hold once a slot is freed there: the length of its longest run; that it has no room, and so that the
+ * device is full; or that what is free there has been cut off. */
 #ifndef VMEMI_SLOTS_INTERNAL_H
 #define VMEMI_SLOTS_INTERNAL_H
 #include <stdatomic.h>
@@ -44,6 +43,13 @@ enum vmemi_slots_stop {
 	VMEMI_SLOTS_STOPPED   /* likewise, and nothing is held, whatever `held` says */
 };
 
+/* Of a cluster: what those must know who give back there. */
+enum vmemi_slots_state {
+	VMEMI_SLOTS_CURSOR = 1,   /* has it: slots that are held are not taken */
+	VMEMI_SLOTS_DISCARDS = 2, /* slots there are to be discarded, or were a moment ago */
+	VMEMI_SLOTS_TELL = 4      /* they tell, under the lock, that they have freed something */
+};
+
 struct vmemi_slots_table {
 	_Alignas(64) _Atomic uint64_t used[VMEMI_SLOTS_WORDS]; /* atomic; not free */
 	_Atomic uint64_t held[VMEMI_SLOTS_WORDS];    /* but free; written by the cursor's owner */
@@ -59,25 +65,25 @@ struct vmemi_slots_table {
 
 struct vmemi_slots_cluster {
 	_Atomic(struct vmemi_slots_table *) table; /* changes under the lock */
-	_Atomic uint32_t longest;                  /* atomic; no free run is longer */
-	_Atomic uint32_t cursors;                  /* 0 or 1; changes under the lock */
+	_Atomic uint32_t state;                    /* changes under the lock; VMEMI_SLOTS_* */
+	uint32_t longest; /* lock; no free run is longer, as long as nobody tells */
 };
 
 struct vmemi_slots_chunk {
-	_Atomic uint64_t room; /* atomic; clusters with a table that may have free slots */
-	uint64_t empty;        /* lock; clusters without a table, not cut off */
 	struct vmemi_slots_cluster cluster[VMEMI_SLOTS_CHUNK];
+	uint64_t room; /* lock; those with a table that may have free slots; of others it is told */
+	uint64_t empty; /* lock; those without a table, not cut off */
 };
 
 struct vmemi_slots_device {
 	uint64_t hint;     /* lock; where to look for the next cluster */
 	uint64_t discards; /* lock; slots */
 	uint64_t tables;   /* lock */
+	bool full;         /* lock; nothing is free */
 	/* Read by all who give back: on lines of the cache that are seldom written to. */
 	_Alignas(128) _Atomic uint64_t
 		clusters;         /* changes under the lock; those beyond are cut off */
 	_Atomic uint64_t at_once; /* likewise; in those before it a slot is free once given back */
-	_Atomic uint32_t full;    /* atomic; nothing is free */
 	uint32_t discard_least;   /* constant; 0: none */
 	int32_t priority;         /* constant */
 	uint64_t most;            /* constant; clusters */
@@ -170,6 +176,15 @@ static inline bool vmemi_slots_any_free(const struct vmemi_slots_table *t)
 	return bits != 0;
 }
 
+static inline bool vmemi_slots_any_discards(const struct vmemi_slots_table *t)
+{
+	uint64_t bits = 0;
+
+	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++)
+		bits |= atomic_load_explicit(&t->discard[word], memory_order_relaxed);
+	return bits != 0;
+}
+
 /* Of cursors, all under the lock. The cursor's cluster is this one from now on. */
 void vmemi_slots_sit(struct vmem_slots_cursor *c, const struct vmemi_slots_place *p,
 		     uint64_t first);
@@ -185,15 +200,34 @@ bool vmemi_slots_stop(vmem_slots *s, const struct vmemi_slots_place *p);
 void vmemi_slots_give_up(vmem_slots *s, const struct vmemi_slots_place *p);
 /* Likewise, of a cluster beyond the end: what is free there is cut off. */
 void vmemi_slots_cut_off(vmem_slots *s, const struct vmemi_slots_place *p);
-/* There is something to be taken in this cluster. */
+/* Likewise: what is read after that of what is free shows what was freed by those who have not seen it. */
+static inline void vmemi_slots_mark(struct vmemi_slots_cluster *c, uint32_t set, uint32_t clear)
+{
+	uint32_t state = atomic_load_explicit(&c->state, memory_order_relaxed);
+
+	if (((state | set) & ~clear) != state)
+		atomic_store(&c->state, (state | set) & ~clear);
+}
+
+static inline bool vmemi_slots_has(const struct vmemi_slots_cluster *c, uint32_t state)
+{
+	return (atomic_load_explicit(&c->state, memory_order_relaxed) & state) != 0;
+}
+
+/* Likewise: no free run is longer, or who frees tells. */
+static inline void vmemi_slots_know(struct vmemi_slots_cluster *c, uint32_t longest)
+{
+	c->longest = longest;
+	vmemi_slots_mark(c, longest == VMEMI_SLOTS_LONGEST_UNKNOWN ? 0 : VMEMI_SLOTS_TELL,
+			 longest == VMEMI_SLOTS_LONGEST_UNKNOWN ? VMEMI_SLOTS_TELL : 0);
+}
+
+/* Likewise: there is something to be taken in this cluster, which has a table. Nobody need tell any more. */
 static inline void vmemi_slots_room(const struct vmemi_slots_place *p)
 {
-	uint64_t bit = UINT64_C(1) << p->number % VMEMI_SLOTS_CHUNK;
-
-	if (!(atomic_load(&p->chunk->room) & bit))
-		atomic_fetch_or(&p->chunk->room, bit);
-	if (atomic_load(&p->device->full))
-		atomic_store(&p->device->full, 0);
+	p->chunk->room |= UINT64_C(1) << p->number % VMEMI_SLOTS_CHUNK;
+	p->device->full = false;
+	vmemi_slots_know(p->cluster, VMEMI_SLOTS_LONGEST_UNKNOWN);
 }
 /* Slots of a device that are taken or to be discarded. The lock is held. */
 uint64_t vmemi_slots_count_taken(const struct vmemi_slots_device *d);

@@ -36,14 +36,12 @@ void vmemi_slots_put_back(struct vmem_slots_cursor *c)
 }
 
 /* All that it held is free, but one that it had let go of before it saw that it was stopped. */
-static void leave_stopped(struct vmem_slots_cursor *c, const struct vmemi_slots_place *p)
+static void leave_stopped(struct vmem_slots_cursor *c)
 {
 	struct vmemi_slots_table *t = c->table;
 
-	if (c->bits && t->seen != c->word * 64 + (uint32_t)__builtin_ctzll(c->bits)) {
+	if (c->bits && t->seen != c->word * 64 + (uint32_t)__builtin_ctzll(c->bits))
 		atomic_fetch_and(&t->used[c->word], ~(c->bits & -c->bits));
-		atomic_store(&p->cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
-	}
 	for (uint32_t word = 0; word < VMEMI_SLOTS_WORDS; word++)
 		atomic_store_explicit(&t->held[word], 0, memory_order_relaxed);
 	atomic_store_explicit(&t->stop, VMEMI_SLOTS_RUNNING, memory_order_release);
@@ -57,12 +55,12 @@ void vmemi_slots_leave(vmem_slots *s, struct vmem_slots_cursor *c)
 	if (!t || !vmemi_slots_find(s, c->first, &p))
 		return;
 	if (atomic_load(&t->stop) == VMEMI_SLOTS_STOPPED)
-		leave_stopped(c, &p);
+		leave_stopped(c);
 	else
 		vmemi_slots_put_back(c);
 	c->table = NULL;
 	c->bits = 0;
-	atomic_store(&p.cluster->cursors, 0);
+	vmemi_slots_mark(p.cluster, 0, VMEMI_SLOTS_CURSOR);
 	if (vmemi_slots_any_free(t) && p.number < atomic_load(&p.device->clusters))
 		vmemi_slots_room(&p);
 	vmemi_slots_give_up(s, &p);
@@ -70,7 +68,7 @@ void vmemi_slots_leave(vmem_slots *s, struct vmem_slots_cursor *c)
 
 void vmemi_slots_sit(struct vmem_slots_cursor *c, const struct vmemi_slots_place *p, uint64_t first)
 {
-	atomic_store_explicit(&p->cluster->cursors, 1, memory_order_relaxed);
+	vmemi_slots_mark(p->cluster, VMEMI_SLOTS_CURSOR, 0);
 	c->table = atomic_load(&p->cluster->table);
 	c->first = first;
 	vmemi_slots_hold(c);

@@ -34,13 +34,30 @@ static inline void let_go(const vmem_slots *s, _Atomic uint64_t *held, uint64_t 
 	atomic_signal_fence(memory_order_seq_cst);
 }
 
-/* The first slot that the cursor holds. What it holds in words behind its own has been taken. */
-static inline bool take_one(const vmem_slots *s, struct vmem_slots_cursor *c, uint64_t owner,
-			    uint64_t *ret_slot)
+/* The first slot of those that the cursor takes from, of which there are some. */
+static inline bool take_next(const vmem_slots *s, struct vmem_slots_cursor *c, uint64_t owner,
+			     uint64_t *ret_slot)
 {
 	struct vmemi_slots_table *t = c->table;
-	uint64_t rest;
-	uint32_t at;
+	uint64_t bits = c->bits, rest = bits & (bits - 1);
+	uint32_t at = c->word * 64 + (uint32_t)__builtin_ctzll(bits);
+
+	let_go(s, &t->held[c->word], rest);
+	if (atomic_load(&t->stop))
+		return false; /* and c->bits stay: leaving tells if it has been given to others */
+	c->bits = rest;
+	atomic_store_explicit(&t->owner[at], owner, memory_order_relaxed);
+	/* Whoever gives a slot back waits for stores that are on their way: those to come find their line there. */
+	vmemi_fetch_to_write((const void *)&t->owner[(at + AHEAD) % VMEM_SLOTS_CLUSTER]);
+	*ret_slot = c->first + at;
+	return true;
+}
+
+/* The first slot that the cursor holds. What it holds in words behind its own has been taken. */
+static bool take_one(const vmem_slots *s, struct vmem_slots_cursor *c, uint64_t owner,
+		     uint64_t *ret_slot)
+{
+	const struct vmemi_slots_table *t = c->table;
 
 	while (!c->bits) {
 		if (!t || c->word + 1 >= VMEMI_SLOTS_WORDS)
@@ -48,17 +65,7 @@ static inline bool take_one(const vmem_slots *s, struct vmem_slots_cursor *c, ui
 		c->word++;
 		c->bits = atomic_load_explicit(&t->held[c->word], memory_order_relaxed);
 	}
-	rest = c->bits & (c->bits - 1);
-	let_go(s, &t->held[c->word], rest);
-	if (atomic_load(&t->stop))
-		return false; /* and c->bits stay: leaving tells if it has been given to others */
-	at = c->word * 64 + (uint32_t)__builtin_ctzll(c->bits);
-	c->bits = rest;
-	atomic_store_explicit(&t->owner[at], owner, memory_order_relaxed);
-	/* Whoever gives a slot back waits for stores that are on their way: those to come find their line there. */
-	vmemi_fetch_to_write((const void *)&t->owner[(at + AHEAD) % VMEM_SLOTS_CLUSTER]);
-	*ret_slot = c->first + at;
-	return true;
+	return take_next(s, c, owner, ret_slot);
 }
 
 /* --- A run in a table --- */
@@ -123,16 +130,14 @@ static bool claim(struct vmemi_slots_table *t, uint32_t first, uint32_t count)
 static uint32_t take_run(struct vmemi_slots_cluster *c, uint32_t count)
 {
 	struct vmemi_slots_table *t = atomic_load(&c->table);
-	uint32_t at, zero = 0;
+	uint32_t at;
 
-	atomic_store(&c->longest, 0);
+	vmemi_slots_know(c, 0);
 	do {
 		at = find_run(t, count);
 	} while (at < VMEM_SLOTS_CLUSTER && !claim(t, at, count));
-	/* Whoever has freed since then has put it to unknown himself. */
-	atomic_compare_exchange_strong(&c->longest, &zero,
-				       at < VMEM_SLOTS_CLUSTER ? VMEMI_SLOTS_LONGEST_UNKNOWN
-							       : count - 1);
+	/* Who has freed one since then tells. */
+	vmemi_slots_know(c, at < VMEM_SLOTS_CLUSTER ? VMEMI_SLOTS_LONGEST_UNKNOWN : count - 1);
 	return at;
 }
 
@@ -159,7 +164,7 @@ static bool take_in(struct search *s, const struct vmemi_slots_place *p)
 {
 	uint32_t at;
 
-	if (atomic_load(&p->cluster->longest) < s->count)
+	if (p->cluster->longest < s->count)
 		return false;
 	at = take_run(p->cluster, s->count);
 	s->slot = VMEM_SLOT(s->device, p->number * VMEM_SLOTS_CLUSTER + at);
@@ -173,7 +178,8 @@ static void forget_room(const struct vmemi_slots_place *p)
 
 	if (vmemi_slots_any_free(atomic_load(&p->cluster->table)))
 		return;
-	atomic_fetch_and(&p->chunk->room, ~bit);
+	p->chunk->room &= ~bit;
+	vmemi_slots_know(p->cluster, 0);
 	if (vmemi_slots_any_free(atomic_load(&p->cluster->table)))
 		vmemi_slots_room(p);
 }
@@ -204,22 +210,17 @@ static bool take_used(struct search *s, uint64_t cluster, bool others)
 	struct vmemi_slots_place p = place_of(s, cluster);
 	bool stopped, found;
 
-	if (!atomic_load(&p.cluster->table)) {
-		/* Who freed in a full word tells it late, when the table has gone. */
-		atomic_fetch_and(&p.chunk->room, ~(UINT64_C(1) << cluster % VMEMI_SLOTS_CHUNK));
-		return false;
-	}
-	if ((atomic_load(&p.cluster->cursors) != 0) != others)
+	if (vmemi_slots_has(p.cluster, VMEMI_SLOTS_CURSOR) != others)
 		return false;
 	if (!others)
 		return take_left(s, &p);
-	if (atomic_load(&p.cluster->longest) < s->count)
+	if (p.cluster->longest < s->count)
 		return false;
 	stopped = vmemi_slots_stop(s->slots, &p);
 	found = take_in(s, &p);
 	if (!stopped) { /* what is free but for its cursor's says nothing */
 		s->not_stopped = true;
-		atomic_store(&p.cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
+		vmemi_slots_know(p.cluster, VMEMI_SLOTS_LONGEST_UNKNOWN);
 	}
 	return found;
 }
@@ -240,7 +241,6 @@ static bool take_empty(struct search *s, uint64_t cluster)
 	s->fresh = NULL;
 	s->at->tables++;
 	p.chunk->empty &= ~(UINT64_C(1) << cluster % VMEMI_SLOTS_CHUNK);
-	atomic_store(&p.cluster->longest, VMEMI_SLOTS_LONGEST_UNKNOWN);
 	atomic_store(&p.cluster->table, t);
 	vmemi_slots_room(&p);
 	return take_left(s, &p);
@@ -253,7 +253,7 @@ static uint64_t candidates(const struct search *s, uint64_t chunk, enum kind kin
 {
 	const struct vmemi_slots_chunk *c = atomic_load(&s->at->chunk[chunk]);
 	uint64_t first = chunk * VMEMI_SLOTS_CHUNK, clusters = atomic_load(&s->at->clusters);
-	uint64_t bits = kind == EMPTY ? c->empty : atomic_load(&c->room);
+	uint64_t bits = kind == EMPTY ? c->empty : c->room;
 
 	return clusters - first < VMEMI_SLOTS_CHUNK
 		       ? bits & ((UINT64_C(1) << (clusters - first)) - 1)
@@ -305,22 +305,19 @@ static bool search_kinds(struct search *s)
 	return found;
 }
 
-/* What cannot be found is looked for once more after `full` has been set: who gives back from then on clears it. */
+/* Where one slot cannot be found, it is known of each cluster that nothing is free, so that whoever gives one back
+ * tells. */
 static bool search_device(struct search *s, uint32_t device)
 {
 	bool found;
 
 	s->device = device;
 	s->at = atomic_load(&s->slots->device[device]);
-	if (s->count == 1 && atomic_load(&s->at->full))
+	if (s->count == 1 && s->at->full)
 		return false;
 	found = search_kinds(s);
-	if (found || s->count > 1 || s->wants_table || s->no_memory || s->not_stopped)
-		return found;
-	atomic_exchange(&s->at->full, 1);
-	found = search_kinds(s);
-	if (found || s->wants_table || s->not_stopped)
-		atomic_store(&s->at->full, 0);
+	if (s->count == 1)
+		s->at->full = !found && !s->wants_table && !s->no_memory && !s->not_stopped;
 	return found;
 }
 
@@ -366,7 +363,7 @@ static bool search_own(struct search *s)
 	    p.number >= atomic_load(&p.device->clusters) ||
 	    is_left_out(s, VMEM_SLOT_DEVICE(s->cursor->first)))
 		return false;
-	if (atomic_load(&p.cluster->longest) < s->count ||
+	if (p.cluster->longest < s->count ||
 	    atomic_load(&atomic_load(&p.cluster->table)->stop) == VMEMI_SLOTS_STOPPED)
 		return false;
 	s->device = VMEM_SLOT_DEVICE(s->cursor->first);
@@ -440,40 +437,49 @@ static int search_once(struct search *s, uint64_t owner)
 	return result;
 }
 
-static __attribute__((noinline)) int take_slowly(struct search *s, uint64_t owner,
-						 uint64_t *ret_slot)
+static int take_slowly(vmem_slots *slots, struct vmem_slots_cursor *cursor, uint32_t devices,
+		       uint32_t count, uint64_t owner, uint64_t *ret_slot)
 {
+	struct search s = { .slots = slots, .cursor = cursor, .count = count, .except = devices };
 	int result;
 
-	if (!s->count || s->count > VMEM_SLOTS_CLUSTER)
+	if (!count || count > VMEM_SLOTS_CLUSTER)
 		return -VMEM_EINVAL;
-	result = search_once(s, owner);
+	result = search_once(&s, owner);
 
-	while (s->wants_table) {
-		s->fresh = vmemi_alloc(&s->slots->memory.allocator, sizeof(*s->fresh),
-				       _Alignof(struct vmemi_slots_table));
-		s->no_memory = !s->fresh;
-		result = search_once(s, owner);
+	while (s.wants_table) {
+		s.fresh = vmemi_alloc(&slots->memory.allocator, sizeof(*s.fresh),
+				      _Alignof(struct vmemi_slots_table));
+		s.no_memory = !s.fresh;
+		result = search_once(&s, owner);
 	}
 	if (!result)
-		*ret_slot = s->slot;
+		*ret_slot = s.slot;
 	return result;
 }
 
 int vmem_slots_take_except(vmem_slots *slots, struct vmem_slots_cursor *cursor, uint32_t devices,
 			   uint32_t count, uint64_t owner, uint64_t *ret_slot)
 {
-	struct search s = { .slots = slots, .cursor = cursor, .count = count, .except = devices };
+	return take_slowly(slots, cursor, devices, count, owner, ret_slot);
+}
 
-	return take_slowly(&s, owner, ret_slot);
+/* Not inlined: who takes one of the slots at hand needs no room for a search. */
+static __attribute__((noinline)) int take_further(vmem_slots *slots,
+						  struct vmem_slots_cursor *cursor, uint32_t count,
+						  uint64_t owner, uint64_t *ret_slot)
+{
+	if (count == 1 && take_one(slots, cursor, owner, ret_slot))
+		return 0;
+	return take_slowly(slots, cursor, 0, count, owner, ret_slot);
 }
 
 int vmem_slots_take(vmem_slots *slots, struct vmem_slots_cursor *cursor, uint32_t count,
 		    uint64_t owner, uint64_t *ret_slot)
 {
-	if (count == 1 && take_one(slots, cursor, owner, ret_slot))
+	if (count == 1 && cursor->bits && take_next(slots, cursor, owner, ret_slot))
 		return 0;
-	return vmem_slots_take_except(slots, cursor, 0, count, owner, ret_slot);
+	return take_further(slots, cursor, count, owner, ret_slot);
 }
 
 void vmem_slots_cursor_end(vmem_slots *slots, struct vmem_slots_cursor *cursor)
