@@ -36,6 +36,8 @@
 #define VMEMI_SLOTS_WORDS (VMEM_SLOTS_CLUSTER / 64)
 #define VMEMI_SLOTS_CHUNK 64u /* clusters */
 #define VMEMI_SLOTS_LONGEST_UNKNOWN VMEM_SLOTS_CLUSTER
+#define VMEMI_SLOTS_AHEAD \
+	96u /* slots: 12 lines of owners, ten takes where one slot in ten is free */
 
 enum vmemi_slots_stop {
 	VMEMI_SLOTS_RUNNING,

@@ -2,6 +2,7 @@
 /* The cluster that a cursor has: it comes, holds what is free there, is stopped, and leaves. All under the lock; what
  * it does without is take_one(). See slots_internal.h. */
 #include "slots/slots_internal.h"
+#include "base/prefetch.h"
 
 #define SHY 64u /* slots: what stopping a cursor costs is shared by so many */
 
@@ -68,9 +69,14 @@ void vmemi_slots_leave(vmem_slots *s, struct vmem_slots_cursor *c)
 
 void vmemi_slots_sit(struct vmem_slots_cursor *c, const struct vmemi_slots_place *p, uint64_t first)
 {
+	struct vmemi_slots_table *t = atomic_load(&p->cluster->table);
+
 	vmemi_slots_mark(p->cluster, VMEMI_SLOTS_CURSOR, 0);
-	c->table = atomic_load(&p->cluster->table);
+	c->table = t;
 	c->first = first;
+	/* For the slots that are taken first; take_next() looks after those behind them. */
+	for (uint32_t at = 0; at < VMEMI_SLOTS_AHEAD; at += 8)
+		vmemi_fetch_to_write((const void *)&t->owner[at]);
 	vmemi_slots_hold(c);
 }
 

@@ -4,8 +4,6 @@
 #include "base/mem.h"
 #include "base/prefetch.h"
 
-#define AHEAD 48u /* slots: 6 lines of owners, some takes away where one slot in ten is free */
-
 /* One search for a run. */
 struct search {
 	vmem_slots *slots;
@@ -23,32 +21,28 @@ struct search {
 
 /* --- One slot, without the lock --- */
 
-/* Others see that the bit has gone, or their `stop` is seen here. */
-static inline void let_go(const vmem_slots *s, _Atomic uint64_t *held, uint64_t rest)
-{
-	if (s->fences) {
-		atomic_exchange(held, rest);
-		return;
-	}
-	atomic_store_explicit(held, rest, memory_order_relaxed);
-	atomic_signal_fence(memory_order_seq_cst);
-}
-
-/* The first slot of those that the cursor takes from, of which there are some. */
-static inline bool take_next(const vmem_slots *s, struct vmem_slots_cursor *c, uint64_t owner,
+/* The first slot of those that the cursor takes from, of which there are some. Others see that its bit has gone, or their
+ * `stop` is seen here: @fences is s->fences. */
+static inline bool take_next(struct vmem_slots_cursor *c, bool fences, uint64_t owner,
 			     uint64_t *ret_slot)
 {
 	struct vmemi_slots_table *t = c->table;
 	uint64_t bits = c->bits, rest = bits & (bits - 1);
 	uint32_t at = c->word * 64 + (uint32_t)__builtin_ctzll(bits);
 
-	let_go(s, &t->held[c->word], rest);
+	if (fences) {
+		atomic_exchange(&t->held[c->word], rest);
+	} else {
+		atomic_store_explicit(&t->held[c->word], rest, memory_order_relaxed);
+		atomic_signal_fence(memory_order_seq_cst);
+	}
 	if (atomic_load(&t->stop))
 		return false; /* and c->bits stay: leaving tells if it has been given to others */
 	c->bits = rest;
 	atomic_store_explicit(&t->owner[at], owner, memory_order_relaxed);
 	/* Whoever gives a slot back waits for stores that are on their way: those to come find their line there. */
-	vmemi_fetch_to_write((const void *)&t->owner[(at + AHEAD) % VMEM_SLOTS_CLUSTER]);
+	vmemi_fetch_to_write(
+		(const void *)&t->owner[(at + VMEMI_SLOTS_AHEAD) % VMEM_SLOTS_CLUSTER]);
 	*ret_slot = c->first + at;
 	return true;
 }
@@ -65,7 +59,7 @@ static bool take_one(const vmem_slots *s, struct vmem_slots_cursor *c, uint64_t 
 		c->word++;
 		c->bits = atomic_load_explicit(&t->held[c->word], memory_order_relaxed);
 	}
-	return take_next(s, c, owner, ret_slot);
+	return take_next(c, s->fences, owner, ret_slot);
 }
 
 /* --- A run in a table --- */
@@ -171,17 +165,11 @@ static bool take_in(struct search *s, const struct vmemi_slots_place *p)
 	return at < VMEM_SLOTS_CLUSTER;
 }
 
-/* A cluster without free slots is looked at no more, until one is freed. */
+/* A cluster without free slots is looked at no more, until one is freed: take_in() has asked to be told. */
 static void forget_room(const struct vmemi_slots_place *p)
 {
-	uint64_t bit = UINT64_C(1) << p->number % VMEMI_SLOTS_CHUNK;
-
-	if (vmemi_slots_any_free(atomic_load(&p->cluster->table)))
-		return;
-	p->chunk->room &= ~bit;
-	vmemi_slots_know(p->cluster, 0);
-	if (vmemi_slots_any_free(atomic_load(&p->cluster->table)))
-		vmemi_slots_room(p);
+	if (!vmemi_slots_any_free(atomic_load(&p->cluster->table)))
+		p->chunk->room &= ~(UINT64_C(1) << p->number % VMEMI_SLOTS_CHUNK);
 }
 
 /* In a cluster that no cursor has. This one gets it, but one slot of a cluster that many want is just taken. */
@@ -477,7 +465,8 @@ static __attribute__((noinline)) int take_further(vmem_slots *slots,
 int vmem_slots_take(vmem_slots *slots, struct vmem_slots_cursor *cursor, uint32_t count,
 		    uint64_t owner, uint64_t *ret_slot)
 {
-	if (count == 1 && cursor->bits && take_next(slots, cursor, owner, ret_slot))
+	if (count == 1 && cursor->bits && !slots->fences &&
+	    take_next(cursor, false, owner, ret_slot))
 		return 0;
 	return take_further(slots, cursor, count, owner, ret_slot);
 }
