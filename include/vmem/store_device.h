@@ -94,6 +94,8 @@ struct vmem_store_out_stats {
 	uint64_t given_up;  /**< segments, with the device that they could not be read from */
 	uint64_t
 		passed; /**< pages over max_object_bytes, which were taken to go straight to a device */
+	uint64_t
+		packed; /**< segments on full devices, written anew without what was dead in them */
 };
 
 /** Give a store a device, which is the store's from then on: vmem_store_free() closes it.

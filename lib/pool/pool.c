@@ -293,7 +293,7 @@ static void forget_out(struct vmem_pool *p, uint32_t number)
 	const struct vmemi_digest *d = vmemi_segment_at(p, number)->digest;
 
 	for (uint32_t i = 0; i < d->count; i++)
-		if (vmemi_digest_is_live(p, number, &d->entry[i]))
+		if (vmemi_digest_grains(p, number, &d->entry[i]))
 			forget(p, d->entry[i].handle);
 }
 

@@ -119,7 +119,7 @@ static const char *check_out_segment(const struct vmem_pool *p, uint32_t number,
 
 		VMEMI_REQUIRE(!i || e->grain > e[-1].grain);
 		VMEMI_REQUIRE(vmemi_digest_find(seg->digest, e->grain) == e);
-		if (!vmemi_digest_is_live(p, number, e))
+		if (!vmemi_digest_grains(p, number, e))
 			continue;
 		live += vmemi_entry_grains(entry);
 		sums->objects++;

@@ -35,7 +35,7 @@ static bool look_at(const struct vmem_pool *p, struct search *q, const struct vm
 
 	if (from < q->read->offset || from >= q->read->offset + q->read->bytes)
 		return false;
-	if (!vmemi_digest_is_live(p, vmemi_entry_segment(q->located->entry), e))
+	if (!vmemi_digest_grains(p, vmemi_entry_segment(q->located->entry), e))
 		return true;
 	after = vmemi_entry_grains(entry) * VMEMI_GRAIN_BYTES;
 	if (from + after > q->read->offset + q->read->bytes)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Objects of segments that are out: the digest, where a load finds them, and how a segment comes home. See
+/* Objects of segments that are out: the digest, where a load finds them, and how a segment moves or comes home. See
  * pool_out.h. Digests are read under the stream's lock; who reads from a device has a pin of its own kind on the
  * segment, and with it the copy stays, as memory does with a reader's. */
 #include "pool/pool_out.h"
@@ -33,12 +33,15 @@ const struct vmemi_digest_entry *vmemi_digest_find(const struct vmemi_digest *d,
 	return low < d->count && d->entry[low].grain == grain ? &d->entry[low] : NULL;
 }
 
-bool vmemi_digest_is_live(const vmem_pool *p, uint32_t segment, const struct vmemi_digest_entry *e)
+uint32_t vmemi_digest_grains(const vmem_pool *p, uint32_t segment,
+			     const struct vmemi_digest_entry *e)
 {
 	uint64_t entry = vmemi_entry_of(p, e->handle);
 
 	return vmemi_entry_is_live(entry) && vmemi_entry_segment(entry) == segment &&
-	       vmemi_entry_grain(entry) == e->grain;
+			       vmemi_entry_grain(entry) == e->grain
+		       ? vmemi_entry_grains(entry)
+		       : 0;
 }
 
 void vmemi_pool_set_devices(vmem_pool *p, const struct vmemi_pool_devices *devices)
@@ -214,15 +217,101 @@ int vmemi_pool_move_begin(vmem_pool *p, uint32_t number, uint64_t place, struct 
 	return there ? 0 : -VMEM_ENOENT;
 }
 
-bool vmemi_pool_move_end(vmem_pool *p, const struct vmemi_moving *m, uint64_t place)
+bool vmemi_pool_copy_blocks(vmem_pool *p, uint32_t number, uint64_t place, uint32_t *ret_blocks,
+			    uint32_t *ret_live)
 {
+	const struct vmemi_segment *seg = vmemi_segment_at(p, number);
+	struct vmemi_stream *s = lock_out(p, number);
+	bool there = s && seg->place == place;
+
+	if (there) {
+		*ret_blocks = seg->digest->blocks;
+		*ret_live = (seg->live * VMEMI_GRAIN_BYTES + VMEMI_OUT_BLOCK - 1) / VMEMI_OUT_BLOCK;
+	}
+	if (s)
+		vmemi_unlock(&s->lock);
+	return there;
+}
+
+/* What is live, as often as it is looked at less; at most UINT16_MAX. */
+static uint32_t count_live(const struct vmem_pool *p, const struct vmemi_moving *m)
+{
+	const struct vmemi_digest *d = m->segment->digest;
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < d->count; i++)
+		count += vmemi_digest_grains(p, m->number, &d->entry[i]) != 0;
+	return count;
+}
+
+/* Moves objects down, in their order, and enters them in @d. Returns how many grains they have; 0: nothing is live, or
+ * one is not what was written. */
+static uint32_t pack_down(const struct vmem_pool *p, const struct vmemi_moving *m,
+			  unsigned char *data, struct vmemi_digest *d)
+{
+	const struct vmemi_digest *from = m->segment->digest;
+	uint32_t to = 0;
+
+	for (uint32_t i = 0; i < from->count; i++) {
+		const struct vmemi_digest_entry *e = &from->entry[i];
+		const unsigned char *object = data + e->at * VMEMI_GRAIN_BYTES;
+		uint32_t grains = vmemi_digest_grains(p, m->number, e);
+		struct vmemi_object_header header;
+
+		if (!grains)
+			continue;
+		memcpy(&header, object, sizeof(header));
+		if (header.handle != e->handle || header.checksum != e->checksum)
+			return 0;
+		memmove(data + to * VMEMI_GRAIN_BYTES, object, grains * VMEMI_GRAIN_BYTES);
+		d->entry[d->count] = *e;
+		d->entry[d->count++].at = (uint16_t)to;
+		to += grains;
+	}
+	return to;
+}
+
+int vmemi_pool_move_pack(vmem_pool *p, struct vmemi_moving *m, void *data, uint32_t *ret_bytes)
+{
+	/* The digest stays while its copy is pinned, and nothing that is dead in it lives again. */
+	uint32_t count = count_live(p, m), bytes, rest;
+	struct vmemi_digest *d;
+
+	if (!count)
+		return -VMEM_ENOENT;
+	d = vmemi_alloc(&p->tables.allocator, digest_bytes(count), _Alignof(struct vmemi_digest));
+	if (!d)
+		return -VMEM_ENOMEM;
+	*d = (struct vmemi_digest){ .capacity = count };
+	bytes = pack_down(p, m, data, d) * VMEMI_GRAIN_BYTES;
+	if (!bytes) {
+		vmemi_digest_free(p, d);
+		return count_live(p, m) ? -VMEM_EBADMSG : -VMEM_ENOENT;
+	}
+	rest = -bytes % VMEMI_OUT_BLOCK;
+	memset((unsigned char *)data + bytes, 0, rest);
+	d->blocks = (bytes + rest) / VMEMI_OUT_BLOCK;
+	m->digest = d;
+	*ret_bytes = bytes + rest;
+	return 0;
+}
+
+bool vmemi_pool_move_end(vmem_pool *p, struct vmemi_moving *m, uint64_t place)
+{
+	struct vmemi_digest *digest = m->digest; /* that nobody needs any more */
 	struct vmemi_stream *s = lock_out(p, m->number);
 
 	if (s) {
+		if (m->digest) {
+			digest = m->segment->digest;
+			m->segment->digest = m->digest;
+		}
 		m->segment->place = place;
 		m->segment->copy = !m->copy;
 		vmemi_unlock(&s->lock);
 	}
+	m->digest = NULL;
+	vmemi_digest_free(p, digest);
 	unpin(m->segment, m->copy);
 	return s != NULL;
 }
@@ -233,9 +322,10 @@ bool vmemi_pool_move_vacated(vmem_pool *p, const struct vmemi_moving *m)
 	return is_vacated(m->segment, m->copy);
 }
 
-void vmemi_pool_move_cancel(vmem_pool *p, const struct vmemi_moving *m)
+void vmemi_pool_move_cancel(vmem_pool *p, struct vmemi_moving *m)
 {
-	(void)p;
+	vmemi_digest_free(p, m->digest);
+	m->digest = NULL;
 	unpin(m->segment, m->copy);
 }
 
@@ -282,7 +372,7 @@ static void unpack(struct vmem_pool *p, uint32_t number, unsigned char *memory,
 		.reference_check = e->reference ? vmemi_reference_check(e->reference) : 0,
 	};
 
-	if (!vmemi_digest_is_live(p, number, e))
+	if (!vmemi_digest_grains(p, number, e))
 		return;
 	memmove(to, memory + e->at * VMEMI_GRAIN_BYTES,
 		vmemi_entry_grains(entry) * VMEMI_GRAIN_BYTES);
@@ -318,7 +408,7 @@ static void unpack_all(struct vmem_pool *p, uint32_t number, unsigned char *memo
 	for (uint32_t i = d->count; i-- > 0;) {
 		uint64_t entry = vmemi_entry_of(p, d->entry[i].handle);
 
-		if (!vmemi_digest_is_live(p, number, &d->entry[i]))
+		if (!vmemi_digest_grains(p, number, &d->entry[i]))
 			continue;
 		bury(memory, d->entry[i].grain + vmemi_entry_grains(entry), end);
 		end = d->entry[i].grain;

@@ -52,9 +52,9 @@ struct vmemi_pool_devices {
 
 /* By the grain of the index. NULL: none. */
 const struct vmemi_digest_entry *vmemi_digest_find(const struct vmemi_digest *d, uint32_t grain);
-/* Whether its object is there still. */
-bool vmemi_digest_is_live(const vmem_pool *pool, uint32_t segment,
-			  const struct vmemi_digest_entry *e);
+/* How many its object has, if it is there still; else 0. */
+uint32_t vmemi_digest_grains(const vmem_pool *pool, uint32_t segment,
+			     const struct vmemi_digest_entry *e);
 void vmemi_digest_free(vmem_pool *pool, struct vmemi_digest *d); /* NULL is fine */
 
 /* The checksum of an object that is out. As vmemi_pool_locate(). Any thread. */
@@ -159,13 +159,19 @@ uint32_t vmemi_pool_neighbours(vmem_pool *pool, const struct vmemi_located *loca
  * step of @time; at most 65535. Any thread. */
 uint32_t vmemi_pool_heat(const struct vmemi_located *located, uint32_t blocks, uint16_t time);
 
+/* The blocks of the copy of a segment at @place, and those that it would have without what is dead. False: there is none.
+ * Any thread. */
+bool vmemi_pool_copy_blocks(vmem_pool *pool, uint32_t number, uint64_t place, uint32_t *ret_blocks,
+			    uint32_t *ret_live);
+
 /* A segment on its way from one place to another. */
 struct vmemi_moving {
 	uint32_t number;
 	uint32_t bytes; /* to be read from @place on, and written elsewhere as they are */
 	uint64_t place; /* where it is */
 	struct vmemi_segment *segment;
-	uint32_t copy; /* for the pins */
+	uint32_t copy;               /* for the pins */
+	struct vmemi_digest *digest; /* of what was packed; NULL: it goes as it is */
 };
 
 #define VMEMI_PLACE_LOST \
@@ -175,12 +181,17 @@ struct vmemi_moving {
  * included. Any thread. */
 int vmemi_pool_move_begin(vmem_pool *pool, uint32_t number, uint64_t place,
 			  struct vmemi_moving *ret_moving);
+/* Packs what was read of the copy, @data: what is live goes to its beginning, and zeros behind it to the end of a block.
+ * Then *@ret_bytes are to be written. 0, -VMEM_ENOENT (nothing is live), -VMEM_ENOMEM, -VMEM_EBADMSG (it is not what was
+ * written; nothing has changed but @data). Once. Any thread. */
+int vmemi_pool_move_pack(vmem_pool *pool, struct vmemi_moving *moving, void *data,
+			 uint32_t *ret_bytes);
 /* Its copy is at @place from now on, or VMEMI_PLACE_LOST. False: it was dropped meanwhile, @place is the caller's. Once,
  * or vmemi_pool_move_cancel(). Any thread. */
-bool vmemi_pool_move_end(vmem_pool *pool, const struct vmemi_moving *moving, uint64_t place);
+bool vmemi_pool_move_end(vmem_pool *pool, struct vmemi_moving *moving, uint64_t place);
 /* After move_end() was true: the old copy is not used any more, moving->place is the caller's. False: ask again. */
 bool vmemi_pool_move_vacated(vmem_pool *pool, const struct vmemi_moving *moving);
-void vmemi_pool_move_cancel(vmem_pool *pool, const struct vmemi_moving *moving);
+void vmemi_pool_move_cancel(vmem_pool *pool, struct vmemi_moving *moving);
 
 /* A segment on its way home. */
 struct vmemi_homing {

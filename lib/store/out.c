@@ -179,6 +179,7 @@ int vmem_store_get_out_stats(vmem_store *store, struct vmem_store_out_stats *ret
 		stats.warm_loads = vmemi_counter(&out->warm_loads);
 		stats.offers = vmemi_counter(&out->offers);
 		stats.passed = vmemi_counter(&out->passed);
+		stats.packed = vmemi_counter(&out->packed);
 		stats.moved = vmemi_counter(&out->moved);
 		stats.came_home = vmemi_counter(&out->came_home);
 		stats.given_up = vmemi_counter(&out->given_up);

@@ -99,7 +99,8 @@ struct vmemi_write {
 	uint64_t since_ns;            /* likewise */
 	uint64_t slot;                /* where it goes; VMEM_SLOTS_NONE: not known yet */
 	struct vmemi_leaving leaving; /* of all ways: number, data and bytes of what is written */
-	struct vmemi_moving moving;   /* ALONG */
+	struct vmemi_moving moving;   /* ALONG, HOME */
+	bool packs;                   /* ALONG: to make room, see out_room.c; else false */
 	struct vmemi_homing homing;   /* HOME */
 	uint32_t from;                /* ALONG, HOME: the device */
 	unsigned char *scratch;       /* NULL: it has none; section */
@@ -131,6 +132,7 @@ struct vmemi_stuck {
 struct vmemi_out {
 	vmem_slots *slots;
 	struct vmem_slots_cursor cursor; /* section */
+	_Atomic uint64_t taken;          /* atomic; slots */
 	struct vmemi_out_device device[VMEM_STORE_DEVICES];
 	_Atomic uint32_t devices; /* atomic; places of the table that were ever used */
 	uint32_t numbers;         /* of the caller's, ever; vmem_store_add_device() */
@@ -164,8 +166,16 @@ struct vmemi_out {
 	_Atomic uint64_t
 		hot[VMEMI_HOT];    /* atomic; places of segments that shall come home; 0: none */
 	_Atomic uint32_t hot_hand; /* atomic; the next one's */
+	/* out_room.c: the first of VMEMI_OUT_BLOCKS free slots that are kept; VMEM_SLOTS_NONE: there are none. Atomic,
+	 * written in the section, as the next ones are. */
+	_Atomic uint64_t spare;
+	uint32_t spare_room; /* `room` when there was none */
+	uint64_t room_hand;  /* a slot: where the next segment is looked for */
+	uint64_t room_ns;    /* nothing is looked for before */
+	uint32_t room_round; /* by which those are marked that failed */
+	uint64_t round_ns;   /* when it began */
 	_Atomic uint64_t saves_waited, no_room;
-	_Atomic uint64_t moved, came_home, given_up;
+	_Atomic uint64_t moved, came_home, given_up, packed;
 };
 
 /* out.c. With it all in flight ends. */

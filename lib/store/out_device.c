@@ -39,6 +39,7 @@ static void give(struct vmemi_out *out, uint64_t place, uint32_t blocks, bool wr
 		return;
 	vmemi_window_cool(out, place, blocks); /* before they may be written anew */
 	vmem_slots_give(out->slots, place, blocks);
+	vmemi_out_has_taken(out, -(int)blocks);
 	if (written) /* now: if they are to be discarded first, that is seen */
 		atomic_store(&d->given, true);
 	note_room(out, d);
@@ -95,6 +96,7 @@ static int make(vmem_store *store)
 	for (uint32_t i = 0; i < VMEMI_WINDOWS; i++)
 		out->window[i].buffer = out->buffers + i * VMEMI_WINDOW_BYTES;
 	atomic_init(&out->idle, UINT32_MAX);
+	atomic_init(&out->spare, VMEM_SLOTS_NONE);
 	vmemi_pool_set_devices(store->pool, &(struct vmemi_pool_devices){ vacate, out });
 	store->out = out;
 	return 0;
@@ -350,12 +352,18 @@ int vmem_store_get_device_stats(vmem_store *store, uint32_t device,
 	struct vmem_slots_stats slots = { .size = sizeof(slots) };
 	struct vmemi_out *out = store->out;
 	struct vmemi_out_device *d = hold_number(out, device);
+	uint64_t spare;
 
 	if (!d)
 		return -VMEM_ENOENT;
+	spare = atomic_load_explicit(&out->spare, memory_order_relaxed);
 	(void)vmem_slots_get_stats(out->slots, (uint32_t)(d - out->device), &slots);
 	stats.size_bytes = d->slots * VMEM_SLOT_BYTES;
 	stats.taken_bytes = (slots.taken - slots.discards) * VMEM_SLOT_BYTES;
+	/* Both change; what is kept free is not taken. */
+	if (spare != VMEM_SLOTS_NONE && VMEM_SLOT_DEVICE(spare) == (uint32_t)(d - out->device) &&
+	    stats.taken_bytes >= VMEM_POOL_SEGMENT_BYTES)
+		stats.taken_bytes -= VMEM_POOL_SEGMENT_BYTES;
 	stats.written_bytes = vmemi_counter(&d->written_bytes);
 	stats.read_bytes = vmemi_counter(&d->read_bytes);
 	stats.write_errors = vmemi_counter(&d->write_errors);

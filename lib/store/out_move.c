@@ -144,7 +144,7 @@ static bool choose_way(vmem_store *store, struct vmemi_write *w, uint32_t device
 	return scratch && store->out->device[device].gives_up;
 }
 
-static void start_reading(struct vmemi_out *out, struct vmemi_write *w, uint32_t device)
+void vmemi_out_start_reading(struct vmemi_out *out, struct vmemi_write *w, uint32_t device)
 {
 	w->from = device;
 	w->tries = 0;
@@ -164,7 +164,7 @@ static bool begin(vmem_store *store, struct vmemi_write *w, uint32_t device)
 		vmemi_pool_move_cancel(store->pool, &w->moving);
 		return false;
 	}
-	start_reading(out, w, device);
+	vmemi_out_start_reading(out, w, device);
 	return true;
 }
 
@@ -235,7 +235,7 @@ bool vmemi_out_come_home(vmem_store *store, struct vmemi_write *w)
 		w->slot = VMEM_SLOTS_NONE;
 		w->leaving = (struct vmemi_leaving){ .number = w->moving.number,
 						     .bytes = w->moving.bytes };
-		start_reading(out, w, VMEM_SLOT_DEVICE(hot - 1));
+		vmemi_out_start_reading(out, w, VMEM_SLOT_DEVICE(hot - 1));
 		return true;
 	}
 	return false;
@@ -299,7 +299,25 @@ static void could_not_read(vmem_store *store, struct vmemi_write *w)
 			atomic_store(&d->unreadable_bytes, d->round_bytes);
 		pass_by(out, &w->moving);
 	}
+	if (w->packs)
+		vmemi_out_shun(out, w);
 	cancel(store, w);
+}
+
+/* What is packed is not looked at again before it is written, as what moves as it is: see out_room.c. */
+static bool has_packed(vmem_store *store, struct vmemi_write *w)
+{
+	int rc = vmemi_out_pack(store, w);
+
+	if (rc == -VMEM_EBADMSG) {
+		w->error = rc;
+		could_not_read(store, w);
+	} else if (rc) {
+		vmemi_out_shun(store->out, w);
+		vmemi_out_give_unused(store->out, w->slot, w->leaving.bytes / VMEMI_OUT_BLOCK);
+		cancel(store, w);
+	}
+	return !rc;
 }
 
 static void has_read(vmem_store *store, struct vmemi_write *w)
@@ -317,6 +335,8 @@ static void has_read(vmem_store *store, struct vmemi_write *w)
 		}
 		return;
 	}
+	if (w->packs && !has_packed(store, w))
+		return;
 	w->tries = 0;
 	if (w->slot != VMEM_SLOTS_NONE || vmemi_out_take(out, w)) {
 		vmemi_out_begin(out, w);
@@ -340,6 +360,11 @@ void vmemi_out_settle_read(vmem_store *store, struct vmemi_write *w)
 static void not_written(vmem_store *store, struct vmemi_write *w)
 {
 	w->slot = VMEM_SLOTS_NONE;
+	if (w->packs) { /* it stays where it is: memory is short */
+		vmemi_out_shun(store->out, w);
+		cancel(store, w);
+		return;
+	}
 	if (vmemi_pool_home_begin(store->pool, w->moving.number, &w->homing)) {
 		pass_by(store->out, &w->moving);
 		cancel(store, w);
@@ -359,7 +384,7 @@ void vmemi_out_moved(vmem_store *store, struct vmemi_write *w, bool written)
 	if (!written) {
 		not_written(store, w);
 	} else if (vmemi_pool_move_end(store->pool, &w->moving, w->slot)) {
-		vmemi_count(&out->moved, 1);
+		vmemi_count(w->packs ? &out->packed : &out->moved, 1);
 		vmemi_out_set(w, VMEMI_WRITE_PARTING);
 	} else {
 		vmemi_out_give(out, w->slot, w->leaving.bytes / VMEMI_OUT_BLOCK);

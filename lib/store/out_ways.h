@@ -11,6 +11,13 @@ void vmemi_out_leave(struct vmemi_out *out);
 void vmemi_out_is_bad(struct vmemi_out *out, uint32_t device);
 /* So many bytes are or may be written to a device; failed writes count. Section. */
 void vmemi_out_wear(struct vmemi_out *out, uint32_t device, uint32_t bytes);
+/* Devices that have no space, a bit each. */
+uint32_t vmemi_out_full_ones(const struct vmemi_out *out);
+/* Slots were taken, or with a negative number given back. Any thread. */
+static inline void vmemi_out_has_taken(struct vmemi_out *out, int slots)
+{
+	atomic_fetch_add_explicit(&out->taken, (uint64_t)(int64_t)slots, memory_order_relaxed);
+}
 /* A place for w->leaving. False: there is none. Section. */
 bool vmemi_out_take(struct vmemi_out *out, struct vmemi_write *w);
 /* Writes it to its place. Section. */
@@ -33,6 +40,18 @@ void vmemi_out_settle_read(vmem_store *store, struct vmemi_write *w);
 void vmemi_out_moved(vmem_store *store, struct vmemi_write *w, bool written);
 /* Whether no reader is in its old copy, which is free then. Section. */
 bool vmemi_out_parted(vmem_store *store, struct vmemi_write *w);
+
+/* One that is pinned, way and leaving set, is read from its device. Section. */
+void vmemi_out_start_reading(struct vmemi_out *out, struct vmemi_write *w, uint32_t device);
+
+/* out_room.c: where something should leave and no device has room, some is made. Section. */
+void vmemi_out_make_room(vmem_store *store, struct vmemi_write *w);
+/* What was read is packed: w->leaving is what is to be written. 0, or as vmemi_pool_move_pack(). Section. */
+int vmemi_out_pack(vmem_store *store, struct vmemi_write *w);
+/* That has failed: not this one again soon, nor another one at once. It is pinned. Section. */
+void vmemi_out_shun(struct vmemi_out *out, const struct vmemi_write *w);
+/* Takes slots that are kept free for it, or lets go of them where they are not of use. Section. */
+void vmemi_out_keep_spare(struct vmemi_out *out);
 
 /* out_discard.c: begins what is to be discarded. Section. */
 void vmemi_out_discard(struct vmemi_out *out);

@@ -103,7 +103,7 @@ static void reopen(struct vmemi_out *out, uint64_t now_ns)
 	}
 }
 
-static uint32_t full_ones(const struct vmemi_out *out)
+uint32_t vmemi_out_full_ones(const struct vmemi_out *out)
 {
 	uint32_t devices = atomic_load_explicit(&out->devices, memory_order_acquire), bits = 0;
 
@@ -155,6 +155,7 @@ void vmemi_out_set(struct vmemi_write *w, enum vmemi_write_state state)
 void vmemi_write_end(struct vmemi_out *out, struct vmemi_write *w)
 {
 	out->moving -= w->way != VMEMI_WAY_OUT;
+	w->packs = false;
 	vmemi_out_set(w, VMEMI_WRITE_IDLE);
 	atomic_fetch_sub_explicit(&out->writing, 1, memory_order_relaxed);
 }
@@ -188,9 +189,11 @@ static bool take_except(struct vmemi_out *out, struct vmemi_write *w, uint32_t d
 	uint32_t room = atomic_load(&out->room);
 	int rc;
 
-	rc = vmem_slots_take_except(out->slots, &out->cursor, devices | full_ones(out),
+	rc = vmem_slots_take_except(out->slots, &out->cursor, devices | vmemi_out_full_ones(out),
 				    w->leaving.bytes / VMEMI_OUT_BLOCK, w->leaving.number,
 				    &w->slot);
+	if (!rc)
+		vmemi_out_has_taken(out, (int)(w->leaving.bytes / VMEMI_OUT_BLOCK));
 	/* What was given back meanwhile says that there is room again: before this, or after. */
 	atomic_store(&out->full, rc == -VMEM_ENOSPC);
 	if (rc == -VMEM_ENOSPC && atomic_load(&out->room) != room)
@@ -432,6 +435,18 @@ static void move(vmem_store *store, uint64_t now_ns)
 			return;
 }
 
+static void make_room(vmem_store *store)
+{
+	struct vmemi_out *out = store->out;
+
+	for (uint32_t i = 0; i < VMEMI_WRITES && atomic_load(&out->full); i++)
+		if (atomic_load_explicit(&out->write[i].state, memory_order_acquire) ==
+		    VMEMI_WRITE_IDLE) {
+			vmemi_out_make_room(store, &out->write[i]);
+			return;
+		}
+}
+
 bool vmemi_out_write(vmem_store *store, uint64_t now_ns)
 {
 	struct vmemi_out *out = store->out;
@@ -446,6 +461,7 @@ bool vmemi_out_write(vmem_store *store, uint64_t now_ns)
 	vmemi_out_discard(out);
 	reopen(out, now_ns);
 	move(store, now_ns);
+	vmemi_out_keep_spare(out);
 	count = wanted(store);
 	for (uint32_t i = 0; i < VMEMI_WRITES && (count || passes(store)); i++) {
 		struct vmemi_write *w = &out->write[i];
@@ -462,6 +478,7 @@ bool vmemi_out_write(vmem_store *store, uint64_t now_ns)
 		count_requested(out);
 		count--;
 	}
+	make_room(store);
 	vmemi_out_leave(out);
 	return began && count;
 }

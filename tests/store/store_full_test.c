@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Devices that have no space: what they are asked for, and when again. */
 #include "store/out_tools.h"
+#include "store/store_internal.h"
+#include "support/rng.h"
 
 TestSuite(store_full, .init = open_with_device, .fini = close_store);
 
@@ -95,4 +97,262 @@ Test(store_full, a_device_without_space_is_tried_again_when_something_is_given_b
 Test(store_full, space_that_is_discarded_is_tried_again)
 {
 	space_that_is_given_back(true);
+}
+
+/* --- Devices all of whose slots are taken --- */
+
+enum { SMALL = 8 * MIB };
+
+static void open_small(uint64_t bytes)
+{
+	vmemt_store_close(store, &heap);
+	open_store(VMEM_STORE_AS_SAVED);
+	add(&device, bytes, 0);
+	memset(ref, 0, sizeof(ref));
+}
+
+static void drop_one(uint32_t i)
+{
+	cr_assert_eq(vmem_store_drop(store, vm, ref[i]), 0);
+	ref[i] = 0;
+}
+
+/* Saves pages until neither the budget nor the device has room for more. Returns how many. */
+static uint32_t save_until_full(void)
+{
+	uint32_t n = 0, refused = 0;
+
+	while (refused < 100) {
+		cr_assert_lt(n, PAGES);
+		if (save_page(vm, VMEMT_PAGE_NOISE, n * EDITS, &ref[n])) {
+			refused++;
+			work();
+			settle();
+		} else {
+			refused = 0;
+			n++;
+		}
+	}
+	return n;
+}
+
+/* Three of five pages, wherever they are. */
+static void thin_out(void)
+{
+	for (uint32_t i = 0; i < PAGES; i++)
+		if (ref[i] && i % 5 < 3)
+			drop_one(i);
+}
+
+/* Until as many pages more are stored, those of refs that are 0. */
+static void save_more(uint32_t count)
+{
+	for (uint32_t i = 0; count; i++) {
+		cr_assert_lt(i, PAGES);
+		if (ref[i])
+			continue;
+		ref[i] = save(vm, VMEMT_PAGE_NOISE, i * EDITS); /* fails if it never has room */
+		count--;
+	}
+}
+
+static void expect_sound(void)
+{
+	const char *wrong;
+
+	settle();
+	wrong = vmemi_store_check(store);
+	cr_assert_null(wrong, "%s", wrong);
+}
+
+Test(store_full, what_is_dead_on_a_full_device_is_room)
+{
+	uint32_t live;
+
+	open_small(SMALL);
+	(void)save_until_full();
+	cr_assert_eq(out_stats().packed, 0);
+	live = (uint32_t)(out_stats().live_bytes / VMEM_PAGE_SIZE);
+	thin_out();
+	save_more(live / 2);
+	cr_assert_gt(out_stats().packed, 0);
+	expect_all();
+	expect_sound();
+}
+
+/* Random pages are dropped, and others saved. */
+static void replace_some(uint32_t count, uint64_t *rng)
+{
+	for (uint32_t n = 0; n < count;) {
+		uint32_t i = (uint32_t)(vmemt_rand(rng) % PAGES);
+
+		if (ref[i]) {
+			drop_one(i);
+			n++;
+		}
+	}
+	for (uint32_t n = 0; n < count;) {
+		uint32_t i = (uint32_t)(vmemt_rand(rng) % PAGES);
+
+		if (!ref[i]) {
+			ref[i] = save(vm, VMEMT_PAGE_NOISE, i * EDITS);
+			n++;
+		}
+	}
+}
+
+/* All memory, and 40 % of a device: that is room for ever, whatever is dropped and saved. */
+Test(store_full, a_small_device_lasts)
+{
+	uint64_t rng = vmemt_seed("store_full");
+	uint32_t pages, live;
+
+	open_small(SMALL);
+	pages = save_until_full();
+	live = (uint32_t)(out_stats().live_bytes / VMEM_PAGE_SIZE);
+	for (uint32_t left = live / 10 * 6; left;) {
+		uint32_t i = (uint32_t)(vmemt_rand(&rng) % pages);
+
+		if (ref[i]) {
+			drop_one(i);
+			left--;
+		}
+	}
+	for (int round = 0; round < 50; round++)
+		replace_some(pages / 10, &rng);
+	cr_assert_gt(out_stats().packed, 0);
+	expect_all();
+	expect_sound();
+}
+
+/* All that is full in memory should leave. */
+static void ask(int turns)
+{
+	while (turns-- > 0) {
+		vmem_store_write_out(store, BUDGET);
+		work();
+		settle();
+	}
+	vmem_store_write_out(store, 0);
+}
+
+static void open_sparse(void)
+{
+	open_small(SMALL);
+	(void)save_until_full();
+	thin_out();
+	work(); /* what is empty is given back */
+}
+
+static void ask_until_packed(void)
+{
+	for (int turn = 0; !out_stats().packed; turn++) {
+		cr_assert_lt(turn, TURNS);
+		ask(1);
+	}
+	ask(100);
+	expect_all();
+	expect_sound();
+}
+
+Test(store_full, nothing_is_packed_before_something_should_leave)
+{
+	open_sparse();
+	ask(0);
+	for (int turn = 0; turn < 100; turn++)
+		work();
+	cr_assert_eq(atomic_load(&device.reads), 0);
+	ask_until_packed();
+}
+
+/* It comes to an end, with all live pages where they are. */
+Test(store_full, what_is_packed_once_is_not_packed_again)
+{
+	uint64_t packed;
+
+	open_sparse();
+	ask(2000);
+	packed = out_stats().packed;
+	cr_assert_gt(packed, 0);
+	ask(200);
+	cr_assert_eq(out_stats().packed, packed);
+	cr_assert_leq(packed, out_stats().segments);
+	expect_all();
+}
+
+/* Nor is it tried as fast as the device answers. */
+Test(store_full, what_cannot_be_read_is_not_packed)
+{
+	open_sparse();
+	atomic_store(&device.read_error, -VMEM_EIO);
+	ask(500);
+	cr_assert(atomic_load(&device.reads) && atomic_load(&device.reads) < 200);
+	cr_assert_eq(out_stats().packed, 0);
+	atomic_store(&device.read_error, 0);
+	ask_until_packed();
+}
+
+static uint64_t bad_offset; /* of the first read; UINT64_MAX: not known yet */
+
+static int spoil(struct vmemt_memory_device *m, const struct vmem_device_request *r)
+{
+	(void)m;
+	if (bad_offset == UINT64_MAX)
+		bad_offset = r->offset;
+	return r->offset == bad_offset ? -VMEM_EIO : 0;
+}
+
+Test(store_full, one_that_cannot_be_read_holds_up_no_others)
+{
+	open_sparse();
+	bad_offset = UINT64_MAX;
+	device.spoil = spoil;
+	for (int turn = 0; !out_stats().packed; turn++) {
+		cr_assert_lt(turn, 1000);
+		ask(1);
+	}
+	device.spoil = NULL;
+	ask_until_packed();
+}
+
+Test(store_full, what_is_read_wrong_is_not_packed)
+{
+	open_sparse();
+	atomic_store(&device.corrupt, 1);
+	ask(500);
+	cr_assert_gt(atomic_load(&device.reads), 0);
+	cr_assert_eq(out_stats().packed, 0);
+	atomic_store(&device.corrupt, 0);
+	ask_until_packed();
+}
+
+Test(store_full, what_cannot_be_written_anew_stays_as_it_is)
+{
+	uint64_t writes;
+
+	open_sparse();
+	atomic_store(&device.write_error, -VMEM_ENOMEM);
+	writes = atomic_load(&device.writes);
+	ask(500);
+	cr_assert_gt(atomic_load(&device.writes), writes);
+	cr_assert_eq(out_stats().packed, 0);
+	cr_assert_eq(out_stats().came_home, 0);
+	atomic_store(&device.write_error, 0);
+	ask_until_packed();
+}
+
+/* With what was kept free there. */
+Test(store_full, a_full_device_can_be_taken_away)
+{
+	open_sparse();
+	ask_until_packed();
+	add(&second, 12 * MIB, 0); /* of which it has more than a quarter */
+	for (int turn = 0; vmem_store_remove_device(store, 0) == -VMEM_EBUSY; turn++) {
+		cr_assert_lt(turn, TURNS);
+		work();
+		settle();
+	}
+	cr_assert(atomic_load(&device.closed));
+	expect_all();
+	expect_sound();
 }
