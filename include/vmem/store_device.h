@@ -95,7 +95,7 @@ struct vmem_store_out_stats {
 	uint64_t
 		passed; /**< pages over max_object_bytes, which were taken to go straight to a device */
 	uint64_t
-		packed; /**< segments on full devices, written anew without what was dead in them */
+		packed; /**< segments on full devices, written anew without what was dead, so that others have room */
 };
 
 /** Give a store a device, which is the store's from then on: vmem_store_free() closes it.
