@@ -97,7 +97,8 @@ struct vmem_device_ops {
 	int (*fd)(void *context);
 
 	/** The bytes themselves, to be read and written in place: until close(). Reading and writing them never raises
-	 *  a signal. Requests see the same bytes. May be NULL. Only with VMEM_DEVICE_MAPPED.
+	 *  a signal. Requests see the same bytes. Called where a fault is served, as submit(). May be NULL. Only with
+	 *  VMEM_DEVICE_MAPPED.
 	 *  @return NULL (beyond the end, or not mapped)
 	 *  @threads any */
 	void *(*map)(void *context, uint64_t offset, uint64_t bytes);

@@ -19,7 +19,11 @@
  *  saved by), unless half of the queue of events is in use: while they stay in the window that has read them, a load
  *  returns 0 at once, even without a token. An offer is a hint, and can be ignored: the page may have been dropped, or
  *  saved by another key since. For that each page that is saved from the first device on takes 8 bytes more, in a group
- *  12; those from before are loaded like others, and never offered. */
+ *  12; those from before are loaded like others, and never offered.
+ *
+ *  What is on a device that is mapped (VMEM_DEVICE_MAPPED) is decoded where it lies: such a load returns 0 at once, with or
+ *  without a token, unless very many run at once or the bytes are wrong there; then it goes on as from other devices.
+ *  It offers nothing. */
 #ifndef VMEM_STORE_DEVICE_H
 #define VMEM_STORE_DEVICE_H
 #include <vmem/common.h>

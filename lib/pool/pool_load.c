@@ -31,9 +31,11 @@ static int hold(struct vmem_pool *p, uint32_t stream, vmem_pool_handle handle, s
 			memory = atomic_load(&seg->memory);
 		}
 		if (memory) {
-			*h = (struct vmemi_held){ seg, (uint32_t)handle, entry,
-						  memory + vmemi_entry_grain(entry) *
-								   VMEMI_GRAIN_BYTES };
+			*h = (struct vmemi_held){ .segment = seg,
+						  .handle = (uint32_t)handle,
+						  .entry = entry,
+						  .object = memory + vmemi_entry_grain(entry) *
+									     VMEMI_GRAIN_BYTES };
 			return 0;
 		}
 		atomic_fetch_sub_explicit(&seg->pins, 1, memory_order_release);
@@ -73,7 +75,7 @@ static int release(struct vmem_pool *p, const struct vmemi_held *h, int err)
 
 /* --- Decoding --- */
 
-/* The payload, if the header is what the index says. */
+/* The payload, if the header is what the index says, and the digest where it comes from a device. */
 static const unsigned char *payload_of(const struct vmemi_held *h, uint32_t *ret_checksum)
 {
 	struct vmemi_object_header header;
@@ -81,7 +83,8 @@ static const unsigned char *payload_of(const struct vmemi_held *h, uint32_t *ret
 	memcpy(&header, h->object, sizeof(header));
 	if (header.handle != h->handle || header.bytes != vmemi_entry_bytes(h->entry) ||
 	    header.form != vmemi_entry_form(h->entry) ||
-	    (header.reference_check && VMEMI_FORM_CODEC(header.form) != VMEM_CODEC_DELTA))
+	    (header.reference_check && VMEMI_FORM_CODEC(header.form) != VMEM_CODEC_DELTA) ||
+	    (h->piece && header.checksum != h->piece->checksum))
 		return NULL;
 	*ret_checksum = header.checksum;
 	return h->object + sizeof(header);
@@ -124,8 +127,11 @@ static int hold_piece(struct vmem_pool *p, uint32_t stream, vmem_pool_handle han
 
 	if (!piece)
 		return hold(p, stream, handle, h);
-	*h = (struct vmemi_held){ NULL, piece->handle, piece->entry, piece->object };
-	return payload_of(h, &checksum) && checksum == piece->checksum ? 0 : -VMEM_EBADMSG;
+	*h = (struct vmemi_held){ .handle = piece->handle,
+				  .entry = piece->entry,
+				  .object = piece->object,
+				  .piece = piece };
+	return payload_of(h, &checksum) ? 0 : -VMEM_EBADMSG;
 }
 
 /* Where the bytes of a load come from, and what it lacks. */

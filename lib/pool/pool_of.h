@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <vmem/pool.h>
 
+struct vmemi_piece;
+
 #define VMEMI_ANY_STREAM UINT32_MAX
 
 /* Whether the table of codecs has it. */
@@ -94,6 +96,8 @@ struct vmemi_held {
 	uint32_t handle;
 	uint64_t entry;
 	const unsigned char *object; /* its header */
+	/* where that comes from a device, and may change while it is read; NULL: it lies in memory */
+	const struct vmemi_piece *piece;
 };
 
 /* --- Walking over all handles, for who looks at one object after the other, in passes --- */

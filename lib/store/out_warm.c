@@ -7,7 +7,10 @@
  *
  * Nobody is kept from giving the slots away. Who does so cools the windows that have blocks of theirs, before others
  * can take the slots; and a window becomes warm while its read holds the copy. A load holds the copy that it
- * wants, too: so what it finds under the slot of that is this copy, and no earlier one. */
+ * wants, too: so what it finds under the slot of that is this copy, and no earlier one.
+ *
+ * What lies on a device that is mapped needs no window: it is decoded where it is, and nothing of it is copied. It costs
+ * what it would in memory, so it is no reason to come home, and its neighbours cost as much whenever they are loaded. */
 #include "store/out_window.h"
 #include "pool/pool_of.h"
 #include "store/store_internal.h"
@@ -127,9 +130,23 @@ void vmemi_window_cool(struct vmemi_out *out, uint64_t place, uint32_t blocks)
 /* An object of a load, in a window. */
 struct found {
 	struct vmemi_located at;
-	struct vmemi_window *window; /* the caller's */
-	uint32_t piece;              /* of it */
+	struct vmemi_window *window; /* the caller's; NULL: it is read where it lies */
+	const unsigned char *object;
 };
+
+/* Where it lies, if its device is mapped. Its copy is held, and so the device: its slots are taken. */
+static bool find_mapped(struct vmemi_out *out, struct found *f)
+{
+	const struct vmem_device *device = out->device[VMEM_SLOT_DEVICE(f->at.place)].device;
+
+	if (!(device->flags & VMEM_DEVICE_MAPPED))
+		return false;
+	f->window = NULL;
+	f->object = device->ops->map(device->context,
+				     VMEM_SLOT_NUMBER(f->at.place) * VMEMI_OUT_BLOCK + f->at.offset,
+				     f->at.bytes);
+	return f->object != NULL;
+}
 
 /* The window that has these blocks, which are of a copy that is held; @mine: one that is the caller's. */
 static bool find(struct vmemi_out *out, struct found *f, const struct vmemi_window *mine)
@@ -146,7 +163,8 @@ static bool find(struct vmemi_out *out, struct found *f, const struct vmemi_wind
 			    (!is_mine && !take(out, i)))
 				continue;
 			f->window = &out->window[i];
-			f->piece = piece;
+			f->object = vmemi_window_buffer(f->window, piece) + f->at.offset -
+				    f->window->first[piece] * VMEMI_OUT_BLOCK;
 			if (word_of(out, i, piece) == warm)
 				return true;
 			if (!is_mine)
@@ -161,7 +179,7 @@ static bool hold(vmem_store *store, uint32_t stream, uint32_t handle, struct fou
 {
 	if (vmemi_pool_locate(store->pool, stream, handle, &f->at))
 		return false;
-	if (find(store->out, f, mine))
+	if (find_mapped(store->out, f) || find(store->out, f, mine))
 		return true;
 	vmemi_pool_located_end(store->pool, &f->at);
 	return false;
@@ -173,9 +191,34 @@ static struct vmemi_piece piece_of(const struct found *f)
 		.handle = f->at.handle,
 		.checksum = f->at.checksum,
 		.entry = f->at.entry,
-		.object = vmemi_window_buffer(f->window, f->piece) + f->at.offset -
-			  f->window->first[f->piece] * VMEMI_OUT_BLOCK,
+		.object = f->object,
 	};
+}
+
+/* @rc: what became of the load. */
+static void let_go(vmem_store *store, const struct found *f, uint32_t count, int rc)
+{
+	struct vmemi_out *out = store->out;
+	bool is_read = false;
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct vmemi_out_device *d = &out->device[VMEM_SLOT_DEVICE(f[i].at.place)];
+		struct vmemi_window *w = f[i].window;
+
+		if (!w)
+			atomic_fetch_add_explicit(&d->read_bytes, f[i].at.bytes,
+						  memory_order_relaxed);
+		if (!w && !rc)
+			vmemi_out_trust(d);
+		is_read |= !w;
+		/* What is wrong may be wrong in the buffer alone: the device is asked. */
+		if (w && rc == -VMEM_EBADMSG)
+			cool_all(out, (uint32_t)(w - out->window));
+		vmemi_pool_located_end(store->pool, &f[i].at);
+		if (w && (!i || w != f[0].window))
+			vmemi_window_give(out, w);
+	}
+	vmemi_count(is_read ? &out->loads : &out->warm_loads, !rc && count);
 }
 
 /* As step() of a load from a device, with what is there. */
@@ -183,7 +226,6 @@ static int load_warm(vmem_store *store, const struct vmemi_load *load)
 {
 	uint32_t stream = vmemi_store_vm(store, load->vm)->domain->stream, count = 0, missing = 0;
 	struct vmemi_piece pieces[VMEMI_PIECES] = { { 0 } };
-	struct vmemi_out *out = store->out;
 	struct found f[VMEMI_PIECES];
 	bool more;
 	int rc;
@@ -198,15 +240,7 @@ static int load_warm(vmem_store *store, const struct vmemi_load *load)
 			count++;
 		}
 	} while (more);
-	for (uint32_t i = 0; i < count; i++) {
-		/* What is wrong may be wrong in the buffer alone: the device is asked. */
-		if (rc == -VMEM_EBADMSG)
-			cool_all(out, (uint32_t)(f[i].window - out->window));
-		vmemi_pool_located_end(store->pool, &f[i].at);
-		if (!i || f[i].window != f[0].window)
-			vmemi_window_give(out, f[i].window);
-	}
-	vmemi_count(&out->warm_loads, !rc && count);
+	let_go(store, f, count, rc);
 	return rc ? -VMEM_EAGAIN : 0;
 }
 

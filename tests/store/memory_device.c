@@ -84,6 +84,17 @@ static int wait(void *context, uint64_t timeout_ns)
 	return 0;
 }
 
+static void *map(void *context, uint64_t offset, uint64_t bytes)
+{
+	struct vmemt_memory_device *m = context;
+
+	if (!(m->device.flags & VMEM_DEVICE_MAPPED) || atomic_load(&m->refuse_map) ||
+	    bytes > m->device.size_bytes || offset > m->device.size_bytes - bytes)
+		return NULL;
+	atomic_fetch_add(&m->maps, 1);
+	return m->bytes + offset;
+}
+
 static int register_buffers(void *context, void *memory, uint64_t bytes)
 {
 	struct vmemt_memory_device *m = context;
@@ -112,6 +123,7 @@ void vmemt_memory_device_init(struct vmemt_memory_device *m, uint64_t bytes, uin
 						    .submit = submit,
 						    .complete = complete,
 						    .wait = wait,
+						    .map = map,
 						    .register_buffers = register_buffers,
 						    .close = close_device };
 

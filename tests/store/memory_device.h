@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A device in memory that does what a test wants. Requests are done when they are completed, so that data which was
+/* A device in memory that does what a test wants; mapped if the test sets that flag. Requests are done when they are completed, so that data which was
  * let go too early is seen; those that are held are never done. */
 #ifndef VMEMT_MEMORY_DEVICE_H
 #define VMEMT_MEMORY_DEVICE_H
@@ -20,6 +20,7 @@ struct vmemt_memory_device {
 	_Atomic int hold;         /* nothing is completed */
 	_Atomic int submit_error; /* of each request */
 	_Atomic int write_error, read_error;
+	_Atomic int refuse_map;
 	_Atomic int short_reads; /* reads leave half of the bytes as they were, and say nothing */
 	_Atomic int corrupt;     /* a bit of each block that is read is flipped */
 	/* Called after each read that has not failed, with the bytes that it is about to hand out, which it may change; an
@@ -31,7 +32,7 @@ struct vmemt_memory_device {
 	_Atomic int discard_error;
 	_Atomic uint64_t discards;             /* bytes */
 	_Atomic uint64_t writes, reads, wrong; /* wrong: requests that nobody may make */
-	_Atomic uint64_t registered;           /* calls */
+	_Atomic uint64_t registered, maps;     /* calls */
 	_Atomic uint64_t waited_ns;            /* by the last wait() */
 	_Atomic int hold_close;                /* close() does not return */
 	_Atomic int closing, closed;

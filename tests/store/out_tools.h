@@ -131,6 +131,38 @@ static inline void save_some(void)
 		ref[i] = save(vm, VMEMT_PAGE_NOISE, i * EDITS);
 }
 
+/* Pages of text, version by version, of which a part are deltas; all that is in full segments is out. */
+enum { SOME = PAGES / 2, DELTAS = SOME / 4 };
+
+static inline uint64_t version_of(uint32_t i)
+{
+	return i % (SOME / 2) * EDITS + i / (SOME / 2);
+}
+
+static inline void save_deltas(void)
+{
+	struct vmem_store_account a = { .size = sizeof(a) };
+
+	memset(ref, 0, sizeof(ref));
+	for (uint32_t i = 0; i < SOME; i++)
+		ref[i] = save(vm, VMEMT_PAGE_TEXT, version_of(i));
+	for (int turn = 0; a.pages_delta < DELTAS; turn++) {
+		cr_assert_lt(turn, TURNS);
+		work();
+		cr_assert_eq(vmem_store_total_account(store, &a), 0);
+	}
+	/* The segment that has them becomes full. */
+	for (uint32_t i = 0; i < 2 * VMEM_POOL_SEGMENT_BYTES / VMEM_PAGE_SIZE; i++)
+		(void)save(vm, VMEMT_PAGE_NOISE, (PAGES + i) * EDITS);
+	vmem_store_write_out(store, 32 * MIB);
+	for (int turn = 0; turn < 100; turn++) {
+		work();
+		settle();
+	}
+	vmem_store_write_out(store, 0);
+	cr_assert_gt(out_stats().segments, 1);
+}
+
 /* A segment, to the end. */
 static inline void write_one(void)
 {
@@ -203,6 +235,12 @@ static inline void expect_all(void)
 	for (uint32_t i = 0; i < PAGES; i++)
 		if (ref[i])
 			expect(ref[i], VMEMT_PAGE_NOISE, i * EDITS);
+}
+
+static inline void expect_deltas(void)
+{
+	for (uint32_t i = 0; i < SOME; i++)
+		expect(ref[i], VMEMT_PAGE_TEXT, version_of(i));
 }
 
 /* One that is out. */

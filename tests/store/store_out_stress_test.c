@@ -126,7 +126,8 @@ static void come_and_go(int turn)
 
 	if (turn % TURNS == 8 && end < DEVICES && end - first < 3) {
 		vmemt_memory_device_init(&device[end], (end % 2 ? 8 : 32) * MIB, 16);
-		device[end].device.flags = end % 2 ? VMEM_DEVICE_CAN_DISCARD : 0;
+		device[end].device.flags = (end % 2 ? VMEM_DEVICE_CAN_DISCARD : 0) |
+					   (end % 4 > 1 ? VMEM_DEVICE_MAPPED : 0);
 		assert(!vmem_store_add_device(store, &device[end].device, NULL, &number[end]));
 		end++;
 	}

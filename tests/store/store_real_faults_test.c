@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A store on files to which something really happens: a file system that is full, a file that somebody truncates, or
- * truncates and lets grow again, blocks that change behind the device's back. What is gone is an error, and nothing
+ * truncates and lets grow again, blocks that change behind the device's back, mapped or not. What is gone is an error, and nothing
  * else is: the rest stays in memory or goes to another device. */
 #define _GNU_SOURCE
 #include <assert.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <unistd.h>
 #include <vmem/device_file.h>
@@ -159,6 +160,40 @@ static void corrupted(uint64_t flags)
 	close_with_file();
 }
 
+/* --- A file that is mapped --- */
+
+/* Nobody can cut it off; but it can be written to, by whoever has it. */
+static void mapped(void)
+{
+	const struct vmem_device_file_opts opts = { .size = sizeof(opts),
+						    .flags = VMEM_DEVICE_FILE_MAPPED,
+						    .size_bytes = DEVICE_BYTES };
+	int fd = memfd_create("store-test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	unsigned char *bytes;
+	struct vmem_device *device;
+	uint64_t begin;
+
+	assert(fd >= 0 && !vmem_device_file_adopt(&device, fd, &opts));
+	vmemt_fault_open(&f);
+	(void)vmemt_fault_add(&f, device, 0);
+	assert(vmemt_fault_fill(&f) == VMEMT_FAULT_PAGES && vmemt_fault_out(&f).segments > 8);
+	assert(ftruncate(fd, 0) < 0);
+	vmemt_fault_check_all(&f);
+	assert(vmemt_fault_device(&f, 0).read_bytes);
+	begin = cut_place() / BLOCK * BLOCK;
+	bytes = mmap(NULL, DEVICE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert(bytes != MAP_FAILED);
+	for (uint32_t i = 0; i < BLOCK; i++)
+		bytes[begin + i] ^= 0x5a;
+	assert(vmemt_fault_check(&f, gone_in, &begin));
+	/* Bytes of zero, where there were others. */
+	assert(!fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)begin, BLOCK));
+	assert(vmemt_fault_check(&f, gone_in, &begin));
+	assert(!munmap(bytes, DEVICE_BYTES));
+	vmemt_fault_close(&f);
+	close(fd);
+}
+
 /* --- A file system that is full --- */
 
 /* The device says it has 32 MiB; 2 are there. */
@@ -209,6 +244,7 @@ int main(void)
 			full(ways[i]);
 	}
 	cut_to_nothing();
+	mapped();
 	vmemt_small_fs_end(small, error);
 	assert(!rmdir(folder));
 	return vmemt_small_fs_status(error);
