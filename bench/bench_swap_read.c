@@ -267,7 +267,7 @@ static int compare_as_saved(struct read_case *c)
 	return compare(c, "lz4 depth=8", BARE_RING_DEPTH);
 }
 
-/* With pages by zstd, and deltas, of which two objects are read one after the other. */
+/* With pages by zstd, and deltas, of which two objects are read. */
 static int compare_recompressed(struct read_case *c)
 {
 	const struct swap_form form = { 0, VMEM_STORE_SHARE_VM, 1 };

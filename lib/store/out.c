@@ -38,10 +38,13 @@ void vmemi_out_free(vmem_store *store)
 	for (uint32_t i = 0; i < atomic_load(&out->devices); i++)
 		vmem_device_close(out->device[i].device); /* NULL is fine */
 	vmemi_out_collect(store, true);
-	for (uint32_t i = 0; i < VMEMI_WINDOWS; i++)
-		if (out->window[i].buffer != out->buffers + i * VMEMI_WINDOW_BYTES)
-			vmemi_free(&store->allocator, out->window[i].buffer, VMEMI_WINDOW_BYTES,
-				   VMEM_PAGE_SIZE);
+	for (uint32_t i = 0; i < VMEMI_READS; i++) {
+		unsigned char *buffer =
+			out->window[i / VMEMI_PIECES].piece[i % VMEMI_PIECES].buffer;
+
+		if (buffer != out->buffers + i * VMEMI_PIECE_BYTES)
+			vmemi_free(&store->allocator, buffer, VMEMI_PIECE_BYTES, VMEM_PAGE_SIZE);
+	}
 	for (uint32_t i = 0; i < VMEMI_WRITES; i++) {
 		struct vmemi_write *w = &out->write[i];
 

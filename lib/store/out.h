@@ -18,9 +18,10 @@
 #define VMEMI_WRITES 8u
 #define VMEMI_HOT 8u
 #define VMEMI_DISCARDS 8u
-#define VMEMI_STUCK 128u
+#define VMEMI_STUCK 256u
 #define VMEMI_PIECE_BYTES (VMEMI_OUT_OBJECT_BLOCKS * VMEMI_OUT_BLOCK)
 #define VMEMI_WINDOW_BYTES (VMEMI_PIECES * VMEMI_PIECE_BYTES)
+#define VMEMI_READS (VMEMI_WINDOWS * VMEMI_PIECES) /* a bit each in a word; numbers in tags */
 
 /* Its place in the table is the device's number in slots, and may be another's later on; who calls its functions, or
  * those of slots for what lies there, holds it: vmemi_out_hold(). */
@@ -54,20 +55,28 @@ struct vmemi_out_device {
 	_Atomic uint64_t written_bytes, read_bytes, write_errors, read_errors; /* atomic */
 };
 
-/* A load on its way. Of one thread at a time: who began it, then who reaps its read. */
-struct vmemi_window {
-	struct vmemi_load load;
-	vmem_store_token token;
-	struct vmemi_located at[VMEMI_PIECES];
-	uint32_t first[VMEMI_PIECES];  /* blocks of the copy, which are read */
-	uint32_t blocks[VMEMI_PIECES]; /* from it on */
-	uint32_t count;                /* of them, those that are read */
-	uint32_t tries;                /* reads that have failed, or brought something else */
-	uint32_t use;                  /* grows with each read; in its tag */
+/* An object of a load, and the read of its blocks. Its window's, but in flight of who takes that out of `flight`, and
+ * while it waits of who takes its bit. */
+struct vmemi_read {
+	struct vmemi_located at;
+	uint32_t first;  /* blocks of the copy, which are read */
+	uint32_t blocks; /* from it on */
+	int32_t error;   /* when it is over */
+	uint32_t tries;  /* of this load: reads that have failed, or brought something else */
+	uint32_t use;    /* grows with each read; in its tag */
 	_Atomic uint32_t flight;   /* atomic; the use of the read in flight, or 0: out_expire.c */
 	_Atomic uint32_t device;   /* atomic; of it */
 	_Atomic uint64_t since_ns; /* atomic; 0: not told yet */
 	unsigned char *buffer;
+};
+
+/* A load on its way. Of one thread at a time: who began it, then who ends the last one of its reads. */
+struct vmemi_window {
+	struct vmemi_load load;
+	vmem_store_token token;
+	uint32_t count;         /* of pieces that are read, or being read */
+	_Atomic uint32_t reads; /* atomic; of them, those that are not over */
+	struct vmemi_read piece[VMEMI_PIECES];
 };
 
 enum vmemi_write_state {
@@ -138,7 +147,7 @@ struct vmemi_out {
 	uint32_t numbers;         /* of the caller's, ever; vmem_store_add_device() */
 
 	_Atomic uint32_t idle;    /* atomic; windows, a bit each */
-	_Atomic uint32_t waiting; /* atomic; windows whose device was full */
+	_Atomic uint64_t waiting; /* atomic; reads whose device was full, by their number */
 	struct vmemi_window window[VMEMI_WINDOWS];
 	/* atomic, changed by who has the window; but anybody cools. What is in its buffer still: see out_warm.c */
 	_Atomic uint64_t warm[VMEMI_WINDOWS][VMEMI_PIECES];

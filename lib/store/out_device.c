@@ -93,8 +93,9 @@ static int make(vmem_store *store)
 		vmemi_free(&store->allocator, out, sizeof(*out), 64);
 		return rc;
 	}
-	for (uint32_t i = 0; i < VMEMI_WINDOWS; i++)
-		out->window[i].buffer = out->buffers + i * VMEMI_WINDOW_BYTES;
+	for (uint32_t i = 0; i < VMEMI_READS; i++)
+		out->window[i / VMEMI_PIECES].piece[i % VMEMI_PIECES].buffer =
+			out->buffers + i * VMEMI_PIECE_BYTES;
 	atomic_init(&out->idle, UINT32_MAX);
 	atomic_init(&out->spare, VMEM_SLOTS_NONE);
 	vmemi_pool_set_devices(store->pool, &(struct vmemi_pool_devices){ vacate, out });

@@ -77,7 +77,7 @@ void vmemi_out_is_late(struct vmemi_out *out, uint64_t tag)
 	}
 }
 
-/* Windows have their first buffers in one piece. */
+/* Reads have their first buffers in one piece of memory. */
 static bool is_first_buffer(const struct vmemi_out *out, const unsigned char *memory)
 {
 	return memory >= out->buffers &&
@@ -254,68 +254,71 @@ static void sweep_writes(vmem_store *store, uint64_t now_ns)
 
 /* --- Loads --- */
 
-/* One whose read flies. */
-static void expire_flying(vmem_store *store, struct vmemi_window *w, uint32_t device, uint32_t use)
+/* One that flies. */
+static void expire_flying(vmem_store *store, struct vmemi_window *w, uint32_t piece, uint32_t use)
 {
 	struct vmemi_out *out = store->out;
-	uint64_t tag = vmemi_out_tag(0, (uint32_t)(w - out->window), use);
-	unsigned char *buffer = vmemi_alloc(&store->allocator, VMEMI_WINDOW_BYTES, VMEM_PAGE_SIZE);
+	struct vmemi_read *r = &w->piece[piece];
+	uint32_t device = atomic_load_explicit(&r->device, memory_order_relaxed);
+	uint64_t tag = vmemi_out_tag(0, vmemi_read_number(out, w, piece), use);
+	unsigned char *buffer = vmemi_alloc(&store->allocator, VMEMI_PIECE_BYTES, VMEM_PAGE_SIZE);
 	struct vmemi_stuck *k = buffer ? stuck_new(out, device, tag) : NULL;
 
-	if (!k || !take_read(out, device, &w->flight, use)) {
+	if (!k || !take_read(out, device, &r->flight, use)) {
 		if (k)
 			stuck_free(k);
-		vmemi_free(&store->allocator, buffer, VMEMI_WINDOW_BYTES, VMEM_PAGE_SIZE);
+		vmemi_free(&store->allocator, buffer, VMEMI_PIECE_BYTES, VMEM_PAGE_SIZE);
 		return;
 	}
-	k->memory = w->buffer;
-	k->bytes = VMEMI_WINDOW_BYTES;
-	w->buffer = buffer;
-	vmemi_window_expired(store, w);
+	k->memory = r->buffer;
+	k->bytes = VMEMI_PIECE_BYTES;
+	r->buffer = buffer;
+	vmemi_window_expired(store, w, piece);
 }
 
 /* One whose device was full. */
-static void expire_waiting(vmem_store *store, struct vmemi_window *w, uint64_t now_ns)
+static void expire_waiting(vmem_store *store, struct vmemi_window *w, uint32_t piece,
+			   uint64_t now_ns)
 {
 	struct vmemi_out *out = store->out;
-	uint32_t bit = UINT32_C(1) << (w - out->window), device;
-	uint64_t since_ns;
+	const struct vmemi_read *r = &w->piece[piece];
+	uint64_t bit = UINT64_C(1) << vmemi_read_number(out, w, piece), since_ns;
+	uint32_t device;
 
 	if (!(atomic_fetch_and_explicit(&out->waiting, ~bit, memory_order_acquire) & bit))
 		return;
 	/* Now it is nobody else's: it may have become another load's before. */
-	since_ns = atomic_load_explicit(&w->since_ns, memory_order_relaxed);
-	device = atomic_load_explicit(&w->device, memory_order_relaxed);
+	since_ns = atomic_load_explicit(&r->since_ns, memory_order_relaxed);
+	device = atomic_load_explicit(&r->device, memory_order_relaxed);
 	if (!since_ns || now_ns - since_ns < out->device[device].timeout_ns) {
 		atomic_fetch_or_explicit(&out->waiting, bit, memory_order_release);
 		return;
 	}
 	is_silent(out, device, true);
-	vmemi_window_expired(store, w);
+	vmemi_window_expired(store, w, piece);
 }
 
-static void sweep_loads(vmem_store *store, uint64_t now_ns)
+static void sweep_read(vmem_store *store, uint32_t number, uint64_t now_ns)
 {
 	struct vmemi_out *out = store->out;
+	struct vmemi_window *w = &out->window[number / VMEMI_PIECES];
+	uint32_t piece = number % VMEMI_PIECES;
+	struct vmemi_read *r = &w->piece[piece];
+	uint32_t use = atomic_load_explicit(&r->flight, memory_order_acquire);
+	uint32_t device = atomic_load_explicit(&r->device, memory_order_relaxed);
+	uint64_t since_ns = atomic_load_explicit(&r->since_ns, memory_order_relaxed);
+	uint64_t waiting = atomic_load_explicit(&out->waiting, memory_order_relaxed);
 
-	for (uint32_t i = 0; i < VMEMI_WINDOWS; i++) {
-		struct vmemi_window *w = &out->window[i];
-		uint32_t use = atomic_load_explicit(&w->flight, memory_order_acquire);
-		uint32_t device = atomic_load_explicit(&w->device, memory_order_relaxed);
-		uint64_t since_ns = atomic_load_explicit(&w->since_ns, memory_order_relaxed);
-		uint32_t waiting = atomic_load_explicit(&out->waiting, memory_order_relaxed);
-
-		if (!use && !(waiting >> i & 1))
-			continue;
-		if (!since_ns)
-			atomic_store_explicit(&w->since_ns, now_ns, memory_order_relaxed);
-		else if (now_ns - since_ns < out->device[device].timeout_ns)
-			continue;
-		else if (use)
-			expire_flying(store, w, device, use);
-		else
-			expire_waiting(store, w, now_ns);
-	}
+	if (!use && !(waiting >> number & 1))
+		return;
+	if (!since_ns)
+		atomic_store_explicit(&r->since_ns, now_ns, memory_order_relaxed);
+	else if (now_ns - since_ns < out->device[device].timeout_ns)
+		return;
+	else if (use)
+		expire_flying(store, w, piece, use);
+	else
+		expire_waiting(store, w, piece, now_ns);
 }
 
 /* --- Discards --- */
@@ -350,6 +353,7 @@ void vmemi_out_expire(vmem_store *store, uint64_t now_ns)
 	if (!now_ns)
 		return;
 	sweep_writes(store, now_ns);
-	sweep_loads(store, now_ns);
+	for (uint32_t i = 0; i < VMEMI_READS; i++)
+		sweep_read(store, i, now_ns);
 	sweep_discards(store->out, now_ns);
 }

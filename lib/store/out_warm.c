@@ -109,8 +109,8 @@ void vmemi_window_warm(struct vmemi_out *out, const struct vmemi_window *w)
 	/* Whoever gives the slots away sees it: after the copies were let go. */
 	for (uint32_t i = 0; i < w->count; i++)
 		set_word(out, window, i,
-			 (uint64_t)w->blocks[i] << WARM_BLOCKS_SHIFT |
-				 (w->at[i].place + w->first[i]));
+			 (uint64_t)w->piece[i].blocks << WARM_BLOCKS_SHIFT |
+				 (w->piece[i].at.place + w->piece[i].first));
 }
 
 void vmemi_window_cool(struct vmemi_out *out, uint64_t place, uint32_t blocks)
@@ -163,8 +163,7 @@ static bool find(struct vmemi_out *out, struct found *f, const struct vmemi_wind
 			    (!is_mine && !take(out, i)))
 				continue;
 			f->window = &out->window[i];
-			f->object = vmemi_window_buffer(f->window, piece) + f->at.offset -
-				    f->window->first[piece] * VMEMI_OUT_BLOCK;
+			f->object = vmemi_read_object(&f->window->piece[piece], &f->at);
 			if (word_of(out, i, piece) == warm)
 				return true;
 			if (!is_mine)
@@ -265,10 +264,11 @@ void vmemi_window_offers(vmem_store *store, const struct vmemi_window *w,
 
 	for (uint32_t i = 0; i < w->count && !w->load.peek; i++) {
 		struct vmemi_neighbour near[VMEMI_OFFERS];
-		const struct vmemi_stretch read = { .offset = w->first[i] * VMEMI_OUT_BLOCK,
-						    .bytes = w->blocks[i] * VMEMI_OUT_BLOCK,
-						    .data = vmemi_window_buffer(w, i) };
-		uint32_t count = vmemi_pool_neighbours(store->pool, &w->at[i], &read, near,
+		const struct vmemi_read *r = &w->piece[i];
+		const struct vmemi_stretch read = { .offset = r->first * VMEMI_OUT_BLOCK,
+						    .bytes = r->blocks * VMEMI_OUT_BLOCK,
+						    .data = r->buffer };
+		uint32_t count = vmemi_pool_neighbours(store->pool, &r->at, &read, near,
 						       VMEMI_OFFERS - offers->count);
 
 		for (uint32_t n = 0; n < count; n++) {

@@ -6,9 +6,9 @@
 
 /* out_load.c: a load of what is out. As vmem_store_load(), but it does not count what is done at once. Any thread. */
 int vmemi_out_load(vmem_store *store, const struct vmemi_load *load, vmem_store_token *ret_token);
-/* Its read was not answered in time: it has another buffer. */
-void vmemi_window_expired(vmem_store *store, struct vmemi_window *w);
-/* Its read has ended. */
+/* A read of it was not answered in time, and has another buffer; or its device was full for as long. */
+void vmemi_window_expired(vmem_store *store, struct vmemi_window *w, uint32_t piece);
+/* A read has ended. */
 void vmemi_out_has_read(vmem_store *store, uint64_t tag, int error);
 /* Reads that found their device full are tried again. */
 void vmemi_out_retry_reads(vmem_store *store);
@@ -26,9 +26,17 @@ int vmemi_warm_load(vmem_store *store, const struct vmemi_load *load);
 void vmemi_window_offers(vmem_store *store, const struct vmemi_window *w,
 			 struct vmemi_offers *ret_offers);
 
-static inline unsigned char *vmemi_window_buffer(const struct vmemi_window *w, uint32_t piece)
+/* Its object, when it has been read. */
+static inline const unsigned char *vmemi_read_object(const struct vmemi_read *r,
+						     const struct vmemi_located *at)
 {
-	return w->buffer + piece * VMEMI_PIECE_BYTES;
+	return r->buffer + at->offset - r->first * VMEMI_OUT_BLOCK;
+}
+
+static inline uint32_t vmemi_read_number(const struct vmemi_out *out, const struct vmemi_window *w,
+					 uint32_t piece)
+{
+	return (uint32_t)(w - out->window) * VMEMI_PIECES + piece;
 }
 
 /* Blocks of a copy that an object is in. */

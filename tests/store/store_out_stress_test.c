@@ -96,7 +96,7 @@ static void *run(void *arg)
 		int rc = 0;
 
 		if (!ref[at]) {
-			seed_of[at] = vmemt_rand(&state) % 4000 * EDITS;
+			seed_of[at] = vmemt_rand(&state) % 4000; /* some are versions of one text */
 			make_page(&page, kind, seed_of[at]);
 			rc = vmem_store_save(store, vm, at, page.bytes, &ref[at]);
 			assert(!rc || rc == -VMEM_ENOSPC || rc == -VMEM_EFBIG);

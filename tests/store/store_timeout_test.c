@@ -123,11 +123,12 @@ static void expect_own_buffers(void)
 {
 	cr_assert_gt(device.count, 0);
 	for (uint32_t n = 0; n < device.count; n++)
-		for (uint32_t i = 0; i < VMEMI_WINDOWS; i++) {
+		for (uint32_t i = 0; i < VMEMI_READS; i++) {
 			const unsigned char *data = device.queue[n].data;
-			const unsigned char *buffer = store->out->window[i].buffer;
+			const struct vmemi_window *w = &store->out->window[i / VMEMI_PIECES];
+			const unsigned char *buffer = w->piece[i % VMEMI_PIECES].buffer;
 
-			cr_assert(data < buffer || data >= buffer + VMEMI_WINDOW_BYTES);
+			cr_assert(data < buffer || data >= buffer + VMEMI_PIECE_BYTES);
 		}
 }
 
