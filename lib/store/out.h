@@ -145,6 +145,7 @@ struct vmemi_out {
 	struct vmemi_out_device device[VMEM_STORE_DEVICES];
 	_Atomic uint32_t devices; /* atomic; places of the table that were ever used */
 	uint32_t numbers;         /* of the caller's, ever; vmem_store_add_device() */
+	_Atomic uint32_t parting; /* atomic; odd while a device may be on the point of going */
 
 	_Atomic uint32_t idle;    /* atomic; windows, a bit each */
 	_Atomic uint64_t waiting; /* atomic; reads whose device was full, by their number */

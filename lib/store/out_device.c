@@ -193,10 +193,9 @@ int vmem_store_add_device(vmem_store *store, struct vmem_device *device,
 	return 0;
 }
 
-/* The device of that name, held. NULL: there is none. */
-static struct vmemi_out_device *hold_number(struct vmemi_out *out, uint32_t number)
+static struct vmemi_out_device *look_for(struct vmemi_out *out, uint32_t number)
 {
-	uint32_t devices = out ? atomic_load_explicit(&out->devices, memory_order_acquire) : 0;
+	uint32_t devices = atomic_load_explicit(&out->devices, memory_order_acquire);
 
 	for (uint32_t i = 0; i < devices; i++) {
 		struct vmemi_out_device *d = &out->device[i];
@@ -208,6 +207,24 @@ static struct vmemi_out_device *hold_number(struct vmemi_out *out, uint32_t numb
 		vmemi_out_release(d);
 	}
 	return NULL;
+}
+
+/* The device of that name, held. NULL: there is none. */
+static struct vmemi_out_device *hold_number(vmem_store *store, uint32_t number)
+{
+	struct vmemi_out *out = store->out;
+	struct vmemi_out_device *d = NULL;
+	uint32_t before;
+
+	while (out) {
+		before = atomic_load(&out->parting);
+		d = look_for(out, number);
+		if (d || (before % 2 == 0 && before == atomic_load(&out->parting)))
+			break;
+		/* One may not be open for this moment, and stay after all. */
+		vmemi_relax(&store->env);
+	}
+	return d;
 }
 
 /* --- Going --- */
@@ -284,7 +301,7 @@ int vmemi_out_remove(vmem_store *store, uint32_t number, bool gives_up,
 		     struct vmem_device **ret_device)
 {
 	struct vmemi_out *out = store->out;
-	struct vmemi_out_device *d = hold_number(out, number);
+	struct vmemi_out_device *d = hold_number(store, number);
 	bool parted;
 
 	if (!d)
@@ -293,9 +310,11 @@ int vmemi_out_remove(vmem_store *store, uint32_t number, bool gives_up,
 	while (!vmemi_out_enter(out))
 		vmemi_relax(&store->env);
 	begin_to_leave(out, d, gives_up);
+	atomic_fetch_add(&out->parting, 1);
 	parted = part(out, d);
 	if (parted)
 		*ret_device = forget(out, d);
+	atomic_fetch_add(&out->parting, 1);
 	vmemi_out_leave(out);
 	return parted ? 0 : -VMEM_EBUSY;
 }
@@ -352,7 +371,7 @@ int vmem_store_get_device_stats(vmem_store *store, uint32_t device,
 	struct vmem_store_device_stats stats = { .size = sizeof(stats) };
 	struct vmem_slots_stats slots = { .size = sizeof(slots) };
 	struct vmemi_out *out = store->out;
-	struct vmemi_out_device *d = hold_number(out, device);
+	struct vmemi_out_device *d = hold_number(store, device);
 	uint64_t spare;
 
 	if (!d)

@@ -420,3 +420,36 @@ Test(store_out_move, random_operations)
 	expect_sound();
 	cr_assert_eq(out_stats().lost, 0);
 }
+
+static _Atomic int over, answers, missed;
+
+static void *watch(void *arg)
+{
+	struct vmem_store_device_stats stats = { .size = sizeof(stats) };
+
+	(void)arg;
+	while (!atomic_load(&over)) {
+		if (vmem_store_get_device_stats(store, 0, &stats))
+			atomic_fetch_add(&missed, 1);
+		atomic_fetch_add(&answers, 1);
+	}
+	return NULL;
+}
+
+/* It is about to go again and again, but somebody holds it. */
+Test(store_out_move, a_device_that_stays_after_all_is_there_all_the_time)
+{
+	struct vmem_store_device_stats stats = { .size = sizeof(stats) };
+	pthread_t thread;
+
+	cr_assert(vmemi_out_hold(&store->out->device[0]));
+	cr_assert_eq(pthread_create(&thread, NULL, watch, NULL), 0);
+	while (atomic_load(&answers) < 200000)
+		cr_assert_eq(vmem_store_remove_device(store, 0), -VMEM_EBUSY);
+	atomic_store(&over, 1);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	cr_assert_eq(atomic_load(&missed), 0);
+	vmemi_out_release(&store->out->device[0]);
+	remove_all(0);
+	cr_assert_eq(vmem_store_get_device_stats(store, 0, &stats), -VMEM_ENOENT);
+}
