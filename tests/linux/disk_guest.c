@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* See disk_guest.h. */
 #include "linux/disk_guest.h"
+#include <vmem/manager_device.h>
 
 #define NO_BLOCK UINT64_MAX
 
@@ -51,6 +52,8 @@ void vmemt_disk_make(struct vmemt_disk how)
 	atomic_store(&source_reads, 0);
 	unsaid = 0;
 	manager = vmemt_manager(how.budget);
+	if (how.device)
+		assert(!vmem_manager_add_device(manager, how.device, NULL, NULL));
 	assert(!vmemt_alloc(&region, manager, &o));
 	assert(!vmem_manager_thread_start(manager));
 	base = vmem_region_hva(region);
@@ -106,13 +109,17 @@ static void say(uint64_t page, uint64_t count)
 	unsaid += count - said;
 }
 
+void vmemt_disk_copy(uint64_t page, uint64_t block, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++)
+		has(page + i, DISK + block + i, atomic_load(&version_of[block + i]));
+	write_pages(page, count);
+}
+
 void vmemt_disk_read(uint64_t page, uint64_t block, uint64_t count)
 {
 	assert(!vmem_region_will_overwrite(region, GPA + page * PAGE, count * PAGE, NULL));
-	for (uint64_t i = 0; i < count; i++) {
-		has(page + i, DISK + block + i, atomic_load(&version_of[block + i]));
-	}
-	write_pages(page, count);
+	vmemt_disk_copy(page, block, count);
 	for (uint64_t i = 0; i < count; i++)
 		atomic_store(&block_of[page + i], block + i);
 	say(page, count);

@@ -28,6 +28,7 @@ struct vmemt_disk {
 	uint64_t budget, pages;
 	uint64_t flags; /* besides SOURCE_STAYS */
 	uint32_t around;
+	struct vmem_device *device; /* where stored pages go; NULL: nowhere */
 };
 
 void vmemt_disk_make(struct vmemt_disk how);
@@ -37,6 +38,8 @@ void vmemt_disk_end(void);
  * VMM says that they are the same. */
 void vmemt_disk_map(uint64_t page, uint64_t block, uint64_t count);
 void vmemt_disk_read(uint64_t page, uint64_t block, uint64_t count);
+/* As read(2) does it, of which nothing is said. */
+void vmemt_disk_copy(uint64_t page, uint64_t block, uint64_t count);
 /* It writes a page, which the disk has from then on as @block. */
 void vmemt_disk_write(uint64_t page, uint64_t block);
 /* The guest writes pages of its own; version 0: zeros. */

@@ -2,11 +2,14 @@
 /* What VSwapper (Amit, Tsafrir, Schuster: ASPLOS 2014, section 3) found wrong with the swapping of guests by a host that
  * knows nothing of them, one test each. */
 #include "linux/disk_guest.h"
+#include "store/memory_device.h"
 #include "support/slow.h"
 #include <stdlib.h>
+#include <vmem/manager_device.h>
 
 #define BUDGET (6 * MIB)
 #define FITS (BUDGET / PAGE)
+#define DEVICE_BUDGET (8 * MIB) /* with a device */
 #define STREAM ((VMEMT_SLOW ? 2 : 4) * FITS)
 
 typedef void (*disk_read)(uint64_t page, uint64_t block, uint64_t count);
@@ -15,13 +18,11 @@ typedef void (*disk_read)(uint64_t page, uint64_t block, uint64_t count);
 
 /* An image of up to four times the budget is read in order into memory of twice the budget, by requests of AT_ONCE
  * blocks; a page of every @dirty_every is written. */
-static void stream(disk_read read, uint64_t flags, uint64_t blocks, uint64_t dirty_every)
+static void stream_on(struct vmemt_disk how, disk_read read, uint64_t blocks, uint64_t dirty_every)
 {
-	const uint64_t pages = 2 * FITS;
-
-	vmemt_disk_make((struct vmemt_disk){ .budget = BUDGET, .pages = pages, .flags = flags });
+	vmemt_disk_make(how);
 	for (uint64_t block = 0; block < blocks; block += AT_ONCE) {
-		uint64_t page = block % pages;
+		uint64_t page = block % how.pages;
 
 		read(page, block, AT_ONCE);
 		assert(vmemt_right(page, AT_ONCE));
@@ -29,6 +30,12 @@ static void stream(disk_read read, uint64_t flags, uint64_t blocks, uint64_t dir
 			vmemt_own(i, 1, block + 1);
 	}
 	vmemt_all_out();
+}
+
+static void stream(disk_read read, uint64_t flags, uint64_t blocks, uint64_t dirty_every)
+{
+	stream_on((struct vmemt_disk){ .budget = BUDGET, .pages = 2 * FITS, .flags = flags }, read,
+		  blocks, dirty_every);
 }
 
 /* Of what the disk has. Where pages leave by write-protection, one that is read again comes writable if its range is
@@ -65,6 +72,65 @@ static void silent_swap_writes_mapped(uint64_t flags)
 {
 	silent_swap_writes(vmemt_disk_map, flags);
 	assert(!unsaid);
+}
+
+static bool is_writing(void)
+{
+	struct vmem_store_out_stats s = { .size = sizeof(s) };
+
+	assert(!vmem_manager_get_out_stats(manager, &s));
+	return s.writing > 0;
+}
+
+/* What is stored goes to the device, but for segments that are not full. Returns the bytes that were written there. */
+static uint64_t write_out(void)
+{
+	struct vmem_store_device_stats s = { .size = sizeof(s) };
+
+	vmem_manager_thread_stop(manager);
+	vmem_store_write_out(manager->host.store, 2 * DEVICE_BUDGET);
+	for (int turn = 0; turn < 64; turn++) {
+		assert(vmem_manager_step(manager, 1000, NULL) >= 0);
+		VMEMT_STEP_UNTIL(manager, !is_writing());
+	}
+	assert(!vmem_manager_get_device_stats(manager, 0, &s));
+	assert(!vmem_manager_thread_start(manager));
+	return s.written_bytes;
+}
+
+static uint64_t bytes_written(disk_read read, uint64_t dirty_every)
+{
+	static struct vmemt_memory_device device;
+	const struct vmemt_disk how = { .budget = DEVICE_BUDGET,
+					.pages = 2 * DEVICE_BUDGET / PAGE,
+					.device = &device.device };
+	uint64_t bytes;
+
+	vmemt_memory_device_init(&device, 64 * MIB, VMEMT_DEVICE_DEPTH);
+	stream_on(how, read, VMEMT_SLOW ? how.pages : 2 * how.pages, dirty_every);
+	bytes = write_out();
+	assert(vmemt_right(0, how.pages));
+	vmemt_disk_end();
+	assert(atomic_load(&device.closed) && !atomic_load(&device.wrong));
+	assert(bytes || !atomic_load(&device.writes));
+	return bytes;
+}
+
+/* With a swap device nothing of what the disk has goes there; what the guest has written does. */
+static void silent_swap_writes_to_a_device(void)
+{
+	uint64_t silent = bytes_written(vmemt_disk_copy, 0), read, dirty;
+
+	assert(silent > MIB);
+	assert(!bytes_written(vmemt_disk_map, 0));
+	read = bytes_written(vmemt_disk_read, 0);
+	assert(unsaid ? read < silent : !read);
+	dirty = bytes_written(vmemt_disk_map, 8);
+	printf("bytes written to a device: %llu if nothing is said, %llu if blocks are mapped and an eighth is "
+	       "written\n",
+	       (unsigned long long)silent, (unsigned long long)dirty);
+	fflush(stdout);
+	assert(dirty && dirty < silent / 2);
 }
 
 /* A block that changes: who had it from the disk keeps what it had, and whoever wrote it need not be saved. */
@@ -234,6 +300,7 @@ int main(void)
 	silent_swap_writes(vmemt_disk_read, 0);
 	silent_swap_writes(vmemt_disk_read, VMEM_REGION_DMA_PINNED);
 	silent_swap_writes_after_write_back();
+	silent_swap_writes_to_a_device();
 	stale_swap_reads();
 	false_swap_reads();
 	false_page_anonymity(vmemt_disk_map);
