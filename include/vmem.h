@@ -6,6 +6,8 @@
 #define VMEM_H
 
 #include <vmem/allocator.h>
+#include <vmem/balloon.h>
+#include <vmem/balloon_protocol.h>
 #include <vmem/codec.h>
 #include <vmem/common.h>
 #include <vmem/dedup.h>

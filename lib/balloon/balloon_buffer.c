@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Buffers of the driver in; ranges and completions out. */
+#include "balloon/balloon_internal.h"
+#include "base/mem.h"
+#include "base/opts.h"
+
+#define CHUNK 256u /* page numbers that are copied at a time */
+
+void vmemi_balloon_done(vmem_balloon *b, uint32_t queue, uint64_t token)
+{
+	b->done[(b->done_first + b->done_count++) % VMEM_BALLOON_BATCH] =
+		(struct vmem_balloon_done){ .token = token, .queue = queue };
+}
+
+static uint32_t operation_of(uint32_t queue)
+{
+	static const uint8_t operations[VMEM_BALLOON_QUEUES] = {
+		[VMEM_BALLOON_INFLATE] = VMEM_BALLOON_DISCARD,
+		[VMEM_BALLOON_DEFLATE] = VMEM_BALLOON_RETURN,
+		[VMEM_BALLOON_HINT] = VMEM_BALLOON_DISCARD_HINTED,
+		[VMEM_BALLOON_REPORT] = VMEM_BALLOON_DISCARD_REPORTED,
+	};
+
+	return operations[queue];
+}
+
+/* Page numbers of 4 bytes. true: all of them are done. */
+static bool take_numbers(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
+{
+	uint64_t left = VMEM_BALLOON_WORK_ENTRIES, n;
+	bool swap = vmemi_balloon_big_endian(b);
+	uint32_t gfns[CHUNK];
+
+	while ((n = (buffer->count - b->part.at) / sizeof(*gfns)) != 0) {
+		if (!left)
+			return false;
+		n = n < CHUNK ? n : CHUNK;
+		memcpy(gfns, (const uint8_t *)buffer->bytes + b->part.at, n * sizeof(*gfns));
+		for (uint64_t i = 0; swap && i < n; i++)
+			gfns[i] = __builtin_bswap32(gfns[i]);
+		vmemi_balloon_mark_list(b, b->due_operation, gfns, n);
+		b->part.at += n * sizeof(*gfns);
+		left -= n;
+	}
+	return true;
+}
+
+/* Entries of 8 bytes, VMEM_BALLOON_RANGE(). true: all of them are done. */
+static bool take_spans(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
+{
+	uint64_t pages_left = VMEM_BALLOON_WORK_PAGES, first, pages, entry;
+	uint32_t left = VMEM_BALLOON_WORK_ENTRIES;
+
+	for (; buffer->count - b->part.at >= sizeof(entry); b->part.at += sizeof(entry)) {
+		if (!left-- || !pages_left)
+			return false;
+		memcpy(&entry, (const uint8_t *)buffer->bytes + b->part.at, sizeof(entry));
+		first = entry & ((UINT64_C(1) << 40) - 1);
+		pages = entry >> 40;
+		/* The guest may have changed the entry since its first part. */
+		if (b->part.pages > pages)
+			b->part.pages = pages;
+		b->part.pages += vmemi_balloon_mark(b, b->due_operation, first + b->part.pages,
+						    pages - b->part.pages, &pages_left);
+		if (b->part.pages < pages)
+			return false;
+		b->part.pages = 0;
+	}
+	return true;
+}
+
+/* Pieces: free pages. true: all of them are done. */
+static bool take_pieces(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
+{
+	uint64_t pages_left = VMEM_BALLOON_WORK_PAGES, first, last;
+	uint32_t left = VMEM_BALLOON_WORK_ENTRIES;
+
+	for (; b->part.at < buffer->piece_count; b->part.at++) {
+		const struct vmem_balloon_piece *piece = &buffer->pieces[b->part.at];
+
+		if (!left-- || !pages_left)
+			return false;
+		if (!piece->bytes || piece->bytes > UINT64_MAX - piece->gpa) {
+			b->counters.malformed++;
+			continue;
+		}
+		first = piece->gpa / VMEM_PAGE_SIZE + (piece->gpa % VMEM_PAGE_SIZE != 0);
+		last = (piece->gpa + piece->bytes) / VMEM_PAGE_SIZE;
+		if (first >= last) {
+			b->counters.unaligned++;
+			continue;
+		}
+		if (vmemi_balloon_poisons(b)) {
+			b->counters.poisoned += last - first;
+			continue;
+		}
+		b->part.pages += vmemi_balloon_mark(b, b->due_operation, first + b->part.pages,
+						    last - first - b->part.pages, &pages_left);
+		if (b->part.pages < last - first)
+			return false;
+		b->part.pages = 0;
+	}
+	return true;
+}
+
+static bool take_pages(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
+{
+	uint64_t before = b->owned;
+	bool whole;
+
+	if (vmemi_balloon_has(b, VMEM_BALLOON_F_RANGES))
+		whole = take_spans(b, buffer);
+	else
+		whole = take_numbers(b, buffer);
+	if (b->owned < before && b->owned < b->told)
+		vmemi_balloon_event(b, VMEM_BALLOON_EVENT_LEAK);
+	if (whole)
+		b->counters.malformed += b->part.at != buffer->count || !buffer->count;
+	return whole;
+}
+
+static bool take_hint(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
+{
+	if (!b->part.at && !b->part.pages && buffer->count)
+		vmemi_balloon_hint_command(b, buffer);
+	if (b->hint_running && b->hint_open)
+		return take_pieces(b, buffer);
+	for (size_t i = 0; i < buffer->piece_count && i < VMEM_BALLOON_WORK_ENTRIES; i++)
+		b->counters.hints_late += buffer->pieces[i].bytes / VMEM_PAGE_SIZE;
+	return true;
+}
+
+/* true: the whole buffer is done with. */
+static bool take_buffer(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
+{
+	switch (buffer->queue) {
+	case VMEM_BALLOON_INFLATE:
+	case VMEM_BALLOON_DEFLATE: return take_pages(b, buffer);
+	case VMEM_BALLOON_REPORT: return take_pieces(b, buffer);
+	case VMEM_BALLOON_HINT: return take_hint(b, buffer);
+	default: vmemi_balloon_take_stats(b, buffer); return true;
+	}
+}
+
+int vmem_balloon_give(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
+{
+	struct vmem_balloon_buffer in;
+	int err = vmemi_opts_take(&in, sizeof(in), buffer);
+
+	if (err)
+		return err;
+	if (in.queue >= VMEM_BALLOON_QUEUES || (in.count && !in.bytes) ||
+	    (in.piece_count && !in.pieces) ||
+	    (b->part.busy && (b->part.queue != in.queue || b->part.token != in.token)))
+		return -VMEM_EINVAL;
+	if (!vmemi_balloon_ready(b, in.queue)) {
+		b->counters.unexpected++;
+		return -VMEM_EPERM;
+	}
+	if (b->done_count == VMEM_BALLOON_BATCH ||
+	    (b->due && b->due_operation != operation_of(in.queue)))
+		return -VMEM_EAGAIN;
+	if (!b->part.busy) {
+		b->part = (struct vmemi_balloon_part){ .queue = in.queue, .token = in.token };
+		b->counters.buffers++;
+	}
+	b->due_operation = operation_of(in.queue);
+	b->part.busy = !take_buffer(b, &in);
+	if (b->part.busy)
+		return -VMEM_EAGAIN;
+	if (in.queue != VMEM_BALLOON_STATS)
+		vmemi_balloon_done(b, in.queue, in.token);
+	return 0;
+}
+
+size_t vmem_balloon_take_ranges(vmem_balloon *b, struct vmem_balloon_range *ranges, size_t count)
+{
+	size_t n = 0;
+
+	while (n < count && vmemi_balloon_pop(b, &ranges[n]))
+		n++;
+	return n;
+}
+
+int vmem_balloon_take_done(vmem_balloon *b, struct vmem_balloon_done *ret_done)
+{
+	if (b->due)
+		return 0;
+	vmemi_balloon_hint_settle(b);
+	if (!b->done_count)
+		return 0;
+	*ret_done = b->done[b->done_first];
+	b->done_first = (b->done_first + 1) % VMEM_BALLOON_BATCH;
+	b->done_count--;
+	return 1;
+}

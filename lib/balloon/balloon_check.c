@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Walks a balloon at rest, for tests. */
+#include "balloon/balloon_internal.h"
+#include "base/bits.h"
+#include "base/check.h"
+
+static bool is_ram(const struct vmemi_balloon_ram *ram, uint64_t at)
+{
+	return ram->base + at - ram->first < ram->pages;
+}
+
+/* Pages in whole blocks; UINT64_MAX: the counts of blocks are wrong. */
+static uint64_t released_of(const struct vmemi_balloon_ram *ram)
+{
+	const uint64_t block = UINT64_C(1) << ram->block_shift;
+	uint64_t released = 0, count;
+
+	for (uint64_t at = ram->first - ram->base; is_ram(ram, at); at += block) {
+		count = 0;
+		for (uint64_t i = at; i < at + block; i++)
+			count += ram->owned[i / 64] >> i % 64 & 1;
+		if (ram->in_block && ram->in_block[at / block] != count)
+			return UINT64_MAX;
+		released += count == block ? block : 0;
+	}
+	return released;
+}
+
+static const char *check_levels(const struct vmemi_balloon_ram *ram)
+{
+	uint64_t words = ram->words;
+
+	for (uint32_t i = 1; i < ram->levels; i++) {
+		for (uint64_t word = 0; word < words; word++)
+			VMEMI_REQUIRE((ram->due[i][word / 64] >> word % 64 & 1) ==
+				      (ram->due[i - 1][word] != 0));
+		words = (words + 63) / 64;
+	}
+	VMEMI_REQUIRE(words == 1);
+	return NULL;
+}
+
+const char *vmemi_balloon_check(const vmem_balloon *b)
+{
+	uint64_t owned = 0, due = 0, released = 0, pages = 0;
+	const char *wrong;
+
+	for (uint32_t i = 0; i < b->rams; i++) {
+		const struct vmemi_balloon_ram *ram = &b->ram[i];
+
+		for (uint64_t word = 0; word < ram->words; word++) {
+			uint64_t chunk = word >> (VMEMI_BALLOON_TOUCHED - 6);
+
+			owned += vmemi_bits_set(ram->owned[word]);
+			due += vmemi_bits_set(ram->due[0][word]);
+			VMEMI_REQUIRE(!ram->owned[word] ||
+				      (ram->touched[chunk / 64] >> chunk % 64 & 1));
+		}
+		for (uint64_t at = 0; at < ram->words * 64; at++)
+			VMEMI_REQUIRE(
+				is_ram(ram, at) ||
+				!((ram->owned[at / 64] | ram->due[0][at / 64]) >> at % 64 & 1));
+		wrong = check_levels(ram);
+		if (wrong)
+			return wrong;
+		VMEMI_REQUIRE(released_of(ram) != UINT64_MAX);
+		released += released_of(ram);
+		pages += ram->pages;
+	}
+	VMEMI_REQUIRE(owned == b->owned);
+	VMEMI_REQUIRE(due == b->due);
+	VMEMI_REQUIRE(released == b->released);
+	VMEMI_REQUIRE(pages == b->ram_pages);
+	VMEMI_REQUIRE(b->done_count <= VMEM_BALLOON_BATCH);
+	VMEMI_REQUIRE(b->told <= b->ram_pages && b->target <= b->ram_pages);
+	return NULL;
+}

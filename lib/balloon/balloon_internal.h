@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The balloon's device. Guard of everything: the caller, one call at a time.
+ *
+ *   balloon.c          the object, RAM, counters
+ *   balloon_config.c   status, features, queue numbers, configuration space
+ *   balloon_buffer.c   buffers in, ranges and completions out
+ *   balloon_pages.c    which pages are in the balloon, and which are to be given out as ranges
+ *   balloon_hint.c     commands of free page hints
+ *   balloon_stats.c    the guest's statistics
+ *   balloon_target.c   target, progress, stall, events
+ *   balloon_save.c     the state as bytes
+ *
+ * A page number (gfn) stands in bit gfn - base of its RAM's bitmaps, base being the RAM's first page rounded down to
+ * 64. Pages to be given out are set in `due`, whose upper levels have a bit for each word below that is not 0: so the
+ * first one is found in as many steps as there are levels, and runs come out sorted and joined, in whichever order
+ * they came in. */
+#ifndef VMEMI_BALLOON_INTERNAL_H
+#define VMEMI_BALLOON_INTERNAL_H
+#define VMEM_EXPERIMENTAL /* VMEM_BALLOON_F_RANGES */
+#include <stdbool.h>
+#include <vmem/balloon.h>
+#include "base/alloc.h"
+
+#define VMEMI_BALLOON_LEVELS 6u   /* 64^6 pages are more than 2^32 */
+#define VMEMI_BALLOON_TOUCHED 18u /* pages, log2, of a bit of `touched` */
+#define VMEMI_VIRTIO_DRIVER 2u    /* status: the guest has a driver */
+#define VMEMI_BALLOON_NO_FIRST UINT64_MAX
+
+struct vmemi_balloon_ram {
+	uint64_t first, pages; /* page numbers */
+	uint64_t base;         /* of bit 0 of the bitmaps */
+	uint64_t words;        /* of `owned` and due[0] */
+	uint64_t *owned;       /* in the balloon */
+	uint64_t *touched;     /* bit i: of pages i << 18 .. some may be owned; else none is */
+	uint64_t *due[VMEMI_BALLOON_LEVELS];
+	uint32_t levels;
+	uint32_t block_shift; /* pages of a block, log2 */
+	uint32_t *in_block;   /* blocks of 64 pages and more: how many of each are owned */
+};
+
+struct vmemi_balloon_part { /* the buffer that is being worked off */
+	bool busy;
+	uint32_t queue;
+	uint64_t token;
+	uint64_t at;    /* bytes, or pieces, that are done */
+	uint64_t pages; /* done of the entry or piece there */
+};
+
+struct vmem_balloon {
+	struct vmem_allocator allocator;
+	struct vmem_balloon_guard guard;
+	uint64_t offered, flags, stall_ns, swap_bytes_per_s;
+	uint32_t map, given[VMEM_BALLOON_QUEUES];
+
+	struct vmemi_balloon_ram ram[VMEM_BALLOON_RAMS]; /* by page number */
+	uint32_t rams, last;                             /* last: where the last page was found */
+	uint64_t ram_pages;
+
+	/* What the driver said. */
+	uint64_t features; /* as written */
+	bool negotiated;   /* they hold until the next reset */
+	uint32_t status;
+	uint32_t numbers[VMEM_BALLOON_QUEUES];
+	uint8_t actual_bytes[4]; /* as written; they count with the last one */
+	uint32_t actual, poison;
+
+	/* Pages. */
+	uint64_t owned;    /* in the balloon */
+	uint64_t released; /* of them, those in whole blocks */
+	uint64_t due;      /* to be given out */
+	uint32_t due_operation;
+
+	/* Buffers. */
+	struct vmemi_balloon_part part;
+	struct vmem_balloon_done done[VMEM_BALLOON_BATCH]; /* a ring */
+	uint32_t done_first, done_count;
+
+	/* Hints. */
+	uint32_t hint_id;   /* as the driver reads it */
+	uint32_t hint_last; /* the last that was a command */
+	bool hint_running;  /* the guard watches */
+	bool hint_open;     /* the driver has begun to tell, for the current command */
+	bool hint_ended;    /* the driver has told all */
+
+	/* Statistics. */
+	struct vmem_balloon_guest guest;
+	uint64_t stats_token;
+	bool stats_held; /* the driver's buffer is here */
+	bool stats_seen; /* the first of a driver came */
+
+	/* Target. */
+	uint64_t target, rate; /* pages, pages a second */
+	uint64_t told;
+	uint64_t tick_ns;             /* the last tick */
+	uint64_t told_rest;           /* of pages * 1e9 that the rate allows */
+	uint64_t seen_pages, seen_ns; /* for the speed */
+	uint64_t speed;               /* pages a second */
+	uint64_t nearest;             /* the least distance from told since it changed */
+	uint64_t progress_ns;         /* when that was */
+	bool reached, stalled;
+
+	uint32_t events; /* bit i: enum vmem_balloon_event i */
+	struct vmem_balloon_counters counters;
+};
+
+/* balloon_config.c */
+bool vmemi_balloon_has(const vmem_balloon *b, uint64_t feature);
+/* Whether the driver may use the queue now. */
+bool vmemi_balloon_ready(vmem_balloon *b, uint32_t queue);
+bool vmemi_balloon_big_endian(const vmem_balloon *b);
+/* The driver wants the contents of free pages kept. */
+bool vmemi_balloon_poisons(const vmem_balloon *b);
+
+/* balloon_pages.c */
+int vmemi_balloon_ram_init(vmem_balloon *b, struct vmemi_balloon_ram *ram);
+void vmemi_balloon_ram_free(vmem_balloon *b, struct vmemi_balloon_ram *ram);
+/* Does the operation for pages gfn ..; counts what is wrong. At most *budget pages of RAM, which it is lowered by; holes
+ * cost nothing. How many of @pages are done. */
+uint64_t vmemi_balloon_mark(vmem_balloon *b, uint32_t operation, uint64_t gfn, uint64_t pages,
+			    uint64_t *budget);
+/* As vmemi_balloon_mark(), for many page numbers. */
+void vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32_t *gfns,
+			     size_t count);
+/* The first run of due pages, of at most VMEM_BALLOON_WORK_PAGES; they are due no more. false: none. */
+bool vmemi_balloon_pop(vmem_balloon *b, struct vmem_balloon_range *ret);
+void vmemi_balloon_empty(vmem_balloon *b); /* nothing owned, nothing due */
+/* The first owned page from bit @at of the RAM's on, and how many follow it; VMEMI_BALLOON_NO_FIRST: none. */
+uint64_t vmemi_balloon_owned_from(const struct vmemi_balloon_ram *ram, uint64_t at,
+				  uint64_t *ret_count);
+
+/* balloon_buffer.c: there is room */
+void vmemi_balloon_done(vmem_balloon *b, uint32_t queue, uint64_t token);
+
+/* balloon_hint.c */
+void vmemi_balloon_hint_command(vmem_balloon *b, const struct vmem_balloon_buffer *buffer);
+void vmemi_balloon_hint_settle(vmem_balloon *b); /* nothing is due */
+void vmemi_balloon_hint_reset(vmem_balloon *b);
+
+/* balloon_stats.c */
+void vmemi_balloon_take_stats(vmem_balloon *b, const struct vmem_balloon_buffer *buffer);
+
+/* balloon_target.c */
+void vmemi_balloon_event(vmem_balloon *b, enum vmem_balloon_event event);
+void vmemi_balloon_target_reset(vmem_balloon *b);
+
+/* balloon_check.c: for tests. NULL, or what is wrong. */
+const char *vmemi_balloon_check(const vmem_balloon *b);
+
+#endif

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Target, rate, progress, stall, and a guest that swaps. */
+#include "balloon/balloon_tools.h"
+
+#define MS UINT64_C(1000000)
+
+Test(balloon_target, at_once)
+{
+	struct vmemt_balloon t = { 0 };
+
+	vmemt_balloon_new(&t, MODERN);
+	(void)vmemt_event(&t, 0);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 4097, 0, t.now), -VMEM_ERANGE);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 512, 0, t.now), 0);
+	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_TARGET), 512);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_CONFIG));
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 0, 512);
+	vmem_balloon_tick(t.b, t.now += MS);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_REACHED));
+	vmem_balloon_tick(t.b, t.now += MS);
+	cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_REACHED));
+	cr_assert_eq(vmemt_progress(&t).eta_ns, 0);
+	vmemt_balloon_end(&t);
+}
+
+/* The driver is told no more than the rate allows, up and down, and all of it in the end. */
+Test(balloon_target, rate)
+{
+	struct vmemt_balloon t = { 0 };
+
+	vmemt_balloon_new(&t, MODERN);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 4000, 1000, t.now), 0);
+	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_TARGET), 0);
+	for (uint64_t i = 1; i <= 3000; i++) {
+		vmem_balloon_tick(t.b, t.now += MS);
+		cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_TARGET), i);
+	}
+	vmem_balloon_tick(t.b, t.now += 600 * MS);
+	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_TARGET), 3600);
+	vmem_balloon_tick(t.b, t.now += 60000 * MS);
+	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_TARGET), 4000);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 0, 500, t.now), 0);
+	vmem_balloon_tick(t.b, t.now += 3500 * MS);
+	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_TARGET), 4000 - 1750);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 4096, UINT64_MAX, t.now), 0);
+	vmem_balloon_tick(t.b, UINT64_MAX);
+	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_TARGET), 4096);
+	vmemt_balloon_end(&t);
+}
+
+Test(balloon_target, speed_and_eta)
+{
+	struct vmemt_balloon t = { 0 };
+	struct vmem_balloon_progress p;
+
+	vmemt_balloon_new(&t, MODERN);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 2000, 0, t.now), 0);
+	cr_assert_eq(vmemt_progress(&t).eta_ns, UINT64_MAX);
+	for (uint32_t i = 0; i < 10; i++) {
+		vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, i * 100, 100);
+		vmem_balloon_tick(t.b, t.now += 100 * MS);
+	}
+	p = vmemt_progress(&t);
+	cr_assert_eq(p.pages, 1000);
+	cr_assert(p.pages_per_s > 900 && p.pages_per_s <= 1000);
+	cr_assert(p.eta_ns >= 1000 * MS && p.eta_ns < 1200 * MS);
+	vmemt_balloon_end(&t);
+}
+
+Test(balloon_target, stall)
+{
+	struct vmemt_balloon t = { .opts.stall_ns = 1000 * MS };
+
+	vmemt_balloon_make(&t, MODERN, PAGE);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 1000, 0, t.now), 0);
+	vmem_balloon_tick(t.b, t.now += 5000 * MS);
+	cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED)); /* there is no driver */
+	vmemt_balloon_start(&t, MODERN);
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 0, 300);
+	vmem_balloon_tick(t.b, t.now += 10 * MS);
+	vmem_balloon_tick(t.b, t.now += 999 * MS);
+	cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
+	/* Out and in again is no progress. */
+	vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, 0, 10);
+	vmem_balloon_tick(t.b, t.now);
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 0, 10);
+	vmem_balloon_tick(t.b, t.now += MS);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
+	cr_assert_eq(vmemt_progress(&t).proposed, 300);
+	cr_assert_eq(vmemt_progress(&t).stalled_ns, 1000 * MS);
+	vmem_balloon_tick(t.b, t.now += 1000 * MS);
+	cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED)); /* told once */
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 500, 1);
+	vmem_balloon_tick(t.b, t.now += MS);
+	cr_assert_eq(vmemt_progress(&t).stalled_ns, 0);
+	vmem_balloon_tick(t.b, t.now += 1000 * MS);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
+	/* What was proposed is reached. */
+	cr_assert_eq(vmem_balloon_set_target(t.b, 301, 0, t.now), 0);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_REACHED));
+	vmemt_balloon_end(&t);
+}
+
+static void tell(struct vmemt_balloon *t, uint64_t in, uint64_t out, uint64_t faults)
+{
+	const uint64_t values[] = { in, out, faults };
+	uint8_t bytes[30];
+
+	for (uint16_t tag = 0; tag < 3; tag++) {
+		memcpy(bytes + tag * 10, &tag, 2);
+		memcpy(bytes + tag * 10 + 2, &values[tag], 8);
+	}
+	(void)vmem_balloon_ask_stats(t->b);
+	(void)vmem_balloon_take_done(t->b, &(struct vmem_balloon_done){ 0 });
+	cr_assert_eq(vmemt_give(t, VMEM_BALLOON_STATS, bytes, sizeof(bytes)), 0);
+}
+
+/* A guest that swaps is an event, but only if the balloon has some of its pages. */
+Test(balloon_target, guest_swaps)
+{
+	struct vmem_balloon_guest g = { .size = sizeof(g) };
+	struct vmemt_balloon t = { 0 };
+
+	vmemt_balloon_new(&t, ALL_FEATURES | MODERN);
+	tell(&t, 1000, 2000, 5);
+	t.now += 2000 * MS;
+	tell(&t, 1000 + (2 << 20), 2000 + (4 << 20), 105);
+	cr_assert_eq(vmem_balloon_get_guest(t.b, &g), 0);
+	cr_assert_eq(g.swap_in_per_s, 1 << 20);
+	cr_assert_eq(g.swap_out_per_s, 2 << 20);
+	cr_assert_eq(g.major_faults_per_s, 50);
+	cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_SWAPS));
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 0, 1);
+	t.now += 1000 * MS;
+	tell(&t, 1000 + (2 << 20), 2000 + (4 << 20), 105);
+	cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_SWAPS));
+	t.now += 1000 * MS;
+	tell(&t, 1000 + (2 << 20), 2000 + (5 << 20), 105);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_SWAPS));
+	/* Counts that begin anew, and those that leap, are no rates that overflow. */
+	t.now += 1000 * MS;
+	tell(&t, 0, 0, 0);
+	cr_assert_eq(vmem_balloon_get_guest(t.b, &g), 0);
+	cr_assert_eq(g.swap_out_per_s, 0);
+	t.now += 1;
+	tell(&t, UINT64_MAX, UINT64_MAX, UINT64_MAX);
+	cr_assert_eq(vmem_balloon_get_guest(t.b, &g), 0);
+	cr_assert_eq(g.swap_in_per_s, UINT64_MAX);
+	vmemt_balloon_end(&t);
+}
