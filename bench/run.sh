@@ -29,7 +29,7 @@ fail() {
 	exit 2
 }
 
-benches="store density scan slots swap track fault reclaim"
+benches="store density scan slots swap track fault reclaim balloon"
 only=
 images=
 quick=

@@ -105,6 +105,9 @@ int vmem_balloon_add_ram(vmem_balloon *b, uint64_t gpa, uint64_t bytes, uint64_t
 	b->rams++;
 	b->ram_pages += ram.pages;
 	b->last = 0;
+	b->due = 0;
+	for (uint32_t i = 0; i < b->rams; i++)
+		b->due |= (uint32_t)(b->ram[i].low <= b->ram[i].high) << i;
 	return 0;
 }
 

@@ -175,11 +175,7 @@ int vmem_balloon_give(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
 
 size_t vmem_balloon_take_ranges(vmem_balloon *b, struct vmem_balloon_range *ranges, size_t count)
 {
-	size_t n = 0;
-
-	while (n < count && vmemi_balloon_pop(b, &ranges[n]))
-		n++;
-	return n;
+	return vmemi_balloon_pop(b, ranges, count);
 }
 
 int vmem_balloon_take_done(vmem_balloon *b, struct vmem_balloon_done *ret_done)

@@ -11,9 +11,9 @@
  *   balloon_save.c     the state as bytes
  *
  * A page number (gfn) stands in bit gfn - base of its RAM's bitmaps, base being the RAM's first page rounded down to
- * 64. Pages to be given out are set in `due`, whose upper levels have a bit for each word below that is not 0: so the
- * first one is found in as many steps as there are levels, and runs come out sorted and joined, in whichever order
- * they came in. */
+ * 64. Pages to be given out are set in due[0]; due[1] and due[2] have a bit for each word below that is not 0, and
+ * `low` and `high` are the words of due[2] between which all is. So runs are found without looking at what is not
+ * due, and come out sorted and joined, in whichever order they came in. */
 #ifndef VMEMI_BALLOON_INTERNAL_H
 #define VMEMI_BALLOON_INTERNAL_H
 #define VMEM_EXPERIMENTAL /* VMEM_BALLOON_F_RANGES */
@@ -21,7 +21,7 @@
 #include <vmem/balloon.h>
 #include "base/alloc.h"
 
-#define VMEMI_BALLOON_LEVELS 6u   /* 64^6 pages are more than 2^32 */
+#define VMEMI_BALLOON_LEVELS 3u
 #define VMEMI_BALLOON_TOUCHED 18u /* pages, log2, of a bit of `touched` */
 #define VMEMI_VIRTIO_DRIVER 2u    /* status: the guest has a driver */
 #define VMEMI_BALLOON_NO_FIRST UINT64_MAX
@@ -33,7 +33,7 @@ struct vmemi_balloon_ram {
 	uint64_t *owned;       /* in the balloon */
 	uint64_t *touched;     /* bit i: of pages i << 18 .. some may be owned; else none is */
 	uint64_t *due[VMEMI_BALLOON_LEVELS];
-	uint32_t levels;
+	uint64_t low, high;   /* high < low: nothing is due */
 	uint32_t block_shift; /* pages of a block, log2 */
 	uint32_t *in_block;   /* blocks of 64 pages and more: how many of each are owned */
 };
@@ -67,7 +67,7 @@ struct vmem_balloon {
 	/* Pages. */
 	uint64_t owned;    /* in the balloon */
 	uint64_t released; /* of them, those in whole blocks */
-	uint64_t due;      /* to be given out */
+	uint32_t due;      /* bit i: of RAM i some are to be given out */
 	uint32_t due_operation;
 
 	/* Buffers. */
@@ -121,8 +121,8 @@ uint64_t vmemi_balloon_mark(vmem_balloon *b, uint32_t operation, uint64_t gfn, u
 /* As vmemi_balloon_mark(), for many page numbers. */
 void vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32_t *gfns,
 			     size_t count);
-/* The first run of due pages, of at most VMEM_BALLOON_WORK_PAGES; they are due no more. false: none. */
-bool vmemi_balloon_pop(vmem_balloon *b, struct vmem_balloon_range *ret);
+/* The first runs of due pages, each of at most VMEM_BALLOON_WORK_PAGES; they are due no more. How many: 0: none is. */
+size_t vmemi_balloon_pop(vmem_balloon *b, struct vmem_balloon_range *ranges, size_t count);
 void vmemi_balloon_empty(vmem_balloon *b); /* nothing owned, nothing due */
 /* The first owned page from bit @at of the RAM's on, and how many follow it; VMEMI_BALLOON_NO_FIRST: none. */
 uint64_t vmemi_balloon_owned_from(const struct vmemi_balloon_ram *ram, uint64_t at,

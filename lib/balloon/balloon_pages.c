@@ -40,11 +40,10 @@ int vmemi_balloon_ram_init(vmem_balloon *b, struct vmemi_balloon_ram *ram)
 	    !(ram->touched = zalloc_words(b, touched_words(ram))))
 		goto fail;
 	words = ram->words;
-	do {
-		if (!(ram->due[ram->levels] = zalloc_words(b, words)))
+	for (uint32_t i = 0; i < VMEMI_BALLOON_LEVELS; i++, words = words_of(words))
+		if (!(ram->due[i] = zalloc_words(b, words)))
 			goto fail;
-		ram->levels++;
-	} while (words > 1 && (words = words_of(words)) != 0);
+	ram->low = UINT64_MAX;
 	if (counts_blocks(ram)) {
 		ram->in_block = vmemi_zalloc(&b->allocator, blocks_of(ram) * sizeof(uint32_t),
 					     _Alignof(uint32_t));
@@ -64,7 +63,7 @@ void vmemi_balloon_ram_free(vmem_balloon *b, struct vmemi_balloon_ram *ram)
 
 	vmemi_free(&b->allocator, ram->owned, words * bytes, align);
 	vmemi_free(&b->allocator, ram->touched, touched_words(ram) * bytes, align);
-	for (uint32_t i = 0; i < ram->levels; i++, words = words_of(words))
+	for (uint32_t i = 0; i < VMEMI_BALLOON_LEVELS; i++, words = words_of(words))
 		vmemi_free(&b->allocator, ram->due[i], words * bytes, align);
 	vmemi_free(&b->allocator, ram->in_block, blocks_of(ram) * sizeof(uint32_t),
 		   _Alignof(uint32_t));
@@ -92,21 +91,39 @@ static inline struct vmemi_balloon_ram *find(vmem_balloon *b, uint64_t gfn, uint
 	return NULL;
 }
 
+/* A word of due[2] is no longer 0. */
+static void widen(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t at)
+{
+	if (ram->low == UINT64_MAX)
+		ram->high = at;
+	ram->low = at < ram->low ? at : ram->low;
+	ram->high = at > ram->high ? at : ram->high;
+	b->due |= UINT32_C(1) << (ram - b->ram);
+}
+
+/* A word of due[0] is no longer 0. */
+static inline void raise(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t word)
+{
+	uint64_t at = word / 64, before = ram->due[1][at];
+
+	ram->due[1][at] = before | UINT64_C(1) << word % 64;
+	if (before)
+		return;
+	before = ram->due[2][at / 64];
+	ram->due[2][at / 64] = before | UINT64_C(1) << at % 64;
+	if (!before)
+		widen(b, ram, at / 64);
+}
+
 /* Pages of a word become due; some of them may be so already. */
 static inline void make_due(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t word,
 			    uint64_t bits)
 {
 	uint64_t before = ram->due[0][word];
 
-	b->due += vmemi_bits_set(bits & ~before);
 	ram->due[0][word] = before | bits;
-	for (uint32_t i = 1; !before && i < ram->levels; i++) {
-		uint64_t bit = UINT64_C(1) << word % 64;
-
-		word /= 64;
-		before = ram->due[i][word];
-		ram->due[i][word] = before | bit;
-	}
+	if (!before)
+		raise(b, ram, word);
 }
 
 /* The bits [from, from + count) of a word, as far as they are in it. */
@@ -140,36 +157,102 @@ static uint64_t whole_blocks(const struct vmemi_balloon_ram *ram, uint64_t bits)
 
 /* --- The four operations on the bits @mask of a word --- */
 
+static inline void touch(struct vmemi_balloon_ram *ram, uint64_t word)
+{
+	uint64_t chunk = word >> (VMEMI_BALLOON_TOUCHED - 6);
+
+	ram->touched[chunk / 64] |= UINT64_C(1) << chunk % 64;
+}
+
+/* Pages of a word are new in the balloon: those of blocks that have become whole by them. */
+static uint64_t became_whole(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t word,
+			     uint64_t before, uint64_t new)
+{
+	uint64_t block;
+
+	if (!counts_blocks(ram))
+		return whole_blocks(ram, before | new) & ~whole_blocks(ram, before);
+	block = word >> (ram->block_shift - 6);
+	ram->in_block[block] += vmemi_bits_set(new);
+	if (ram->in_block[block] == 1u << ram->block_shift) {
+		b->released += UINT64_C(1) << ram->block_shift;
+		make_block_due(b, ram, block);
+	}
+	return 0;
+}
+
 static inline void inflate_word(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t word,
 				uint64_t mask)
 {
-	uint64_t before = ram->owned[word], new = mask & ~before, whole = new;
+	uint64_t before = ram->owned[word], new = mask & ~before;
 	uint32_t count = vmemi_bits_set(new);
 
-	b->counters.inflated_twice += vmemi_bits_set(mask & before);
+	if (mask & before)
+		b->counters.inflated_twice += vmemi_bits_set(mask & before);
 	if (!new)
 		return;
 	ram->owned[word] = before | new;
-	ram->touched[word >> (VMEMI_BALLOON_TOUCHED - 6) >> 6] |=
-		UINT64_C(1) << (word >> (VMEMI_BALLOON_TOUCHED - 6) & 63);
+	touch(ram, word);
 	b->owned += count;
 	b->counters.inflated += count;
-	if (counts_blocks(ram)) {
-		uint64_t block = word >> (ram->block_shift - 6);
+	if (ram->block_shift) {
+		new = became_whole(b, ram, word, before, new);
+		count = vmemi_bits_set(new);
+	}
+	b->released += count;
+	if (new)
+		make_due(b, ram, word, new);
+}
 
-		ram->in_block[block] += count;
-		if (ram->in_block[block] == 1u << ram->block_shift) {
-			b->released += UINT64_C(1) << ram->block_shift;
-			make_block_due(b, ram, block);
+/* As many whole words from @word on as have no page in the balloon, where a block is a page. Behind the last. */
+static uint64_t inflate_words(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t word,
+			      uint64_t end)
+{
+	uint64_t first = word, count;
+
+	for (; word < end && !ram->owned[word]; word++) {
+		ram->owned[word] = ram->due[0][word] = ~UINT64_C(0);
+		if (word == first || word % 64 == 0) {
+			touch(ram, word);
+			raise(b, ram, word);
 		}
+		ram->due[1][word / 64] |= UINT64_C(1) << word % 64;
+	}
+	count = (word - first) * 64;
+	b->owned += count;
+	b->released += count;
+	b->counters.inflated += count;
+	return word;
+}
+
+static inline void inflate_bits(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t at,
+				uint64_t end)
+{
+	while (at < end) {
+		if (at % 64 == 0 && end - at >= 64 && !ram->block_shift && !ram->owned[at / 64]) {
+			at = inflate_words(b, ram, at / 64, end / 64) * 64;
+			continue;
+		}
+		inflate_word(b, ram, at / 64, mask_of(at % 64, end - at));
+		at = (at | 63) + 1;
+	}
+}
+
+/* A page alone, where a block is a page. */
+static inline void inflate_one(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t at)
+{
+	uint64_t word = at / 64, bit = UINT64_C(1) << at % 64, before = ram->owned[word];
+
+	if (before & bit) {
+		b->counters.inflated_twice++;
 		return;
 	}
-	if (ram->block_shift)
-		whole = whole_blocks(ram, before | new) & ~whole_blocks(ram, before);
-	if (whole) {
-		b->released += vmemi_bits_set(whole);
-		make_due(b, ram, word, whole);
-	}
+	ram->owned[word] = before | bit;
+	touch(ram, word);
+	b->owned++;
+	b->released++;
+	b->counters.inflated++;
+	make_due(b, ram, word, bit);
 }
 
 static inline void deflate_word(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t word,
@@ -273,8 +356,7 @@ static inline void mark_bits(vmem_balloon *b, struct vmemi_balloon_ram *ram, uin
 	uint64_t end = at + count;
 
 	if (operation == VMEM_BALLOON_DISCARD)
-		for (; at < end; at = (at | 63) + 1)
-			inflate_word(b, ram, at / 64, mask_of(at % 64, end - at));
+		inflate_bits(b, ram, at, end);
 	else if (operation == VMEM_BALLOON_RETURN)
 		for (; at < end; at = (at | 63) + 1)
 			deflate_word(b, ram, at / 64, mask_of(at % 64, end - at));
@@ -352,7 +434,9 @@ void vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32_t
 			first -= n - 1;
 		}
 		ram = find(b, first, &next);
-		if (ram && first + n <= ram->first + ram->pages)
+		if (ram && n == 1 && operation == VMEM_BALLOON_DISCARD && !ram->block_shift)
+			inflate_one(b, ram, first - ram->base);
+		else if (ram && first + n <= ram->first + ram->pages)
 			mark_bits(b, ram, operation, first - ram->base, n);
 		else
 			(void)vmemi_balloon_mark(b, operation, first, n, &budget);
@@ -361,65 +445,86 @@ void vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32_t
 
 /* --- Giving out --- */
 
-/* Bits of a word are due no more. */
-static inline void clear_due(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t word,
-			     uint64_t bits)
+struct taking {
+	struct vmem_balloon_range *ranges;
+	size_t count, n;
+	uint64_t pages,
+		end; /* of the last range, and behind it as a bit of the RAM; 0: there is none in this RAM */
+	uint32_t operation;
+};
+
+/* A run of due pages: goes on with the last range, or is one of its own. false: there is no room for it. */
+static inline bool take_run(struct taking *t, const struct vmemi_balloon_ram *ram, uint64_t first,
+			    uint64_t pages)
 {
-	b->due -= vmemi_bits_set(bits);
-	ram->due[0][word] &= ~bits;
-	for (uint32_t i = 1; i < ram->levels && !ram->due[i - 1][word]; i++) {
-		ram->due[i][word / 64] &= ~(UINT64_C(1) << word % 64);
-		word /= 64;
-	}
-}
-
-/* The first run of a RAM that has some. */
-static void pop_run(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t *ret_at,
-		    uint64_t *ret_count)
-{
-	uint64_t at = 0, word, from, ones, count = 0;
-
-	for (uint32_t i = ram->levels; i-- > 0;)
-		at = at * 64 + (uint64_t)__builtin_ctzll(ram->due[i][at]);
-	word = at / 64;
-	from = at % 64;
-	do {
-		uint64_t rest = ~(ram->due[0][word] >> from);
-
-		ones = rest ? (uint64_t)__builtin_ctzll(rest) : 64;
-		if (ones > 64 - from)
-			ones = 64 - from;
-		clear_due(b, ram, word, mask_of(from, ones));
-		count += ones;
-		if (from + ones < 64)
-			break;
-		from = 0;
-		word++;
-	} while (word < ram->words && (ram->due[0][word] & 1) && count < VMEM_BALLOON_WORK_PAGES);
-	*ret_at = at;
-	*ret_count = count;
-}
-
-bool vmemi_balloon_pop(vmem_balloon *b, struct vmem_balloon_range *ret)
-{
-	uint64_t at, count;
-
-	if (!b->due)
-		return false;
-	for (uint32_t i = 0; i < b->rams; i++) {
-		struct vmemi_balloon_ram *ram = &b->ram[i];
-
-		if (!ram->due[ram->levels - 1][0])
-			continue;
-		pop_run(b, ram, &at, &count);
-		*ret = (struct vmem_balloon_range){
-			.gpa = (ram->base + at) << VMEM_PAGE_SHIFT,
-			.bytes = count << VMEM_PAGE_SHIFT,
-			.operation = b->due_operation,
+	if (t->end == first && first && t->pages < VMEM_BALLOON_WORK_PAGES) {
+		t->ranges[t->n - 1].bytes += pages << VMEM_PAGE_SHIFT;
+		t->pages += pages;
+	} else {
+		if (t->n == t->count)
+			return false;
+		t->ranges[t->n++] = (struct vmem_balloon_range){
+			.gpa = (ram->base + first) << VMEM_PAGE_SHIFT,
+			.bytes = pages << VMEM_PAGE_SHIFT,
+			.operation = t->operation,
 		};
-		return true;
+		t->pages = pages;
 	}
-	return false;
+	t->end = first + pages;
+	return true;
+}
+
+/* The runs of a word. false: some are left. */
+static inline bool take_word(struct taking *t, struct vmemi_balloon_ram *ram, uint64_t word)
+{
+	uint64_t bits = ram->due[0][word], from, ones;
+
+	while (bits) {
+		from = (uint64_t)__builtin_ctzll(bits);
+		ones = ~(bits >> from) ? (uint64_t)__builtin_ctzll(~(bits >> from)) : 64;
+		if (!take_run(t, ram, word * 64 + from, ones))
+			break;
+		bits &= ~mask_of(from, ones);
+	}
+	ram->due[0][word] = bits;
+	return !bits;
+}
+
+/* All of a RAM. false: some are left. */
+static bool take_ram(struct taking *t, struct vmemi_balloon_ram *ram)
+{
+	uint64_t upper, lower, at;
+
+	for (; ram->low <= ram->high; ram->low++) {
+		for (upper = ram->due[2][ram->low]; upper; upper &= upper - 1) {
+			at = ram->low * 64 + (uint64_t)__builtin_ctzll(upper);
+			for (lower = ram->due[1][at]; lower; lower &= lower - 1)
+				if (!take_word(t, ram,
+					       at * 64 + (uint64_t)__builtin_ctzll(lower))) {
+					ram->due[1][at] = lower;
+					ram->due[2][ram->low] = upper;
+					return false;
+				}
+			ram->due[1][at] = 0;
+		}
+		ram->due[2][ram->low] = 0;
+	}
+	ram->low = UINT64_MAX;
+	ram->high = 0;
+	return true;
+}
+
+size_t vmemi_balloon_pop(vmem_balloon *b, struct vmem_balloon_range *ranges, size_t count)
+{
+	struct taking t = { .ranges = ranges, .count = count, .operation = b->due_operation };
+
+	while (b->due) {
+		t.end = 0;
+		if (!take_ram(&t, &b->ram[__builtin_ctz(b->due)]))
+			break;
+		b->due &= b->due - 1;
+	}
+	return t.n;
 }
 
 /* --- All of them --- */
@@ -448,7 +553,7 @@ void vmemi_balloon_empty(vmem_balloon *b)
 {
 	struct vmem_balloon_range range;
 
-	while (vmemi_balloon_pop(b, &range))
+	while (vmemi_balloon_pop(b, &range, 1))
 		;
 	for (uint32_t i = 0; b->owned && i < b->rams; i++)
 		empty_ram(&b->ram[i]);

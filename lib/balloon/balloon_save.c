@@ -141,7 +141,7 @@ int vmem_balloon_restore(vmem_balloon *b, int (*read)(void *context, void *bytes
 		renew(b);
 		return s.err;
 	}
-	while (vmemi_balloon_pop(b, &range)) /* they were discarded before it was saved */
+	while (vmemi_balloon_pop(b, &range, 1)) /* they were discarded before it was saved */
 		;
 	if (b->negotiated)
 		(void)vmem_balloon_number_queues(b->map, b->offered, b->features, b->given,
