@@ -118,12 +118,6 @@ VMEM_API int vmem_balloon_config_read(const vmem_balloon *balloon, uint32_t offs
 VMEM_API int vmem_balloon_config_write(vmem_balloon *balloon, uint32_t offset, const void *bytes,
 				       uint32_t count);
 
-/** A part of a buffer that the device may write: its place says something, not its bytes. */
-struct vmem_balloon_piece {
-	uint64_t gpa;
-	uint64_t bytes;
-};
-
 /** A buffer that the driver has made available. Fields are only ever added at the end. */
 struct vmem_balloon_buffer {
 	size_t size;     /**< sizeof(*this) as the caller compiled it */

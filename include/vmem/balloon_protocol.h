@@ -23,6 +23,12 @@ VMEM_BEGIN_DECLS
 #define VMEM_BALLOON_RANGE_PAGES ((UINT32_C(1) << 24) - 1) /**< most of an entry */
 #endif
 
+/** A part of a buffer that the device may write: its place says something, not its bytes. */
+struct vmem_balloon_piece {
+	uint64_t gpa;
+	uint64_t bytes;
+};
+
 /** Bits of the device status (2.1). 0 resets. */
 #define VMEM_VIRTIO_DRIVER_OK 4u
 #define VMEM_VIRTIO_FEATURES_OK 8u

@@ -9,6 +9,7 @@
  *   balloon_stats.c    the guest's statistics
  *   balloon_target.c   target, progress, stall, events
  *   balloon_save.c     the state as bytes
+ * (balloon_driver.c is the other side, an object of its own.)
  *
  * A page number (gfn) stands in bit gfn - base of its RAM's bitmaps, base being the RAM's first page rounded down to
  * 64. Pages to be given out are set in due[0]; due[1] and due[2] have a bit for each word below that is not 0, and
@@ -16,7 +17,9 @@
  * due, and come out sorted and joined, in whichever order they came in. */
 #ifndef VMEMI_BALLOON_INTERNAL_H
 #define VMEMI_BALLOON_INTERNAL_H
+#ifndef VMEM_EXPERIMENTAL
 #define VMEM_EXPERIMENTAL /* VMEM_BALLOON_F_RANGES */
+#endif
 #include <stdbool.h>
 #include <vmem/balloon.h>
 #include "base/alloc.h"
