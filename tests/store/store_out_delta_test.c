@@ -162,6 +162,28 @@ Test(store_out_delta, the_second_read_may_fail_for_good)
 	lose_one(2);
 }
 
+static int go_once(struct vmemt_memory_device *m, const struct vmem_device_request *r)
+{
+	(void)r;
+	m->spoil = NULL;
+	return -VMEM_ENODEV;
+}
+
+/* What failed is not tried again, and what comes after it does not make up for it. */
+Test(store_out_delta, the_device_is_gone_for_one_of_them)
+{
+	struct vmemt_page page;
+	vmem_store_token token;
+
+	(void)begin_delta(0, &page, &token);
+	device.spoil = go_once;
+	cr_assert_eq(end_load(token), -VMEM_EIO);
+	cr_assert_eq(page.bytes[100], 0x77);
+	cr_assert_eq(stats_of(0).read_errors, 1);
+	cr_assert_eq(out_stats().lost, 1);
+	expect_deltas();
+}
+
 Test(store_out_delta, wrong_bytes_are_read_again)
 {
 	struct vmemt_page page;
