@@ -8,6 +8,7 @@
 #include <vmem/allocator.h>
 #include <vmem/balloon.h>
 #include <vmem/balloon_driver.h>
+#include <vmem/balloon_host.h>
 #include <vmem/balloon_protocol.h>
 #include <vmem/codec.h>
 #include <vmem/common.h>

@@ -12,8 +12,7 @@
  *              else
  *                      make out's bytes and pieces available in that queue;
  *
- *  What the device says is not trusted: it cannot make the driver give more than it has, or use a page twice.
- *  @threads of all calls: serial. */
+ *  What the device says is not trusted: it cannot make the driver give more than it has, or use a page twice. */
 #ifndef VMEM_BALLOON_DRIVER_H
 #define VMEM_BALLOON_DRIVER_H
 #include <vmem/allocator.h>
@@ -25,7 +24,7 @@ VMEM_BEGIN_DECLS
 
 typedef struct vmem_balloon_driver vmem_balloon_driver; /* opaque */
 
-/** A statistic. */
+/** A statistic. Stays as it is. */
 struct vmem_balloon_stat {
 	uint16_t tag; /**< enum vmem_balloon_tag */
 	uint64_t value;
@@ -74,22 +73,23 @@ VMEM_API int vmem_balloon_driver_new(vmem_balloon_driver **ret_driver,
 VMEM_API void vmem_balloon_driver_free(vmem_balloon_driver *driver);
 
 /** Of the features offered, those to accept. Begins anew: pages that are held are the guest's again (the device has
- *  been reset). @since 1.0 */
+ *  been reset). @threads serial @since 1.0 */
 VMEM_API uint64_t vmem_balloon_driver_negotiate(vmem_balloon_driver *driver, uint64_t offered);
 
-/** What to write to VMEM_BALLOON_CONFIG_POISON before DRIVER_OK. @return 1, or 0: nothing @since 1.0 */
+/** What to write to VMEM_BALLOON_CONFIG_POISON before DRIVER_OK. @return 1, or 0: nothing @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_driver_poison(const vmem_balloon_driver *driver, uint32_t *ret_value);
 
-/** DRIVER_OK has been set. @since 1.0 */
+/** DRIVER_OK has been set. @threads serial @since 1.0 */
 VMEM_API void vmem_balloon_driver_start(vmem_balloon_driver *driver);
 
 /** The configuration space, as it reads now: at the start and whenever it has changed.
- *  @param count  bytes of it: 8, 12 or 16 @since 1.0 */
+ *  @param count  bytes of it: 8, 12 or 16 @threads serial @since 1.0 */
 VMEM_API void vmem_balloon_driver_config(vmem_balloon_driver *driver, const void *bytes,
 					 uint32_t count);
 
 /** What is to be done next. */
 struct vmem_balloon_out {
+	size_t size; /**< sizeof(*this) as the caller compiled it; set before the call */
 	uint32_t
 		queue; /**< enum vmem_balloon_queue; VMEM_BALLOON_NO_QUEUE: write the configuration space */
 	uint32_t offset; /**< there */
@@ -99,20 +99,20 @@ struct vmem_balloon_out {
 	uint32_t piece_count;
 	const struct vmem_balloon_piece *pieces; /**< for the device to write */
 };
-/** @return 1, or 0: nothing @since 1.0 */
+/** @return 1, or 0: nothing (or out->size is less than a size_t) @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_driver_next(vmem_balloon_driver *driver, struct vmem_balloon_out *out);
 
 /** The device has returned the buffer of a queue. Call vmem_balloon_driver_next().
- *  @return 0, -VMEM_ENOENT (none is on its way there) @since 1.0 */
+ *  @return 0, -VMEM_ENOENT (none is on its way there) @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_driver_returned(vmem_balloon_driver *driver,
 					  enum vmem_balloon_queue queue);
 
 /** Try again: when there were no pages to give, or memory has become free that may be reported. Call it from time to
- *  time, then vmem_balloon_driver_next(). @since 1.0 */
+ *  time, then vmem_balloon_driver_next(). @threads serial @since 1.0 */
 VMEM_API void vmem_balloon_driver_retry(vmem_balloon_driver *driver);
 
 /** The guest is out of memory: give pages back, whatever the target is. Call vmem_balloon_driver_next().
- *  @return how many will come; 0 without DEFLATE_ON_OOM @since 1.0 */
+ *  @return how many more will come; 0 without DEFLATE_ON_OOM @threads serial @since 1.0 */
 VMEM_API uint64_t vmem_balloon_driver_oom(vmem_balloon_driver *driver, uint64_t pages);
 
 /** Where it stands. */
@@ -123,7 +123,7 @@ struct vmem_balloon_driver_state {
 	uint64_t pages;    /**< given, those on their way included */
 	uint64_t starved;  /**< how often there were none to give */
 };
-/** @return 0, -VMEM_EINVAL (state->size) @since 1.0 */
+/** @return 0, -VMEM_EINVAL (state->size) @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_driver_get_state(const vmem_balloon_driver *driver,
 					   struct vmem_balloon_driver_state *state);
 

@@ -23,7 +23,7 @@ VMEM_BEGIN_DECLS
 #define VMEM_BALLOON_RANGE_PAGES ((UINT32_C(1) << 24) - 1) /**< most of an entry */
 #endif
 
-/** A part of a buffer that the device may write: its place says something, not its bytes. */
+/** A part of a buffer that the device may write: its place says something, not its bytes. Stays as it is. */
 struct vmem_balloon_piece {
 	uint64_t gpa;
 	uint64_t bytes;

@@ -27,7 +27,7 @@ static uint32_t operation_of(uint32_t queue)
 /* Page numbers of 4 bytes. true: all of them are done. */
 static bool take_numbers(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
 {
-	uint64_t left = VMEM_BALLOON_WORK_ENTRIES, n;
+	uint64_t left = VMEM_BALLOON_WORK_ENTRIES, n, done;
 	bool swap = vmemi_balloon_big_endian(b);
 	uint32_t gfns[CHUNK];
 
@@ -38,8 +38,10 @@ static bool take_numbers(vmem_balloon *b, const struct vmem_balloon_buffer *buff
 		memcpy(gfns, (const uint8_t *)buffer->bytes + b->part.at, n * sizeof(*gfns));
 		for (uint64_t i = 0; swap && i < n; i++)
 			gfns[i] = __builtin_bswap32(gfns[i]);
-		vmemi_balloon_mark_list(b, b->due_operation, gfns, n);
-		b->part.at += n * sizeof(*gfns);
+		done = vmemi_balloon_mark_list(b, b->due_operation, gfns, n);
+		b->part.at += done * sizeof(*gfns);
+		if (done < n)
+			return false;
 		left -= n;
 	}
 	return true;
@@ -52,7 +54,7 @@ static bool take_spans(vmem_balloon *b, const struct vmem_balloon_buffer *buffer
 	uint32_t left = VMEM_BALLOON_WORK_ENTRIES;
 
 	for (; buffer->count - b->part.at >= sizeof(entry); b->part.at += sizeof(entry)) {
-		if (!left-- || !pages_left)
+		if (!left-- || !pages_left || b->block_pages >= VMEM_BALLOON_WORK_PAGES)
 			return false;
 		memcpy(&entry, (const uint8_t *)buffer->bytes + b->part.at, sizeof(entry));
 		first = entry & ((UINT64_C(1) << 40) - 1);
@@ -91,9 +93,11 @@ static bool take_pieces(vmem_balloon *b, const struct vmem_balloon_buffer *buffe
 			continue;
 		}
 		if (vmemi_balloon_poisons(b)) {
-			b->counters.poisoned += last - first;
+			b->counters.poisoned++;
 			continue;
 		}
+		if (b->part.pages > last - first) /* it has been changed since, as above */
+			b->part.pages = last - first;
 		b->part.pages += vmemi_balloon_mark(b, b->due_operation, first + b->part.pages,
 						    last - first - b->part.pages, &pages_left);
 		if (b->part.pages < last - first)
@@ -125,8 +129,7 @@ static bool take_hint(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
 		vmemi_balloon_hint_command(b, buffer);
 	if (b->hint_running && b->hint_open)
 		return take_pieces(b, buffer);
-	for (size_t i = 0; i < buffer->piece_count && i < VMEM_BALLOON_WORK_ENTRIES; i++)
-		b->counters.hints_late += buffer->pieces[i].bytes / VMEM_PAGE_SIZE;
+	b->counters.hints_late += buffer->piece_count;
 	return true;
 }
 
@@ -145,13 +148,14 @@ static bool take_buffer(vmem_balloon *b, const struct vmem_balloon_buffer *buffe
 int vmem_balloon_give(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
 {
 	struct vmem_balloon_buffer in;
-	int err = vmemi_opts_take(&in, sizeof(in), buffer);
+	int err = buffer ? vmemi_opts_take(&in, sizeof(in), buffer) : -VMEM_EINVAL;
 
 	if (err)
 		return err;
 	if (in.queue >= VMEM_BALLOON_QUEUES || (in.count && !in.bytes) ||
 	    (in.piece_count && !in.pieces) ||
-	    (b->part.busy && (b->part.queue != in.queue || b->part.token != in.token)))
+	    (b->part.busy && (b->part.queue != in.queue || b->part.token != in.token ||
+			      b->part.count != in.count || b->part.piece_count != in.piece_count)))
 		return -VMEM_EINVAL;
 	if (!vmemi_balloon_ready(b, in.queue)) {
 		b->counters.unexpected++;
@@ -161,10 +165,14 @@ int vmem_balloon_give(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
 	    (b->due && b->due_operation != operation_of(in.queue)))
 		return -VMEM_EAGAIN;
 	if (!b->part.busy) {
-		b->part = (struct vmemi_balloon_part){ .queue = in.queue, .token = in.token };
+		b->part = (struct vmemi_balloon_part){ .queue = in.queue,
+						       .token = in.token,
+						       .count = in.count,
+						       .piece_count = in.piece_count };
 		b->counters.buffers++;
 	}
 	b->due_operation = operation_of(in.queue);
+	b->block_pages = 0;
 	b->part.busy = !take_buffer(b, &in);
 	if (b->part.busy)
 		return -VMEM_EAGAIN;

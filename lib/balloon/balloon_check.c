@@ -10,7 +10,7 @@ static bool is_ram(const struct vmemi_balloon_ram *ram, uint64_t at)
 }
 
 /* Pages in whole blocks; UINT64_MAX: the counts of blocks are wrong. */
-static uint64_t released_of(const struct vmemi_balloon_ram *ram)
+static uint64_t released_of(const vmem_balloon *b, const struct vmemi_balloon_ram *ram)
 {
 	const uint64_t block = UINT64_C(1) << ram->block_shift;
 	uint64_t released = 0, count;
@@ -21,7 +21,8 @@ static uint64_t released_of(const struct vmemi_balloon_ram *ram)
 			count += ram->owned[i / 64] >> i % 64 & 1;
 		if (ram->in_block && ram->in_block[at / block] != count)
 			return UINT64_MAX;
-		released += count == block ? block : 0;
+		if (count == block && (block == 1 || vmemi_balloon_remembers(b)))
+			released += block;
 	}
 	return released;
 }
@@ -66,8 +67,8 @@ const char *vmemi_balloon_check(const vmem_balloon *b)
 		if (wrong)
 			return wrong;
 		VMEMI_REQUIRE((b->due >> i & 1) == (ram->low <= ram->high));
-		VMEMI_REQUIRE(released_of(ram) != UINT64_MAX);
-		released += released_of(ram);
+		VMEMI_REQUIRE(released_of(b, ram) != UINT64_MAX);
+		released += released_of(b, ram);
 		pages += ram->pages;
 	}
 	VMEMI_REQUIRE(owned == b->owned);

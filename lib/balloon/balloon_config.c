@@ -3,6 +3,9 @@
 #include "balloon/balloon_internal.h"
 #include "base/mem.h"
 
+/* Bits 24 to 49 (2.2) but VERSION_1 are the transport's and the queues'. */
+#define TRANSPORT_FEATURES (((UINT64_C(1) << 50) - (UINT64_C(1) << 24)) & ~VMEM_VIRTIO_F_VERSION_1)
+
 /* The feature that a queue is there with; 0: always. */
 static const uint64_t feature_of[VMEM_BALLOON_QUEUES] = {
 	[VMEM_BALLOON_STATS] = VMEM_BALLOON_F_STATS_VQ,
@@ -49,6 +52,11 @@ bool vmemi_balloon_has(const vmem_balloon *b, uint64_t feature)
 	return b->negotiated && (b->features & feature);
 }
 
+bool vmemi_balloon_remembers(const vmem_balloon *b)
+{
+	return vmemi_balloon_has(b, VMEM_BALLOON_F_MUST_TELL_HOST);
+}
+
 bool vmemi_balloon_big_endian(const vmem_balloon *b)
 {
 	return (b->flags & VMEM_BALLOON_LEGACY_BIG_ENDIAN) &&
@@ -80,6 +88,7 @@ static bool negotiate(vmem_balloon *b)
 
 int vmem_balloon_set_features(vmem_balloon *b, uint64_t features)
 {
+	features &= ~TRANSPORT_FEATURES;
 	if (b->negotiated && features != b->features) {
 		b->counters.late_writes++;
 		return -VMEM_EBUSY;
@@ -101,7 +110,7 @@ static void reset(vmem_balloon *b)
 	b->actual = b->poison = 0;
 	b->part.busy = false;
 	b->done_first = b->done_count = 0;
-	b->stats_held = b->stats_seen = false;
+	b->stats_held = b->stats_seen = b->stats_told = false;
 	memset(&b->guest, 0, sizeof(b->guest));
 	vmemi_balloon_target_reset(b);
 	b->counters.resets++;
@@ -127,24 +136,34 @@ void vmem_balloon_set_status(vmem_balloon *b, uint32_t status, uint32_t *ret_sta
 		*ret_status = b->status;
 }
 
+/* Legacy drivers may use queues before DRIVER_OK (3.1.2). */
+static bool is_early(const vmem_balloon *b)
+{
+	return (b->status & VMEMI_VIRTIO_DRIVER) && !(b->features & VMEM_VIRTIO_F_VERSION_1);
+}
+
 bool vmemi_balloon_ready(vmem_balloon *b, uint32_t queue)
 {
-	/* Legacy drivers may use queues before DRIVER_OK (3.1.2). */
-	bool early = (b->status & VMEMI_VIRTIO_DRIVER) && !(b->features & VMEM_VIRTIO_F_VERSION_1);
-
-	return ((b->status & VMEM_VIRTIO_DRIVER_OK) || early) && negotiate(b) &&
+	return ((b->status & VMEM_VIRTIO_DRIVER_OK) || is_early(b)) && negotiate(b) &&
 	       b->numbers[queue] != VMEM_BALLOON_NO_QUEUE;
 }
 
 int vmem_balloon_queue_of(const vmem_balloon *b, uint32_t number,
 			  enum vmem_balloon_queue *ret_queue)
 {
-	if (b->negotiated && number != VMEM_BALLOON_NO_QUEUE)
-		for (uint32_t i = 0; i < VMEM_BALLOON_QUEUES; i++)
-			if (b->numbers[i] == number) {
-				*ret_queue = (enum vmem_balloon_queue)i;
-				return 0;
-			}
+	uint32_t numbers[VMEM_BALLOON_QUEUES];
+
+	memcpy(numbers, b->numbers, sizeof(numbers));
+	if (number == VMEM_BALLOON_NO_QUEUE || (!b->negotiated && !is_early(b)))
+		return -VMEM_ENOENT;
+	if (!b->negotiated)
+		(void)vmem_balloon_number_queues(b->map, b->offered, b->features & b->offered,
+						 b->given, numbers);
+	for (uint32_t i = 0; i < VMEM_BALLOON_QUEUES; i++)
+		if (numbers[i] == number) {
+			*ret_queue = (enum vmem_balloon_queue)i;
+			return 0;
+		}
 	return -VMEM_ENOENT;
 }
 

@@ -220,6 +220,9 @@ static int next_hint(vmem_balloon_driver *d, struct vmem_balloon_out *out)
 	if (d->hint_stage == HINT_IDLE || d->away[VMEM_BALLOON_HINT])
 		return 0;
 	if (d->hint_stage == HINT_BEGIN) {
+		/* One of the two has the free ranges. */
+		if (d->away[VMEM_BALLOON_REPORT])
+			return 0;
 		d->hint_stage = HINT_PAGES;
 		d->memory.begin_free(d->memory.context);
 		return send_id(d, out, d->hint_id);
@@ -237,7 +240,6 @@ static int next_hint(vmem_balloon_driver *d, struct vmem_balloon_out *out)
 
 static int next_report(vmem_balloon_driver *d, struct vmem_balloon_out *out)
 {
-	/* One of the two has the free ranges. */
 	if (!d->report_due || d->away[VMEM_BALLOON_REPORT] || d->hint_stage != HINT_IDLE ||
 	    d->hint_isolated)
 		return 0;
@@ -257,9 +259,12 @@ static int next_report(vmem_balloon_driver *d, struct vmem_balloon_out *out)
 
 int vmem_balloon_driver_next(vmem_balloon_driver *d, struct vmem_balloon_out *out)
 {
-	if (!d->started)
+	struct vmem_balloon_out o = { 0 };
+
+	if (out->size < sizeof(out->size) || !d->started ||
+	    !(next_pages(d, &o) || next_stats(d, &o) || next_hint(d, &o) || next_report(d, &o)))
 		return 0;
-	return next_pages(d, out) || next_stats(d, out) || next_hint(d, out) || next_report(d, out);
+	return vmemi_opts_give(out, &o, sizeof(o)) == 0;
 }
 
 /* --- What comes in --- */
@@ -358,8 +363,9 @@ uint64_t vmem_balloon_driver_oom(vmem_balloon_driver *d, uint64_t pages)
 
 	if (!has(d, VMEM_BALLOON_F_DEFLATE_ON_OOM))
 		return 0;
+	held -= d->oom < held ? d->oom : held;
 	pages = pages < held ? pages : held;
-	d->oom = pages;
+	d->oom += pages;
 	d->waits = true; /* not to be taken again at once */
 	return pages;
 }

@@ -39,8 +39,14 @@ int vmem_balloon_hint_start(vmem_balloon *b)
 
 void vmem_balloon_hint_stop(vmem_balloon *b)
 {
-	if (b->hint_running)
-		end(b, VMEM_BALLOON_HINT_STOP);
+	struct vmem_balloon_range range;
+
+	if (!b->hint_running)
+		return;
+	/* What has not been taken yet is the guest's again. */
+	while (b->due_operation == VMEM_BALLOON_DISCARD_HINTED && vmemi_balloon_pop(b, &range, 1))
+		;
+	end(b, VMEM_BALLOON_HINT_STOP);
 }
 
 void vmemi_balloon_hint_reset(vmem_balloon *b)

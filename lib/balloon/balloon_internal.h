@@ -4,7 +4,8 @@
  *   balloon.c          the object, RAM, counters
  *   balloon_config.c   status, features, queue numbers, configuration space
  *   balloon_buffer.c   buffers in, ranges and completions out
- *   balloon_pages.c    which pages are in the balloon, and which are to be given out as ranges
+ *   balloon_pages.c    which pages are in the balloon, and which become due to be given out
+ *   balloon_due.c      those, as ranges
  *   balloon_hint.c     commands of free page hints
  *   balloon_stats.c    the guest's statistics
  *   balloon_target.c   target, progress, stall, events
@@ -21,7 +22,7 @@
 #define VMEM_EXPERIMENTAL /* VMEM_BALLOON_F_RANGES */
 #endif
 #include <stdbool.h>
-#include <vmem/balloon.h>
+#include <vmem/balloon_host.h>
 #include "base/alloc.h"
 
 #define VMEMI_BALLOON_LEVELS 3u
@@ -47,6 +48,8 @@ struct vmemi_balloon_part { /* the buffer that is being worked off */
 	uint64_t token;
 	uint64_t at;    /* bytes, or pieces, that are done */
 	uint64_t pages; /* done of the entry or piece there */
+	uint64_t count; /* as it was given first */
+	size_t piece_count;
 };
 
 struct vmem_balloon {
@@ -72,6 +75,7 @@ struct vmem_balloon {
 	uint64_t released; /* of them, those in whole blocks */
 	uint32_t due;      /* bit i: of RAM i some are to be given out */
 	uint32_t due_operation;
+	uint64_t block_pages; /* that became due as large blocks, in this call */
 
 	/* Buffers. */
 	struct vmemi_balloon_part part;
@@ -88,6 +92,7 @@ struct vmem_balloon {
 	/* Statistics. */
 	struct vmem_balloon_guest guest;
 	uint64_t stats_token;
+	bool stats_told; /* `guest` is what it told */
 	bool stats_held; /* the driver's buffer is here */
 	bool stats_seen; /* the first of a driver came */
 
@@ -108,11 +113,21 @@ struct vmem_balloon {
 
 /* balloon_config.c */
 bool vmemi_balloon_has(const vmem_balloon *b, uint64_t feature);
+/* Pages of a block that is not whole may be remembered. */
+bool vmemi_balloon_remembers(const vmem_balloon *b);
 /* Whether the driver may use the queue now. */
 bool vmemi_balloon_ready(vmem_balloon *b, uint32_t queue);
 bool vmemi_balloon_big_endian(const vmem_balloon *b);
 /* The driver wants the contents of free pages kept. */
 bool vmemi_balloon_poisons(const vmem_balloon *b);
+
+/* The bits [from, from + count) of a word, as far as they are in it. */
+static inline uint64_t vmemi_balloon_mask(uint64_t from, uint64_t count)
+{
+	uint64_t mask = ~UINT64_C(0) << from;
+
+	return count < 64 - from ? mask & ~(~UINT64_C(0) << (from + count)) : mask;
+}
 
 /* balloon_pages.c */
 int vmemi_balloon_ram_init(vmem_balloon *b, struct vmemi_balloon_ram *ram);
@@ -121,15 +136,17 @@ void vmemi_balloon_ram_free(vmem_balloon *b, struct vmemi_balloon_ram *ram);
  * cost nothing. How many of @pages are done. */
 uint64_t vmemi_balloon_mark(vmem_balloon *b, uint32_t operation, uint64_t gfn, uint64_t pages,
 			    uint64_t *budget);
-/* As vmemi_balloon_mark(), for many page numbers. */
-void vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32_t *gfns,
-			     size_t count);
-/* The first runs of due pages, each of at most VMEM_BALLOON_WORK_PAGES; they are due no more. How many: 0: none is. */
-size_t vmemi_balloon_pop(vmem_balloon *b, struct vmem_balloon_range *ranges, size_t count);
+/* As vmemi_balloon_mark(), for page numbers: how many are done. Fewer when large blocks have become due. */
+size_t vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32_t *gfns,
+			       size_t count);
 void vmemi_balloon_empty(vmem_balloon *b); /* nothing owned, nothing due */
 /* The first owned page from bit @at of the RAM's on, and how many follow it; VMEMI_BALLOON_NO_FIRST: none. */
 uint64_t vmemi_balloon_owned_from(const struct vmemi_balloon_ram *ram, uint64_t at,
 				  uint64_t *ret_count);
+
+/* balloon_due.c */
+/* The first runs of due pages, of VMEM_BALLOON_WORK_PAGES and 63 at most; they are due no more. How many: 0: none is. */
+size_t vmemi_balloon_pop(vmem_balloon *b, struct vmem_balloon_range *ranges, size_t count);
 
 /* balloon_buffer.c: there is room */
 void vmemi_balloon_done(vmem_balloon *b, uint32_t queue, uint64_t token);

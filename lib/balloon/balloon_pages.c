@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Which pages are in the balloon, and which are due to be given out as ranges. */
+/* Which pages are in the balloon, and which become due to be given out (balloon_due.c). */
 #include "balloon/balloon_internal.h"
 #include "base/bits.h"
 #include "base/mem.h"
@@ -126,14 +126,6 @@ static inline void make_due(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint
 		raise(b, ram, word);
 }
 
-/* The bits [from, from + count) of a word, as far as they are in it. */
-static inline uint64_t mask_of(uint64_t from, uint64_t count)
-{
-	uint64_t mask = ~UINT64_C(0) << from;
-
-	return count < 64 - from ? mask & ~(~UINT64_C(0) << (from + count)) : mask;
-}
-
 /* A block's pages become due. Blocks of less than 64 pages are due as bits of a word. */
 static void make_block_due(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t block)
 {
@@ -141,13 +133,14 @@ static void make_block_due(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint6
 
 	for (uint64_t i = 0; i < words; i++)
 		make_due(b, ram, block * words + i, ~UINT64_C(0));
+	b->block_pages += words * 64;
 }
 
 /* The whole blocks of a word all of whose pages are set in it: each as all of its bits. */
 static uint64_t whole_blocks(const struct vmemi_balloon_ram *ram, uint64_t bits)
 {
 	uint32_t pages = 1u << ram->block_shift;
-	uint64_t block = mask_of(0, pages), whole = 0;
+	uint64_t block = vmemi_balloon_mask(0, pages), whole = 0;
 
 	for (uint32_t at = 0; at < 64; at += pages)
 		if ((bits >> at & block) == block)
@@ -171,10 +164,12 @@ static uint64_t became_whole(vmem_balloon *b, struct vmemi_balloon_ram *ram, uin
 	uint64_t block;
 
 	if (!counts_blocks(ram))
-		return whole_blocks(ram, before | new) & ~whole_blocks(ram, before);
+		return vmemi_balloon_remembers(b)
+			       ? whole_blocks(ram, before | new) & ~whole_blocks(ram, before)
+			       : 0;
 	block = word >> (ram->block_shift - 6);
 	ram->in_block[block] += vmemi_bits_set(new);
-	if (ram->in_block[block] == 1u << ram->block_shift) {
+	if (ram->in_block[block] == 1u << ram->block_shift && vmemi_balloon_remembers(b)) {
 		b->released += UINT64_C(1) << ram->block_shift;
 		make_block_due(b, ram, block);
 	}
@@ -233,7 +228,7 @@ static inline void inflate_bits(vmem_balloon *b, struct vmemi_balloon_ram *ram, 
 			at = inflate_words(b, ram, at / 64, end / 64) * 64;
 			continue;
 		}
-		inflate_word(b, ram, at / 64, mask_of(at % 64, end - at));
+		inflate_word(b, ram, at / 64, vmemi_balloon_mask(at % 64, end - at));
 		at = (at | 63) + 1;
 	}
 }
@@ -271,9 +266,11 @@ static inline void deflate_word(vmem_balloon *b, struct vmemi_balloon_ram *ram, 
 	if (counts_blocks(ram)) {
 		uint64_t block = word >> (ram->block_shift - 6);
 
-		if (ram->in_block[block] == 1u << ram->block_shift)
+		if (ram->in_block[block] == 1u << ram->block_shift && vmemi_balloon_remembers(b))
 			b->released -= UINT64_C(1) << ram->block_shift;
 		ram->in_block[block] -= count;
+	} else if (ram->block_shift && !vmemi_balloon_remembers(b)) {
+		return;
 	} else if (ram->block_shift) {
 		b->released -= vmemi_bits_set(whole_blocks(ram, before) &
 					      ~whole_blocks(ram, before & ~gone));
@@ -342,7 +339,7 @@ static void free_bits(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint32_t o
 	}
 	for (; first < last; first = (first | 63) + 1) {
 		uint64_t bits = free_of_word(b, ram, operation, first / 64,
-					     mask_of(first % 64, last - first));
+					     vmemi_balloon_mask(first % 64, last - first));
 
 		free_due(b, ram, operation, first / 64,
 			 ram->block_shift ? whole_blocks(ram, bits) : bits);
@@ -359,7 +356,7 @@ static inline void mark_bits(vmem_balloon *b, struct vmemi_balloon_ram *ram, uin
 		inflate_bits(b, ram, at, end);
 	else if (operation == VMEM_BALLOON_RETURN)
 		for (; at < end; at = (at | 63) + 1)
-			deflate_word(b, ram, at / 64, mask_of(at % 64, end - at));
+			deflate_word(b, ram, at / 64, vmemi_balloon_mask(at % 64, end - at));
 	else
 		free_bits(b, ram, operation, at, count);
 }
@@ -418,15 +415,15 @@ static inline size_t run_of(const uint32_t *gfns, size_t count, int64_t step)
 	return n;
 }
 
-void vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32_t *gfns,
-			     size_t count)
+size_t vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32_t *gfns,
+			       size_t count)
 {
 	uint64_t budget = VMEM_BALLOON_WORK_PAGES; /* enough for any list of a call */
 	struct vmemi_balloon_ram *ram;
 	uint64_t first, next;
-	size_t n;
+	size_t n, i;
 
-	for (size_t i = 0; i < count; i += n) {
+	for (i = 0; i < count && b->block_pages < VMEM_BALLOON_WORK_PAGES; i += n) {
 		first = gfns[i];
 		n = run_of(gfns + i, count - i, 1);
 		if (n == 1) {
@@ -441,90 +438,7 @@ void vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32_t
 		else
 			(void)vmemi_balloon_mark(b, operation, first, n, &budget);
 	}
-}
-
-/* --- Giving out --- */
-
-struct taking {
-	struct vmem_balloon_range *ranges;
-	size_t count, n;
-	uint64_t pages,
-		end; /* of the last range, and behind it as a bit of the RAM; 0: there is none in this RAM */
-	uint32_t operation;
-};
-
-/* A run of due pages: goes on with the last range, or is one of its own. false: there is no room for it. */
-static inline bool take_run(struct taking *t, const struct vmemi_balloon_ram *ram, uint64_t first,
-			    uint64_t pages)
-{
-	if (t->end == first && first && t->pages < VMEM_BALLOON_WORK_PAGES) {
-		t->ranges[t->n - 1].bytes += pages << VMEM_PAGE_SHIFT;
-		t->pages += pages;
-	} else {
-		if (t->n == t->count)
-			return false;
-		t->ranges[t->n++] = (struct vmem_balloon_range){
-			.gpa = (ram->base + first) << VMEM_PAGE_SHIFT,
-			.bytes = pages << VMEM_PAGE_SHIFT,
-			.operation = t->operation,
-		};
-		t->pages = pages;
-	}
-	t->end = first + pages;
-	return true;
-}
-
-/* The runs of a word. false: some are left. */
-static inline bool take_word(struct taking *t, struct vmemi_balloon_ram *ram, uint64_t word)
-{
-	uint64_t bits = ram->due[0][word], from, ones;
-
-	while (bits) {
-		from = (uint64_t)__builtin_ctzll(bits);
-		ones = ~(bits >> from) ? (uint64_t)__builtin_ctzll(~(bits >> from)) : 64;
-		if (!take_run(t, ram, word * 64 + from, ones))
-			break;
-		bits &= ~mask_of(from, ones);
-	}
-	ram->due[0][word] = bits;
-	return !bits;
-}
-
-/* All of a RAM. false: some are left. */
-static bool take_ram(struct taking *t, struct vmemi_balloon_ram *ram)
-{
-	uint64_t upper, lower, at;
-
-	for (; ram->low <= ram->high; ram->low++) {
-		for (upper = ram->due[2][ram->low]; upper; upper &= upper - 1) {
-			at = ram->low * 64 + (uint64_t)__builtin_ctzll(upper);
-			for (lower = ram->due[1][at]; lower; lower &= lower - 1)
-				if (!take_word(t, ram,
-					       at * 64 + (uint64_t)__builtin_ctzll(lower))) {
-					ram->due[1][at] = lower;
-					ram->due[2][ram->low] = upper;
-					return false;
-				}
-			ram->due[1][at] = 0;
-		}
-		ram->due[2][ram->low] = 0;
-	}
-	ram->low = UINT64_MAX;
-	ram->high = 0;
-	return true;
-}
-
-size_t vmemi_balloon_pop(vmem_balloon *b, struct vmem_balloon_range *ranges, size_t count)
-{
-	struct taking t = { .ranges = ranges, .count = count, .operation = b->due_operation };
-
-	while (b->due) {
-		t.end = 0;
-		if (!take_ram(&t, &b->ram[__builtin_ctz(b->due)]))
-			break;
-		b->due &= b->due - 1;
-	}
-	return t.n;
+	return i;
 }
 
 /* --- All of them --- */

@@ -147,6 +147,7 @@ int vmem_balloon_restore(vmem_balloon *b, int (*read)(void *context, void *bytes
 		(void)vmem_balloon_number_queues(b->map, b->offered, b->features, b->given,
 						 b->numbers);
 	b->reached = false;
+	b->seen_pages = b->owned;
 	vmemi_balloon_event(b, VMEM_BALLOON_EVENT_CONFIG); /* hinting has stopped */
 	return 0;
 }

@@ -63,8 +63,8 @@ static uint64_t per_second(const struct vmem_balloon_guest *old,
 {
 	uint64_t rise, ns = new->told_ns - old->told_ns;
 
-	if (!(old->known & new->known &UINT64_C(1) << tag) || !old->told_ns ||
-	    new->told_ns <= old->told_ns || new->values[tag] < old->values[tag])
+	if (!(old->known & new->known &UINT64_C(1) << tag) || new->told_ns <= old->told_ns ||
+	    new->values[tag] < old->values[tag])
 		return 0;
 	rise = new->values[tag] - old->values[tag];
 	if (rise > UINT64_MAX / 1000000000)
@@ -81,6 +81,7 @@ static void take_answer(vmem_balloon *b, const struct vmem_balloon_buffer *buffe
 	new.swap_out_per_s = per_second(&b->guest, &new, VMEM_BALLOON_SWAP_OUT);
 	new.major_faults_per_s = per_second(&b->guest, &new, VMEM_BALLOON_MAJOR_FAULTS);
 	b->guest = new;
+	b->stats_told = true;
 	b->counters.stats++;
 	vmemi_balloon_event(b, VMEM_BALLOON_EVENT_STATS);
 	if (b->owned &&
@@ -118,7 +119,7 @@ int vmem_balloon_ask_stats(vmem_balloon *b)
 
 int vmem_balloon_get_guest(const vmem_balloon *b, struct vmem_balloon_guest *guest)
 {
-	if (!b->guest.told_ns)
+	if (!b->stats_told)
 		return -VMEM_ENOENT;
 	return vmemi_opts_give(guest, &b->guest, sizeof(b->guest));
 }

@@ -107,7 +107,8 @@ static void watch(vmem_balloon *b, uint64_t now_ns)
 		b->progress_ns = now_ns;
 		return;
 	}
-	if (distance(b) < b->nearest || !(b->status & VMEM_VIRTIO_DRIVER_OK)) {
+	/* nearest is 0 when the target had been reached, or the state restored */
+	if (distance(b) < b->nearest || !b->nearest || !(b->status & VMEM_VIRTIO_DRIVER_OK)) {
 		start_watching(b, now_ns);
 	} else if (!b->stalled && now_ns - b->progress_ns >= b->stall_ns) {
 		b->stalled = true;
@@ -139,6 +140,7 @@ int vmem_balloon_get_progress(const vmem_balloon *b, struct vmem_balloon_progres
 		.stalled_ns = b->stalled ? b->tick_ns - b->progress_ns : 0,
 		.proposed = b->stalled ? b->owned : b->target,
 		.features = b->negotiated ? b->features : 0,
+		.driver = (b->status & VMEM_VIRTIO_DRIVER_OK) != 0,
 	};
 
 	if (way && b->speed)

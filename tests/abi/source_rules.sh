@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.."
 
 export RULES='
 base      -                          allocator common device env codec
+balloon   base                       allocator balloon balloon_driver balloon_host balloon_protocol common
 codec     base                       allocator common env codec
 dedup     base                       allocator common env dedup
 pool      base                       allocator common env codec pool

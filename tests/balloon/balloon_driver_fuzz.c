@@ -112,7 +112,7 @@ static void look(const struct vmem_balloon_out *out)
 static void one_step(vmem_balloon_driver *d, const uint8_t **data, size_t *left)
 {
 	struct vmem_balloon_driver_state s = { .size = sizeof(s) };
-	struct vmem_balloon_out out;
+	struct vmem_balloon_out out = { .size = sizeof(out) };
 	uint8_t space[24];
 
 	switch (number(data, left, 1) % 8) {

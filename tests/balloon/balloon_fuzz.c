@@ -62,6 +62,8 @@ static void drain(vmem_balloon *b, uint64_t *returned)
 			uint64_t behind = first + ranges[i].bytes / VMEM_PAGE_SIZE;
 
 			require(ranges[i].bytes != 0 && first >= last);
+			require(ranges[i].operation != VMEM_BALLOON_DISCARD_HINTED ||
+				b->hint_running);
 			require(behind <= RAM_PAGES ||
 				(first >= SECOND_FIRST && behind <= SECOND_FIRST + SECOND_PAGES));
 			last = behind;

@@ -98,6 +98,15 @@ Test(balloon_target, stall)
 	/* What was proposed is reached. */
 	cr_assert_eq(vmem_balloon_set_target(t.b, 301, 0, t.now), 0);
 	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_REACHED));
+	/* Long after that the guest takes some back: the time between was no stall, nor is the way back one. */
+	t.now += 1000000 * MS;
+	vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, 0, 50);
+	for (uint32_t i = 0; i < 5; i++) {
+		vmem_balloon_tick(t.b, t.now += 600 * MS);
+		cr_assert_eq(vmemt_progress(&t).stalled_ns, 0);
+		cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
+		vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, i, 1);
+	}
 	vmemt_balloon_end(&t);
 }
 

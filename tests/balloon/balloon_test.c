@@ -26,6 +26,7 @@ Test(balloon, options)
 	vmemt_balloon_new(&t, MODERN);
 	buffer.size = 1;
 	cr_assert_eq(vmem_balloon_give(t.b, &buffer), -VMEM_EINVAL);
+	cr_assert_eq(vmem_balloon_give(t.b, NULL), -VMEM_EINVAL);
 	cr_assert_eq(vmemt_give(&t, VMEM_BALLOON_QUEUES, NULL, 0), -VMEM_EINVAL);
 	cr_assert_eq(vmemt_give(&t, VMEM_BALLOON_INFLATE, NULL, 4), -VMEM_EINVAL);
 	vmemt_balloon_end(&t);
@@ -118,8 +119,8 @@ Test(balloon, blocks)
 		uint32_t n = (uint32_t)blocks[i], missing = 4 * n + n / 2;
 		struct vmemt_balloon t = { 0 };
 
-		vmemt_balloon_make(&t, MODERN, n * PAGE);
-		vmemt_balloon_start(&t, MODERN);
+		vmemt_balloon_make(&t, VMEM_BALLOON_F_MUST_TELL_HOST | MODERN, n * PAGE);
+		vmemt_balloon_start(&t, VMEM_BALLOON_F_MUST_TELL_HOST | MODERN);
 		inflate_all_but_one(&t, 4 * n, n, n / 2);
 		vmemt_no_range(&t);
 		cr_assert_eq(vmemt_progress(&t).partial, n - 1);
@@ -184,6 +185,46 @@ Test(balloon, blocks_of_1_gib)
 	cr_assert_eq(err, 0);
 	cr_assert_eq(bytes, 2 * gib);
 	vmemt_balloon_sound(t.b);
+	vmem_balloon_free(t.b);
+}
+
+/* However many blocks become whole by a list, a call makes no more due than it says. */
+Test(balloon, lists_of_blocks)
+{
+	const uint64_t gib = UINT64_C(1) << 30,
+		       features = VMEM_BALLOON_F_MUST_TELL_HOST | VMEM_BALLOON_F_RANGES | MODERN;
+	struct vmemt_balloon t = { 0 };
+	struct vmem_balloon_range r;
+	uint64_t entries[3];
+	int calls = 0, err;
+	struct vmem_balloon_buffer buffer = { .size = sizeof(buffer),
+					      .bytes = entries,
+					      .count = sizeof(entries) };
+
+	vmemt_balloon_make(&t, features, PAGE);
+	cr_assert_eq(vmem_balloon_add_ram(t.b, 4 * gib, 3 * gib, gib), 0);
+	vmemt_balloon_start(&t, features);
+	for (uint64_t i = 0; i < 3; i++) {
+		buffer.token = i;
+		entries[0] = VMEM_BALLOON_RANGE((4 + i) << 18, (1 << 18) - 1);
+		entries[1] = entries[2] = 0;
+		buffer.count = 8;
+		while (vmem_balloon_give(t.b, &buffer) == -VMEM_EAGAIN)
+			;
+	}
+	for (uint64_t i = 0; i < 3; i++)
+		entries[i] = VMEM_BALLOON_RANGE(((5 + i) << 18) - 1, 1);
+	buffer.count = sizeof(entries);
+	buffer.token = 9;
+	while ((err = vmem_balloon_give(t.b, &buffer)) == -VMEM_EAGAIN) {
+		calls++;
+		cr_assert_eq(vmem_balloon_take_ranges(t.b, &r, 1), 1);
+		cr_assert_eq(r.bytes, gib);
+		vmemt_no_range(&t);
+	}
+	cr_assert_eq(err, 0);
+	cr_assert_eq(calls, 2);
+	vmemt_one_range(&t, VMEM_BALLOON_DISCARD, 6 << 18, 1 << 18);
 	vmem_balloon_free(t.b);
 }
 
@@ -275,6 +316,7 @@ Test(balloon, configuration_space)
 Test(balloon, order_of_things)
 {
 	struct vmemt_balloon t = { 0 };
+	enum vmem_balloon_queue queue;
 	uint32_t status, gfn = 3;
 
 	vmemt_balloon_make(&t, MODERN | VMEM_BALLOON_F_STATS_VQ, PAGE);
@@ -298,8 +340,13 @@ Test(balloon, order_of_things)
 	cr_assert_eq(vmemt_counters(&t).unexpected, 4);
 	vmem_balloon_set_status(t.b, 0, &status);
 	cr_assert_eq(status, 0);
+	cr_assert_eq(vmem_balloon_queue_of(t.b, 1, &queue), -VMEM_ENOENT);
 	vmem_balloon_set_status(t.b, 3, NULL);
-	cr_assert_eq(vmem_balloon_set_features(t.b, 0), 0);
+	/* Bits of the transport are not looked at. */
+	cr_assert_eq(vmem_balloon_set_features(t.b, UINT64_C(1) << 28 | UINT64_C(1) << 41), 0);
+	cr_assert_eq(vmem_balloon_queue_of(t.b, 1, &queue), 0);
+	cr_assert_eq(queue, VMEM_BALLOON_DEFLATE);
+	cr_assert_eq(vmem_balloon_queue_of(t.b, 2, &queue), -VMEM_ENOENT);
 	cr_assert_eq(vmemt_give(&t, VMEM_BALLOON_INFLATE, &gfn, 4), 0);
 	vmemt_one_range(&t, VMEM_BALLOON_DISCARD, 3, 1);
 	vmemt_balloon_end(&t);
@@ -321,6 +368,9 @@ Test(balloon, long_buffers_and_reset)
 	cr_assert_eq(vmem_balloon_give(t.b, &buffer), -VMEM_EAGAIN);
 	cr_assert_eq(vmemt_counters(&t).inflated_twice, VMEM_BALLOON_WORK_ENTRIES - 4096);
 	cr_assert_eq(vmemt_give(&t, VMEM_BALLOON_DEFLATE, gfns, 4), -VMEM_EINVAL);
+	buffer.count = 4; /* it has become shorter meanwhile */
+	cr_assert_eq(vmem_balloon_give(t.b, &buffer), -VMEM_EINVAL);
+	buffer.count = sizeof(gfns);
 	vmemt_one_range(&t, VMEM_BALLOON_DISCARD, 0, 4096);
 	cr_assert_eq(vmem_balloon_take_done(t.b, &(struct vmem_balloon_done){ 0 }), 0);
 	cr_assert_eq(vmem_balloon_give(t.b, &buffer), 0);
