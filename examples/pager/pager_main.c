@@ -250,7 +250,7 @@ int main(int argc, char **argv)
 	pager_options_parse(&o, argc, argv);
 	ready = prepare(&p, &o);
 	if (ready != PAGER_GOOD)
-		return ready;
+		return (int)ready;
 	json_begin();
 	if (o.json) {
 		root = json_need(cJSON_CreateObject());

@@ -79,6 +79,7 @@ static void give(vmem_balloon *b, struct input *in, uint64_t *given, uint64_t *r
 					      .queue = (uint32_t)take(in, 1) % VMEM_BALLOON_QUEUES,
 					      .token = *given,
 					      .now_ns = take(in, 4) };
+	uint64_t value;
 	int err;
 
 	buffer.piece_count = take(in, 1) % (PIECES + 1);
@@ -87,7 +88,8 @@ static void give(vmem_balloon *b, struct input *in, uint64_t *given, uint64_t *r
 		pieces[i].bytes = take(in, 1) & 1 ? take(in, 8) : take(in, 3);
 	}
 	buffer.pieces = pieces;
-	buffer.count = take(in, 2) % (in->left + 1);
+	value = take(in, 2);
+	buffer.count = value % (in->left + 1);
 	buffer.bytes = in->data;
 	for (int i = 0; (err = vmem_balloon_give(b, &buffer)) == -VMEM_EAGAIN; i++) {
 		require(i < 100000);
