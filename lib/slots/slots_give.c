@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Giving slots back, at once or after they have been discarded. See slots_internal.h. */
+#include "slots/slots_unused.h"
 #include "slots/slots_internal.h"
 
 void vmemi_slots_give_up(vmem_slots *s, const struct vmemi_slots_place *p)
@@ -73,11 +74,11 @@ static void become_discard(vmem_slots *s, const struct vmemi_slots_place *p, uin
 	p->device->discards += count;
 }
 
-/* Runs, and what is beyond the end. */
+/* Runs, and what is beyond the end. @least: from so many on they are to be discarded; 0: none are. */
 static int give_slowly(vmem_slots *s, const struct vmemi_slots_place *p, uint64_t slot,
-		       uint32_t count)
+		       uint32_t count, uint32_t least)
 {
-	uint32_t at = slot % VMEM_SLOTS_CLUSTER, least = p->device->discard_least;
+	uint32_t at = slot % VMEM_SLOTS_CLUSTER;
 	const struct vmemi_slots_table *t;
 	int result = 0;
 
@@ -112,13 +113,21 @@ static __attribute__((noinline)) int tell(vmem_slots *s, uint64_t slot)
 	return 0;
 }
 
-static __attribute__((noinline)) int give_run(vmem_slots *s, uint64_t slot, uint32_t count)
+static __attribute__((noinline)) int give_run(vmem_slots *s, uint64_t slot, uint32_t count,
+					      bool unused)
 {
 	struct vmemi_slots_place p;
 
 	if (!count || count > VMEM_SLOTS_CLUSTER - slot % VMEM_SLOTS_CLUSTER)
 		return -VMEM_EINVAL;
-	return vmemi_slots_find(s, slot, &p) ? give_slowly(s, &p, slot, count) : -VMEM_ENOENT;
+	if (!vmemi_slots_find(s, slot, &p))
+		return -VMEM_ENOENT;
+	return give_slowly(s, &p, slot, count, unused ? 0 : p.device->discard_least);
+}
+
+int vmemi_slots_give_unused(vmem_slots *s, uint64_t slot, uint32_t count)
+{
+	return give_run(s, slot, count, true);
 }
 
 /* What vmemi_slots_find() says, of slots that are free at once when they are given back one by one. */
@@ -158,7 +167,7 @@ int vmem_slots_give(vmem_slots *s, uint64_t slot, uint32_t count)
 	struct vmemi_slots_place p;
 
 	if (count != 1 || !find_at_once(s, slot, &p))
-		return give_run(s, slot, count);
+		return give_run(s, slot, count, false);
 	t = atomic_load_explicit(&p.cluster->table, memory_order_acquire);
 	if (!t || !(atomic_load_explicit(&t->used[word], memory_order_acquire) & bit))
 		return -VMEM_ENOENT;

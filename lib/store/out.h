@@ -235,8 +235,10 @@ static inline void vmemi_out_has_room(struct vmemi_out *out)
 
 /* out_device.c: slots are free again. Any thread. */
 void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks);
-/* The same, of slots that nothing was written to. */
+/* The same, of slots that nothing was written to: they need not be discarded. */
 void vmemi_out_give_unused(struct vmemi_out *out, uint64_t place, uint32_t blocks);
+/* The same, of slots that a write to has failed: no space has come of it. */
+void vmemi_out_give_failed(struct vmemi_out *out, uint64_t place, uint32_t blocks);
 /* They have been discarded after that. Any thread. */
 void vmemi_out_discarded(struct vmemi_out *out, uint64_t place, uint32_t blocks);
 /* Whether new segments may go there. What is there stays. Section. */

@@ -5,6 +5,7 @@
 #include "store/out_window.h"
 #include "base/alloc.h"
 #include "base/opts.h"
+#include "slots/slots_unused.h"
 #include "store/store_internal.h"
 
 #define TIMEOUT_MS 30000u
@@ -27,7 +28,9 @@ static void note_room(struct vmemi_out *out, struct vmemi_out_device *d)
 		vmemi_out_has_room(out);
 }
 
-static void give(struct vmemi_out *out, uint64_t place, uint32_t blocks, bool written)
+enum use { UNUSED, FAILED, WRITTEN }; /* what was written there: nothing, in vain, something */
+
+static void give(struct vmemi_out *out, uint64_t place, uint32_t blocks, enum use use)
 {
 	struct vmemi_out_device *d;
 
@@ -38,9 +41,12 @@ static void give(struct vmemi_out *out, uint64_t place, uint32_t blocks, bool wr
 	if (!vmemi_out_hold(d))
 		return;
 	vmemi_window_cool(out, place, blocks); /* before they may be written anew */
-	vmem_slots_give(out->slots, place, blocks);
+	if (use == UNUSED)
+		vmemi_slots_give_unused(out->slots, place, blocks);
+	else
+		vmem_slots_give(out->slots, place, blocks);
 	vmemi_out_has_taken(out, -(int)blocks);
-	if (written) /* now: if they are to be discarded first, that is seen */
+	if (use == WRITTEN) /* now: if they are to be discarded first, that is seen */
 		atomic_store(&d->given, true);
 	note_room(out, d);
 	vmemi_out_release(d);
@@ -48,12 +54,17 @@ static void give(struct vmemi_out *out, uint64_t place, uint32_t blocks, bool wr
 
 void vmemi_out_give(struct vmemi_out *out, uint64_t place, uint32_t blocks)
 {
-	give(out, place, blocks, true);
+	give(out, place, blocks, WRITTEN);
 }
 
 void vmemi_out_give_unused(struct vmemi_out *out, uint64_t place, uint32_t blocks)
 {
-	give(out, place, blocks, false);
+	give(out, place, blocks, UNUSED);
+}
+
+void vmemi_out_give_failed(struct vmemi_out *out, uint64_t place, uint32_t blocks)
+{
+	give(out, place, blocks, FAILED);
 }
 
 void vmemi_out_discarded(struct vmemi_out *out, uint64_t place, uint32_t blocks)

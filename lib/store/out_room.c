@@ -15,6 +15,7 @@
  * What was read is believed if the headers of what lives say so; a page that is damaged is found by the load that asks
  * for it. All here is the section's. */
 #include "store/out_ways.h"
+#include "slots/slots_unused.h"
 #include "store/store_internal.h"
 
 #define LOOKS 1024u                      /* at slots, in one call */
@@ -93,7 +94,8 @@ static bool take_spare(struct vmemi_out *out, struct vmemi_write *w)
 	set_spare(out, VMEM_SLOTS_NONE);
 	w->slot = spare;
 	if (blocks < VMEMI_OUT_BLOCKS) { /* nobody waits for so few */
-		(void)vmem_slots_give(out->slots, spare + blocks, VMEMI_OUT_BLOCKS - blocks);
+		(void)vmemi_slots_give_unused(out->slots, spare + blocks,
+					      VMEMI_OUT_BLOCKS - blocks);
 		vmemi_out_has_taken(out, (int)blocks - (int)VMEMI_OUT_BLOCKS);
 	}
 	return true;
@@ -234,7 +236,7 @@ static uint64_t take_gap(struct vmemi_out *out, uint32_t number, uint32_t blocks
 
 static void give_gap(struct vmemi_out *out, uint64_t slot, uint32_t blocks)
 {
-	(void)vmem_slots_give(out->slots, slot, blocks);
+	(void)vmemi_slots_give_unused(out->slots, slot, blocks);
 	vmemi_out_has_taken(out, -(int)blocks);
 }
 

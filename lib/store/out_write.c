@@ -267,7 +267,7 @@ static void settle_over(vmem_store *store, struct vmemi_write *w)
 		bool again = ++w->tries < TRIES && place_again(out, w);
 
 		/* Now: else it would have been taken again. */
-		vmemi_out_give_unused(out, slot, blocks);
+		vmemi_out_give_failed(out, slot, blocks);
 		if (again)
 			return;
 	} else {

@@ -16,7 +16,7 @@ share     base,dedup                 allocator common env dedup share
 similar   base                       allocator common similar
 slots     base                       allocator common env slots
 track     base                       allocator common threshold trace track
-store     base,codec,dedup,pool,similar allocator common device env codec dedup pool similar slots store store_device
+store     base,codec,dedup,pool,similar,slots allocator common device env codec dedup pool similar slots store store_device
 linux     base,codec,pool,store      all
 jemalloc  base                       allocator common jemalloc
 crypto    base                       allocator common crypto device

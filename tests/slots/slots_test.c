@@ -2,6 +2,7 @@
 /* What the header says, one thing after the other. */
 #include <criterion/criterion.h>
 #include "slots/slots_tools.h"
+#include "slots/slots_unused.h"
 
 static struct vmemt_fail_alloc memory;
 static struct vmem_slots_cursor cursor;
@@ -326,6 +327,24 @@ Test(slots, discards)
 	cr_assert(slot == run && other == 1);
 	cr_assert_eq(vmem_slots_next(slots, rest, &slot, &other), 0);
 	cr_assert(slot == rest + 9 && other == 2);
+}
+
+/* What nothing was written to is free at once. */
+Test(slots, unused_runs_are_not_discarded)
+{
+	uint32_t device = vmemt_slots_add(slots, 1, 0, 1), count;
+	uint64_t run = take(16, 1), rest = take(496, 2), slot;
+
+	cr_assert_eq(vmemi_slots_give_unused(slots, run + 4, 8), 0);
+	cr_assert_eq(vmemi_slots_give_unused(slots, run + 4, 8), -VMEM_ENOENT);
+	cr_assert_eq(vmemi_slots_give_unused(slots, run, 1), 0);
+	cr_assert_eq(vmemi_slots_give_unused(slots, rest, 497), -VMEM_EINVAL);
+	cr_assert_eq(vmemt_slots_stats(slots, device).discards, 0);
+	cr_assert_eq(vmem_slots_discard_next(slots, &slot, &count), -VMEM_ENOENT);
+	cr_assert_eq(take(8, 3), run + 4);
+	cr_assert_eq(vmemi_slots_give_unused(slots, run + 1, 15), 0);
+	cr_assert_eq(vmemi_slots_give_unused(slots, rest, 496), 0);
+	cr_assert_eq(vmemt_slots_stats(slots, device).taken, 0);
 }
 
 /* A device shrinks once what is beyond has been moved, and grows again. */
