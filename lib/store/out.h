@@ -179,11 +179,13 @@ struct vmemi_out {
 	/* out_room.c: the first of VMEMI_OUT_BLOCKS free slots that are kept; VMEM_SLOTS_NONE: there are none. Atomic,
 	 * written in the section, as the next ones are. */
 	_Atomic uint64_t spare;
-	uint32_t spare_room; /* `room` when there was none */
-	uint64_t room_hand;  /* a slot: where the next segment is looked for */
-	uint64_t room_ns;    /* nothing is looked for before */
-	uint32_t room_round; /* by which those are marked that failed */
-	uint64_t round_ns;   /* when it began */
+	uint32_t spare_room;    /* `room` when there was none */
+	uint64_t room_hand;     /* a slot: where the next segment is looked for */
+	uint64_t room_ns;       /* nothing is looked for before */
+	uint32_t room_failures; /* in a row */
+	bool room_began;        /* something, since all were looked at the last time */
+	uint32_t room_round;    /* by which those are marked that failed */
+	uint64_t round_ns;      /* when it began */
 	_Atomic uint64_t saves_waited, no_room;
 	_Atomic uint64_t moved, came_home, given_up, packed;
 };

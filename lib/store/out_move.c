@@ -276,6 +276,15 @@ static void give_up(vmem_store *store, struct vmemi_write *w)
 	}
 }
 
+/* It was read, but a header of it is not what was written. The others are: it goes as it is if its device leaves, and
+ * who loads the page finds out. */
+static void could_not_pack(vmem_store *store, struct vmemi_write *w)
+{
+	if (!atomic_load(&store->out->device[w->from].leaving))
+		vmemi_out_shun(store->out, w);
+	cancel(store, w);
+}
+
 static void could_not_read(vmem_store *store, struct vmemi_write *w)
 {
 	struct vmemi_out *out = store->out;
@@ -287,8 +296,12 @@ static void could_not_read(vmem_store *store, struct vmemi_write *w)
 		submit(out, w);
 		return;
 	}
-	vmemi_out_doubt(d);
 	vmemi_out_give_unused(out, w->slot, w->leaving.bytes / VMEMI_OUT_BLOCK);
+	if (w->packs && w->error == -VMEM_EBADMSG) {
+		could_not_pack(store, w);
+		return;
+	}
+	vmemi_out_doubt(d);
 	if (d->gives_up) {
 		give_up(store, w);
 		return;
@@ -298,9 +311,9 @@ static void could_not_read(vmem_store *store, struct vmemi_write *w)
 		if (d->round_bytes > vmemi_counter(&d->unreadable_bytes))
 			atomic_store(&d->unreadable_bytes, d->round_bytes);
 		pass_by(out, &w->moving);
-	}
-	if (w->packs)
+	} else if (w->packs) {
 		vmemi_out_shun(out, w);
+	}
 	cancel(store, w);
 }
 
@@ -385,6 +398,8 @@ void vmemi_out_moved(vmem_store *store, struct vmemi_write *w, bool written)
 		not_written(store, w);
 	} else if (vmemi_pool_move_end(store->pool, &w->moving, w->slot)) {
 		vmemi_count(w->packs ? &out->packed : &out->moved, 1);
+		if (w->packs)
+			out->room_failures = 0;
 		vmemi_out_set(w, VMEMI_WRITE_PARTING);
 	} else {
 		vmemi_out_give(out, w->slot, w->leaving.bytes / VMEMI_OUT_BLOCK);

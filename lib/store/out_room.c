@@ -24,6 +24,7 @@
 #define GAPS 8u                          /* that are tried for it */
 #define SEGMENTS 64u                     /* at segments */
 #define PAUSE_NS UINT64_C(10000000)      /* after nothing was found, or something failed */
+#define DOUBLINGS 5u                     /* of that, with failures in a row */
 #define ROUND_NS UINT64_C(1000000000)    /* until what failed is tried again */
 #define SPARE_FROM (16u * VMEMI_OUT_BLOCKS) /* slots of devices: less have none to spare */
 
@@ -34,6 +35,14 @@ static bool is_of_use(const struct vmemi_out_device *d)
 {
 	return atomic_load(&d->open) && !atomic_load(&d->bad) && !atomic_load(&d->worn) &&
 	       !atomic_load(&d->leaving) && !vmemi_out_is_silent(d);
+}
+
+/* Whether the slot's device can be written to now. */
+static bool can_take(const struct vmemi_out *out, uint64_t slot)
+{
+	const struct vmemi_out_device *d = &out->device[VMEM_SLOT_DEVICE(slot)];
+
+	return is_of_use(d) && !atomic_load(&d->full);
 }
 
 /* Slots of the devices that may be written. */
@@ -64,8 +73,7 @@ void vmemi_out_keep_spare(struct vmemi_out *out)
 	uint64_t slots = slots_of_use(out);
 	uint32_t room = atomic_load(&out->room);
 
-	if (spare != VMEM_SLOTS_NONE &&
-	    (!is_of_use(&out->device[VMEM_SLOT_DEVICE(spare)]) || taken < slots / 4)) {
+	if (spare != VMEM_SLOTS_NONE && (!can_take(out, spare) || taken < slots / 4)) {
 		set_spare(out, VMEM_SLOTS_NONE);
 		vmemi_out_give_unused(out, spare, VMEMI_OUT_BLOCKS);
 	}
@@ -73,7 +81,8 @@ void vmemi_out_keep_spare(struct vmemi_out *out)
 	if (spare_of(out) != VMEM_SLOTS_NONE || room == out->spare_room || slots < SPARE_FROM ||
 	    taken < slots / 2)
 		return;
-	if (vmem_slots_take(out->slots, &out->cursor, VMEMI_OUT_BLOCKS, 0, &spare)) {
+	if (vmem_slots_take_except(out->slots, &out->cursor, vmemi_out_full_ones(out),
+				   VMEMI_OUT_BLOCKS, 0, &spare)) {
 		out->spare_room = room;
 		return;
 	}
@@ -119,11 +128,11 @@ struct found {
 	struct copy small;  /* that lies between gaps, and is moved with the greatest gain */
 };
 
-static void pause_room(struct vmemi_out *out)
+static void pause_room(struct vmemi_out *out, uint64_t pause_ns)
 {
 	uint64_t now_ns = vmemi_counter(&out->now_ns);
 
-	out->room_ns = now_ns ? now_ns + PAUSE_NS : 0; /* not told: each call is one more time */
+	out->room_ns = now_ns ? now_ns + pause_ns : 0; /* not told: each call is one more time */
 }
 
 /* An owner: the segment's number, and that it has failed in this round; no device that leaves has such a one. */
@@ -137,23 +146,40 @@ static void mark(struct vmemi_out *out, uint64_t place, uint32_t number)
 	(void)vmem_slots_set_owner(out->slots, place, mark_of(out, number));
 }
 
+/* The pause is twice as long each time: who waits for room shall see that none is made, and not that something is
+ * under way again and again. */
 void vmemi_out_shun(struct vmemi_out *out, const struct vmemi_write *w)
 {
 	mark(out, w->moving.place, w->moving.number);
-	pause_room(out);
+	pause_room(out, PAUSE_NS << out->room_failures);
+	if (out->room_failures < DOUBLINGS)
+		out->room_failures++;
 }
 
-/* All have been looked at. */
+/* All have been looked at. What has failed is tried again after a while, and not before all others were. */
 static void begin_again(struct vmemi_out *out)
 {
 	uint64_t now_ns = vmemi_counter(&out->now_ns);
 
 	out->room_hand = 0;
-	pause_room(out); /* unless something was found */
-	if (now_ns && now_ns - out->round_ns < ROUND_NS)
+	pause_room(out, PAUSE_NS); /* unless something was found */
+	if (now_ns && (out->room_began || now_ns - out->round_ns < ROUND_NS)) {
+		out->room_began = false;
 		return;
+	}
 	out->round_ns = now_ns;
 	out->room_round = (out->room_round + 1) % (UINT32_C(1) << 31);
+}
+
+/* With the next device. False: there is none. */
+static bool go_on(struct vmemi_out *out)
+{
+	uint32_t next = VMEM_SLOT_DEVICE(out->room_hand) + 1;
+
+	if (next >= atomic_load_explicit(&out->devices, memory_order_acquire))
+		return false;
+	out->room_hand = VMEM_SLOT(next, 0);
+	return true;
 }
 
 /* Where the next slot of its cluster is taken after the first @blocks. */
@@ -204,6 +230,8 @@ static void look(vmem_store *store, struct found *f)
 		struct copy c;
 
 		if (vmem_slots_next(out->slots, from, &c.place, &owner)) {
+			if (go_on(out))
+				continue;
 			begin_again(out);
 			return;
 		}
@@ -289,6 +317,7 @@ static bool begin(vmem_store *store, struct vmemi_write *w, const struct copy *c
 	}
 	w->packs = true;
 	out->room_ns = 0;
+	out->room_began = true;
 	vmemi_out_start_reading(out, w, VMEM_SLOT_DEVICE(c->place));
 	return true;
 }

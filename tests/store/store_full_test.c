@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Devices that have no space: what they are asked for, and when again. */
+#include "store/out.h"
 #include "store/out_tools.h"
 #include "store/store_internal.h"
 #include "support/rng.h"
@@ -103,11 +104,13 @@ Test(store_full, space_that_is_discarded_is_tried_again)
 
 enum { SMALL = 8 * MIB };
 
-static void open_small(uint64_t bytes)
+static void open_small(uint64_t bytes, uint32_t flags)
 {
 	vmemt_store_close(store, &heap);
 	open_store(VMEM_STORE_AS_SAVED);
-	add(&device, bytes, 0);
+	vmemt_memory_device_init(&device, bytes, 32);
+	device.device.flags |= flags;
+	cr_assert_eq(vmem_store_add_device(store, &device.device, NULL, NULL), 0);
 	memset(ref, 0, sizeof(ref));
 }
 
@@ -117,10 +120,10 @@ static void drop_one(uint32_t i)
 	ref[i] = 0;
 }
 
-/* Saves pages until neither the budget nor the device has room for more. Returns how many. */
-static uint32_t save_until_full(void)
+/* Saves pages from the @n-th on until neither the budget nor a device has room for more. Returns how many there are. */
+static uint32_t save_from(uint32_t n)
 {
-	uint32_t n = 0, refused = 0;
+	uint32_t refused = 0;
 
 	while (refused < 100) {
 		cr_assert_lt(n, PAGES);
@@ -136,12 +139,22 @@ static uint32_t save_until_full(void)
 	return n;
 }
 
-/* Three of five pages, wherever they are. */
-static void thin_out(void)
+static uint32_t save_until_full(void)
 {
-	for (uint32_t i = 0; i < PAGES; i++)
+	return save_from(0);
+}
+
+/* Three of five pages, from the @n-th on. */
+static void thin_out_from(uint32_t n)
+{
+	for (uint32_t i = n; i < PAGES; i++)
 		if (ref[i] && i % 5 < 3)
 			drop_one(i);
+}
+
+static void thin_out(void)
+{
+	thin_out_from(0);
 }
 
 /* Until as many pages more are stored, those of refs that are 0. */
@@ -169,7 +182,7 @@ Test(store_full, what_is_dead_on_a_full_device_is_room)
 {
 	uint32_t live;
 
-	open_small(SMALL);
+	open_small(SMALL, 0);
 	(void)save_until_full();
 	cr_assert_eq(out_stats().packed, 0);
 	live = (uint32_t)(out_stats().live_bytes / VMEM_PAGE_SIZE);
@@ -226,12 +239,12 @@ static void expect_rest(void)
 }
 
 /* Pages for all memory, and for so much of a device: that is room for ever, whatever is dropped and saved. */
-static void expect_to_last(uint32_t percent, int rounds)
+static void expect_to_last(uint32_t percent, int rounds, uint32_t flags)
 {
 	uint64_t rng = vmemt_seed("store_full");
 	uint32_t pages, live;
 
-	open_small(SMALL);
+	open_small(SMALL, flags);
 	pages = save_until_full();
 	live = (uint32_t)(out_stats().live_bytes / VMEM_PAGE_SIZE);
 	for (uint32_t left = live / 100 * (100 - percent); left;) {
@@ -253,18 +266,25 @@ static void expect_to_last(uint32_t percent, int rounds)
 
 Test(store_full, a_small_device_lasts)
 {
-	expect_to_last(40, 50);
+	expect_to_last(40, 50, 0);
 }
 
 /* What is free is in gaps, each too small for a segment. */
 Test(store_full, a_small_device_lasts_until_it_is_nearly_full)
 {
-	expect_to_last(65, 30);
+	expect_to_last(65, 30, 0);
+}
+
+/* Gaps that are tried are not discarded, nor are they waited for. */
+Test(store_full, a_small_device_that_discards_lasts_until_it_is_nearly_full)
+{
+	expect_to_last(65, 30, VMEM_DEVICE_CAN_DISCARD);
+	cr_assert_leq(atomic_load(&device.discards), stats_of(0).written_bytes);
 }
 
 static void open_sparse(void)
 {
-	open_small(SMALL);
+	open_small(SMALL, 0);
 	(void)save_until_full();
 	thin_out();
 	work(); /* what is empty is given back */
@@ -291,6 +311,38 @@ Test(store_full, nothing_is_packed_before_something_should_leave)
 	ask_until_packed();
 }
 
+/* Each device is looked at. */
+Test(store_full, what_is_dead_on_a_second_device_is_packed)
+{
+	uint32_t on_first;
+
+	open_small(SMALL / 2, 0);
+	(void)save_until_full();
+	settle();
+	on_first = (uint32_t)(out_stats().live_bytes / VMEM_PAGE_SIZE);
+	add(&second, SMALL / 2, 0);
+	for (uint32_t i = on_first; i < PAGES; i++)
+		if (!ref[i]) {
+			(void)save_from(i);
+			break;
+		}
+	thin_out_from(on_first + VMEM_POOL_SEGMENT_BYTES / VMEM_PAGE_SIZE);
+	work();
+	ask_until_packed();
+	cr_assert_gt(atomic_load(&second.reads), 0);
+}
+
+Test(store_full, what_is_dead_is_packed_after_the_first_device_was_taken_away)
+{
+	open_small(SMALL, 0);
+	add(&second, SMALL, 0);
+	cr_assert_eq(vmem_store_remove_device(store, 0), 0);
+	(void)save_until_full();
+	thin_out();
+	work();
+	ask_until_packed();
+}
+
 Test(store_full, what_is_packed_once_is_not_packed_again)
 {
 	open_sparse();
@@ -307,6 +359,8 @@ Test(store_full, what_cannot_be_read_is_not_packed)
 	ask(500);
 	cr_assert(atomic_load(&device.reads) && atomic_load(&device.reads) < 200);
 	cr_assert_eq(out_stats().packed, 0);
+	ask(5000); /* the less often, the longer it lasts */
+	cr_assert_lt(atomic_load(&device.reads), 200);
 	atomic_store(&device.read_error, 0);
 	ask_until_packed();
 }
@@ -341,6 +395,7 @@ Test(store_full, what_is_read_wrong_is_not_packed)
 	ask(500);
 	cr_assert_gt(atomic_load(&device.reads), 0);
 	cr_assert_eq(out_stats().packed, 0);
+	cr_assert(vmemi_store_can_load(store, vm, first_out())); /* others can be read */
 	atomic_store(&device.corrupt, 0);
 	ask_until_packed();
 }
@@ -372,6 +427,73 @@ Test(store_full, a_full_device_can_be_taken_away)
 		settle();
 	}
 	cr_assert(atomic_load(&device.closed));
+	expect_all();
+	expect_sound();
+}
+
+static int damages; /* that are left */
+
+static int damage(struct vmemt_memory_device *m, const struct vmem_device_request *r)
+{
+	unsigned char *data = r->data;
+
+	(void)m;
+	if (r->op == VMEM_DEVICE_READ && r->offset == bad_offset && damages-- > 0)
+		for (uint64_t at = 0; at < r->bytes; at += 16)
+			data[at] ^= 4;
+	return 0;
+}
+
+/* What could not be packed goes as it is. */
+Test(store_full, nothing_is_given_up_because_it_could_not_be_packed)
+{
+	open_sparse();
+	atomic_store(&device.hold, 1);
+	for (int turn = 0; !out_stats().writing; turn++) {
+		cr_assert_lt(turn, TURNS);
+		vmem_store_write_out(store, BUDGET);
+		work();
+	}
+	cr_assert_eq(device.count, 1);
+	cr_assert_eq(device.queue[0].op, VMEM_DEVICE_READ);
+	bad_offset = device.queue[0].offset;
+	damages = 3; /* as often as it is read */
+	device.spoil = damage;
+	add(&second, 12 * MIB, 0);
+	cr_assert_eq(vmem_store_abandon_device(store, 0), -VMEM_EBUSY);
+	atomic_store(&device.hold, 0);
+	for (int turn = 0; vmem_store_abandon_device(store, 0) == -VMEM_EBUSY; turn++) {
+		cr_assert_lt(turn, TURNS);
+		work();
+		settle();
+	}
+	cr_assert_leq(damages, 0);
+	cr_assert_eq(out_stats().given_up, 0);
+	expect_all();
+	expect_sound();
+}
+
+/* Nor is anything kept free where nothing can be written. */
+Test(store_full, no_space_is_kept_on_a_device_without_space)
+{
+	struct vmemi_out *out;
+	struct vmemt_memory_device *has_it;
+
+	open_small(SMALL / 2, 0);
+	add(&second, SMALL / 2, 0);
+	out = store->out;
+	for (uint32_t i = 0; out->spare == VMEM_SLOTS_NONE; i++)
+		ref[i] = save(vm, VMEMT_PAGE_NOISE, i * EDITS);
+	has_it = VMEM_SLOT_DEVICE(out->spare) ? &second : &device;
+	atomic_store(&has_it->write_error, -VMEM_ENOSPC);
+	for (int turn = 0; !stats_of(has_it == &second).is_full; turn++) {
+		cr_assert_lt(turn, TURNS);
+		write_one();
+	}
+	work();
+	cr_assert(out->spare == VMEM_SLOTS_NONE ||
+		  VMEM_SLOT_DEVICE(out->spare) != (has_it == &second));
+	atomic_store(&has_it->write_error, 0);
 	expect_all();
 	expect_sound();
 }
