@@ -227,7 +227,8 @@ Test(neighbours, a_hot_part_that_moves_comes_by_blocks)
 	uint64_t seed = vmemt_seed("neighbours"), with = moves(seed, true),
 		 without = moves(seed, false);
 
-	cr_assert_leq(with * 10, without * 7, "%u against %u", (unsigned)with, (unsigned)without);
+	/* 0.65 as a rule; more where a new part lies over the old one. */
+	cr_assert_leq(with * 10, without * 8, "%u against %u", (unsigned)with, (unsigned)without);
 }
 
 Test(neighbours, pages_at_the_ends_of_memory)
