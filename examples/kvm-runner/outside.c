@@ -7,7 +7,8 @@
  * With --json it takes the budget from what the command wrote there (options.budget_bytes), adds what
  * it measured to it, and fails when the peak is above budget + tolerance. With --kernel-apart the kernel's
  * own memory is not judged: page tables and KVM's tables go with the size of the guests, which may be ten
- * times the budget. */
+ * times the budget, and its cache of files on disk (programs, what an image is made of) is charged to who
+ * reads first, and given up when anybody needs memory. */
 #define _GNU_SOURCE
 #include <argp.h>
 #include <dirent.h>
@@ -49,6 +50,7 @@ struct version {
 	const char *stat_anonymous;
 	const char *stat_file;
 	const char *stat_kernel;
+	const char *stat_shared; /* of the file's: memory files, which are no cache */
 };
 
 static const struct version version1 = {
@@ -57,6 +59,7 @@ static const struct version version1 = {
 	.kernel = "memory.kmem.usage_in_bytes",
 	.stat_anonymous = "rss ",
 	.stat_file = "cache ",
+	.stat_shared = "shmem ",
 };
 static const struct version version2 = {
 	.usage = "memory.current",
@@ -64,12 +67,14 @@ static const struct version version2 = {
 	.stat_anonymous = "anon ",
 	.stat_file = "file ",
 	.stat_kernel = "kernel ",
+	.stat_shared = "shmem ",
 };
 
 struct sample {
 	uint64_t usage;
 	uint64_t anonymous;
 	uint64_t file;
+	uint64_t shared; /* of file: in no file on disk */
 	uint64_t kernel;
 };
 
@@ -208,6 +213,7 @@ static void sample_cgroup(const struct measure *m, struct sample *sample)
 	if (read_text(path, stat, sizeof(stat))) {
 		sample->anonymous = number_after(stat, m->version->stat_anonymous);
 		sample->file = number_after(stat, m->version->stat_file);
+		sample->shared = number_after(stat, m->version->stat_shared);
 		if (m->version->stat_kernel)
 			sample->kernel = number_after(stat, m->version->stat_kernel);
 	}
@@ -309,10 +315,12 @@ static cJSON *read_json(const char *path)
 	return json;
 }
 
-/* What the budget is for. The kernel's part is that of the highest sample. */
+/* What the budget is for. The kernel's part, and its cache of files on disk, are those of the highest sample. */
 static uint64_t judged_of(const struct options *o, const struct measure *m)
 {
-	uint64_t apart = o->kernel_apart ? m->highest.kernel : 0;
+	uint64_t cached =
+		m->highest.file > m->highest.shared ? m->highest.file - m->highest.shared : 0;
+	uint64_t apart = o->kernel_apart ? m->highest.kernel + cached : 0;
 
 	return m->peak > apart ? m->peak - apart : m->peak;
 }
@@ -370,9 +378,9 @@ static int judge(const struct options *o, const struct measure *m)
 		return EXIT_SETUP;
 	}
 	printf("peak%s %.1f MiB, budget %.1f MiB + %g %% = %.1f MiB: %s\n",
-	       o->kernel_apart ? " without the kernel's" : "", (double)judged / MIB,
-	       cJSON_GetNumberValue(budget) / MIB, o->tolerance_percent, limit / MIB,
-	       held ? "held" : "EXCEEDED");
+	       o->kernel_apart ? " without the kernel's and its cache of files" : "",
+	       (double)judged / MIB, cJSON_GetNumberValue(budget) / MIB, o->tolerance_percent,
+	       limit / MIB, held ? "held" : "EXCEEDED");
 	if (!add_to_json(json, o->json, m, judged, limit, held)) {
 		fprintf(stderr, "vmem-outside: %s cannot be written\n", o->json);
 		result = EXIT_SETUP;
@@ -412,7 +420,8 @@ int main(int argc, char **argv)
 		{ "tolerance", 't', "PERCENT", 0,
 		  "how far the peak may be above the budget (default 5)", 0 },
 		{ "kernel-apart", 'k', NULL, 0,
-		  "do not judge the kernel's memory, such as page tables", 0 },
+		  "do not judge the kernel's memory, such as page tables, and its cache of files on disk",
+		  0 },
 		{ NULL, 0, NULL, 0, NULL, 0 },
 	};
 	static const struct argp argp = {
