@@ -15,6 +15,7 @@
 #include <vmem/dedup.h>
 #include <vmem/device.h>
 #include <vmem/device_file.h>
+#include <vmem/discard.h>
 #include <vmem/env.h>
 #include <vmem/fault.h>
 #include <vmem/feed.h>

@@ -47,6 +47,7 @@ const char *vmemt_call_name(enum vmemt_call call)
 		"epoll_ctl",
 		"userfaultfd",
 		"mmap",
+		"mmap over what is there",
 		"mmap of a file",
 		"mprotect",
 		"madvise",
@@ -326,6 +327,13 @@ static int f_mmap(void **ret_memory, size_t bytes, int protection, int flags)
 	return error;
 }
 
+static int f_map_over(void *memory, size_t bytes, int protection, int flags)
+{
+	int error = refuse(VMEMT_K_MAP_OVER);
+
+	return error ? error : real->map_over(memory, bytes, protection, flags);
+}
+
 static int f_map_file(void **ret_memory, size_t bytes, int protection, int fd, off_t offset)
 {
 	int error = refuse(VMEMT_K_MAP_FILE);
@@ -427,6 +435,7 @@ const struct vmemi_kernel vmemt_kernel_table = {
 	.userfaultfd = f_userfaultfd,
 	.ioctl = f_ioctl,
 	.mmap = f_mmap,
+	.map_over = f_map_over,
 	.map_file = f_map_file,
 	.munmap = f_munmap,
 	.mprotect = f_mprotect,

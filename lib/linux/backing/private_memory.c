@@ -162,7 +162,11 @@ static uint32_t discard(struct vmem_region *r, unsigned char *base, const uint64
 			else
 				ranges[n++] = (struct iovec){ address, VMEM_PAGE_SIZE };
 		}
-		went = (uint32_t)(vmemi_discard_ranges(r->host, ranges, n) / VMEM_PAGE_SIZE);
+		went = (uint32_t)(vmemi_discard_ranges(r->host->k,
+						       r->host->features &
+							       VMEM_KERNEL_VECTOR_DISCARD,
+						       ranges, n) /
+				  VMEM_PAGE_SIZE);
 		gone += went;
 		if (went < most)
 			break;

@@ -9,22 +9,6 @@
 #include <sys/mman.h>
 #include <vmem/source.h>
 
-#define BATCH 64
-
-struct batch {
-	struct vmem_region *r;
-	enum vmemi_page_event event; /* DISCARD, or GIVE to the source */
-	unsigned count;
-	uint64_t page[BATCH];
-	enum vmem_page_state was[BATCH];
-	bool mapped[BATCH]; /* it has a frame, or an error in its place */
-	bool stuck[BATCH];  /* the error could not be taken away */
-	unsigned frames;    /* of them in place */
-	bool staged;        /* copies in staging were left behind */
-	uint64_t released;  /* bytes */
-	int error;
-};
-
 /* Its frame is in the file, though it is not in place. */
 static bool in_file(const struct vmem_region *r, uint64_t word)
 {
@@ -48,13 +32,13 @@ static bool heal(struct vmem_region *r, uint64_t page)
 }
 
 /* Takes the mappings of a batch away and ends it. */
-static void flush(struct batch *b)
+static void flush(struct vmemi_discard_batch *b)
 {
 	struct vmem_region *r = b->r;
 	enum vmemi_page_event done = r->backing->one_frame         ? VMEMI_PAGE_PUNCH_DONE
 				     : b->event == VMEMI_PAGE_GIVE ? VMEMI_PAGE_DROP_DONE
 								   : VMEMI_PAGE_DISCARD_DONE;
-	uint64_t pages[BATCH];
+	uint64_t pages[VMEMI_DISCARD_BATCH];
 	uint32_t n = 0, gone;
 
 	for (unsigned i = 0; i < b->count; i++) {
@@ -81,14 +65,14 @@ static void flush(struct batch *b)
 			vmemi_peers_wake(r, b->page[i]);
 		}
 		if (kept)
-			b->error = -VMEM_EIO;
+			b->failed++;
 		else
 			vmemi_tally(&r->counters.discarded, 1);
 	}
 	b->count = 0;
 }
 
-static void add(struct batch *b, uint64_t page, uint64_t old)
+static void add(struct vmemi_discard_batch *b, uint64_t page, uint64_t old)
 {
 	enum vmem_page_state was = vmemi_page_state(old);
 	struct vmemi_host *host = b->r->host;
@@ -111,18 +95,18 @@ static void add(struct batch *b, uint64_t page, uint64_t old)
 	b->was[b->count] = was;
 	b->mapped[b->count] = has_frame(was) || was == VMEM_PAGE_POISONED || in_file(b->r, old);
 	b->page[b->count++] = page;
-	if (b->count == BATCH)
+	if (b->count == VMEMI_DISCARD_BATCH)
 		flush(b);
 }
 
-static void discard_page(struct batch *b, uint64_t page)
+static void discard_page(struct vmemi_discard_batch *b, uint64_t page)
 {
 	uint64_t old, word;
 
 	while (!vmemi_region_step(b->r, page, b->event, 0, &old)) {
 		word = vmemi_region_word(b->r, page);
 		if (word & VMEMI_PAGE_PINNED) {
-			b->error = b->error ? b->error : -VMEM_EBUSY;
+			b->pinned++;
 			return;
 		}
 		if (vmemi_page_state(word) == VMEM_PAGE_ABSENT && !(word & VMEMI_PAGE_LEAVING) &&
@@ -135,35 +119,45 @@ static void discard_page(struct batch *b, uint64_t page)
 	add(b, page, old);
 }
 
-static int discard_range(struct batch *b, uint64_t gpa, uint64_t bytes, uint64_t *ret_bytes)
+void vmemi_discard_pages(struct vmemi_discard_batch *b, uint64_t first, uint64_t count)
 {
-	struct vmem_region *r = b->r;
+	for (uint64_t i = 0; i < count; i++)
+		discard_page(b, first + i);
+}
+
+void vmemi_discard_batch_end(struct vmemi_discard_batch *b)
+{
+	flush(b);
+	if (b->staged)
+		vmemi_host_kick_reclaim(b->r->host);
+	vmemi_host_freed(b->r->host);
+}
+
+static int discard_range(struct vmemi_discard_batch *b, uint64_t gpa, uint64_t bytes,
+			 uint64_t *ret_bytes)
+{
 	uint64_t first, count;
-	int error = vmemi_region_span(r, gpa, bytes, false, &first, &count);
+	int error = vmemi_region_span(b->r, gpa, bytes, false, &first, &count);
 
 	if (error)
 		return error;
-	for (uint64_t i = 0; i < count; i++)
-		discard_page(b, first + i);
-	flush(b);
+	vmemi_discard_pages(b, first, count);
+	vmemi_discard_batch_end(b);
 	if (ret_bytes)
 		*ret_bytes = b->released;
-	if (b->staged)
-		vmemi_host_kick_reclaim(r->host);
-	vmemi_host_freed(r->host);
-	return b->error;
+	return b->failed ? -VMEM_EIO : b->pinned ? -VMEM_EBUSY : 0;
 }
 
 int vmem_region_discard(vmem_region *region, uint64_t gpa, uint64_t bytes, uint64_t *ret_bytes)
 {
-	struct batch b = { .r = region, .event = VMEMI_PAGE_DISCARD };
+	struct vmemi_discard_batch b = { .r = region, .event = VMEMI_PAGE_DISCARD };
 
 	return region->foreign ? -VMEM_ENOTSUP : discard_range(&b, gpa, bytes, ret_bytes);
 }
 
 int vmem_region_give_to_source(vmem_region *region, uint64_t gpa, uint64_t bytes)
 {
-	struct batch b = { .r = region, .event = VMEMI_PAGE_GIVE };
+	struct vmemi_discard_batch b = { .r = region, .event = VMEMI_PAGE_GIVE };
 
 	if (region->foreign)
 		return -VMEM_ENOTSUP;

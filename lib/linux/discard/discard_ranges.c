@@ -3,32 +3,33 @@
 #include "linux/discard/discard.h"
 #include <sys/mman.h>
 
-static size_t one_by_one(struct vmemi_host *host, const struct iovec *ranges, size_t count)
+static size_t one_by_one(const struct vmemi_kernel *k, const struct iovec *ranges, size_t count)
 {
 	size_t bytes = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		if (host->k->madvise(ranges[i].iov_base, ranges[i].iov_len, MADV_DONTNEED))
+		if (k->madvise(ranges[i].iov_base, ranges[i].iov_len, MADV_DONTNEED))
 			break;
 		bytes += ranges[i].iov_len;
 	}
 	return bytes;
 }
 
-size_t vmemi_discard_ranges(struct vmemi_host *host, const struct iovec *ranges, size_t count)
+size_t vmemi_discard_ranges(const struct vmemi_kernel *k, bool vector, const struct iovec *ranges,
+			    size_t count)
 {
 	size_t done = 0, total = 0, i = 0;
 
-	if (count < 2 || !(host->features & VMEM_KERNEL_VECTOR_DISCARD))
-		return one_by_one(host, ranges, count);
-	for (size_t k = 0; k < count; k++)
-		total += ranges[k].iov_len;
+	if (count < 2 || !vector)
+		return one_by_one(k, ranges, count);
+	for (size_t n = 0; n < count; n++)
+		total += ranges[n].iov_len;
 	/* One call does whole ranges, and may stop between two of them. */
 	while (done < total) {
-		ssize_t bytes = host->k->madvise_vector(ranges + i, count - i, MADV_DONTNEED);
+		ssize_t bytes = k->madvise_vector(ranges + i, count - i, MADV_DONTNEED);
 
 		if (bytes <= 0)
-			return done + one_by_one(host, ranges + i, count - i);
+			return done + one_by_one(k, ranges + i, count - i);
 		done += (size_t)bytes;
 		for (size_t left = (size_t)bytes; i < count && left >= ranges[i].iov_len; i++)
 			left -= ranges[i].iov_len;

@@ -184,6 +184,14 @@ static int k_mmap(void **ret_memory, size_t bytes, int protection, int flags)
 	return 0;
 }
 
+static int k_map_over(void *memory, size_t bytes, int protection, int flags)
+{
+	return mmap(memory, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | flags, -1,
+		    0) == MAP_FAILED
+		       ? -errno
+		       : 0;
+}
+
 static int k_map_file(void **ret_memory, size_t bytes, int protection, int fd, off_t offset)
 {
 	void *memory = mmap(NULL, bytes, protection, MAP_SHARED | MAP_NORESERVE, fd, offset);
@@ -340,6 +348,7 @@ const struct vmemi_kernel vmemi_kernel_linux = {
 	.userfaultfd = k_userfaultfd,
 	.ioctl = k_ioctl,
 	.mmap = k_mmap,
+	.map_over = k_map_over,
 	.map_file = k_map_file,
 	.map_sync = k_map_sync,
 	.fs_type = k_fs_type,

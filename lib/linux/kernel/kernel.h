@@ -41,6 +41,8 @@ struct vmemi_kernel {
 	int (*userfaultfd)(int flags);
 	int (*ioctl)(int fd, unsigned long request, void *argument);
 	int (*mmap)(void **ret_memory, size_t bytes, int protection, int flags); /* anonymous */
+	/* the same, in the place of what is mapped at @memory */
+	int (*map_over)(void *memory, size_t bytes, int protection, int flags);
 	int (*map_file)(void **ret_memory, size_t bytes, int protection, int fd,
 			off_t offset); /* shared */
 	/* the same, but only of persistent memory (MAP_SYNC) */

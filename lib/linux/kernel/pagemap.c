@@ -65,6 +65,63 @@ int vmemi_pagemap_take_written(const struct vmemi_kernel *k, int fd, uintptr_t s
 	return 0;
 }
 
+static int count_by_scan(const struct vmemi_kernel *k, int fd, uint64_t at, uint64_t end,
+			 uint64_t *bytes)
+{
+	struct vmemi_page_region runs[RUNS];
+
+	while (at < end) {
+		struct vmemi_pm_scan scan = {
+			.size = sizeof(scan),
+			.start = at,
+			.end = end,
+			.vec = (uintptr_t)runs,
+			.vec_len = RUNS,
+			.category_inverted = VMEMI_PAGE_IS_PFNZERO,
+			.category_mask = VMEMI_PAGE_IS_PFNZERO,
+			.category_anyof_mask = VMEMI_PAGE_IS_PRESENT | VMEMI_PAGE_IS_SWAPPED,
+			.return_mask = VMEMI_PAGE_IS_PRESENT,
+		};
+		int count = k->ioctl(fd, VMEMI_PAGEMAP_SCAN, &scan);
+
+		if (count < 0 || scan.walk_end <= at)
+			return -VMEM_EIO;
+		for (int i = 0; i < count; i++)
+			*bytes += runs[i].end - runs[i].start;
+		at = scan.walk_end;
+	}
+	return 0;
+}
+
+/* Bit 63: present, 62: swapped. The page of zeros looks like any other. */
+static int count_by_entries(const struct vmemi_kernel *k, int fd, uint64_t page, uint64_t end,
+			    uint64_t *bytes)
+{
+	uint64_t entries[512];
+
+	while (page < end) {
+		uint64_t n = end - page < 512 ? end - page : 512;
+		ssize_t got = k->pread(fd, entries, n * 8, (off_t)(page * 8));
+
+		if (got < 8)
+			return -VMEM_EIO;
+		for (uint64_t i = 0; i < (uint64_t)got / 8; i++, page++)
+			*bytes += entries[i] >> 62 ? VMEM_PAGE_SIZE : 0;
+	}
+	return 0;
+}
+
+int vmemi_pagemap_count(const struct vmemi_kernel *k, int fd, bool scan, uintptr_t start,
+			uint64_t bytes, uint64_t *ret_bytes)
+{
+	*ret_bytes = 0;
+	if (scan)
+		return count_by_scan(k, fd, start, start + bytes, ret_bytes);
+	return fd < 0 ? -VMEM_EIO
+		      : count_by_entries(k, fd, start / VMEM_PAGE_SIZE,
+					 (start + bytes) / VMEM_PAGE_SIZE, ret_bytes);
+}
+
 static bool all_is(const struct vmemi_kernel *k, int fd, uintptr_t start, uint64_t bytes,
 		   uint64_t category)
 {

@@ -13,6 +13,11 @@ int vmemi_pagemap_open(const struct vmemi_kernel *k);
 int vmemi_pagemap_take_written(const struct vmemi_kernel *k, int fd, uintptr_t start,
 			       uint64_t pages, uint64_t *bitmap);
 
+/* Bytes of [start, start + bytes) that there are, in memory or swapped out; the kernel's page of zeros is none. @scan: it
+ * can scan. 0, -VMEM_EIO. */
+int vmemi_pagemap_count(const struct vmemi_kernel *k, int fd, bool scan, uintptr_t start,
+			uint64_t bytes, uint64_t *ret_bytes);
+
 /* Whether a page is there, in memory or swapped out. Opens the file, which a filter of system calls may not let it:
  * false. */
 bool vmemi_pagemap_has(const struct vmemi_kernel *k, uintptr_t page);

@@ -79,6 +79,7 @@ struct vmemi_pm_scan {
 #define VMEMI_PM_SCAN_CHECK_WPASYNC (UINT64_C(1) << 1)
 #define VMEMI_PAGE_IS_WRITTEN (UINT64_C(1) << 1)
 #define VMEMI_PAGE_IS_PRESENT (UINT64_C(1) << 3)
+#define VMEMI_PAGE_IS_SWAPPED (UINT64_C(1) << 4)
 #define VMEMI_PAGE_IS_PFNZERO (UINT64_C(1) << 5)
 #define VMEMI_PAGE_IS_HUGE (UINT64_C(1) << 6)
 

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/** @file vmem/discard.h
+ *  Guest memory that the guest does not need: giving it back to the host, whatever it is made of, and telling what was
+ *  really given back. What a balloon (<vmem/balloon.h>) hands out is carried out here:
+ *
+ *      while ((err = vmem_balloon_give(balloon, &buffer)) == -VMEM_EAGAIN)
+ *              drain();
+ *
+ *  where drain() is vmem_discard_drain(discard, balloon), and then vmem_balloon_take_done() and the buffers' return. Linux
+ *  only.
+ *
+ *  | memory                     | is given back by                          | afterwards                              |
+ *  |----------------------------|-------------------------------------------|-----------------------------------------|
+ *  | of a region                | vmem_region_discard(): in place, staged,  | zeros                                   |
+ *  |                            | stored, on swap devices                   |                                         |
+ *  | private anonymous          | MADV_DONTNEED                             | zeros                                   |
+ *  | shared, of a file          | a hole in the file, and MADV_DONTNEED     | zeros, for all who map it               |
+ *  | private, of a file         | other memory in its place                 | zeros, never what the file has          |
+ *  | huge pages of hugetlbfs    | the same, whole blocks only               | zeros                                   |
+ *  | held by a device, mlocked  | not at all: it is left alone, and counted | as before                               |
+ *
+ *  Whoever else has a userfaultfd there is told by the kernel's REMOVE events, if he asked for them; he must read them
+ *  in a thread of his own, because the call waits for that. */
+#ifndef VMEM_DISCARD_H
+#define VMEM_DISCARD_H
+#include <vmem/balloon.h>
+#include <vmem/region.h>
+VMEM_BEGIN_DECLS
+
+#define VMEM_DISCARD_PIECES VMEM_BALLOON_RAMS /**< of one object */
+
+/** The memory of a VM, in pieces. */
+typedef struct vmem_discard vmem_discard; /* opaque */
+
+/** Options. Fields are only ever added at the end. */
+struct vmem_discard_opts {
+	size_t size;                            /**< sizeof(*this) as the caller compiled it */
+	uint64_t flags;                         /**< 0 */
+	const struct vmem_allocator *allocator; /**< NULL: libc; must outlive the object */
+	/** Which pages are held by a device (VFIO, vhost) or by the VMM: bit i is the page at gpa + i pages, of 64. They
+	 *  are left alone. Not asked for regions, which know (vmem_region_pin()). Must not call back. NULL: none are. */
+	uint64_t (*pinned)(void *context, uint64_t gpa);
+	void *context; /**< for pinned */
+};
+
+/** Make an object without memory.
+ *  @param[out] ret_discard  set only on success
+ *  @return 0, -VMEM_EINVAL, -VMEM_E2BIG, -VMEM_ENOMEM, -VMEM_ENOTSUP (pages are not of 4 KiB)
+ *  @threads any
+ *  @since 1.0 */
+VMEM_API int vmem_discard_new(vmem_discard **ret_discard,
+			      const struct vmem_discard_opts *opts) VMEM_NODISCARD;
+
+/** Free it. The memory stays as it is. NULL is fine. @threads exclusive @since 1.0 */
+VMEM_API void vmem_discard_free(vmem_discard *discard);
+
+/** What a piece of guest memory is. */
+enum vmem_discard_kind {
+	VMEM_DISCARD_REGION = 1,  /**< attached to a manager */
+	VMEM_DISCARD_PRIVATE = 2, /**< a private mapping without a file, at hva */
+	VMEM_DISCARD_FILE = 3,    /**< a file that is mapped shared: at hva, elsewhere, or both */
+	VMEM_DISCARD_IMAGE =
+		4, /**< a private mapping of a file, at hva: of a snapshot, as a rule */
+};
+
+/** A piece of guest memory. Fields are only ever added at the end. */
+struct vmem_discard_piece {
+	size_t size;    /**< sizeof(*this) as the caller compiled it */
+	uint64_t gpa;   /**< of the first byte; page-aligned. Of a region: not used */
+	uint64_t bytes; /**< page multiple. Of a region: not used; all of it, as it grows */
+	uint32_t kind;  /**< enum vmem_discard_kind */
+	int32_t fd; /**< FILE: open for writing; may be closed afterwards. Its position (lseek(2)) is moved. Else not used */
+	uint64_t offset; /**< FILE: of the first byte in the file; page-aligned */
+	void *hva;       /**< where it is mapped in this process; FILE: NULL, if it is not */
+	vmem_region *
+		region; /**< REGION: which. Must stay attached as long as the object is there. Else not used */
+	uint64_t
+		block_bytes; /**< of hugetlbfs: its page size, else 0 or 4 KiB. Parts of blocks are left alone */
+};
+
+/** Add memory.
+ *  @return 0, -VMEM_EINVAL (unaligned, kind, not a file that can be), -VMEM_E2BIG, -VMEM_EEXIST (overlaps a piece in
+ *          guest addresses), -VMEM_ENOSPC (VMEM_DISCARD_PIECES), -VMEM_ENOTSUP (memory of another process; or it is not
+ *          memory of that kind), -VMEM_ENOMEM, -VMEM_EIO
+ *  @threads serial
+ *  @since 1.0 */
+VMEM_API int vmem_discard_add(vmem_discard *discard,
+			      const struct vmem_discard_piece *piece) VMEM_NODISCARD;
+
+/** Carry out what a balloon handed out: DISCARD and DISCARD_REPORTED at once; RETURN is nothing, because pages come
+ *  back when they are touched, and sooner would be memory that the guest may not use. A range that cannot be discarded does not keep
+ *  the others from it.
+ *  @param[out] ret_bytes  what was really given back to the host; may be NULL
+ *  @return 0, -VMEM_EINVAL (an operation that is not known; nothing was done), -VMEM_EBUSY (some is pinned or mlocked),
+ *          -VMEM_EIO (the kernel kept some), -VMEM_ERANGE (some is not of any piece). Of several the last of these
+ *  @threads serial, and serial with the balloon
+ *  @since 1.0 */
+VMEM_API int vmem_discard_ranges(vmem_discard *discard, const struct vmem_balloon_range *ranges,
+				 size_t count, uint64_t *ret_bytes);
+
+/** Take all ranges that a balloon has to give, and carry them out. What it takes is bounded as the balloon's work is.
+ *  @return as vmem_discard_ranges(); the balloon's buffers are done all the same
+ *  @threads serial, and serial with the balloon
+ *  @since 1.0 */
+VMEM_API int vmem_discard_drain(vmem_discard *discard, vmem_balloon *balloon);
+
+/** Counters of one operation, in bytes. */
+struct vmem_discard_counts {
+	uint64_t asked; /**< to be given back */
+	uint64_t
+		released; /**< really given back: memory, and what the store and its devices had of it */
+	uint64_t pinned;  /**< left alone: held by a device or by the VMM, or mlocked */
+	uint64_t failed;  /**< left alone: the kernel refused */
+	uint64_t cut;     /**< left alone: a part of a block of hugetlbfs */
+	uint64_t outside; /**< of no piece */
+};
+
+/** Counters, since the object was made. */
+struct vmem_discard_metrics {
+	size_t size; /**< sizeof(*this) as the caller compiled it; set before the call */
+	struct vmem_discard_counts inflated, reported;
+	uint64_t returned; /**< bytes that the guest took back */
+};
+
+/** @return 0, -VMEM_EINVAL (metrics->size) @threads serial @since 1.0 */
+VMEM_API int vmem_discard_get_metrics(const vmem_discard *discard,
+				      struct vmem_discard_metrics *metrics);
+
+VMEM_END_DECLS
+#endif

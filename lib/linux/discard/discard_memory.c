@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The memory of a VM, and carrying out what a balloon hands out of it: see discard_memory.h. */
+#include "linux/discard/discard_memory.h"
+#include "base/mem.h"
+#include "base/opts.h"
+#include "linux/kernel/pagemap.h"
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#define TAKEN 64 /* ranges at a time */
+#define BLOCK_MAX (UINT64_C(1) << 30)
+
+/* --- Runs --- */
+
+static void flush(vmem_discard *d)
+{
+	if (d->run_count && d->at->kind == VMEM_DISCARD_REGION)
+		vmemi_discard_region(d);
+	else if (d->run_count)
+		vmemi_discard_plain(d);
+	d->run_count = 0;
+}
+
+void vmemi_discard_region(vmem_discard *d)
+{
+	struct vmemi_discard_batch b = { .r = d->at->region, .event = VMEMI_PAGE_DISCARD };
+
+	for (size_t i = 0; i < d->run_count; i++)
+		vmemi_discard_pages(&b, (uintptr_t)d->runs[i].iov_base / VMEM_PAGE_SIZE,
+				    d->runs[i].iov_len / VMEM_PAGE_SIZE);
+	vmemi_discard_batch_end(&b);
+	d->counts->released += b.released;
+	d->counts->pinned += b.pinned * VMEM_PAGE_SIZE;
+	d->counts->failed += b.failed * VMEM_PAGE_SIZE;
+}
+
+/* [at, at + bytes) of the piece. */
+static void add_run(vmem_discard *d, struct vmemi_piece *p, uint64_t at, uint64_t bytes)
+{
+	struct iovec *last = &d->runs[d->run_count ? d->run_count - 1 : 0];
+
+	if (d->at != p || d->run_count == VMEMI_DISCARD_RUNS)
+		flush(d);
+	d->at = p;
+	if (d->run_count && (uintptr_t)last->iov_base + last->iov_len == at)
+		last->iov_len += bytes;
+	else
+		d->runs[d->run_count++] = (struct iovec){ (void *)(uintptr_t)at, bytes };
+}
+
+/* Pages of 64 that may not be discarded. */
+static uint64_t pinned_pages(const vmem_discard *d, const struct vmemi_piece *p, uint64_t at)
+{
+	return d->pinned(d->context, p->gpa + at);
+}
+
+/* Cuts around what is pinned. A block with a pinned page in it stays. */
+static void cut_pinned(vmem_discard *d, struct vmemi_piece *p, uint64_t at, uint64_t bytes)
+{
+	const uint64_t step = p->block_bytes, word = 64 * VMEM_PAGE_SIZE;
+
+	for (uint64_t end = at + bytes; at < end; at += step) {
+		uint64_t held = 0;
+
+		for (uint64_t i = at; i < at + step && !held; i += word) {
+			held = pinned_pages(d, p, i / word * word);
+			if (step < word)
+				held = held >> i % word / VMEM_PAGE_SIZE & 1;
+		}
+		if (held)
+			d->counts->pinned += step;
+		else
+			add_run(d, p, at, step);
+	}
+}
+
+/* --- Ranges --- */
+
+static uint64_t bytes_now(const struct vmemi_piece *p)
+{
+	return p->region ? vmemi_region_bytes(p->region) : p->bytes;
+}
+
+/* A part of a range that is of one piece. */
+static void discard_part(vmem_discard *d, struct vmemi_piece *p, uint64_t at, uint64_t bytes)
+{
+	uint64_t first = (at + p->block_bytes - 1) / p->block_bytes * p->block_bytes;
+	uint64_t end = (at + bytes) / p->block_bytes * p->block_bytes;
+
+	if (first >= end) {
+		d->counts->cut += bytes;
+		return;
+	}
+	d->counts->cut += bytes - (end - first);
+	if (d->pinned && !p->region)
+		cut_pinned(d, p, first, end - first);
+	else
+		add_run(d, p, first, end - first);
+}
+
+static void discard_range(vmem_discard *d, uint64_t gpa, uint64_t bytes)
+{
+	uint64_t end = bytes > UINT64_MAX - gpa ? UINT64_MAX : gpa + bytes;
+
+	d->counts->asked += end - gpa;
+	for (uint32_t i = 0; i < d->pieces && gpa < end; i++) {
+		struct vmemi_piece *p = &d->piece[i];
+		uint64_t stop = p->gpa + bytes_now(p);
+
+		if (stop <= gpa)
+			continue;
+		if (p->gpa >= end)
+			break;
+		if (p->gpa > gpa) {
+			d->counts->outside += p->gpa - gpa;
+			gpa = p->gpa;
+		}
+		stop = stop < end ? stop : end;
+		discard_part(d, p, gpa - p->gpa, stop - gpa);
+		gpa = stop;
+	}
+	d->counts->outside += end - gpa;
+}
+
+static struct vmem_discard_counts *counts_of(vmem_discard *d, uint32_t operation)
+{
+	switch (operation) {
+	case VMEM_BALLOON_DISCARD: return &d->metrics.inflated;
+	case VMEM_BALLOON_DISCARD_REPORTED: return &d->metrics.reported;
+	default: return NULL;
+	}
+}
+
+/* What a row of ranges of one operation came to. */
+static int discard_row(vmem_discard *d, const struct vmem_balloon_range *ranges, size_t count,
+		       uint64_t *bytes)
+{
+	struct vmem_discard_counts before, *c = counts_of(d, ranges->operation);
+
+	if (!c) {
+		for (size_t i = 0; i < count; i++)
+			d->metrics.returned += ranges[i].bytes;
+		return 0;
+	}
+	before = *c;
+	d->counts = c;
+	d->at = NULL;
+	for (size_t i = 0; i < count; i++)
+		discard_range(d, ranges[i].gpa, ranges[i].bytes);
+	flush(d);
+	*bytes += c->released - before.released;
+	if (c->outside > before.outside)
+		return -VMEM_ERANGE;
+	if (c->failed > before.failed)
+		return -VMEM_EIO;
+	return c->pinned > before.pinned ? -VMEM_EBUSY : 0;
+}
+
+int vmem_discard_ranges(vmem_discard *d, const struct vmem_balloon_range *ranges, size_t count,
+			uint64_t *ret_bytes)
+{
+	uint64_t bytes = 0;
+	size_t end;
+	int result = 0, error;
+
+	for (size_t i = 0; i < count; i++)
+		if (ranges[i].operation != VMEM_BALLOON_RETURN &&
+		    !counts_of(d, ranges[i].operation))
+			return -VMEM_EINVAL;
+	for (size_t i = 0; i < count; i = end) {
+		for (end = i + 1; end < count && ranges[end].operation == ranges[i].operation;)
+			end++;
+		error = discard_row(d, ranges + i, end - i, &bytes);
+		result = error ? error : result;
+	}
+	if (ret_bytes)
+		*ret_bytes = bytes;
+	return result;
+}
+
+int vmem_discard_drain(vmem_discard *d, vmem_balloon *balloon)
+{
+	struct vmem_balloon_range ranges[TAKEN];
+	int result = 0, error;
+	size_t count;
+
+	while ((count = vmem_balloon_take_ranges(balloon, ranges, TAKEN)) != 0) {
+		error = vmem_discard_ranges(d, ranges, count, NULL);
+		result = error ? error : result;
+	}
+	return result;
+}
+
+/* --- The object --- */
+
+static void find_out(vmem_discard *d)
+{
+	int fd = vmemi_pagemap_open(d->k);
+
+	d->scan = fd >= 0;
+	if (fd < 0)
+		fd = d->k->open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	d->pagemap = fd < 0 ? -1 : fd;
+	d->vector = d->k->madvise_vector(NULL, 0, MADV_DONTNEED) == 0;
+}
+
+int vmemi_discard_new(vmem_discard **ret_discard, const struct vmem_discard_opts *opts,
+		      const struct vmemi_kernel *k)
+{
+	struct vmem_allocator allocator;
+	struct vmem_discard_opts o;
+	vmem_discard *d;
+	int error;
+
+	if (!ret_discard)
+		return -VMEM_EINVAL;
+	if ((error = vmemi_opts_take(&o, sizeof(o), opts)) != 0 ||
+	    (error = vmemi_alloc_take(&allocator, o.allocator)) != 0)
+		return error;
+	if (o.flags)
+		return -VMEM_EINVAL;
+	if (k->page_size() != VMEM_PAGE_SIZE)
+		return -VMEM_ENOTSUP;
+	d = vmemi_zalloc(&allocator, sizeof(*d), _Alignof(vmem_discard));
+	if (!d)
+		return -VMEM_ENOMEM;
+	d->allocator = allocator;
+	d->k = k;
+	d->pinned = o.pinned;
+	d->context = o.context;
+	find_out(d);
+	*ret_discard = d;
+	return 0;
+}
+
+int vmem_discard_new(vmem_discard **ret_discard, const struct vmem_discard_opts *opts)
+{
+	return vmemi_discard_new(ret_discard, opts, &vmemi_kernel_linux);
+}
+
+void vmem_discard_free(vmem_discard *d)
+{
+	struct vmem_allocator allocator;
+
+	if (!d)
+		return;
+	for (uint32_t i = 0; i < d->pieces; i++)
+		vmemi_piece_close(d, &d->piece[i]);
+	if (d->pagemap >= 0)
+		d->k->close(d->pagemap);
+	allocator = d->allocator;
+	vmemi_free(&allocator, d, sizeof(*d), _Alignof(vmem_discard));
+}
+
+static bool is_aligned(const struct vmemi_piece *p)
+{
+	uint64_t block = p->block_bytes;
+
+	return block >= VMEM_PAGE_SIZE && block <= BLOCK_MAX && !(block & (block - 1)) &&
+	       !((p->gpa | p->bytes | p->offset | (uintptr_t)p->hva) % block);
+}
+
+/* What the caller says, without looking at the memory. 0, -VMEM_EINVAL, -VMEM_ENOTSUP. */
+static int take_piece(struct vmemi_piece *p, const struct vmem_discard_piece *from)
+{
+	*p = (struct vmemi_piece){ .fd = -1, .block_bytes = VMEM_PAGE_SIZE };
+	p->kind = (enum vmem_discard_kind)from->kind;
+	if (p->kind == VMEM_DISCARD_REGION) {
+		if (!from->region)
+			return -VMEM_EINVAL;
+		p->region = from->region;
+		p->gpa = p->region->opts.gpa;
+		p->bytes = vmemi_region_most_bytes(p->region);
+		return p->region->foreign ? -VMEM_ENOTSUP : 0;
+	}
+	p->gpa = from->gpa;
+	p->bytes = from->bytes;
+	p->hva = from->hva;
+	p->offset = p->kind == VMEM_DISCARD_FILE ? from->offset : 0;
+	if (from->block_bytes)
+		p->block_bytes = from->block_bytes;
+	if (p->kind < VMEM_DISCARD_PRIVATE || p->kind > VMEM_DISCARD_IMAGE ||
+	    (p->kind != VMEM_DISCARD_FILE && !p->hva) || !p->bytes || !is_aligned(p) ||
+	    p->bytes > UINT64_MAX - p->gpa || p->bytes > UINT64_MAX - (uintptr_t)p->hva ||
+	    (p->kind == VMEM_DISCARD_IMAGE && p->block_bytes != VMEM_PAGE_SIZE))
+		return -VMEM_EINVAL;
+	return 0;
+}
+
+int vmem_discard_add(vmem_discard *d, const struct vmem_discard_piece *piece)
+{
+	struct vmem_discard_piece from;
+	struct vmemi_piece p;
+	uint32_t at = 0;
+	int error = piece ? vmemi_opts_take(&from, sizeof(from), piece) : -VMEM_EINVAL;
+
+	if (error || (error = take_piece(&p, &from)) != 0)
+		return error;
+	while (at < d->pieces && d->piece[at].gpa + d->piece[at].bytes <= p.gpa)
+		at++;
+	if (at < d->pieces && d->piece[at].gpa < p.gpa + p.bytes)
+		return -VMEM_EEXIST;
+	if (d->pieces == VMEM_DISCARD_PIECES)
+		return -VMEM_ENOSPC;
+	error = p.region ? 0 : vmemi_piece_open(d, &p, &from);
+	if (error) {
+		vmemi_piece_close(d, &p);
+		return error;
+	}
+	memmove(&d->piece[at + 1], &d->piece[at], (d->pieces - at) * sizeof(p));
+	d->piece[at] = p;
+	d->pieces++;
+	return 0;
+}
+
+int vmem_discard_get_metrics(const vmem_discard *d, struct vmem_discard_metrics *metrics)
+{
+	return vmemi_opts_give(metrics, &d->metrics, sizeof(d->metrics));
+}

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Memory that is of no region: which calls give it back, by what it is. What there is of it is counted before, and
+ * what the kernel refuses is counted again after, so that what is told is what really went. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "base/mem.h"
+#include "linux/discard/discard_memory.h"
+#include "linux/kernel/pagemap.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Mappings that holes in a private mapping of a file may cost: the kernel allows a process 65530. */
+#define REPLACED_RUNS_MAX 8192
+
+/* --- What there is --- */
+
+/* Bytes of data in a file. What cannot be told is as if all of it were. */
+static uint64_t data_in_file(const vmem_discard *d, const struct vmemi_piece *p, uint64_t at,
+			     uint64_t bytes)
+{
+	off_t from = (off_t)(p->offset + at), end = from + (off_t)bytes, data = from, hole;
+	uint64_t found = 0;
+
+	while (data < end) {
+		data = d->k->lseek(p->fd, data, SEEK_DATA);
+		if (data == -ENXIO || data >= end)
+			break;
+		hole = data < 0 ? data : d->k->lseek(p->fd, data, SEEK_HOLE);
+		if (hole < 0)
+			return bytes;
+		hole = hole < end ? hole : end;
+		found += (uint64_t)(hole - data);
+		data = hole;
+	}
+	return found;
+}
+
+/* Bytes that all of the file takes. */
+static uint64_t blocks_of_file(const vmem_discard *d, const struct vmemi_piece *p)
+{
+	struct stat st;
+
+	return d->k->fstat(p->fd, &st) ? 0 : (uint64_t)st.st_blocks * 512;
+}
+
+static uint64_t present_at(const vmem_discard *d, const struct vmemi_piece *p, uint64_t at,
+			   uint64_t bytes)
+{
+	uint64_t found;
+
+	if (p->kind == VMEM_DISCARD_FILE)
+		return data_in_file(d, p, at, bytes);
+	return vmemi_pagemap_count(d->k, d->pagemap, d->scan, (uintptr_t)p->hva + at, bytes, &found)
+		       ? bytes
+		       : found;
+}
+
+/* What became of a run that the kernel refused a part of. */
+static void refused(vmem_discard *d, size_t i, int error)
+{
+	uint64_t at = (uintptr_t)d->runs[i].iov_base;
+	uint64_t left = present_at(d, d->at, at, d->runs[i].iov_len), before = d->present[i];
+
+	d->counts->released += before > left ? before - left : 0;
+	/* Of memory that is mapped this says that it is mlocked. */
+	if (error == -VMEM_EINVAL && d->at->block_bytes == VMEM_PAGE_SIZE)
+		d->counts->pinned += left;
+	else
+		d->counts->failed += left;
+}
+
+/* --- Private memory --- */
+
+static void drop(vmem_discard *d, size_t first, size_t end)
+{
+	struct iovec ranges[VMEMI_DISCARD_RUNS];
+	size_t done;
+	int error;
+
+	for (size_t i = first; i < end; i++)
+		ranges[i] = (struct iovec){ d->at->hva + (uintptr_t)d->runs[i].iov_base,
+					    d->runs[i].iov_len };
+	while (first < end) {
+		done = vmemi_discard_ranges(d->k, d->vector, ranges + first, end - first);
+		for (; first < end && done >= ranges[first].iov_len; first++) {
+			done -= ranges[first].iov_len;
+			d->counts->released += d->present[first];
+		}
+		if (first == end)
+			break;
+		/* Once more by itself: the error of the others says nothing of it. */
+		error = d->k->madvise(ranges[first].iov_base, ranges[first].iov_len, MADV_DONTNEED);
+		if (error)
+			refused(d, first, error);
+		else
+			d->counts->released += d->present[first];
+		first++;
+	}
+}
+
+/* --- Files --- */
+
+/* Whoever has a userfaultfd on our mapping is told by this call, and not by the hole; and it knows what is mlocked,
+ * which the hole would take all the same. */
+static int unmap(vmem_discard *d, const struct vmemi_piece *p, uint64_t at, uint64_t bytes)
+{
+	int error = p->hva ? d->k->madvise(p->hva + at, bytes, MADV_DONTNEED) : 0;
+
+	/* Before 5.18 hugetlbfs cannot: the hole does that, too. */
+	return p->block_bytes > VMEM_PAGE_SIZE ? 0 : error;
+}
+
+static void punch(vmem_discard *d, size_t i)
+{
+	const struct vmemi_piece *p = d->at;
+	uint64_t at = (uintptr_t)d->runs[i].iov_base, bytes = d->runs[i].iov_len;
+	uint64_t blocks = p->counts_blocks ? blocks_of_file(d, p) : 0, after;
+	int error = unmap(d, p, at, bytes);
+
+	if (!error)
+		error = d->k->fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					(off_t)(p->offset + at), (off_t)bytes);
+	if (p->counts_blocks && !error) {
+		after = blocks_of_file(d, p);
+		blocks = blocks > after ? blocks - after : 0;
+		d->counts->released += blocks < bytes ? blocks : bytes;
+	} else if (error) {
+		refused(d, i, error);
+	} else {
+		d->counts->released += d->present[i];
+	}
+}
+
+/* --- Private mappings of files: what was the file's would be so again --- */
+
+static bool is_replaced(const struct vmemi_piece *p, uint64_t page)
+{
+	return page < p->bytes / VMEM_PAGE_SIZE && p->replaced[page / 64] >> page % 64 & 1;
+}
+
+/* Puts other memory in the place of pages that are all the file's. */
+static int replace(vmem_discard *d, struct vmemi_piece *p, uint64_t page, uint64_t count)
+{
+	bool before = page && is_replaced(p, page - 1), after = is_replaced(p, page + count);
+	uint64_t runs = p->replaced_runs + 1 - before - after;
+	int error;
+
+	if (runs > REPLACED_RUNS_MAX)
+		return -VMEM_ENOMEM;
+	error = d->k->map_over(p->hva + page * VMEM_PAGE_SIZE, count * VMEM_PAGE_SIZE,
+			       PROT_READ | PROT_WRITE, MAP_NORESERVE);
+	if (error)
+		return error;
+	for (uint64_t i = page; i < page + count; i++)
+		p->replaced[i / 64] |= UINT64_C(1) << i % 64;
+	p->replaced_runs = runs;
+	return 0;
+}
+
+/* A run, in parts that were replaced and parts that were not. */
+static void drop_image(vmem_discard *d, size_t i)
+{
+	struct vmemi_piece *p = d->at;
+	uint64_t page = (uintptr_t)d->runs[i].iov_base / VMEM_PAGE_SIZE, next;
+	uint64_t end = page + d->runs[i].iov_len / VMEM_PAGE_SIZE;
+	uint64_t bytes, present;
+	bool was;
+	int error;
+
+	for (; page < end; page = next) {
+		was = is_replaced(p, page);
+		for (next = page + 1; next < end && is_replaced(p, next) == was;)
+			next++;
+		bytes = (next - page) * VMEM_PAGE_SIZE;
+		present = present_at(d, p, page * VMEM_PAGE_SIZE, bytes);
+		error = was ? d->k->madvise(p->hva + page * VMEM_PAGE_SIZE, bytes, MADV_DONTNEED)
+			    : replace(d, p, page, next - page);
+		if (!error)
+			d->counts->released += present;
+		else if (error == -VMEM_EINVAL)
+			d->counts->pinned += present;
+		else
+			d->counts->failed += present;
+	}
+}
+
+void vmemi_discard_plain(vmem_discard *d)
+{
+	const struct vmemi_piece *p = d->at;
+
+	for (size_t i = 0; i < d->run_count && p->kind != VMEM_DISCARD_IMAGE; i++)
+		d->present[i] = p->counts_blocks ? d->runs[i].iov_len
+						 : present_at(d, p, (uintptr_t)d->runs[i].iov_base,
+							      d->runs[i].iov_len);
+	if (p->kind == VMEM_DISCARD_PRIVATE) {
+		drop(d, 0, d->run_count);
+		return;
+	}
+	for (size_t i = 0; i < d->run_count; i++) {
+		if (p->kind == VMEM_DISCARD_FILE)
+			punch(d, i);
+		else
+			drop_image(d, i);
+	}
+}
+
+/* --- Pieces --- */
+
+static int open_file(vmem_discard *d, struct vmemi_piece *p, const struct vmem_discard_piece *from)
+{
+	struct stat st;
+	int fd;
+
+	if (d->k->fstat(from->fd, &st) || !S_ISREG(st.st_mode) ||
+	    from->offset > (uint64_t)INT64_MAX - from->bytes)
+		return -VMEM_EINVAL;
+	fd = d->k->fcntl(from->fd, F_GETFL, 0);
+	if (fd < 0 || (fd & O_ACCMODE) == O_RDONLY)
+		return -VMEM_EINVAL;
+	p->counts_blocks = d->k->fs_type(from->fd) == HUGETLBFS_MAGIC;
+	if (p->counts_blocks != (p->block_bytes > VMEM_PAGE_SIZE))
+		return -VMEM_ENOTSUP;
+	p->fd = d->k->fcntl(from->fd, F_DUPFD_CLOEXEC, 3);
+	return p->fd < 0 ? -VMEM_EIO : 0;
+}
+
+static int open_image(vmem_discard *d, struct vmemi_piece *p)
+{
+	p->replaced_words = (p->bytes / VMEM_PAGE_SIZE + 63) / 64;
+	p->replaced = vmemi_zalloc(&d->allocator, p->replaced_words * 8, 8);
+	return p->replaced ? 0 : -VMEM_ENOMEM;
+}
+
+int vmemi_piece_open(vmem_discard *d, struct vmemi_piece *p, const struct vmem_discard_piece *from)
+{
+	if (p->kind == VMEM_DISCARD_FILE)
+		return open_file(d, p, from);
+	return p->kind == VMEM_DISCARD_IMAGE ? open_image(d, p) : 0;
+}
+
+void vmemi_piece_close(vmem_discard *d, struct vmemi_piece *p)
+{
+	if (p->fd >= 0)
+		d->k->close(p->fd);
+	vmemi_free(&d->allocator, p->replaced, p->replaced_words * 8, 8);
+}
