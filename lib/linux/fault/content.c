@@ -222,7 +222,8 @@ static int write_present(struct vmem_region *r, uint64_t page, const void *data)
 int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint64_t bytes)
 {
 	const unsigned char *from = data;
-	uint64_t first, count, page, stuck_since_ns = 0;
+	uint64_t first, count, page;
+	struct vmemi_hope hope = { 0 };
 	struct vmemi_host *host = region->host;
 	int error;
 
@@ -241,9 +242,10 @@ int vmem_region_write(vmem_region *region, uint64_t gpa, const void *data, uint6
 
 		if (n || error) {
 			page += n; /* what did not go comes again */
+			hope = (struct vmemi_hope){ 0 };
 		} else if (is_away(vmemi_region_word(region, page))) {
 			vmemi_host_kick_reclaim(host);
-			if (!vmemi_serve_wait_for_frame(host, sequence, &stuck_since_ns))
+			if (!vmemi_serve_wait_for_frame(host, sequence, &hope))
 				error = -VMEM_ENOSPC;
 		} else {
 			error = write_present(region, page, src);

@@ -53,10 +53,16 @@ enum vmemi_served vmemi_serve_lose(struct vmem_region *r, uint64_t page, int err
  * VMEMI_SERVED, VMEMI_POISONED, or, to who may reclaim, VMEMI_NO_FRAME: there is none to be had. */
 enum vmemi_served vmemi_serve_wait(struct vmem_region *r, struct vmemi_fault *fault);
 
+/* Of who waits for the frame of one page; zeros to begin with. */
+struct vmemi_hope {
+	uint64_t stuck_since_ns;  /* 0: reclaim was not stuck when last seen */
+	uint32_t rounds, unstuck; /* of the host, then */
+};
+
 /* Waits for a frame, which was not to be had since @sequence of host->frames was read. False: reclaim
- * has been stuck for a second. @stuck_since_ns: the caller's for one page, 0 to begin with. */
+ * has been stuck for a second, and has looked meanwhile. */
 bool vmemi_serve_wait_for_frame(struct vmemi_host *host, uint32_t sequence,
-				uint64_t *stuck_since_ns);
+				struct vmemi_hope *hope);
 
 /* Asks the handler for a page whose load is slow. */
 void vmemi_serve_want(struct vmem_region *r, uint64_t page);

@@ -4,27 +4,29 @@
 
 #define WAIT_NS 10000000
 #define GIVE_UP_NS 1000000000
+#define ROUNDS 2 /* the first may have begun before */
 
-/* Whether reclaim has been stuck for a second. */
-static bool is_hopeless(struct vmemi_host *host, uint64_t *stuck_since_ns)
+/* Whether reclaim has been stuck for a second. Of a machine that is busy elsewhere a second says nothing: rounds
+ * must have found it so, the last of which began when we already waited. */
+static bool is_hopeless(struct vmemi_host *host, struct vmemi_hope *hope)
 {
 	uint64_t now = host->k->clock_ns();
+	uint32_t unstuck = atomic_load(&host->unstuck), rounds = atomic_load(&host->stuck_rounds);
 
 	if (!atomic_load(&host->stuck))
-		*stuck_since_ns = 0;
-	else if (!*stuck_since_ns)
-		*stuck_since_ns = now;
+		hope->stuck_since_ns = 0;
+	else if (!hope->stuck_since_ns || hope->unstuck != unstuck)
+		*hope = (struct vmemi_hope){ now, rounds, unstuck };
 	else
-		return now - *stuck_since_ns >= GIVE_UP_NS;
+		return now - hope->stuck_since_ns >= GIVE_UP_NS && rounds - hope->rounds >= ROUNDS;
 	return false;
 }
 
-bool vmemi_serve_wait_for_frame(struct vmemi_host *host, uint32_t sequence,
-				uint64_t *stuck_since_ns)
+bool vmemi_serve_wait_for_frame(struct vmemi_host *host, uint32_t sequence, struct vmemi_hope *hope)
 {
 	bool (*make_room)(struct vmemi_host *) = atomic_load(&host->make_room);
 
-	if (is_hopeless(host, stuck_since_ns))
+	if (is_hopeless(host, hope))
 		return false;
 	if (!make_room || !make_room(host))
 		vmemi_frames_wait(&host->frames, sequence, WAIT_NS);
@@ -33,14 +35,14 @@ bool vmemi_serve_wait_for_frame(struct vmemi_host *host, uint32_t sequence,
 
 /* The same for a fault, which is told to others. In a signal handler it can only wait for good. */
 static bool stall(struct vmem_region *r, struct vmemi_fault *f, uint32_t sequence,
-		  uint64_t *stuck_since_ns)
+		  struct vmemi_hope *hope)
 {
 	struct vmemi_host *host = r->host;
 	uint64_t start = host->k->clock_ns(), waited;
 	bool go_on = true;
 
 	if (f->may_reclaim)
-		go_on = vmemi_serve_wait_for_frame(host, sequence, stuck_since_ns);
+		go_on = vmemi_serve_wait_for_frame(host, sequence, hope);
 	else
 		vmemi_frames_wait(&host->frames, sequence, WAIT_NS);
 	waited = host->k->clock_ns() - start;
@@ -78,11 +80,11 @@ static uint64_t block(struct vmem_region *r)
 
 /* Waits for what keeps a fault from being served. False: there is no frame to be had. */
 static bool wait_for(struct vmem_region *r, struct vmemi_fault *f, enum vmemi_served why,
-		     uint32_t sequence, uint64_t *stuck_since_ns)
+		     uint32_t sequence, struct vmemi_hope *hope)
 {
 	if (why == VMEMI_NO_FRAME)
-		return stall(r, f, sequence, stuck_since_ns);
-	if (why == VMEMI_ASKED && f->may_reclaim && is_hopeless(r->host, stuck_since_ns) &&
+		return stall(r, f, sequence, hope);
+	if (why == VMEMI_ASKED && f->may_reclaim && is_hopeless(r->host, hope) &&
 	    vmemi_page_state(vmemi_region_word(r, f->page)) == VMEM_PAGE_SOURCE)
 		return false; /* that waits for a frame, too */
 	if (why == VMEMI_SLOW)
@@ -95,7 +97,8 @@ enum vmemi_served vmemi_serve_wait(struct vmem_region *r, struct vmemi_fault *f)
 {
 	struct vmemi_host *host = r->host;
 	/* Two looks at the clock are too much for a signal that does not wait. */
-	uint64_t stuck_since_ns = 0, began_ns = f->may_reclaim ? block(r) : 0;
+	uint64_t began_ns = f->may_reclaim ? block(r) : 0;
+	struct vmemi_hope hope = { 0 };
 	enum vmemi_served served;
 	bool stalled = false;
 	uint32_t sequence;
@@ -112,7 +115,7 @@ enum vmemi_served vmemi_serve_wait(struct vmem_region *r, struct vmemi_fault *f)
 			vmemi_tally(&host->stalls, 1);
 			stalled = true;
 		}
-		if (!wait_for(r, f, served, sequence, &stuck_since_ns)) {
+		if (!wait_for(r, f, served, sequence, &hope)) {
 			served = VMEMI_NO_FRAME;
 			break;
 		}

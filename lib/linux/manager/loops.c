@@ -18,10 +18,16 @@
 
 void vmemi_manager_set_stuck(struct vmem_manager *m, bool stuck)
 {
+	bool was = atomic_exchange(&m->host.stuck, stuck);
+
 	if (!stuck)
 		atomic_store(&m->nothing_since_ns, 0);
-	if (atomic_exchange(&m->host.stuck, stuck) != stuck && stuck)
+	if (stuck)
+		atomic_fetch_add(&m->host.stuck_rounds, 1);
+	if (stuck && !was)
 		vmemi_tally(&m->stuck, 1);
+	if (!stuck && was)
+		atomic_fetch_add(&m->host.unstuck, 1);
 }
 
 /* Tells the VMM whether reclaim is stuck, without its lock: it may change the budget from there.

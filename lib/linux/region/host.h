@@ -98,6 +98,8 @@ struct vmemi_host {
 	_Atomic uint32_t reclaim_kicked; /* atomic; reclaim_fd was written since reclaim looked */
 	_Atomic uint32_t fault_reads;    /* atomic; counter: times that faults came in */
 	_Atomic uint32_t stuck; /* atomic; nothing more is to be had: written by who reclaims */
+	_Atomic uint32_t stuck_rounds;     /* atomic; counter: rounds that found it so */
+	_Atomic uint32_t unstuck;          /* atomic; counter: times that it ended */
 	_Atomic uint64_t stalls, stall_ns; /* atomic; counters */
 
 	uint32_t handlers;              /* of faults; the first one reads whatever happens */

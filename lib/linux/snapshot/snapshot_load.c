@@ -21,7 +21,7 @@ struct load {
 	uint64_t pages; /* of all frames */
 	uint64_t frames;
 	uint64_t told; /* pages; of progress */
-	uint64_t stuck_since_ns;
+	struct vmemi_hope hope;
 	struct vmem_snapshot_stats stats;
 };
 
@@ -77,12 +77,13 @@ static int put_anywhere(struct load *l, uint64_t page, const void *bytes)
 		if (vmemi_content_fill(l->r, page, 1, bytes, atomic_load(&host->frames.floor_bytes),
 				       &fill_error)) {
 			l->stats.pages_in_place++;
+			l->hope = (struct vmemi_hope){ 0 };
 			return 0;
 		}
 		if (fill_error)
 			return fill_error;
 		vmemi_host_kick_reclaim(host);
-		if (!vmemi_serve_wait_for_frame(host, sequence, &l->stuck_since_ns))
+		if (!vmemi_serve_wait_for_frame(host, sequence, &l->hope))
 			return -VMEM_ENOSPC;
 	}
 }
