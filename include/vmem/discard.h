@@ -81,13 +81,14 @@ struct vmem_discard_piece {
 /** Add memory.
  *  @return 0, -VMEM_EINVAL (unaligned, kind, not a file that can be), -VMEM_E2BIG, -VMEM_EEXIST (overlaps a piece in
  *          guest addresses), -VMEM_ENOSPC (VMEM_DISCARD_PIECES), -VMEM_ENOTSUP (memory of another process; or it is not
- *          memory of that kind), -VMEM_ENOMEM, -VMEM_EIO
+ *          memory of that kind), -VMEM_EBUSY (the guard watches), -VMEM_ENOMEM, -VMEM_EIO
  *  @threads serial
  *  @since 1.0 */
 VMEM_API int vmem_discard_add(vmem_discard *discard,
 			      const struct vmem_discard_piece *piece) VMEM_NODISCARD;
 
-/** Carry out what a balloon handed out: DISCARD and DISCARD_REPORTED at once; RETURN is nothing, because pages come
+/** Carry out what a balloon handed out: DISCARD and DISCARD_REPORTED at once, DISCARD_HINTED only under the guard of
+ *  vmem_discard_get_guard(), and where nothing was written; RETURN is nothing, because pages come
  *  back when they are touched, and sooner would be memory that the guest may not use. A range that cannot be discarded does not keep
  *  the others from it.
  *  @param[out] ret_bytes  what was really given back to the host; may be NULL
@@ -104,6 +105,25 @@ VMEM_API int vmem_discard_ranges(vmem_discard *discard, const struct vmem_balloo
  *  @since 1.0 */
 VMEM_API int vmem_discard_drain(vmem_discard *discard, vmem_balloon *balloon);
 
+/** Try again what the guest gave up and could not be given back then, because it was pinned or the kernel refused: from time
+ *  to time, or when something was unpinned. Only what is in the balloon at this moment is discarded; a call looks at VMEM_BALLOON_WORK_PAGES at most. A
+ *  guest without MUST_TELL_HOST may use its pages again before it tells, so there nothing is tried.
+ *  @return 0 (nothing is left), -VMEM_EAGAIN (something may be: call again later), -VMEM_EPERM (no MUST_TELL_HOST)
+ *  @threads serial, and serial with the balloon
+ *  @since 1.0 */
+VMEM_API int vmem_discard_retry(vmem_discard *discard, const vmem_balloon *balloon);
+
+/** The guard of free page hints that vmem_balloon_new() wants: all memory must be of regions. While hinting runs, the first
+ *  write to each page is a fault; and what was written is never discarded, because a hinted page is claimed as a
+ *  fault claims it, and only then looked at. Its begin returns -VMEM_ENOTSUP (there is none, or something that is not of a region; the kernel cannot
+ *  protect this memory; VMEM_MANAGER_ASYNC_WP), -VMEM_EBUSY (it watches already), -VMEM_ENOMEM, -VMEM_EIO; then hinting
+ *  does not begin. Rounds of a migration (<vmem/snapshot.h>) may run beside it.
+ *  @param[out] guard  guard->size is set before the call; good while the object is there, which must outlive the balloon
+ *  @return 0, -VMEM_EINVAL (guard->size)
+ *  @threads any; the guard: serial
+ *  @since 1.0 */
+VMEM_API int vmem_discard_get_guard(vmem_discard *discard, struct vmem_balloon_guard *guard);
+
 /** Counters of one operation, in bytes. */
 struct vmem_discard_counts {
 	uint64_t asked; /**< to be given back */
@@ -111,6 +131,7 @@ struct vmem_discard_counts {
 		released; /**< really given back: memory, and what the store and its devices had of it */
 	uint64_t pinned;  /**< left alone: held by a device or by the VMM, or mlocked */
 	uint64_t failed;  /**< left alone: the kernel refused */
+	uint64_t written; /**< left alone: hinted, and written since; or there was no guard */
 	uint64_t cut;     /**< left alone: a part of a block of hugetlbfs */
 	uint64_t outside; /**< of no piece */
 };
@@ -118,7 +139,9 @@ struct vmem_discard_counts {
 /** Counters, since the object was made. */
 struct vmem_discard_metrics {
 	size_t size; /**< sizeof(*this) as the caller compiled it; set before the call */
-	struct vmem_discard_counts inflated, reported;
+	struct vmem_discard_counts inflated, reported, hinted;
+	struct vmem_discard_counts
+		retried;   /**< by vmem_discard_retry(): of what is in `inflated` */
 	uint64_t returned; /**< bytes that the guest took back */
 };
 

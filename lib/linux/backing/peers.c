@@ -139,7 +139,7 @@ static bool is_to_be_protected(const struct vmem_region *r, uint64_t page)
 	uint64_t word = vmemi_region_word(r, page);
 
 	switch (vmemi_page_state(word)) {
-	case VMEM_PAGE_RESIDENT: return atomic_load(&r->dirty_on) && !vmemi_dirty_has(r, page);
+	case VMEM_PAGE_RESIDENT: return vmemi_dirty_is_watched(r, page);
 	case VMEM_PAGE_POISONED: return false;
 	case VMEM_PAGE_CLEAN:
 	case VMEM_PAGE_SHARED:

@@ -77,7 +77,10 @@ static void add(struct vmemi_discard_batch *b, uint64_t page, uint64_t old)
 	enum vmem_page_state was = vmemi_page_state(old);
 	struct vmemi_host *host = b->r->host;
 
-	vmemi_dirty_mark(b->r, page);
+	/* Nobody may make a hinted page writable before its frame is gone: so the guard does not hear of it. */
+	vmemi_watch_mark(&b->r->watch[VMEMI_WATCH_DIRTY], page);
+	if (!b->hinted)
+		vmemi_watch_mark(&b->r->watch[VMEMI_WATCH_GUARD], page);
 	if (has_frame(was)) {
 		vmemi_frames_force(&host->frames, 1); /* it is there until discarded */
 		b->frames++;
@@ -99,6 +102,13 @@ static void add(struct vmemi_discard_batch *b, uint64_t page, uint64_t old)
 		flush(b);
 }
 
+/* Somebody is at it: not for long. What this batch holds must not wait with us. */
+static void stand_back(struct vmemi_discard_batch *b)
+{
+	flush(b);
+	vmemi_host_wait(b->r->host);
+}
+
 static void discard_page(struct vmemi_discard_batch *b, uint64_t page)
 {
 	uint64_t old, word;
@@ -112,17 +122,71 @@ static void discard_page(struct vmemi_discard_batch *b, uint64_t page)
 		if (vmemi_page_state(word) == VMEM_PAGE_ABSENT && !(word & VMEMI_PAGE_LEAVING) &&
 		    b->event == VMEMI_PAGE_DISCARD)
 			return;
-		/* Somebody is at it: not for long. What this batch holds must not wait with us. */
-		flush(b);
-		vmemi_host_wait(b->r->host);
+		stand_back(b);
 	}
 	add(b, page, old);
+}
+
+/* Claims a page, wherever it is but with a source, with a frame counted for it. */
+static bool claim(struct vmem_region *r, uint64_t page, uint64_t *ret_old)
+{
+	if (vmemi_region_step(r, page, VMEMI_PAGE_CLAIM, 0, ret_old))
+		return true;
+	vmemi_frames_force(&r->host->frames, 1);
+	if (vmemi_region_step(r, page, VMEMI_PAGE_FETCH, 0, ret_old))
+		return true;
+	vmemi_frames_untake(&r->host->frames, 1);
+	return false;
+}
+
+static bool is_unwritten(const struct vmem_region *r, uint64_t page)
+{
+	const struct vmemi_watch *guard = &r->watch[VMEMI_WATCH_GUARD];
+
+	return atomic_load(&guard->on) && !vmemi_watch_has(guard, page);
+}
+
+/* While the page is claimed nobody makes it writable, so what the guard says of it stays true until its frame is gone;
+ * who writes to it then waits, and finds zeros. */
+static void discard_hinted(struct vmemi_discard_batch *b, uint64_t page)
+{
+	struct vmem_region *r = b->r;
+	uint64_t old, word;
+
+	for (;; stand_back(b)) {
+		word = vmemi_region_word(r, page);
+		if (word & VMEMI_PAGE_PINNED) {
+			b->pinned++;
+			return;
+		}
+		if (!is_unwritten(r, page)) {
+			b->written++;
+			return;
+		}
+		switch (vmemi_page_state(word)) {
+		case VMEM_PAGE_ABSENT:
+		case VMEM_PAGE_SOURCE:
+		case VMEM_PAGE_POISONED: return;
+		default: break;
+		}
+		if (!claim(r, page, &old))
+			continue;
+		if (is_unwritten(r, page) && vmemi_page_state(old) != VMEM_PAGE_SOURCE &&
+		    vmemi_region_step(r, page, VMEMI_PAGE_DISCARD_CLAIMED, 0, &word)) {
+			add(b, page, old);
+			return;
+		}
+		vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
+	}
 }
 
 void vmemi_discard_pages(struct vmemi_discard_batch *b, uint64_t first, uint64_t count)
 {
 	for (uint64_t i = 0; i < count; i++)
-		discard_page(b, first + i);
+		if (b->hinted)
+			discard_hinted(b, first + i);
+		else
+			discard_page(b, first + i);
 }
 
 void vmemi_discard_batch_end(struct vmemi_discard_batch *b)

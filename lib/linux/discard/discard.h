@@ -16,6 +16,7 @@ size_t vmemi_discard_ranges(const struct vmemi_kernel *k, bool vector, const str
 struct vmemi_discard_batch {
 	struct vmem_region *r;
 	enum vmemi_page_event event; /* DISCARD, or GIVE to the source */
+	bool hinted;                 /* only what was not written since the guard watches */
 	unsigned count;
 	uint64_t page[VMEMI_DISCARD_BATCH];
 	enum vmem_page_state was[VMEMI_DISCARD_BATCH];
@@ -24,7 +25,7 @@ struct vmemi_discard_batch {
 	unsigned frames;                  /* of them in place */
 	bool staged;                      /* copies in staging were left behind */
 	uint64_t released;                /* bytes */
-	uint64_t pinned, failed;          /* pages that stayed */
+	uint64_t pinned, failed, written; /* pages that stayed */
 };
 
 /* Adds the pages [first, first + count), which are of the region. */

@@ -6,6 +6,7 @@
 #include "linux/kernel/pagemap.h"
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <vmem/balloon_host.h>
 
 #define TAKEN 64 /* ranges at a time */
 #define BLOCK_MAX (UINT64_C(1) << 30)
@@ -23,7 +24,9 @@ static void flush(vmem_discard *d)
 
 void vmemi_discard_region(vmem_discard *d)
 {
-	struct vmemi_discard_batch b = { .r = d->at->region, .event = VMEMI_PAGE_DISCARD };
+	struct vmemi_discard_batch b = { .r = d->at->region,
+					 .event = VMEMI_PAGE_DISCARD,
+					 .hinted = d->hinted };
 
 	for (size_t i = 0; i < d->run_count; i++)
 		vmemi_discard_pages(&b, (uintptr_t)d->runs[i].iov_base / VMEM_PAGE_SIZE,
@@ -32,6 +35,7 @@ void vmemi_discard_region(vmem_discard *d)
 	d->counts->released += b.released;
 	d->counts->pinned += b.pinned * VMEM_PAGE_SIZE;
 	d->counts->failed += b.failed * VMEM_PAGE_SIZE;
+	d->counts->written += b.written * VMEM_PAGE_SIZE;
 }
 
 /* [at, at + bytes) of the piece. */
@@ -87,6 +91,11 @@ static void discard_part(vmem_discard *d, struct vmemi_piece *p, uint64_t at, ui
 	uint64_t first = (at + p->block_bytes - 1) / p->block_bytes * p->block_bytes;
 	uint64_t end = (at + bytes) / p->block_bytes * p->block_bytes;
 
+	/* Without our guard nobody keeps the guest from writing to it at this moment. */
+	if (d->hinted && !d->guards) {
+		d->counts->written += bytes;
+		return;
+	}
 	if (first >= end) {
 		d->counts->cut += bytes;
 		return;
@@ -127,33 +136,68 @@ static struct vmem_discard_counts *counts_of(vmem_discard *d, uint32_t operation
 	switch (operation) {
 	case VMEM_BALLOON_DISCARD: return &d->metrics.inflated;
 	case VMEM_BALLOON_DISCARD_REPORTED: return &d->metrics.reported;
+	case VMEM_BALLOON_DISCARD_HINTED: return &d->metrics.hinted;
 	default: return NULL;
 	}
 }
 
-/* What a row of ranges of one operation came to. */
+static void widen(struct vmemi_left *left, uint64_t low, uint64_t high)
+{
+	if (left->low == left->high) {
+		*left = (struct vmemi_left){ low, high };
+		return;
+	}
+	left->low = low < left->low ? low : left->low;
+	left->high = high > left->high ? high : left->high;
+}
+
+static bool were_left(const struct vmem_discard_counts *before,
+		      const struct vmem_discard_counts *after)
+{
+	return after->pinned > before->pinned || after->failed > before->failed;
+}
+
+/* What a row of ranges of one operation, in rising order, is to be counted as; and what came of it. */
+static int discard_as(vmem_discard *d, struct vmem_discard_counts *c,
+		      const struct vmem_balloon_range *ranges, size_t count)
+{
+	const struct vmem_discard_counts before = *c;
+
+	d->counts = c;
+	d->hinted = ranges->operation == VMEM_BALLOON_DISCARD_HINTED;
+	d->at = NULL;
+	for (size_t i = 0; i < count; i++)
+		discard_range(d, ranges[i].gpa, ranges[i].bytes);
+	flush(d);
+	if (ranges->operation == VMEM_BALLOON_DISCARD && were_left(&before, c))
+		for (size_t i = 0; i < count; i++) {
+			widen(&d->left, ranges[i].gpa, ranges[i].gpa + ranges[i].bytes);
+			widen(&d->left_again, ranges[i].gpa, ranges[i].gpa + ranges[i].bytes);
+		}
+	if (c->outside > before.outside)
+		return -VMEM_ERANGE;
+	if (c->failed > before.failed)
+		return -VMEM_EIO;
+	return c->pinned > before.pinned ? -VMEM_EBUSY : 0;
+}
+
+/* A row of ranges of one operation. */
 static int discard_row(vmem_discard *d, const struct vmem_balloon_range *ranges, size_t count,
 		       uint64_t *bytes)
 {
-	struct vmem_discard_counts before, *c = counts_of(d, ranges->operation);
+	struct vmem_discard_counts *c = counts_of(d, ranges->operation);
+	uint64_t before;
+	int error;
 
 	if (!c) {
 		for (size_t i = 0; i < count; i++)
 			d->metrics.returned += ranges[i].bytes;
 		return 0;
 	}
-	before = *c;
-	d->counts = c;
-	d->at = NULL;
-	for (size_t i = 0; i < count; i++)
-		discard_range(d, ranges[i].gpa, ranges[i].bytes);
-	flush(d);
-	*bytes += c->released - before.released;
-	if (c->outside > before.outside)
-		return -VMEM_ERANGE;
-	if (c->failed > before.failed)
-		return -VMEM_EIO;
-	return c->pinned > before.pinned ? -VMEM_EBUSY : 0;
+	before = c->released;
+	error = discard_as(d, c, ranges, count);
+	*bytes += c->released - before;
+	return error;
 }
 
 int vmem_discard_ranges(vmem_discard *d, const struct vmem_balloon_range *ranges, size_t count,
@@ -189,6 +233,49 @@ int vmem_discard_drain(vmem_discard *d, vmem_balloon *balloon)
 		result = error ? error : result;
 	}
 	return result;
+}
+
+/* --- What was left --- */
+
+/* The next piece of what is in the balloon and was left, at most @most bytes. False: the pass is over. */
+static bool next_left(const vmem_discard *d, const vmem_balloon *balloon, uint64_t most,
+		      struct vmem_balloon_range *r)
+{
+	uint64_t at = d->hand > d->left.low ? d->hand : d->left.low, end;
+
+	if (at >= d->left.high || vmem_balloon_next(balloon, at, r) || r->gpa >= d->left.high)
+		return false;
+	end = r->gpa + r->bytes;
+	if (r->gpa < at)
+		r->gpa = at;
+	end = end < d->left.high ? end : d->left.high;
+	r->bytes = end - r->gpa < most ? end - r->gpa : most;
+	return true;
+}
+
+int vmem_discard_retry(vmem_discard *d, const vmem_balloon *balloon)
+{
+	struct vmem_balloon_progress p = { .size = sizeof(p) };
+	uint64_t rest = (uint64_t)VMEM_BALLOON_WORK_PAGES * VMEM_PAGE_SIZE;
+	uint32_t entries = VMEM_BALLOON_WORK_ENTRIES;
+	struct vmem_balloon_range r;
+	int error = vmem_balloon_get_progress(balloon, &p);
+
+	if (error)
+		return error;
+	if (!(p.features & VMEM_BALLOON_F_MUST_TELL_HOST))
+		return -VMEM_EPERM;
+	while (rest && entries-- && next_left(d, balloon, rest, &r)) {
+		discard_as(d, &d->metrics.retried, &r, 1);
+		d->hand = r.gpa + r.bytes;
+		rest -= r.bytes;
+	}
+	if (!next_left(d, balloon, VMEM_PAGE_SIZE, &r)) {
+		d->left = d->left_again;
+		d->left_again = (struct vmemi_left){ 0, 0 };
+		d->hand = 0;
+	}
+	return d->left.low < d->left.high ? -VMEM_EAGAIN : 0;
 }
 
 /* --- The object --- */
@@ -244,6 +331,7 @@ void vmem_discard_free(vmem_discard *d)
 
 	if (!d)
 		return;
+	vmemi_discard_guard_end(d);
 	for (uint32_t i = 0; i < d->pieces; i++)
 		vmemi_piece_close(d, &d->piece[i]);
 	if (d->pagemap >= 0)
@@ -296,6 +384,8 @@ int vmem_discard_add(vmem_discard *d, const struct vmem_discard_piece *piece)
 
 	if (error || (error = take_piece(&p, &from)) != 0)
 		return error;
+	if (d->guards)
+		return -VMEM_EBUSY;
 	while (at < d->pieces && d->piece[at].gpa + d->piece[at].bytes <= p.gpa)
 		at++;
 	if (at < d->pieces && d->piece[at].gpa < p.gpa + p.bytes)

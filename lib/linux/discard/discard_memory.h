@@ -35,10 +35,18 @@ struct vmem_discard {
 	uint32_t pieces;
 	struct vmemi_piece piece[VMEM_DISCARD_PIECES];
 	struct vmem_discard_metrics metrics;
+	bool guards; /* all pieces are regions, and watched */
+	/* Guest addresses between which something inflated was left, now and in the pass over them that is under
+	 * way, which has come to `hand`. */
+	struct vmemi_left {
+		uint64_t low, high; /* low == high: none */
+	} left, left_again;
+	uint64_t hand;
 
 	/* What is under way. */
 	struct vmemi_piece *at; /* whose the runs are; NULL: there are none */
 	struct vmem_discard_counts *counts;
+	bool hinted;
 	struct iovec runs[VMEMI_DISCARD_RUNS]; /* base: bytes from the begin of the piece */
 	size_t run_count;
 	uint64_t present[VMEMI_DISCARD_RUNS]; /* bytes in each */
@@ -56,5 +64,8 @@ void vmemi_discard_region(vmem_discard *d);
  * -VMEM_EIO; on error nothing is to be undone. */
 int vmemi_piece_open(vmem_discard *d, struct vmemi_piece *p, const struct vmem_discard_piece *from);
 void vmemi_piece_close(vmem_discard *d, struct vmemi_piece *p);
+
+/* The guard watches no more, if it does. */
+void vmemi_discard_guard_end(vmem_discard *d);
 
 #endif

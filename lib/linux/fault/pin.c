@@ -14,7 +14,7 @@ static void make_writable(struct vmem_region *r, uint64_t page)
 		.page = page, .kind = VMEMI_FAULT_PROTECTED, .write = true, .may_reclaim = true
 	};
 
-	if (atomic_load(&r->dirty_on))
+	if (vmemi_dirty_on(r))
 		vmemi_serve_wait(r, &f);
 }
 

@@ -3,6 +3,7 @@
 #include "linux/huge/huge.h"
 #include "base/opts.h"
 #include "linux/kernel/pagemap.h"
+#include "linux/region/dirty.h"
 #include "linux/reclaim/reclaim.h"
 #include <sys/mman.h>
 #include <vmem/huge.h>
@@ -378,7 +379,7 @@ void vmemi_huge_work(struct vmemi_reclaim *rc)
 		rc->huge.slot = (rc->huge.slot + 1) % slots;
 		r = atomic_load(&rc->host->regions[rc->huge.slot]);
 		/* What is asked for writes protects pages of 4 KiB. */
-		if (!r || !r->huge.blocks || vmemi_region_is_quiet(r) || atomic_load(&r->dirty_on))
+		if (!r || !r->huge.blocks || vmemi_region_is_quiet(r) || vmemi_dirty_on(r))
 			continue;
 		goes_on = work_on(rc, r, end);
 	}

@@ -101,7 +101,8 @@ static void free_tables(struct vmem_region *r)
 	vmemi_ages_destroy(&r->ages, a, arrays);
 	vmemi_neighbours_destroy(&r->neighbours, arrays);
 	vmemi_bitmap_free(arrays, r->wanted);
-	vmemi_bitmap_free(arrays, r->dirty);
+	for (unsigned i = 0; i < VMEMI_WATCHES; i++)
+		vmemi_bitmap_free(arrays, r->watch[i].bits);
 	vmemi_touches_drop(&r->touches, a);
 	vmemi_source_free(r);
 	vmemi_free(a, r, sizeof(*r), 64);

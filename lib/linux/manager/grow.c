@@ -65,7 +65,7 @@ static int publish(struct vmem_region *r, uint64_t first, uint64_t end, int64_t 
 	vmemi_source_grow(r, end);
 	vmemi_neighbours_grow(&r->neighbours, end);
 	vmemi_arrays_grow(&r->arrays, end);
-	if (present || atomic_load(&r->dirty_on))
+	if (present || vmemi_dirty_on(r))
 		show(r, first, end);
 	vmemi_attach_count(r, end - first, present);
 	atomic_store(&r->pages, end);

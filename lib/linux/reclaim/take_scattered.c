@@ -18,8 +18,7 @@ static bool stays_protected(struct vmem_region *r, uint64_t page)
 
 	/* And all that may not be written unseen, here or when it has come. */
 	return state == VMEM_PAGE_CLEAN || state == VMEM_PAGE_SHARED ||
-	       state == VMEM_PAGE_ARRIVING ||
-	       (atomic_load(&r->dirty_on) && !vmemi_dirty_has(r, page));
+	       state == VMEM_PAGE_ARRIVING || vmemi_dirty_is_watched(r, page);
 }
 
 void vmemi_take_unprotect(struct vmem_region *r, uint64_t first, uint64_t last)

@@ -75,6 +75,7 @@ enum vmemi_page_event {
 	VMEMI_PAGE_DISCARD_DONE,
 	VMEMI_PAGE_DISCARD_UNDO, /* the kernel kept the page: resident; of GIVE too */
 	VMEMI_PAGE_DISCARD_LOST, /* the kernel kept the error of a poisoned one; of GIVE too */
+	VMEMI_PAGE_DISCARD_CLAIMED, /* arriving -> absent, as DISCARD: it was claimed to look at what was said of it */
 	VMEMI_PAGE_EVENTS
 };
 

@@ -55,6 +55,14 @@ struct vmemi_file {
 
 struct vmemi_backing;
 
+/* Who wants to know which pages are written: see dirty.h. */
+enum vmemi_watch_of { VMEMI_WATCH_DIRTY, VMEMI_WATCH_GUARD, VMEMI_WATCHES };
+
+struct vmemi_watch {
+	_Atomic uint64_t *bits; /* bitmap, made when it is first needed; atomic */
+	_Atomic uint32_t on;    /* atomic */
+};
+
 struct vmem_region {
 	struct vmemi_host *host;
 	struct vmem_region_opts opts;
@@ -94,8 +102,7 @@ struct vmem_region {
 	struct vmemi_source *source; /* pages whose bytes are with the caller; NULL: none are */
 	/* atomic; detach brings everything back, whatever the budget says */
 	_Atomic uint32_t restoring;
-	_Atomic uint64_t *dirty;    /* bitmap, made when it is first needed; atomic; see dirty.h */
-	_Atomic uint32_t dirty_on;  /* atomic */
+	struct vmemi_watch watch[VMEMI_WATCHES];
 	struct vmemi_lock pin_lock; /* pins */
 	/* atomic; not 0: nobody changes states but by faults and on request, see snapshot/quiesce.c */
 	_Atomic uint32_t quiet;

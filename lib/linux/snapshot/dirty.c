@@ -14,6 +14,7 @@
 
 struct piece {
 	struct vmem_region *r;
+	struct vmemi_watch *w;
 	uint64_t base;            /* page of the first bit */
 	uint64_t got[PIECE / 64]; /* bits taken */
 	unsigned refusals;        /* in this round, by the kernel */
@@ -32,7 +33,7 @@ static void get_bit(struct piece *p, uint64_t page)
 
 static void take_bit(struct piece *p, uint64_t page)
 {
-	atomic_fetch_and(&p->r->dirty[page / 64], ~(UINT64_C(1) << page % 64));
+	atomic_fetch_and(&p->w->bits[page / 64], ~(UINT64_C(1) << page % 64));
 	get_bit(p, page);
 }
 
@@ -108,7 +109,7 @@ static int take_page(struct piece *p, uint64_t page)
 	if (is_away(vmemi_region_word(r, page)))
 		return 0;
 	/* It came meanwhile, perhaps writable. */
-	atomic_fetch_or(&r->dirty[page / 64], bit);
+	atomic_fetch_or(&p->w->bits[page / 64], bit);
 	p->got[(page - p->base) / 64] &= ~(UINT64_C(1) << (page - p->base) % 64);
 	return -VMEM_EAGAIN;
 }
@@ -119,7 +120,7 @@ static int take_some(struct piece *p, uint64_t *page, uint64_t end)
 	int error = 0, run_error;
 
 	for (; *page < end; ++*page) {
-		if (!vmemi_dirty_has(p->r, *page)) {
+		if (!vmemi_watch_has(p->w, *page)) {
 			error = end_run(p);
 			if (error)
 				return error;
@@ -167,7 +168,7 @@ static void put_bits(struct piece *p, uint64_t from)
 {
 	for (uint64_t at = from; at < PIECE; at++)
 		if (p->got[at / 64] >> at % 64 & 1)
-			vmemi_dirty_mark(p->r, p->base + at);
+			vmemi_watch_mark(p->w, p->base + at);
 }
 
 static int tell(struct piece *p, int (*run)(void *, uint64_t, uint64_t), void *context,
@@ -193,17 +194,14 @@ static int tell(struct piece *p, int (*run)(void *, uint64_t, uint64_t), void *c
 	return 0;
 }
 
-int vmem_region_dirty_round(vmem_region *region, uint64_t gpa, uint64_t bytes,
-			    int (*run)(void *context, uint64_t gpa, uint64_t bytes), void *context,
-			    uint64_t *ret_pages)
+int vmemi_watch_round(struct vmem_region *r, enum vmemi_watch_of which, uint64_t first,
+		      uint64_t count, int (*run)(void *context, uint64_t gpa, uint64_t bytes),
+		      void *context, uint64_t *ret_pages)
 {
-	uint64_t first, count, end, pages = 0;
-	struct piece p = { .r = region };
-	int error;
+	struct piece p = { .r = r, .w = &r->watch[which] };
+	uint64_t end;
+	int error = 0;
 
-	if (!region || !run || !atomic_load(&region->dirty_on))
-		return -VMEM_EINVAL;
-	error = vmemi_region_span(region, gpa, bytes, true, &first, &count);
 	for (uint64_t at = first; !error && at < first + count; at = end) {
 		end = (at / 64 + PIECE / 64) * 64;
 		if (end > first + count)
@@ -211,9 +209,74 @@ int vmem_region_dirty_round(vmem_region *region, uint64_t gpa, uint64_t bytes,
 		error = take_piece(&p, at, end);
 		if (error)
 			put_bits(&p, 0);
-		else
-			error = tell(&p, run, context, &pages);
+		else if (run)
+			error = tell(&p, run, context, ret_pages);
 	}
+	return error;
+}
+
+bool vmemi_watch_stop(struct vmem_region *r, enum vmemi_watch_of which)
+{
+	struct vmemi_reclaim *rc = ((struct vmem_manager *)r->host)->reclaim;
+
+	if (!atomic_exchange(&r->watch[which].on, 0))
+		return false;
+	for (uint64_t at = 0; at < r->pages; at += STOP_PIECE) {
+		uint64_t end = at + STOP_PIECE < r->pages ? at + STOP_PIECE : r->pages;
+
+		vmemi_reclaim_enter(rc);
+		atomic_store(&r->batching, 1);
+		vmemi_take_unprotect(r, at, end - 1);
+		atomic_store(&r->batching, 0);
+		vmemi_reclaim_leave(rc);
+	}
+	return true;
+}
+
+int vmemi_watch_start(struct vmem_region *r, enum vmemi_watch_of which)
+{
+	struct vmemi_reclaim *rc = ((struct vmem_manager *)r->host)->reclaim;
+	struct vmemi_watch *w = &r->watch[which];
+
+	if (!r->can_write_protect)
+		return -VMEM_ENOTSUP;
+	if (atomic_load(&w->on))
+		return -VMEM_EBUSY;
+	if (!w->bits) {
+		vmemi_reclaim_enter(rc);
+		w->bits = vmemi_bitmap_new(&r->arrays);
+		vmemi_reclaim_leave(rc);
+	}
+	if (!w->bits)
+		return -VMEM_ENOMEM;
+	for (uint64_t i = 0; i < (r->pages + 63) / 64; i++)
+		atomic_store(&w->bits[i], 0);
+	/* Before looking: what is claimed from now on sees it, what is claimed or there already is seen. Not while
+	 * reclaim makes a range writable that it had looked through before. */
+	vmemi_reclaim_enter(rc);
+	atomic_store(&w->on, 1);
+	vmemi_reclaim_leave(rc);
+	for (uint64_t page = 0; page < r->pages; page++)
+		if (vmemi_page_state(vmemi_region_word(r, page)) != VMEM_PAGE_ABSENT)
+			vmemi_watch_mark(w, page);
+	return 0;
+}
+
+/* --- A migration's --- */
+
+int vmem_region_dirty_round(vmem_region *region, uint64_t gpa, uint64_t bytes,
+			    int (*run)(void *context, uint64_t gpa, uint64_t bytes), void *context,
+			    uint64_t *ret_pages)
+{
+	uint64_t first, count, pages = 0;
+	int error;
+
+	if (!region || !run || !atomic_load(&region->watch[VMEMI_WATCH_DIRTY].on))
+		return -VMEM_EINVAL;
+	error = vmemi_region_span(region, gpa, bytes, true, &first, &count);
+	if (!error)
+		error = vmemi_watch_round(region, VMEMI_WATCH_DIRTY, first, count, run, context,
+					  &pages);
 	if (!error && ret_pages)
 		*ret_pages = pages;
 	return error;
@@ -224,7 +287,7 @@ int vmem_region_dirty_mark(vmem_region *region, uint64_t gpa, uint64_t bytes)
 	uint64_t first, count;
 	int error;
 
-	if (!region || !atomic_load(&region->dirty_on))
+	if (!region || !atomic_load(&region->watch[VMEMI_WATCH_DIRTY].on))
 		return -VMEM_EINVAL;
 	error = vmemi_region_span(region, gpa, bytes, true, &first, &count);
 	for (uint64_t i = 0; i < count && !error; i++)
@@ -234,50 +297,10 @@ int vmem_region_dirty_mark(vmem_region *region, uint64_t gpa, uint64_t bytes)
 
 int vmem_region_dirty_start(vmem_region *region)
 {
-	struct vmemi_reclaim *rc;
-
-	if (!region)
-		return -VMEM_EINVAL;
-	if (!region->can_write_protect)
-		return -VMEM_ENOTSUP;
-	if (atomic_load(&region->dirty_on))
-		return -VMEM_EBUSY;
-	rc = ((struct vmem_manager *)region->host)->reclaim;
-	if (!region->dirty) {
-		vmemi_reclaim_enter(rc);
-		region->dirty = vmemi_bitmap_new(&region->arrays);
-		vmemi_reclaim_leave(rc);
-	}
-	if (!region->dirty)
-		return -VMEM_ENOMEM;
-	for (uint64_t i = 0; i < (region->pages + 63) / 64; i++)
-		atomic_store(&region->dirty[i], 0);
-	/* Before looking: what is claimed from now on sees it, what is claimed or there already is seen. Not while
-	 * reclaim makes a range writable that it had looked through before. */
-	vmemi_reclaim_enter(rc);
-	atomic_store(&region->dirty_on, 1);
-	vmemi_reclaim_leave(rc);
-	for (uint64_t page = 0; page < region->pages; page++)
-		if (vmemi_page_state(vmemi_region_word(region, page)) != VMEM_PAGE_ABSENT)
-			vmemi_dirty_mark(region, page);
-	return 0;
+	return region ? vmemi_watch_start(region, VMEMI_WATCH_DIRTY) : -VMEM_EINVAL;
 }
 
 int vmem_region_dirty_stop(vmem_region *region)
 {
-	struct vmemi_reclaim *rc;
-
-	if (!region || !atomic_exchange(&region->dirty_on, 0))
-		return -VMEM_EINVAL;
-	rc = ((struct vmem_manager *)region->host)->reclaim;
-	for (uint64_t at = 0; at < region->pages; at += STOP_PIECE) {
-		uint64_t end = at + STOP_PIECE < region->pages ? at + STOP_PIECE : region->pages;
-
-		vmemi_reclaim_enter(rc);
-		atomic_store(&region->batching, 1);
-		vmemi_take_unprotect(region, at, end - 1);
-		atomic_store(&region->batching, 0);
-		vmemi_reclaim_leave(rc);
-	}
-	return 0;
+	return region && vmemi_watch_stop(region, VMEMI_WATCH_DIRTY) ? 0 : -VMEM_EINVAL;
 }
