@@ -11,8 +11,8 @@ usage() {
 		Usage: sh examples/demo.sh [OPTION]...
 		Installs what is missing (Debian, Ubuntu), builds libvmem in build-demo/ and runs 4 VMs of
 		256 MiB in 40 % of their memory for 30 s, with different workloads, under a live table.
-		They are one sharing group: what is equal in their memory is kept once. The guests verify
-		every page. Their physical memory is measured from outside: by the usage of a
+		They are one sharing group: what is equal in their memory is kept once. Each gives 10 % of its
+		memory by a virtio balloon, and takes it back before the end. The guests verify every page. Their physical memory is measured from outside: by the usage of a
 		memory cgroup of its own as root, else by Pss. Before that, in a run of 2 s, a page is dropped
 		on purpose, to show that a wrong byte would be found.
 
@@ -50,7 +50,8 @@ case "${1:-} ${2:-}" in
 	apart=--kernel-apart
 	set -- --vms 1 --mem 1G --budget 10% --seconds 60 --workload zipf --swap "$build:4G" "$@"
 	;;
-*) set -- --vms 4 --mem 256M --budget 40% --sharing group --seconds 30 --workload zipf,hotcold,churn,zerofill "$@" ;;
+*) set -- --vms 4 --mem 256M --budget 40% --sharing group --balloon 10% --seconds 30 \
+	--workload zipf,hotcold,churn,zerofill "$@" ;;
 esac
 vmem_build "$top" "$build" -DVMEM_TESTS=OFF -DVMEM_BENCH=OFF
 runner=$build/examples/kvm-runner/vmem-kvm-runner

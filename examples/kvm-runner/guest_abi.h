@@ -24,6 +24,12 @@
 #define GUEST_PORT_WAIT 0x501u /* OUT, 4 bytes: do nothing for so many milliseconds */
 #define GUEST_PORT_STOP 0x502u /* OUT, 4 bytes: enum guest_stop; does not come back */
 
+/* A virtio device, the balloon, if there is one: the registers of virtio-mmio (VIRTIO 1.3, 4.2.2; virtio_registers.h)
+ * at the same offsets from here, 4 bytes each. No interrupt comes: InterruptStatus is to be looked at. Rings, and what
+ * the device reads, must lie in the low part. */
+#define GUEST_PORT_VIRTIO 0x1000u
+#define GUEST_PORT_VIRTIO_END 0x1200u
+
 enum guest_stop {
 	GUEST_STOP_DONE = 1, /* time was up, and every page was verified once more */
 	GUEST_STOP_WRONG = 2 /* guest_vcpu.wrong tells which byte */
@@ -50,15 +56,23 @@ enum guest_phase {
 enum guest_content {
 	GUEST_CONTENT_LOADED = 0,  /* as the runner loaded it */
 	GUEST_CONTENT_STAMPED = 1, /* the stamps of `version` are in it */
-	GUEST_CONTENT_ZEROED = 2
+	GUEST_CONTENT_ZEROED = 2,
+	GUEST_CONTENT_ANYTHING = 3 /* it was in the balloon: overwritten before it is read */
 };
 
-/* What one page must hold. Only the vCPU that owns the page changes it, and only by what it writes
- * itself: nothing here is ever taken from the page again, so a lost write cannot make itself right. */
+/* Who may touch a page and what stands here of it. Only looked at where there is a balloon. */
+enum guest_holder {
+	GUEST_HELD_BY_NOBODY = 0,
+	GUEST_HELD_BY_OWNER = 1, /* while it touches the page */
+	GUEST_HELD_BY_BALLOON = 2
+};
+
+/* What one page must hold. Only who holds the page changes it, and only by what it writes itself: nothing here is ever taken from the page again, so a lost write cannot make itself right. */
 struct guest_truth {
 	uint64_t sum;     /* page_sum() of the right bytes */
 	uint32_t version; /* writes to this page so far */
-	uint32_t content; /* enum guest_content */
+	uint16_t content; /* enum guest_content */
+	uint16_t holder;  /* enum guest_holder */
 };
 
 /* A write changes a few words to a stamp: which page, which write, by whom, which of the words. A
@@ -111,6 +125,7 @@ struct guest_vcpu {
 	uint64_t accesses; /* pages read or written and verified, the sweep not counted */
 	uint64_t writes;   /* of them written */
 	uint64_t verified; /* pages verified by the sweep */
+	uint64_t left_out; /* by the sweep: in the balloon, or not used since they came back */
 	uint32_t phase;    /* enum guest_phase */
 	uint32_t pad;
 	struct guest_wrong wrong;
@@ -125,6 +140,12 @@ struct guest_params {
 	uint32_t workload; /* enum guest_workload */
 	uint32_t vcpus;
 	uint32_t write_percent; /* of accesses by zipf, hotcold and zerofill */
+	uint32_t balloon;       /* 1: there is one; vCPU 0 has its driver */
+	uint32_t balloon_bad;   /* 1: the driver does all that it must not */
+	uint64_t balloon_gpa;   /* memory for the driver */
+	uint64_t balloon_bytes; /* of it */
+	uint64_t pages;         /* of guest memory */
+	uint64_t unused;        /* pages with GUEST_CONTENT_ANYTHING: free, as the guest sees it */
 	struct guest_vcpu vcpu[GUEST_MAX_VCPUS];
 };
 

@@ -32,7 +32,9 @@ int inject_drop_page(struct vm *vm)
 		uint64_t gpa = gfn << GUEST_PAGE_SHIFT;
 		int error;
 
-		if (__atomic_load_n(&vm->truth[gfn].sum, __ATOMIC_RELAXED) == zero_sum)
+		if (__atomic_load_n(&vm->truth[gfn].sum, __ATOMIC_RELAXED) == zero_sum ||
+		    __atomic_load_n(&vm->truth[gfn].holder, __ATOMIC_RELAXED) ==
+			    GUEST_HELD_BY_BALLOON)
 			continue;
 		error = vmem_region_discard(vm->region, gpa, GUEST_PAGE_SIZE, NULL);
 		if (error)

@@ -8,6 +8,7 @@
 
 #include "common/json_file.h"
 #include "runner_alloc.h"
+#include "runner_balloon.h"
 #include "runner_print.h"
 #include "runner_sample.h"
 #include "runner_vcpu.h"
@@ -50,6 +51,9 @@ static void add_options(cJSON *root, const struct runner *runner)
 		  o->swap.count == 0 ? "none"
 		  : o->swap.plain    ? "plain"
 				     : "enciphered");
+	number(object, "balloon_bytes", o->balloon_pages << GUEST_PAGE_SHIFT);
+	number(object, "balloon_bytes_per_second", o->balloon_rate << GUEST_PAGE_SHIFT);
+	json_text(object, "balloon_unit", o->balloon_ranges ? "range" : "page");
 	json_text(object, "allocator", o->jemalloc ? "jemalloc" : "libc");
 	for (uint32_t i = 0; i < o->image_count; i++)
 		json_append(images, cJSON_CreateString(o->images[i]));
@@ -132,6 +136,52 @@ static void add_account(cJSON *parent, const struct vmem_store_account *a)
 #undef ADD
 }
 
+static void add_way(cJSON *balloon, const char *name, const struct balloon_way *way)
+{
+	cJSON *object = json_need(cJSON_AddObjectToObject(balloon, name));
+
+	number(object, "asked", way->asked_ns != 0);
+	number(object, "done", way->done_ns != 0);
+	number(object, "ns", way->done_ns ? way->done_ns - way->begun_ns : 0);
+	number(object, "since_asked_ns", way->done_ns ? way->done_ns - way->asked_ns : 0);
+}
+
+static void add_balloon(cJSON *vm_object, struct balloon *b)
+{
+	cJSON *object = json_need(cJSON_AddObjectToObject(vm_object, "balloon"));
+	struct balloon_sample s;
+
+	balloon_sample(b, &s);
+	number(object, "asked_bytes", b->vm->runner->options->balloon_pages << GUEST_PAGE_SHIFT);
+	number(object, "most_bytes", b->pages_most << GUEST_PAGE_SHIFT);
+	number(object, "bytes", s.progress.pages << GUEST_PAGE_SHIFT);
+	number(object, "actual_bytes", s.progress.actual << GUEST_PAGE_SHIFT);
+	add_way(object, "inflate", &b->in);
+	add_way(object, "deflate", &b->out);
+	number(object, "released_bytes", s.discard.inflated.released);
+	number(object, "pinned_bytes", s.discard.inflated.pinned);
+	number(object, "failed_bytes", s.discard.inflated.failed);
+	number(object, "returned_bytes", s.discard.returned);
+	number(object, "guest_free_bytes", s.guest.values[VMEM_BALLOON_FREE]);
+	number(object, "guest_total_bytes", s.guest.values[VMEM_BALLOON_TOTAL]);
+	number(object, "guest_available_bytes", s.guest.values[VMEM_BALLOON_AVAILABLE]);
+	number(object, "stalls", b->stalls);
+	number(object, "bad_buffers", b->bad_buffers);
+#define ADD(field) number(object, #field, s.counters.field)
+	ADD(buffers);
+	ADD(inflated);
+	ADD(deflated);
+	ADD(stats);
+	ADD(resets);
+	ADD(outside);
+	ADD(inflated_twice);
+	ADD(not_inflated);
+	ADD(malformed);
+	ADD(unexpected);
+	ADD(late_writes);
+#undef ADD
+}
+
 static void add_wrong(cJSON *vm_object, const struct guest_wrong *wrong)
 {
 	cJSON *object = json_need(cJSON_AddObjectToObject(vm_object, "wrong"));
@@ -156,6 +206,7 @@ static void add_vm(cJSON *vms, struct vm *vm)
 	json_text(object, "end", vm_end_names[end]);
 	number(object, "pages", vm_pages(vm) - vm_first_page(vm));
 	number(object, "pages_verified", sample.progress.verified);
+	number(object, "pages_left_out", sample.progress.left_out);
 	number(object, "accesses", sample.progress.accesses);
 	number(object, "writes", sample.progress.writes);
 	number(object, "resident_bytes", sample.resident_bytes);
@@ -170,6 +221,8 @@ static void add_vm(cJSON *vms, struct vm *vm)
 	add_image(object, &vm->image);
 	add_region(object, &sample.region);
 	add_account(object, &sample.account);
+	if (vm->balloon)
+		add_balloon(object, vm->balloon);
 }
 
 static void add_manager(cJSON *root, struct runner *runner)

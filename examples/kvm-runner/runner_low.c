@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "payload_balloon.h"
 #include "payload_blob.h"
 #include "runner_zipf.h"
 #include "common/split_random.h"
@@ -33,6 +34,8 @@ void low_part_layout(struct low_layout *layout, const struct runner_options *opt
 	gpa += options->vcpus * LOW_STACK_BYTES;
 	layout->zipf_gpa = gpa;
 	gpa += page_up(ZIPF_CLASSES_MOST * sizeof(struct guest_zipf));
+	layout->balloon_gpa = gpa;
+	gpa += page_up(PAYLOAD_BALLOON_BYTES(pages));
 	layout->truth_gpa = gpa;
 	layout->pinned_bytes = page_up(gpa + pages * sizeof(struct guest_truth));
 }
@@ -77,6 +80,19 @@ static void fill_vcpu(struct guest_vcpu *vcpu, struct vm *vm, uint32_t index)
 		vcpu->scatter += 2;
 }
 
+/* Another balloon begins empty. What was in the last one holds anything. */
+static void empty_balloon(struct vm *vm)
+{
+	for (uint64_t gfn = vm_first_page(vm); gfn < vm_pages(vm); gfn++) {
+		struct guest_truth *truth = &vm->truth[gfn];
+
+		if (truth->holder == GUEST_HELD_BY_BALLOON)
+			truth->content = GUEST_CONTENT_ANYTHING;
+		truth->holder = GUEST_HELD_BY_NOBODY;
+		vm->params->unused += truth->content == GUEST_CONTENT_ANYTHING;
+	}
+}
+
 void low_part_fill(struct vm *vm, bool restored)
 {
 	const struct runner_options *o = vm->runner->options;
@@ -92,9 +108,16 @@ void low_part_fill(struct vm *vm, bool restored)
 	params->zipf_gpa = vm->layout.zipf_gpa;
 	params->workload = vm->workload;
 	params->vcpus = o->vcpus;
+	params->pages = vm_pages(vm);
+	params->balloon = o->balloon_pages != 0;
+	params->balloon_bad = o->injection == INJECT_BAD_BALLOON;
+	params->balloon_gpa = vm->layout.balloon_gpa;
+	params->balloon_bytes = vm->layout.truth_gpa - vm->layout.balloon_gpa;
 	params->write_percent = o->write_percent;
 	for (uint32_t i = 0; i < o->vcpus; i++)
 		fill_vcpu(&params->vcpu[i], vm, i);
+	if (restored)
+		empty_balloon(vm);
 	params->zipf_classes = zipf_fill((struct guest_zipf *)(vm->hva + vm->layout.zipf_gpa),
 					 params->vcpu[0].count, o->skew);
 }

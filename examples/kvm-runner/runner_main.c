@@ -15,6 +15,7 @@ typedef struct vmem_jemalloc vmem_jemalloc;
 #endif
 
 #include "runner_alloc.h"
+#include "runner_balloon.h"
 #include "runner_inject.h"
 #include "runner_load.h"
 #include "runner_low.h"
@@ -300,6 +301,7 @@ static bool watch_vm(struct vm *vm, struct watch *watch, uint64_t now)
 	if (vm->started == 0)
 		return true;
 	if (vm_end(vm, &vcpu) == END_RUNS) {
+		balloon_tick(vm, now);
 		watch_progress(vm, watch, now);
 		if (atomic_load(&vm->stop))
 			stop_vm(vm, watch, now);

@@ -15,6 +15,8 @@ const char *const runner_workload_names[GUEST_WORKLOADS] = {
 	[GUEST_HOTCOLD] = "hotcold", [GUEST_ZEROFILL] = "zerofill", [GUEST_IDLE] = "idle",
 };
 
+#define BALLOON_MOST_PERCENT 90u
+
 enum option_key {
 	KEY_VMS = 256,
 	KEY_MEM,
@@ -38,6 +40,10 @@ enum option_key {
 	KEY_ALLOCATOR,
 	KEY_JSON,
 	KEY_QUIET,
+	KEY_BALLOON,
+	KEY_BALLOON_RATE,
+	KEY_BALLOON_KEEP,
+	KEY_BALLOON_RANGES,
 	KEY_INJECT
 };
 
@@ -64,6 +70,15 @@ static const struct argp_option option_table[] = {
 	  1 },
 	{ "huge", KEY_HUGE, NULL, 0,
 	  "keep memory that is in use in huge pages of 2 MiB, where that can be had", 1 },
+	{ "balloon", KEY_BALLOON, "SIZE|PERCENT", 0,
+	  "memory that each VM is asked to give by its virtio balloon, up to 90% of it; after three quarters of "
+	  "the time it is given back (default none)",
+	  1 },
+	{ "balloon-rate", KEY_BALLOON_RATE, "SIZE", 0,
+	  "no faster than this a second, both ways (default no limit)", 1 },
+	{ "balloon-keep", KEY_BALLOON_KEEP, NULL, 0, "it is not given back", 1 },
+	{ "balloon-ranges", KEY_BALLOON_RANGES, NULL, 0,
+	  "in ranges, which is not in the standard, instead of page by page", 1 },
 	{ NULL, 0, NULL, 0, "What they do:", 2 },
 	{ "image", KEY_IMAGE, "FILE", 0,
 	  "memory image that a VM starts with; may be given again, then VM i takes image i modulo their "
@@ -103,7 +118,8 @@ static const struct argp_option option_table[] = {
 	{ NULL, 0, NULL, 0, "For tests:", 5 },
 	{ "inject", KEY_INJECT, "WHAT", 0,
 	  "drop-page: discard a page of VM 0 behind the guest's back, which must find the wrong byte; "
-	  "corrupt-page: flip a bit of a stored page of VM 0, which must be poisoned; fail-alloc=N: the "
+	  "corrupt-page: flip a bit of a stored page of VM 0, which must be poisoned; bad-balloon: guests give "
+	  "pages that are pinned, that are not there, and some twice, which must do no harm; fail-alloc=N: the "
 	  "N-th allocation fails",
 	  5 },
 	{ NULL, 0, NULL, 0, NULL, 0 },
@@ -120,6 +136,7 @@ static const char description[] =
 struct parse {
 	struct runner_options *options;
 	const char *budget;
+	const char *balloon; /* NULL: none */
 };
 
 static void need_number(struct argp_state *state, const char *name, const char *text,
@@ -193,33 +210,66 @@ static void parse_injection(struct argp_state *state, struct runner_options *o, 
 		o->injection = INJECT_DROP_PAGE;
 	else if (strcmp(text, "corrupt-page") == 0)
 		o->injection = INJECT_CORRUPT_PAGE;
+	else if (strcmp(text, "bad-balloon") == 0)
+		o->injection = INJECT_BAD_BALLOON;
 	else if (strncmp(text, fail, strlen(fail)) == 0 &&
 		 units_parse_number(text + strlen(fail), 1, UINT32_MAX, &o->injection_number) == 0)
 		o->injection = INJECT_FAIL_ALLOC;
 	else
-		argp_error(state, "--inject %s: there is drop-page, corrupt-page and fail-alloc=N",
-			   text);
+		argp_error(
+			state,
+			"--inject %s: there is drop-page, corrupt-page, bad-balloon and fail-alloc=N",
+			text);
+}
+
+/* A size, or percent of @whole. Returns 0, or -1 when it is neither. */
+static int parse_share(const char *text, uint64_t whole, double most_percent, uint64_t *ret_bytes)
+{
+	size_t length = strlen(text);
+	char digits[16] = { 0 };
+	double percent = 0;
+
+	if (length < 2 || length >= sizeof(digits) || text[length - 1] != '%')
+		return units_parse_bytes(text, ret_bytes);
+	memcpy(digits, text, length - 1);
+	if (units_parse_decimal(digits, 1, most_percent, &percent) != 0)
+		return -1;
+	*ret_bytes = (uint64_t)((double)whole * percent / 100);
+	return 0;
+}
+
+static void finish_balloon(struct argp_state *state, const struct parse *parse)
+{
+	struct runner_options *o = parse->options;
+	uint64_t bytes = 0;
+
+	if (!parse->balloon) {
+		if (o->balloon_rate || o->balloon_keep || o->balloon_ranges ||
+		    o->injection == INJECT_BAD_BALLOON)
+			argp_error(state, "what is said about a balloon needs --balloon");
+		return;
+	}
+	if (parse_share(parse->balloon, o->mem_bytes, BALLOON_MOST_PERCENT, &bytes) != 0 ||
+	    bytes < GUEST_PAGE_SIZE || bytes > o->mem_bytes - o->mem_bytes / 10)
+		argp_error(state,
+			   "--balloon %s: give a size such as 64M, or percent such as 25%%, up to "
+			   "%u%% of a VM's memory",
+			   parse->balloon, BALLOON_MOST_PERCENT);
+	o->balloon_pages = bytes >> GUEST_PAGE_SHIFT;
 }
 
 /* What can only be judged when all is known. */
 static void finish(struct argp_state *state, struct parse *parse)
 {
 	struct runner_options *o = parse->options;
-	const char *budget = parse->budget;
-	size_t length = strlen(budget);
-	double percent = 0;
 
-	if (length > 1 && length < 16 && budget[length - 1] == '%') {
-		char digits[16] = { 0 };
-
-		memcpy(digits, budget, length - 1);
-		if (units_parse_decimal(digits, 1, 1000, &percent) != 0)
-			argp_error(state, "--budget %s: give 1%% to 1000%%, or a size", budget);
-		o->budget_bytes = (uint64_t)((double)(o->mem_bytes * o->vms) * percent / 100);
-	} else if (units_parse_bytes(budget, &o->budget_bytes) != 0 || o->budget_bytes == 0) {
-		argp_error(state, "--budget %s: give a size such as 600M, or percent such as 60%%",
-			   budget);
-	}
+	if (parse_share(parse->budget, o->mem_bytes * o->vms, 1000, &o->budget_bytes) != 0 ||
+	    o->budget_bytes == 0)
+		argp_error(state,
+			   "--budget %s: give a size such as 600M, or percent such as 60%%, 1%% to "
+			   "1000%%",
+			   parse->budget);
+	finish_balloon(state, parse);
 	if (o->lazy && !o->restore)
 		argp_error(state, "--lazy needs --restore: it says how that is done");
 	if (o->restore && o->image_count)
@@ -248,6 +298,14 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	case KEY_WRITES: need_number(state, "writes", text, 0, 100, &o->write_percent); break;
 	case KEY_SECONDS: need_number(state, "seconds", text, 1, 1000000, &o->seconds); break;
 	case KEY_BUDGET: parse->budget = text; break;
+	case KEY_BALLOON: parse->balloon = text; break;
+	case KEY_BALLOON_KEEP: o->balloon_keep = true; break;
+	case KEY_BALLOON_RANGES: o->balloon_ranges = true; break;
+	case KEY_BALLOON_RATE:
+		if (units_parse_bytes(text, &o->balloon_rate) != 0 ||
+		    (o->balloon_rate >>= GUEST_PAGE_SHIFT) == 0)
+			argp_error(state, "--balloon-rate %s: give a size, at least 4K", text);
+		break;
 	case KEY_RESTORE: o->restore = text; break;
 	case KEY_LAZY: o->lazy = true; break;
 	case KEY_HUGE: o->huge = true; break;

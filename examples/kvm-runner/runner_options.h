@@ -26,6 +26,7 @@ enum runner_injection {
 	INJECT_NOTHING,
 	INJECT_DROP_PAGE,    /* a guest page is discarded behind the guest's back */
 	INJECT_CORRUPT_PAGE, /* a bit of a stored page flips */
+	INJECT_BAD_BALLOON,  /* drivers of balloons do what they must not */
 	INJECT_FAIL_ALLOC    /* the n-th allocation fails */
 };
 
@@ -52,7 +53,11 @@ struct runner_options {
 	const char *save;    /* VM i goes to the file of this name with .i; NULL: none */
 	const char *restore; /* comes from there */
 	bool lazy;
-	bool huge; /* pages of 2 MiB */
+	bool huge;              /* pages of 2 MiB */
+	uint64_t balloon_pages; /* that each VM is asked for; 0: no balloon */
+	uint64_t balloon_rate;  /* so many pages a second; 0: as fast as it goes */
+	bool balloon_keep;      /* to the end */
+	bool balloon_ranges;    /* ranges instead of page numbers */
 	struct swap_options swap;
 	const char *json; /* NULL: none */
 	uint64_t seed;

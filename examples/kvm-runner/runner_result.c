@@ -7,6 +7,7 @@
 
 #include "page_sum.h"
 #include "runner_alloc.h"
+#include "runner_balloon.h"
 #include "runner_print.h"
 #include "runner_sample.h"
 #include "common/units.h"
@@ -172,6 +173,7 @@ enum runner_exit result_print_totals(struct runner *runner, bool interrupted)
 
 		sample_vm(vm, &sample);
 		print_vm(vm, &sample, end);
+		balloon_print(vm);
 		by_end[end]++;
 		verified += sample.progress.verified;
 		accesses += sample.progress.accesses;

@@ -9,6 +9,7 @@
 #include <vmem/common.h>
 
 #include "runner_alloc.h"
+#include "runner_balloon.h"
 #include "runner_print.h"
 #include "runner_sample.h"
 #include "common/units.h"
@@ -18,6 +19,7 @@
 #define TEXT_BYTES 16384u
 #define ROW "%6s %-8s %9s %9s %9s %9s %7s %6s %8s %8s %8s %7s %10s %s%s\n"
 #define SWAP_ROW "%9s %10s "
+#define BALLOON_ROW "%9s "
 #define OTHER_LINES 4u /* header, total, the library's own, swap */
 
 /* What rates are made of. */
@@ -53,7 +55,8 @@ struct row {
 	uint64_t p50_ns; /* of the total: the worst of the VMs */
 	uint64_t p99_ns;
 	uint64_t blocked_ppm; /* of the last ten seconds; of the total: the worst of the VMs */
-	char swap[32];        /* two columns, or none without a device */
+	uint64_t balloon;     /* bytes in it */
+	char more[48];        /* columns of balloons and of swap devices, where there are any */
 };
 
 int table_new(struct table **ret_table, struct runner *runner)
@@ -115,7 +118,7 @@ static void add_row(struct table *table, const struct row *r)
 	add(table, ROW, r->name, r->workload, UNITS_BYTES(r->size), UNITS_BYTES(r->resident),
 	    UNITS_BYTES(r->staged), UNITS_BYTES(r->stored), ratio, cpu, UNITS_COUNT(r->faults),
 	    UNITS_TIME(r->p50_ns), UNITS_TIME(r->p99_ns), blocked, UNITS_COUNT(r->accesses),
-	    r->swap, r->state);
+	    r->more, r->state);
 }
 
 static uint64_t larger(uint64_t a, uint64_t b)
@@ -132,6 +135,7 @@ static void sum_up(struct row *total, const struct row *r)
 	total->logical += r->logical;
 	total->physical += r->physical;
 	total->cpu += r->cpu;
+	total->balloon += r->balloon;
 	total->faults += r->faults;
 	total->accesses += r->accesses;
 	total->p50_ns = larger(total->p50_ns, r->p50_ns);
@@ -143,6 +147,19 @@ static void sum_up(struct row *total, const struct row *r)
 static double cpu_percent(uint64_t before_ns, uint64_t now_ns, double seconds)
 {
 	return now_ns > before_ns ? 100 * (double)(now_ns - before_ns) / SECOND / seconds : 0;
+}
+
+/* Columns that not all runs have. */
+static void set_more(const struct table *table, char *more, size_t bytes, const char *balloon,
+		     const char *in, const char *out)
+{
+	size_t length = 0;
+
+	*more = '\0';
+	if (table->runner->options->balloon_pages)
+		length = (size_t)snprintf(more, bytes, BALLOON_ROW, balloon);
+	if (table->runner->swap.count && length < bytes)
+		snprintf(more + length, bytes - length, SWAP_ROW, in, out);
 }
 
 static void add_vm(struct table *table, struct vm *vm, double seconds, struct row *total)
@@ -173,11 +190,11 @@ static void add_vm(struct table *table, struct vm *vm, double seconds, struct ro
 		.p50_ns = sample.region.fault_p50_ns,
 		.p99_ns = sample.region.fault_p99_ns,
 		.blocked_ppm = sample.region.pressure_avg10_ppm,
+		.balloon = balloon_bytes(vm),
 	};
 	*before = (struct before){ sample.region.faults, sample.progress.accesses, cpu_ns };
 	/* What is written and read is of all VMs. */
-	if (table->runner->swap.count)
-		snprintf(row.swap, sizeof(row.swap), SWAP_ROW, "", "");
+	set_more(table, row.more, sizeof(row.more), UNITS_BYTES(row.balloon), "", "");
 	add_row(table, &row);
 	sum_up(total, &row);
 }
@@ -197,7 +214,7 @@ static void add_library(struct table *table)
 }
 
 /* The columns of the total. */
-static void rate_swap(struct table *table, const struct swap_sample *sample, double seconds,
+static void rate_more(struct table *table, const struct swap_sample *sample, double seconds,
 		      struct row *total)
 {
 	double in = (double)(sample->read_bytes - table->swap_read_bytes) / seconds;
@@ -205,8 +222,8 @@ static void rate_swap(struct table *table, const struct swap_sample *sample, dou
 
 	table->swap_read_bytes = sample->read_bytes;
 	table->swap_written_bytes = sample->written_bytes;
-	snprintf(total->swap, sizeof(total->swap), SWAP_ROW, UNITS_BYTES((uint64_t)in),
-		 UNITS_BYTES((uint64_t)out));
+	set_more(table, total->more, sizeof(total->more), UNITS_BYTES(total->balloon),
+		 UNITS_BYTES((uint64_t)in), UNITS_BYTES((uint64_t)out));
 }
 
 static void add_swap(struct table *table, const struct swap_sample *sample)
@@ -225,17 +242,15 @@ static void show(struct table *table, uint64_t now_ns)
 	double seconds = (double)(now_ns - table->last_ns) / SECOND;
 	uint32_t most = print_table_most();
 	uint32_t rows = most > OTHER_LINES ? most - OTHER_LINES : 0;
-	char titles[32] = "";
+	char titles[48];
 	char since[32];
 
 	snprintf(since, sizeof(since), "%.0f s",
 		 (double)(now_ns - table->runner->start_ns) / SECOND);
 	seconds = seconds > 0 ? seconds : 1;
-	if (swap->count) {
+	if (swap->count)
 		swap_sample(swap, table->runner->manager, &sample);
-		rate_swap(table, &sample, seconds, &total);
-		snprintf(titles, sizeof(titles), SWAP_ROW, "swap in/s", "swap out/s");
-	}
+	set_more(table, titles, sizeof(titles), "balloon", "swap in/s", "swap out/s");
 	table->length = 0;
 	add(table, ROW, since, "workload", "size", "resident", "staged", "stored", "ratio", "cpu",
 	    "faults/s", "p50", "p99", "blocked", "accesses/s", titles, "state");
@@ -246,6 +261,7 @@ static void show(struct table *table, uint64_t now_ns)
 		if (i >= rows)
 			table->length = before; /* counts, but is not shown */
 	}
+	rate_more(table, &sample, seconds, &total);
 	add_row(table, &total);
 	add_library(table);
 	if (swap->count)

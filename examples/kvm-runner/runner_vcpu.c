@@ -9,6 +9,7 @@
 
 #include <vmem/common.h>
 
+#include "runner_balloon.h"
 #include "runner_print.h"
 #include "runner_signals.h"
 
@@ -56,6 +57,11 @@ static void wait_ms(uint32_t ms)
 	(void)nanosleep(&time, NULL); /* a kick ends it early */
 }
 
+static bool is_virtio(const struct vcpu *vcpu, uint32_t port)
+{
+	return vcpu->vm->balloon && port >= GUEST_PORT_VIRTIO && port < GUEST_PORT_VIRTIO_END;
+}
+
 bool vcpu_out(struct vcpu *vcpu, uint32_t port, uint32_t value)
 {
 	switch (port) {
@@ -68,6 +74,10 @@ bool vcpu_out(struct vcpu *vcpu, uint32_t port, uint32_t value)
 			vcpu_fail(vcpu, "the guest stopped for an unknown reason, %u", value);
 		return false;
 	default:
+		if (is_virtio(vcpu, port)) {
+			balloon_set_register(vcpu->vm->balloon, port - GUEST_PORT_VIRTIO, value);
+			return true;
+		}
 		vcpu_fail(vcpu, "the guest wrote to port %#x, which is not there", port);
 		return false;
 	}
@@ -79,6 +89,8 @@ uint32_t vcpu_in(const struct vcpu *vcpu, uint32_t port)
 	uint64_t end = vcpu->vm->runner->end_ns;
 	uint64_t left_ms = now < end ? (end - now + 999999) / 1000000 : 0;
 
+	if (is_virtio(vcpu, port))
+		return balloon_get_register(vcpu->vm->balloon, port - GUEST_PORT_VIRTIO);
 	if (port != GUEST_PORT_TIME)
 		return UINT32_MAX; /* as an empty bus */
 	return left_ms < UINT32_MAX ? (uint32_t)left_ms : UINT32_MAX;

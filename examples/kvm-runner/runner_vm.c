@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <vmem/huge.h>
 
+#include "runner_balloon.h"
 #include "runner_low.h"
 #include "runner_print.h"
 #include "runner_saved.h"
@@ -104,12 +105,15 @@ int vm_create(struct vm *vm, struct runner *runner, uint32_t index)
 	vm->hva = vmem_region_hva(vm->region);
 	vm->params = (struct guest_params *)(vm->hva + GUEST_PARAMS_GPA);
 	vm->truth = (struct guest_truth *)(vm->hva + vm->layout.truth_gpa);
-	return 0;
+	return o->balloon_pages ? balloon_create(vm) : 0;
 }
 
 int vm_destroy(struct vm *vm)
 {
-	int error = vm->region ? vmem_region_detach(vm->region, VMEM_DETACH_DISCARD) : 0;
+	int error;
+
+	balloon_destroy(vm);
+	error = vm->region ? vmem_region_detach(vm->region, VMEM_DETACH_DISCARD) : 0;
 
 	if (error)
 		print_error("vm %u: its memory cannot be detached: %s.", vm->index,
@@ -141,6 +145,7 @@ void vm_progress(const struct vm *vm, struct vm_progress *progress)
 		progress->accesses += __atomic_load_n(&vcpu->accesses, __ATOMIC_RELAXED);
 		progress->writes += __atomic_load_n(&vcpu->writes, __ATOMIC_RELAXED);
 		progress->verified += __atomic_load_n(&vcpu->verified, __ATOMIC_RELAXED);
+		progress->left_out += __atomic_load_n(&vcpu->left_out, __ATOMIC_RELAXED);
 		if (phase < progress->phase)
 			progress->phase = phase;
 	}

@@ -27,6 +27,7 @@ enum vcpu_end {
 	END_WRONG = 5
 };
 
+struct balloon;
 struct kvm_run;
 struct vm;
 
@@ -54,6 +55,7 @@ struct low_layout {
 	uint32_t directories;
 	uint64_t stacks_gpa; /* LOW_STACK_BYTES for each vCPU */
 	uint64_t zipf_gpa;
+	uint64_t balloon_gpa; /* for the driver, whether there is a balloon or not */
 	uint64_t truth_gpa;
 	uint64_t pinned_bytes; /* what comes behind belongs to the workload */
 };
@@ -85,6 +87,7 @@ struct vm {
 	struct guest_params *params; /* in guest memory, pinned */
 	struct guest_truth *truth;   /* the same */
 	struct image_counts image;
+	struct balloon *balloon; /* NULL: none */
 	vmem_snapshot *snapshot; /* --lazy: where its pages come from */
 	int snapshot_fd;
 	int fd; /* KVM */
@@ -122,6 +125,7 @@ struct vm_progress {
 	uint64_t accesses;
 	uint64_t writes;
 	uint64_t verified;
+	uint64_t left_out;
 	uint32_t phase; /* of the vCPU that is least far */
 };
 

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* See the header. A buffer of the guest is worked off in the hypercall that notifies of it, on the thread of that
+ * vCPU, which may do nothing else meanwhile; the other threads find the lock taken and come again. */
+#define VMEM_EXPERIMENTAL /* VMEM_BALLOON_F_RANGES */
+#include "runner_balloon.h"
+
+#include "common/units.h"
+#include "runner_alloc.h"
+#include "runner_print.h"
+#include "runner_vcpu.h"
+#include "virtio_registers.h"
+
+#define SECOND UINT64_C(1000000000)
+#define PIECES 64u
+
+/* --- Making and unmaking --- */
+
+static int make_core(struct balloon *b)
+{
+	const struct runner_options *o = b->vm->runner->options;
+	struct vmem_balloon_opts opts = { .size = sizeof(opts),
+					  .allocator = alloc_for_library(),
+					  .features = VMEM_BALLOON_F_MUST_TELL_HOST |
+						      VMEM_BALLOON_F_STATS_VQ |
+						      VMEM_VIRTIO_F_VERSION_1,
+					  .map = VMEM_BALLOON_MAP_SPEC };
+	int error;
+
+	if (o->balloon_ranges)
+		opts.features |= VMEM_BALLOON_F_RANGES;
+	b->offered = opts.features;
+	error = vmem_balloon_new(&b->core, &opts);
+	return error ? error : vmem_balloon_add_ram(b->core, 0, o->mem_bytes, GUEST_PAGE_SIZE);
+}
+
+static int make_discard(struct balloon *b)
+{
+	struct vmem_discard_opts opts = { .size = sizeof(opts), .allocator = alloc_for_library() };
+	struct vmem_discard_piece piece = { .size = sizeof(piece),
+					    .kind = VMEM_DISCARD_REGION,
+					    .region = b->vm->region };
+	int error = vmem_discard_new(&b->discard, &opts);
+
+	return error ? error : vmem_discard_add(b->discard, &piece);
+}
+
+int balloon_create(struct vm *vm)
+{
+	struct balloon *b = alloc_new(sizeof(*b));
+	int error = -VMEM_ENOMEM;
+
+	if (b) {
+		vm->balloon = b;
+		b->vm = vm;
+		pthread_mutex_init(&b->lock, NULL);
+		b->bytes = alloc_new(BALLOON_READ_MOST);
+		if (b->bytes)
+			error = make_core(b);
+		if (!error)
+			error = make_discard(b);
+	}
+	if (error)
+		print_error("vm %u: its balloon cannot be made: %s.", vm->index,
+			    vmem_strerror(error));
+	return error;
+}
+
+void balloon_destroy(struct vm *vm)
+{
+	struct balloon *b = vm->balloon;
+
+	if (!b)
+		return;
+	vmem_discard_free(b->discard);
+	vmem_balloon_free(b->core);
+	alloc_free(b->bytes);
+	pthread_mutex_destroy(&b->lock);
+	alloc_free(b);
+	vm->balloon = NULL;
+}
+
+/* --- Buffers --- */
+
+static struct vmem_balloon_progress progress_of(const struct balloon *b)
+{
+	struct vmem_balloon_progress progress = { .size = sizeof(progress) };
+
+	(void)vmem_balloon_get_progress(b->core, &progress);
+	return progress;
+}
+
+/* What the device core has to give: ranges to be discarded first, and then buffers go back. */
+static void drain(struct balloon *b)
+{
+	struct vmem_balloon_done done;
+
+	/* What could not be discarded, pinned pages for example, is counted there. */
+	(void)vmem_discard_drain(b->discard, b->core);
+	while (vmem_balloon_take_done(b->core, &done)) {
+		struct balloon_queue *q = &b->queues[done.token >> 16];
+
+		split_ring_device_return(&q->ring, (uint16_t)done.token, done.used);
+	}
+}
+
+/* To the core. false: it does not take it. */
+static bool give(struct balloon *b, uint32_t number, enum vmem_balloon_queue what,
+		 const struct split_ring_buffer *buffer)
+{
+	struct vmem_balloon_buffer given = {
+		.size = sizeof(given),
+		.queue = what,
+		.token = (uint64_t)number << 16 | buffer->head,
+		.now_ns = runner_now_ns(),
+		.bytes = b->bytes,
+		.count = buffer->readable_bytes,
+		.pieces = buffer->pieces + buffer->readable,
+		.piece_count = buffer->writable,
+	};
+	int error;
+
+	while ((error = vmem_balloon_give(b->core, &given)) == -VMEM_EAGAIN)
+		drain(b);
+	return error == 0;
+}
+
+static void work_off(struct balloon *b, uint32_t number, enum vmem_balloon_queue what,
+		     const struct split_ring_buffer *buffer)
+{
+	struct split_ring_device *ring = &b->queues[number].ring;
+	bool readable = buffer->readable_bytes <= BALLOON_READ_MOST &&
+			split_ring_device_read(ring, buffer, 0, b->bytes, BALLOON_READ_MOST) >= 0;
+
+	b->bad_buffers += !readable;
+	if (!readable || !give(b, number, what, buffer))
+		split_ring_device_return(ring, buffer->head, 0);
+}
+
+/* How far it is on its way, now that a buffer is done. */
+static void look_at_progress(struct balloon *b, uint64_t begun_ns)
+{
+	struct balloon_way *way = b->out.asked_ns ? &b->out : &b->in;
+	uint64_t pages = progress_of(b).pages;
+
+	if (!way->asked_ns || pages == atomic_load(&b->pages))
+		return;
+	if (!way->begun_ns)
+		way->begun_ns = begun_ns;
+	atomic_store(&b->pages, pages);
+	if (pages > b->pages_most)
+		b->pages_most = pages;
+	if (pages == b->target)
+		way->done_ns = runner_now_ns();
+}
+
+static void notify_driver(struct balloon *b, struct balloon_queue *q)
+{
+	if (split_ring_device_must_notify(&q->ring))
+		b->interrupt |= VIRTIO_INTERRUPT_USED;
+}
+
+void balloon_notify(struct balloon *b, uint32_t number)
+{
+	struct vmem_balloon_piece pieces[PIECES];
+	struct split_ring_buffer buffer = { .pieces = pieces, .most = PIECES };
+	uint64_t begun_ns = runner_now_ns();
+	enum vmem_balloon_queue what;
+	struct balloon_queue *q;
+	int got = 1;
+
+	if (number >= BALLOON_QUEUES || !b->queues[number].ready ||
+	    vmem_balloon_queue_of(b->core, number, &what) != 0)
+		return;
+	q = &b->queues[number];
+	/* Others may go on adding; what comes later is for another notification. */
+	for (uint32_t i = 0; i < q->size && got != 0 && got != -VMEM_EIO; i++) {
+		got = split_ring_device_take(&q->ring, &buffer);
+		if (got > 0)
+			work_off(b, number, what, &buffer);
+	}
+	if (got == -VMEM_EIO && !b->broken) {
+		b->broken = true; /* 2.1.2: says that it needs a reset */
+		b->bad_buffers++;
+		b->interrupt |= VIRTIO_INTERRUPT_CONFIG;
+	}
+	drain(b);
+	notify_driver(b, q);
+	look_at_progress(b, begun_ns);
+}
+
+/* --- Time --- */
+
+void balloon_look_at_events(struct balloon *b)
+{
+	int event;
+
+	while ((event = vmem_balloon_next_event(b->core)) != 0)
+		if (event == VMEM_BALLOON_EVENT_CONFIG) {
+			b->interrupt |= VIRTIO_INTERRUPT_CONFIG;
+			b->generation++;
+		} else if (event == VMEM_BALLOON_EVENT_STALLED) {
+			b->stalls++;
+		}
+}
+
+static void ask(struct balloon *b, uint64_t pages, struct balloon_way *way, uint64_t now_ns)
+{
+	way->asked_ns = now_ns;
+	b->target = pages;
+	(void)vmem_balloon_set_target(b->core, pages, b->vm->runner->options->balloon_rate, now_ns);
+}
+
+/* In at the start, out when three quarters of the time are over. */
+static void plan(struct balloon *b, uint64_t now_ns)
+{
+	const struct runner *runner = b->vm->runner;
+	uint64_t out_ns = runner->start_ns + (runner->end_ns - runner->start_ns) / 4 * 3;
+
+	if (!b->in.asked_ns)
+		ask(b, runner->options->balloon_pages, &b->in, now_ns);
+	else if (!b->out.asked_ns && now_ns >= out_ns && !runner->options->balloon_keep)
+		ask(b, 0, &b->out, now_ns);
+}
+
+void balloon_tick(struct vm *vm, uint64_t now_ns)
+{
+	struct balloon *b = vm->balloon;
+
+	if (!b || pthread_mutex_trylock(&b->lock) != 0)
+		return;
+	if (progress_of(b).driver) {
+		plan(b, now_ns);
+		if (now_ns - b->asked_stats_ns >= SECOND && vmem_balloon_ask_stats(b->core) == 0) {
+			b->asked_stats_ns = now_ns;
+			drain(b);
+			if (b->queues[VMEM_BALLOON_STATS].ready)
+				notify_driver(b, &b->queues[VMEM_BALLOON_STATS]);
+		}
+	}
+	vmem_balloon_tick(b->core, now_ns);
+	balloon_look_at_events(b);
+	pthread_mutex_unlock(&b->lock);
+}
+
+/* --- Results --- */
+
+uint64_t balloon_bytes(const struct vm *vm)
+{
+	return vm->balloon ? atomic_load(&vm->balloon->pages) << GUEST_PAGE_SHIFT : 0;
+}
+
+void balloon_sample(struct balloon *b, struct balloon_sample *sample)
+{
+	*sample = (struct balloon_sample){ .counters.size = sizeof(sample->counters),
+					   .guest.size = sizeof(sample->guest),
+					   .discard.size = sizeof(sample->discard) };
+	pthread_mutex_lock(&b->lock);
+	sample->progress = progress_of(b);
+	(void)vmem_balloon_get_counters(b->core, &sample->counters);
+	(void)vmem_balloon_get_guest(b->core, &sample->guest);
+	(void)vmem_discard_get_metrics(b->discard, &sample->discard);
+	pthread_mutex_unlock(&b->lock);
+}
+
+static const char *time_of(struct units_text *buffer, const struct balloon_way *way)
+{
+	return way->done_ns ? units_time(buffer, way->done_ns - way->begun_ns) : "not all of it";
+}
+
+void balloon_print(struct vm *vm)
+{
+	struct balloon *b = vm->balloon;
+	struct units_text in, out;
+	struct balloon_sample s;
+	uint64_t wrong;
+
+	if (!b)
+		return;
+	balloon_sample(b, &s);
+	wrong = s.counters.outside + s.counters.inflated_twice + s.counters.not_inflated +
+		s.counters.malformed + s.counters.unexpected + s.counters.late_writes +
+		b->bad_buffers;
+	print_line(
+		"vm %u: balloon: asked for %s, given %s (%s); %s really released, %s pinned and left alone; "
+		"back %s (%s), %s in it at the end; %llu times the guest did something wrong",
+		vm->index, UNITS_BYTES(vm->runner->options->balloon_pages << GUEST_PAGE_SHIFT),
+		UNITS_BYTES(b->pages_most << GUEST_PAGE_SHIFT), time_of(&in, &b->in),
+		UNITS_BYTES(s.discard.inflated.released), UNITS_BYTES(s.discard.inflated.pinned),
+		UNITS_BYTES(s.discard.returned), b->out.asked_ns ? time_of(&out, &b->out) : "kept",
+		UNITS_BYTES(s.progress.pages << GUEST_PAGE_SHIFT), (unsigned long long)wrong);
+}
