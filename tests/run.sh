@@ -13,7 +13,7 @@ usage() {
 		Installs what is missing (Debian, Ubuntu), builds libvmem in build/ and runs the tests.
 		The last line is "N passed, N failed, N skipped"; exit status 0 only if none failed.
 
-		  --label L   only tests with this label: unit model fault linux stress fuzz abi install,
+		  --label L   only tests with this label: unit model fault linux hardware stress fuzz abi install,
 		              and timing, which measures: only if it is named, on an idle machine
 		  --preset P  another build, in build-P/: debug asan tsan clang fuzz freestanding
 		              freestanding-clang freestanding-aarch64

@@ -23,7 +23,11 @@ vmem_packages() {
 		echo cc=gcc libc6-dev make=make cmake=cmake pkg-config=pkg-config
 		echo liblz4-dev libzstd-dev libxxhash-dev libjemalloc-dev libssl-dev libnbd-dev
 		;;
-	tests) echo c++=g++ libcriterion-dev readelf=binutils abidiff=abigail-tools gnuplot=gnuplot-nox nbdkit=nbdkit ;;
+	tests)
+		echo c++=g++ libcriterion-dev readelf=binutils abidiff=abigail-tools gnuplot=gnuplot-nox nbdkit=nbdkit
+		# Guests of User-Mode Linux.
+		[ "$(uname -m)" != x86_64 ] || echo linux.uml=user-mode-linux busybox-static cpio=cpio
+		;;
 	examples) echo libcjson-dev libncurses-dev ;;
 	bench) echo libcjson-dev ;;
 	images)

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The header is received first, then as many bytes as it says: what follows belongs to the next message. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "vhost_channel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define MOST_FDS (2 * VHOST_REGIONS) /* that are noticed, and closed */
+
+void vhost_channel_begin(struct vhost_channel *c, int socket)
+{
+	*c = (struct vhost_channel){ .socket = socket };
+}
+
+void vhost_channel_next(struct vhost_channel *c)
+{
+	for (uint32_t i = 0; i < c->message.fds; i++)
+		if (c->message.fd[i] >= 0)
+			close(c->message.fd[i]);
+	c->message.fds = 0;
+	c->got = 0;
+}
+
+void vhost_channel_end(struct vhost_channel *c)
+{
+	vhost_channel_next(c);
+	close(c->socket);
+	c->socket = -1;
+}
+
+/* False: there were more than any message has; none is left open. */
+static bool keep_fds(struct vhost_message *m, struct msghdr *h)
+{
+	bool good = !(h->msg_flags & MSG_CTRUNC);
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
+		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < count; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+			if (m->fds < VHOST_REGIONS) {
+				m->fd[m->fds++] = fd;
+			} else {
+				close(fd);
+				good = false;
+			}
+		}
+	}
+	return good;
+}
+
+static size_t wanted(const struct vhost_channel *c)
+{
+	size_t bytes = sizeof(struct vhost_header);
+
+	return c->got < bytes ? bytes : bytes + c->message.header.size;
+}
+
+/* 1: something came; 0: nothing there; -1 */
+static int receive_some(struct vhost_channel *c, const char **ret_why)
+{
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(MOST_FDS * sizeof(int))];
+	struct vhost_message *m = &c->message;
+	size_t head = sizeof(m->header);
+	struct iovec data = { c->got < head ? (uint8_t *)&m->header + c->got
+					    : m->payload.bytes + (c->got - head),
+			      wanted(c) - c->got };
+	struct msghdr h = { .msg_iov = &data,
+			    .msg_iovlen = 1,
+			    .msg_control = control,
+			    .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(c->socket, &h, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	*ret_why = n < 0 ? strerror(errno) : NULL;
+	if (n <= 0)
+		return -1;
+	c->got += (size_t)n;
+	*ret_why = "more descriptors than any message has";
+	return keep_fds(m, &h) ? 1 : -1;
+}
+
+int vhost_channel_receive(struct vhost_channel *c, uint64_t now_ns, const char **ret_why)
+{
+	size_t head = sizeof(struct vhost_header);
+
+	if (!c->got) {
+		memset(&c->message, 0, sizeof(c->message));
+		c->begun_ns = now_ns;
+	}
+	for (;;) {
+		int some = receive_some(c, ret_why);
+
+		if (some <= 0)
+			return some;
+		if (c->got == head) {
+			*ret_why = vhost_message_check_header(&c->message.header);
+			if (*ret_why)
+				return -1;
+		}
+		if (c->got >= head && c->got == wanted(c))
+			break;
+	}
+	*ret_why = vhost_message_check(&c->message);
+	return *ret_why ? -1 : 1;
+}
+
+bool vhost_channel_is_late(const struct vhost_channel *c, uint64_t now_ns)
+{
+	return c->got && now_ns - c->begun_ns > VHOST_MESSAGE_NS;
+}
+
+int vhost_channel_reply(struct vhost_channel *c, struct vhost_message *m)
+{
+	size_t bytes = sizeof(m->header) + m->header.size;
+	struct iovec data[2] = { { &m->header, sizeof(m->header) },
+				 { m->payload.bytes, m->header.size } };
+	struct msghdr h = { .msg_iov = data, .msg_iovlen = 2 };
+
+	m->header.flags = VHOST_VERSION | VHOST_REPLY;
+	return sendmsg(c->socket, &h, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)bytes ? 0 : -1;
+}
+
+/* What is no socket is written when there is room. Whoever shares it may fill it in between: the timer of the main
+ * loop ends a write that waits. */
+int vhost_channel_tell(int fd, const void *bytes, size_t count)
+{
+	ssize_t n = send(fd, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	if (n < 0 && errno == ENOTSOCK) {
+		struct pollfd room = { .fd = fd, .events = POLLOUT };
+
+		if (poll(&room, 1, 0) == 0)
+			return 0;
+		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+		n = write(fd, bytes, count);
+	}
+	if (n == (ssize_t)count)
+		return 1;
+	return n < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;
+}

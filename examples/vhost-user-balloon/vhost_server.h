@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the parts of the program share: the client, if there is one, and what is wanted of it. One thread. */
+#ifndef VHOST_SERVER_H
+#define VHOST_SERVER_H
+#include "vhost_options.h"
+
+#define VHOST_EVENTS 16
+
+struct vhost_server {
+	struct vhost_options o;
+	struct vhost_client client;
+	bool has_client, quit;
+	bool stats_came; /* since it was last looked at */
+	uint64_t target_bytes, bytes_per_s;
+	uint64_t clients;              /* that have come */
+	uint64_t refused;              /* of which were left for what they sent */
+	uint64_t events[VHOST_EVENTS]; /* by enum vmem_balloon_event; 0: a target was too much */
+	uint64_t event_said_ns[VHOST_EVENTS];
+	uint64_t now_ns;
+	uint64_t said_ns, asked_ns; /* progress printed, statistics asked for */
+};
+
+uint64_t vhost_now_ns(void);
+
+/* @return NULL, or why it cannot be */
+const char *vhost_server_set_target(struct vhost_server *s, uint64_t bytes, uint64_t bytes_per_s);
+
+/* Makes a socket at @path that listens, readable and writable for its user alone. A path at which nobody listens any
+ * more is taken over. @return a descriptor, or -1 and errno */
+int vhost_listen(const char *path);
+
+/* --- vhost_say.c: what is printed --- */
+void vhost_say_event(struct vhost_server *s, int event);
+/* At most once a second, while the balloon is on its way. */
+void vhost_say_progress(struct vhost_server *s);
+/* The name of an event, as in answers; NULL: there is none. */
+const char *vhost_event_name(int event);
+
+/* --- vhost_status.c: answers, to be freed; NULL: no memory --- */
+char *vhost_status_text(struct vhost_server *s);
+char *vhost_stats_text(struct vhost_server *s);
+char *vhost_error_text(const char *why);
+char *vhost_good_text(const struct vhost_server *s);
+
+#endif

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Linux's own balloon driver, in User-Mode Linux, with vmem-vhost-user-balloon: memory that the guest gives up is the
+ * host's again, measured at the file of the guest's memory. At power-off this kernel fails in its own device teardown,
+ * so guests are killed. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <assert.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "support/deadline.h"
+#include "vhost/back_end.h"
+#include "vhost/uml_guest.h"
+
+#define MIB (UINT64_C(1) << 20)
+#define GUEST_MIB 256
+
+static char initrd[] = "/tmp/vmem-uml-initrd-XXXXXX";
+static struct uml_guest guest;
+
+#define CHECK(condition)                                                                        \
+	do {                                                                                    \
+		if (!(condition)) {                                                             \
+			fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+			exit(1);                                                                \
+		}                                                                               \
+	} while (0)
+
+static void boot(struct back_end *b)
+{
+	uml_guest_boot(&guest, initrd, b->socket, GUEST_MIB);
+	VMEMT_UNTIL(back_end_status(b, "driver") == 1);
+}
+
+static double target(struct back_end *b, unsigned mib)
+{
+	char command[64];
+
+	snprintf(command, sizeof(command), "target %uM", mib);
+	return back_end_number(b, command, NULL, "target_bytes");
+}
+
+static void reach(struct back_end *b, unsigned mib)
+{
+	CHECK(target(b, mib) == (double)(mib * MIB));
+	VMEMT_UNTIL(back_end_status(b, "balloon_bytes") == (double)(mib * MIB));
+}
+
+/* What the guest has touched and freed takes memory of the host all the same. */
+static void touch(unsigned mib)
+{
+	char line[128];
+
+	snprintf(line, sizeof(line), "dd if=/dev/zero of=/tmp/f bs=1M count=%u 2>/dev/null", mib);
+	CHECK(uml_guest_run(&guest, line) == 0);
+	CHECK(uml_guest_file_bytes(&guest) > mib * MIB);
+}
+
+static void free_all(void)
+{
+	CHECK(uml_guest_run(&guest, "rm /tmp/f") == 0);
+}
+
+static void inflate_and_deflate(struct back_end *b)
+{
+	uint64_t before, after, start_ms, ms;
+
+	boot(b);
+	touch(195);
+	free_all();
+	before = uml_guest_file_bytes(&guest);
+	start_ms = vmemt_now_ms();
+	reach(b, 100);
+	ms = vmemt_now_ms() - start_ms;
+	after = uml_guest_file_bytes(&guest);
+	printf("100 MiB of a guest of %u MiB: the file of its memory fell by %.1f MiB in %" PRIu64
+	       " ms\n",
+	       GUEST_MIB, (double)(before - after) / (double)MIB, ms);
+	CHECK(before > after && before - after >= 95 * MIB);
+	/* A second target before the first is looked at, and one below it. */
+	CHECK(target(b, 140) == 140.0 * (double)MIB);
+	reach(b, 60);
+	reach(b, 0);
+	CHECK(back_end_number(b, "status", "counters", "not_inflated") == 0);
+	CHECK(back_end_number(b, "status", "counters", "inflated_twice") == 0);
+	CHECK(back_end_number(b, "status", "counters", "outside") == 0);
+	CHECK(back_end_number(b, "status", "counters", "malformed") == 0);
+	/* All of its memory is its own again, and keeps what is written to it. */
+	CHECK(uml_guest_run(&guest, "dd if=/dev/urandom of=/tmp/f bs=1M count=80 2>/dev/null") ==
+	      0);
+	CHECK(uml_guest_run(&guest, "dd if=/tmp/f of=/tmp/g bs=1M 2>/dev/null") == 0);
+	CHECK(uml_guest_run(&guest, "[ \"$(md5sum </tmp/f)\" = \"$(md5sum </tmp/g)\" ]") == 0);
+	CHECK(uml_guest_run(&guest, "rm /tmp/g") == 0);
+	free_all();
+}
+
+static void statistics(struct back_end *b)
+{
+	double total, available;
+
+	VMEMT_UNTIL(back_end_number(b, "stats", NULL, "ok") == 1);
+	total = back_end_number(b, "stats", NULL, "total_bytes");
+	available = back_end_number(b, "stats", NULL, "available_bytes");
+	CHECK(total > 200.0 * (double)MIB && total <= GUEST_MIB * (double)MIB);
+	CHECK(available > 0 && available < total);
+	reach(b, 80);
+	/* The kernel counts pages per processor, so not to the page. */
+	VMEMT_UNTIL(back_end_number(b, "stats", NULL, "available_bytes") <
+		    available - 60.0 * (double)MIB);
+	reach(b, 0);
+}
+
+static void dies_in_the_middle(struct back_end *b)
+{
+	CHECK(back_end_number(b, "target 150M 8M", NULL, "ok") == 1);
+	VMEMT_UNTIL(back_end_status(b, "balloon_bytes") > 0);
+	uml_guest_kill(&guest);
+	VMEMT_UNTIL(back_end_status(b, "client") == 0);
+	CHECK(target(b, 0) == 0);
+}
+
+/* A guest that needs what it has given takes it back, instead of killing its own. */
+static void out_of_memory(struct back_end *b)
+{
+	reach(b, 160);
+	CHECK(uml_guest_run(&guest, "dd if=/dev/zero of=/tmp/f bs=1M count=120 2>/dev/null") == 0);
+	VMEMT_UNTIL(back_end_number(b, "status", "counters", "deflated") > 0);
+	VMEMT_UNTIL(back_end_number(b, "status", "events", "leak") > 0);
+	CHECK(back_end_status(b, "balloon_bytes") < 160.0 * (double)MIB);
+	free_all();
+}
+
+/* Free pages come by themselves, with no target. */
+static void reporting(struct back_end *b)
+{
+	uint64_t full;
+
+	touch(120);
+	full = uml_guest_file_bytes(&guest);
+	free_all();
+	VMEMT_UNTIL(uml_guest_file_bytes(&guest) + 100 * MIB < full);
+	CHECK(back_end_status(b, "balloon_bytes") == 0);
+	CHECK(back_end_number(b, "status", "counters", "reported") * 4096 >= 100.0 * (double)MIB);
+}
+
+static void make_initrd(const char *script)
+{
+	char line[512];
+	int fd = mkstemp(initrd), status;
+
+	assert(fd >= 0);
+	close(fd);
+	snprintf(line, sizeof(line), "sh %s %s", script, initrd);
+	status = system(line);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+		unlink(initrd);
+		exit(77);
+	}
+	CHECK(status == 0);
+}
+
+int main(void)
+{
+	struct back_end b;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	make_initrd(UML_INITRD_SCRIPT);
+	/* Without reporting, free pages stay until they are asked for. */
+	back_end_start(&b, "--without=reporting", "--quiet", NULL);
+	inflate_and_deflate(&b);
+	statistics(&b);
+	dies_in_the_middle(&b);
+	boot(&b); /* the next one */
+	out_of_memory(&b);
+	uml_guest_kill(&guest);
+	CHECK(back_end_stop(&b, SIGTERM) == 0);
+
+	back_end_start(&b, "--quiet", NULL, NULL);
+	boot(&b);
+	reporting(&b);
+	CHECK(back_end_number(&b, "target 150M 8M", NULL, "ok") == 1);
+	VMEMT_UNTIL(back_end_status(&b, "balloon_bytes") > 0);
+	(void)back_end_stop(&b, SIGKILL);
+	uml_guest_kill(&guest); /* whether it lives or not, nothing of it stays */
+	unlink(initrd);
+	return 0;
+}
