@@ -55,6 +55,7 @@ static void discard(struct vmemt_run *run, bool give)
 		run->began = true;
 		if (!vmemt_event(run, give ? VMEMI_PAGE_GIVE : VMEMI_PAGE_DISCARD, 0, &c->old))
 			return;
+		vmemt_mark(run);
 		w->truth = give ? (w->source = ++w->last_version) : 0;
 		w->discarding = 1;
 		w->waking |= vmemt_packed_state(c->old) == VMEM_PAGE_POISONED ? waking : 0;
@@ -135,6 +136,7 @@ void vmemt_pinner(struct vmemt_run *run)
 	case HELD: /* whatever its protection is */
 		if (vmemt_choose(run, 2)) {
 			w->guest = w->truth = ++w->last_version;
+			w->rewritten = w->guarded;
 		} else {
 			w->dma = 0;
 			w->pinner.pc = DONE;
@@ -237,6 +239,8 @@ void vmemt_writer(struct vmemt_run *run)
 			return;
 		}
 		w->truth = ++w->last_version;
+		w->rewritten = w->guarded;
+		vmemt_mark(run);
 		vmemt_map(run, w->truth, false);
 		vmemt_wake(run);
 		c->pc = 3;

@@ -14,13 +14,15 @@ static unsigned choose(void *context, unsigned n, bool rare)
 }
 
 /* A device that nobody has announced, and taking by copy, exclude each other; and so do stray discards and all
- * that relies on what is in place. */
+ * that relies on what is in place, and such a device and a page that the guest says is free. */
 static uint32_t programs_of(uint64_t seed)
 {
 	uint32_t all = (UINT32_C(1) << VMEMT_PROGRAMS) - 1;
 
 	all &= ~(UINT32_C(1) << VMEMT_STRAY);
-	return all & ~(UINT32_C(1) << (seed % 2 ? VMEMT_DEVICE : VMEMT_TAKE_SCATTERED));
+	if (seed % 2)
+		return all & ~(UINT32_C(1) << VMEMT_DEVICE);
+	return all & ~(UINT32_C(1) << VMEMT_TAKE_SCATTERED | UINT32_C(1) << VMEMT_HINTER);
 }
 
 static void run(uint64_t seed, unsigned steps)

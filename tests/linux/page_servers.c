@@ -176,7 +176,9 @@ static void install(struct vmemt_run *run, struct vmemt_server *s)
 		s->pc = RETURN;
 		return;
 	}
-	vmemt_map(run, s->loaded, s->clean);
+	if (s->write)
+		vmemt_mark(run);
+	vmemt_map(run, s->loaded, s->clean || (run->w.guarded && !s->write));
 	s->loaded = 0;
 	vmemt_wake(run);
 	s->pc = ARRIVE;
@@ -188,6 +190,7 @@ static void move(struct vmemt_run *run, struct vmemt_server *s)
 		s->pc = RETURN;
 		return;
 	}
+	vmemt_mark(run);
 	vmemt_map(run, run->w.staging, false);
 	vmemt_wake(run);
 	run->w.staging = VMEMT_NOTHING;
@@ -202,6 +205,7 @@ static void unprotect(struct vmemt_run *run, struct vmemt_server *s)
 		return;
 	}
 	vmemt_expect(run, run->w.mapped || run->w.strayed, "a claimed page has lost its mapping");
+	vmemt_mark(run);
 	run->w.is_protected = 0;
 	vmemt_wake(run);
 	s->pc = ARRIVE;

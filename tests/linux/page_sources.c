@@ -12,9 +12,12 @@ void vmemt_owner(struct vmemt_run *run)
 
 	run->began = true;
 	if (vmemt_choose(run, 2)) {
-		if (vmemt_event(run, VMEMI_PAGE_SET_SOURCE, 0, &old))
-			w->source = w->truth = ++w->last_version;
+		if (!vmemt_event(run, VMEMI_PAGE_SET_SOURCE, 0, &old))
+			return;
+		vmemt_mark(run);
+		w->source = w->truth = ++w->last_version;
 	} else if (vmemt_event(run, VMEMI_PAGE_FORGET, 0, &old)) {
+		vmemt_mark(run);
 		vmemt_store_drop(run, vmemt_unpack(old));
 		w->truth = 0;
 	}
@@ -66,6 +69,8 @@ static void install(struct vmemt_run *run, struct vmemt_claim *c)
 	if (vmemt_may(run, VMEMT_MAY_FAIL)) /* once more */
 		return;
 	w->written = 0;
+	if (!clean)
+		vmemt_mark(run);
 	vmemt_map(run, w->source, clean);
 	vmemt_wake(run);
 	c->version = clean;

@@ -25,7 +25,7 @@ enum {
 
 static bool locked(const struct vmemt_world *w)
 {
-	return w->freer != 0;
+	return w->freer != 0 || vmemt_hinter_locks(w);
 }
 
 void vmemt_take_run(struct vmemt_run *run)
@@ -125,7 +125,7 @@ static void discard(struct vmemt_run *run)
 		return;
 	case LOOK_AGAIN:
 		w->taker.writable = state != VMEM_PAGE_CLEAN && state != VMEM_PAGE_SHARED &&
-				    state != VMEM_PAGE_ARRIVING;
+				    state != VMEM_PAGE_ARRIVING && !(w->guarded && !w->marked);
 		w->taker.pc = UNPROTECT;
 		return;
 	default:
@@ -207,11 +207,13 @@ static void put_back(struct vmemt_run *run, struct vmemt_saver *s)
 	if (!is_only_staged(s->old) || vmemt_may(run, VMEMT_MAY_FAIL)) {
 		vmemt_must(run, VMEMI_PAGE_RETURN, vmemt_unpack(s->old));
 	} else if (vmemt_choose(run, 2)) {
+		vmemt_mark(run);
 		vmemt_map(run, w->staging, false);
 		w->staging = VMEMT_NOTHING;
 		vmemt_wake(run);
 		vmemt_must(run, VMEMI_PAGE_ARRIVE_MOVED, 0);
 	} else {
+		vmemt_mark(run);
 		vmemt_map(run, w->staging, false);
 		vmemt_wake(run);
 		vmemt_must(run, VMEMI_PAGE_ARRIVE, 0);
@@ -284,7 +286,7 @@ void vmemt_freer(struct vmemt_run *run)
 	switch (w->freer) {
 	case 0:
 		run->began = true;
-		if (w->taker.pc != IDLE)
+		if (w->taker.pc != IDLE || vmemt_hinter_locks(w))
 			return;
 		if (vmemt_event(run, VMEMI_PAGE_SHED, 0, &old))
 			vmemt_store_drop(run, vmemt_unpack(old));

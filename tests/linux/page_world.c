@@ -131,8 +131,10 @@ static void access_page(struct vmemt_run *run, bool write)
 	if (!write)
 		return;
 	w->guest = ++w->last_version;
-	if (!w->discarding)
-		w->truth = w->guest;
+	if (w->discarding)
+		return;
+	w->truth = w->guest;
+	w->rewritten = w->guarded;
 }
 
 static void find(struct vmemt_run *run, struct vmemt_processor *c)
@@ -222,6 +224,7 @@ static void check_refs(struct vmemt_run *run)
 	mark_ref(w->discarder.old, &known);
 	mark_ref(w->giver.old, &known);
 	mark_ref(w->sayer.old, &known);
+	mark_ref(w->hinter.old, &known);
 	for (unsigned i = 0; i < VMEMT_HANDLERS; i++)
 		mark_ref((uint16_t)(w->handler[i].late_ref << 8), &known);
 	for (unsigned i = 0; i < VMEMT_SAVERS; i++)
@@ -279,6 +282,7 @@ static const struct {
 	[VMEMT_ASKER] = { "asker", vmemt_asker },
 	[VMEMT_GIVER] = { "giver", vmemt_giver },
 	[VMEMT_SAYER] = { "sayer", vmemt_sayer },
+	[VMEMT_HINTER] = { "hinter", vmemt_hinter },
 };
 
 void vmemt_world_make(struct vmemt_run *run)
@@ -324,7 +328,7 @@ bool vmemt_world_is_at_rest(const struct vmemt_run *run)
 		busy += w->saver[i].pc;
 	return !(busy + w->taker.pc + w->freer + w->stray + w->discarder.pc + w->reader.pc +
 		 w->writer.pc + w->pinner.pc + w->wanted + w->loading + w->asker.pc + w->sayer.pc +
-		 w->giver.pc);
+		 w->giver.pc + w->hinter.pc);
 }
 
 const char *vmemt_program_name(enum vmemt_program program)
@@ -369,6 +373,7 @@ const char *vmemt_event_name(unsigned event)
 		[VMEMI_PAGE_DISCARD_DONE] = "DISCARD_DONE",
 		[VMEMI_PAGE_DISCARD_UNDO] = "DISCARD_UNDO",
 		[VMEMI_PAGE_DISCARD_LOST] = "DISCARD_LOST",
+		[VMEMI_PAGE_DISCARD_CLAIMED] = "DISCARD_CLAIMED",
 	};
 
 	return event < VMEMI_PAGE_EVENTS && name[event] ? name[event] : "?";
@@ -449,7 +454,7 @@ static bool needs_source(const struct vmemt_world *w)
 	return is_from_source(w->word) || is_from_source(w->reader.old) ||
 	       is_from_source(w->writer.old) || is_from_source(w->asker.old) ||
 	       is_from_source(w->handler[0].old) || is_from_source(w->handler[1].old) ||
-	       is_from_source(w->pinner.server.old) || w->sayer.pc;
+	       is_from_source(w->pinner.server.old) || is_from_source(w->hinter.old) || w->sayer.pc;
 }
 
 void vmemt_world_normalize(struct vmemt_run *run)
@@ -474,6 +479,7 @@ void vmemt_world_normalize(struct vmemt_run *run)
 	rename_packed(&n, &w->asker.old);
 	rename_packed(&n, &w->giver.old);
 	rename_packed(&n, &w->sayer.old);
+	rename_packed(&n, &w->hinter.old);
 	memset(store, VMEMT_NOTHING, sizeof(store));
 	for (unsigned i = 0; i < VMEMT_REFS; i++)
 		if (w->store[i] != VMEMT_NOTHING)

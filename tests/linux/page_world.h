@@ -69,6 +69,8 @@ struct vmemt_world {
 	uint8_t batching;   /* what arrives now is not clean */
 	uint8_t strayed;    /* the mapping was taken away behind the library's back */
 	uint8_t dma;        /* a device is at the guest's frame */
+	/* somebody watches writes; the page's bit of that; the guest has really written since */
+	uint8_t guarded, marked, rewritten;
 	/* the caller: the version that it has of a page that is with it; who asks it knows that it is wanted,
 	 * for writing, and says that a wake-up is to come */
 	int8_t source;
@@ -87,7 +89,7 @@ struct vmemt_world {
 		uint8_t pc;
 		struct vmemt_server server;
 	} pinner;
-	struct vmemt_claim asker, giver, sayer;
+	struct vmemt_claim asker, giver, sayer, hinter;
 };
 
 enum vmemt_program {
@@ -111,6 +113,7 @@ enum vmemt_program {
 	VMEMT_ASKER,
 	VMEMT_GIVER,
 	VMEMT_SAYER,
+	VMEMT_HINTER,
 	VMEMT_PROGRAMS
 };
 
@@ -188,6 +191,12 @@ uint8_t vmemt_store_save(struct vmemt_run *run, int version);
 int vmemt_store_load(struct vmemt_run *run, uint64_t word);
 void vmemt_store_drop(struct vmemt_run *run, uint64_t word);
 
+/* The page is about to be writable: who watches must know. */
+static inline void vmemt_mark(struct vmemt_run *run)
+{
+	run->w.marked |= run->w.guarded;
+}
+
 /* Serving a fault: see page_servers.c. */
 void vmemt_handler(struct vmemt_run *run, struct vmemt_server *s);
 /* Brings the page into place for writing, as vmem_region_resolve() does. */
@@ -211,6 +220,9 @@ void vmemt_owner(struct vmemt_run *run);
 void vmemt_asker(struct vmemt_run *run);
 void vmemt_giver(struct vmemt_run *run);
 void vmemt_sayer(struct vmemt_run *run);
+/* Guards hints and discards what is hinted: see page_hinter.c. Whether it has the lock of reclaim. */
+void vmemt_hinter(struct vmemt_run *run);
+bool vmemt_hinter_locks(const struct vmemt_world *w);
 /* Whether the asker is going to wake who waits. */
 bool vmemt_asker_wakes(const struct vmemt_run *run);
 /* Asks for a page that is with the caller. */

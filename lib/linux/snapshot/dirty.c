@@ -256,9 +256,13 @@ int vmemi_watch_start(struct vmem_region *r, enum vmemi_watch_of which)
 	vmemi_reclaim_enter(rc);
 	atomic_store(&w->on, 1);
 	vmemi_reclaim_leave(rc);
-	for (uint64_t page = 0; page < r->pages; page++)
-		if (vmemi_page_state(vmemi_region_word(r, page)) != VMEM_PAGE_ABSENT)
+	/* One that is being discarded may be writable still, and be left so if the kernel refuses. */
+	for (uint64_t page = 0; page < r->pages; page++) {
+		uint64_t word = vmemi_region_word(r, page);
+
+		if (vmemi_page_state(word) != VMEM_PAGE_ABSENT || (word & VMEMI_PAGE_LEAVING))
 			vmemi_watch_mark(w, page);
+	}
 	return 0;
 }
 
