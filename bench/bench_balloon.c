@@ -5,7 +5,9 @@
  *   limit              a loop that sets a bit for each number, and nothing else (range: the words of each)
  * inflate_bytes_per_s  the same, and the pages really discarded
  *   peer               one madvise(MADV_DONTNEED) for each number, which is what other devices do
- *   limit              one madvise for all */
+ *   limit              one madvise for all
+ * Cases kvm_*: bench_balloon_kvm.c. */
+#include "bench_balloon.h"
 #include "harness.h"
 #include "machine.h"
 #define VMEM_EXPERIMENTAL
@@ -247,7 +249,8 @@ static int body(struct bench *bench)
 	machine_unmap(b.memory, REAL_PAGES * PAGE);
 	b.memory = NULL;
 	machine_shuffle(b.gfns, RAM_PAGES, 11);
-	return error ? error : compare_core(bench, &b, "shuffled");
+	error = error ? error : compare_core(bench, &b, "shuffled");
+	return error ? error : bench_balloon_vm(bench);
 }
 
 int main(int argc, char **argv)

@@ -57,9 +57,9 @@ if [ -n "$images" ]; then
 fi
 [ -z "$json" ] || [ ! -d "$json" ] || fail "$json is a folder"
 
-vmem_need build bench
+vmem_need build bench examples
 build=$top/build-bench
-vmem_build "$top" "$build" -DVMEM_TESTS=OFF -DVMEM_EXAMPLES=OFF
+vmem_build "$top" "$build" -DVMEM_TESTS=OFF -DVMEM_EXAMPLES=ON
 [ -z "$json" ] || : >"$json"
 
 [ "$(id -u)" -eq 0 ] ||

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Parts of bench-balloon. */
+#ifndef BENCH_BALLOON_H
+#define BENCH_BALLOON_H
+#include "harness.h"
+
+/* A VM gives most of its memory and takes it back: by page numbers, and by ranges. */
+int bench_balloon_vm(struct bench *bench);
+
+#endif
