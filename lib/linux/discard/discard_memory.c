@@ -172,7 +172,9 @@ static int discard_as(vmem_discard *d, struct vmem_discard_counts *c,
 	if (ranges->operation == VMEM_BALLOON_DISCARD && were_left(&before, c))
 		for (size_t i = 0; i < count; i++) {
 			widen(&d->left, ranges[i].gpa, ranges[i].gpa + ranges[i].bytes);
-			widen(&d->left_again, ranges[i].gpa, ranges[i].gpa + ranges[i].bytes);
+			if (d->passes)
+				widen(&d->left_again, ranges[i].gpa,
+				      ranges[i].gpa + ranges[i].bytes);
 		}
 	if (c->outside > before.outside)
 		return -VMEM_ERANGE;
@@ -265,6 +267,7 @@ int vmem_discard_retry(vmem_discard *d, const vmem_balloon *balloon)
 		return error;
 	if (!(p.features & VMEM_BALLOON_F_MUST_TELL_HOST))
 		return -VMEM_EPERM;
+	d->passes = true;
 	while (rest && entries-- && next_left(d, balloon, rest, &r)) {
 		discard_as(d, &d->metrics.retried, &r, 1);
 		d->hand = r.gpa + r.bytes;
@@ -274,6 +277,7 @@ int vmem_discard_retry(vmem_discard *d, const vmem_balloon *balloon)
 		d->left = d->left_again;
 		d->left_again = (struct vmemi_left){ 0, 0 };
 		d->hand = 0;
+		d->passes = false;
 	}
 	return d->left.low < d->left.high ? -VMEM_EAGAIN : 0;
 }

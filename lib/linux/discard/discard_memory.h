@@ -36,12 +36,13 @@ struct vmem_discard {
 	struct vmemi_piece piece[VMEM_DISCARD_PIECES];
 	struct vmem_discard_metrics metrics;
 	bool guards; /* all pieces are regions, and watched */
-	/* Guest addresses between which something inflated was left, now and in the pass over them that is under
-	 * way, which has come to `hand`. */
+	/* Guest addresses between which something inflated was left; and since the pass over them began that is
+	 * under way, which has come to `hand`. */
 	struct vmemi_left {
 		uint64_t low, high; /* low == high: none */
 	} left, left_again;
 	uint64_t hand;
+	bool passes;
 
 	/* What is under way. */
 	struct vmemi_piece *at; /* whose the runs are; NULL: there are none */
