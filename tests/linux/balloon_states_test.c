@@ -114,10 +114,9 @@ static int inflate(uint32_t first, uint32_t count)
 static void report(uint64_t first, uint64_t count)
 {
 	const struct vmem_balloon_piece piece = { .gpa = first * PAGE, .bytes = count * PAGE };
-	struct vmem_balloon_buffer b = { .size = sizeof(b),
-					 .queue = VMEM_BALLOON_REPORT,
-					 .pieces = &piece,
-					 .piece_count = 1 };
+	struct vmem_balloon_buffer b = {
+		.size = sizeof(b), .queue = VMEM_BALLOON_REPORT, .pieces = &piece, .piece_count = 1
+	};
 	struct vmem_balloon_done done;
 
 	assert(!vmem_balloon_give(balloon, &b));
