@@ -5,21 +5,25 @@
 #define WAIT_NS 10000000
 #define GIVE_UP_NS 1000000000
 #define ROUNDS 2 /* the first may have begun before */
+#define GIVE_UP_ANYWAY_NS 10000000000
 
 /* Whether reclaim has been stuck for a second. Of a machine that is busy elsewhere a second says nothing: rounds
- * must have found it so, the last of which began when we already waited. */
+ * must have found it so, the last of which began when we already waited. But who reclaims may be in the VMM's
+ * callback, which may wait for us. */
 static bool is_hopeless(struct vmemi_host *host, struct vmemi_hope *hope)
 {
-	uint64_t now = host->k->clock_ns();
+	uint64_t now = host->k->clock_ns(), waited;
 	uint32_t unstuck = atomic_load(&host->unstuck), rounds = atomic_load(&host->stuck_rounds);
 
-	if (!atomic_load(&host->stuck))
+	if (!atomic_load(&host->stuck)) {
 		hope->stuck_since_ns = 0;
-	else if (!hope->stuck_since_ns || hope->unstuck != unstuck)
+		return false;
+	}
+	if (!hope->stuck_since_ns || hope->unstuck != unstuck)
 		*hope = (struct vmemi_hope){ now, rounds, unstuck };
-	else
-		return now - hope->stuck_since_ns >= GIVE_UP_NS && rounds - hope->rounds >= ROUNDS;
-	return false;
+	waited = now - hope->stuck_since_ns;
+	return (waited >= GIVE_UP_NS && rounds - hope->rounds >= ROUNDS) ||
+	       waited >= GIVE_UP_ANYWAY_NS;
 }
 
 bool vmemi_serve_wait_for_frame(struct vmemi_host *host, uint32_t sequence, struct vmemi_hope *hope)
