@@ -8,6 +8,7 @@
 
 #include <vmem/balloon_driver.h>
 
+#include "payload_abuse.h"
 #include "payload_ports.h"
 #include "virtio_registers.h"
 #include "common/split_ring_driver.h"
@@ -262,7 +263,9 @@ struct payload_balloon *payload_balloon_start(struct guest_params *params)
 		.max_spans = PAYLOAD_BALLOON_SPANS(params->pages),
 	};
 
-	b->params = params;
+	if (params->balloon_bad)
+		payload_abuse(params);
+	*b = (struct payload_balloon){ .params = params };
 	b->truth = (struct guest_truth *)(uintptr_t)(params->base + params->truth_gpa);
 	b->first = params->vcpu[0].first + (uint64_t)KEPT_PAGES * params->vcpus;
 	b->used_bytes = sizeof(*b);

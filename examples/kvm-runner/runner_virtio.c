@@ -63,10 +63,11 @@ static void set_status(struct balloon *b, uint32_t value)
 
 static void set_queue_register(struct balloon *b, uint32_t offset, uint32_t value)
 {
-	struct balloon_queue *q = &b->queues[b->queue_select];
+	struct balloon_queue *q;
 
 	if (b->queue_select >= BALLOON_QUEUES)
 		return;
+	q = &b->queues[b->queue_select];
 	switch (offset) {
 	case VIRTIO_QUEUE_READY:
 		if (value)

@@ -78,17 +78,24 @@ run 0 "$@" --vms 1 --budget 120% --seconds 1 --restore "$scratch/saved"
 says 'right: 1 of 1'
 both_ways 1 "$@" --budget 120% --balloon 25% --restore "$scratch/saved" --lazy
 
-# Pages that are pinned, that are not there, and twice the same: counted and left alone.
+# Pages that are pinned, that are not there, and twice the same: counted and left alone. So are registers and rings full
+# of anything, before that.
 both_bad() {
 	run 0 "$@" --vms 2 --budget 80% --balloon 30% --seconds $seconds --inject bad-balloon
 	says 'right: 2 of 2'
 	[ "$(sum outside)" -gt 0 ] && [ "$(sum inflated_twice)" -gt 0 ] && [ "$(sum pinned_bytes)" -gt 0 ]
+}
+resets_and_bad_buffers() {
+	at_least resets 100
+	at_least bad_buffers 10
+	at_least late_writes 10
 }
 seconds=1
 until both_bad "$@"; do
 	[ $seconds -le 16 ] || fail "the guests did nothing wrong"
 	seconds=$((seconds * 4))
 done
+resets_and_bad_buffers
 
 # Ctrl-C while it fills.
 start "$scratch/stopped.txt" "$@" --vms 2 --budget 80% --balloon 50% --balloon-rate 1M --seconds 600

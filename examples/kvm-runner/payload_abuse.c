@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* See the header. All of it is aimed at the device and none at the guest itself: rings lie in the driver's own memory,
+ * before that is used, and no page number in them is inflated. */
+#include "payload_abuse.h"
+
+#include <vmem/balloon_protocol.h>
+
+#include "payload_ports.h"
+#include "virtio_registers.h"
+#include "common/split_random.h"
+#include "common/split_ring.h"
+
+#define ROUNDS 150u
+#define RING_AT_MOST 4096u /* of the memory: rings of up to 1024 entries fit behind it */
+#define NOISE_WORDS 1024u
+
+static void set(uint32_t offset, uint32_t value)
+{
+	guest_out(GUEST_PORT_VIRTIO + offset, value);
+}
+
+static void set_address(uint32_t offset, uint64_t gpa)
+{
+	set(offset, (uint32_t)gpa);
+	set(offset + 4, (uint32_t)(gpa >> 32));
+}
+
+/* Where a part of a ring may be: as a rule in the driver's memory. */
+static uint64_t some_place(const struct guest_params *p, uint64_t *random)
+{
+	uint64_t draw = random_next(random);
+
+	if (draw % 16 == 0)
+		return draw;
+	if (draw % 16 == 1)
+		return p->pages * GUEST_PAGE_SIZE - (draw >> 32) % 64;
+	return p->balloon_gpa + (draw >> 32) % (RING_AT_MOST / 16) * (draw % 16 == 2 ? 1 : 16);
+}
+
+/* Numbers that descriptors and indices may be, small ones among them, and addresses of this memory. */
+static void fill_with_noise(const struct guest_params *p, uint64_t *random)
+{
+	uint64_t *words = (uint64_t *)(uintptr_t)(p->base + p->balloon_gpa);
+
+	for (uint32_t i = 0; i < NOISE_WORDS; i++) {
+		uint64_t draw = random_next(random);
+
+		words[i] = draw % 4 == 0   ? draw
+			   : draw % 4 == 1 ? p->balloon_gpa + (draw >> 32) % RING_AT_MOST
+			   : draw % 4 == 2 ? (draw >> 32) % 8
+					   : (draw >> 8 & UINT64_C(0x0007000700000fff));
+	}
+}
+
+static void make_ring(const struct guest_params *p, uint64_t *random)
+{
+	static const uint32_t sizes[] = { 0, 1, 2, 3, 4, 64, 256, 1024, 2048, 65536, UINT32_MAX };
+
+	/* Deflate and statistics, and numbers that are no queue; never inflate. */
+	set(VIRTIO_QUEUE_SELECT, 1 + (uint32_t)random_below(random, 6));
+	set(VIRTIO_QUEUE_SIZE, sizes[random_below(random, sizeof(sizes) / sizeof(*sizes))]);
+	set_address(VIRTIO_QUEUE_DESCRIPTORS, some_place(p, random));
+	set_address(VIRTIO_QUEUE_AVAILABLE, some_place(p, random));
+	set_address(VIRTIO_QUEUE_USED, some_place(p, random));
+	set(VIRTIO_QUEUE_READY, 1);
+	set(VIRTIO_QUEUE_SIZE, 7); /* too late */
+}
+
+/* Rings of as many entries as there are, full of noise. */
+static void make_good_ring(const struct guest_params *p, uint64_t *random, uint32_t number)
+{
+	set(VIRTIO_QUEUE_SELECT, number);
+	set(VIRTIO_QUEUE_SIZE, 1u << random_below(random, 8));
+	set_address(VIRTIO_QUEUE_DESCRIPTORS, p->balloon_gpa);
+	set_address(VIRTIO_QUEUE_AVAILABLE, p->balloon_gpa + 2048);
+	set_address(VIRTIO_QUEUE_USED, p->balloon_gpa + RING_AT_MOST);
+	set(VIRTIO_QUEUE_READY, 1);
+}
+
+/* So few buffers that the device takes the ring for one. */
+static void offer(const struct guest_params *p, uint64_t *random)
+{
+	uint16_t *available = (uint16_t *)(uintptr_t)(p->base + p->balloon_gpa + 2048);
+
+	available[SPLIT_RING_INDEX] = (uint16_t)random_below(random, 6);
+	for (uint32_t i = 0; i < 4; i++)
+		available[SPLIT_RING_ENTRIES + i] = (uint16_t)random_below(random, 5);
+}
+
+void payload_abuse(struct guest_params *p)
+{
+	uint64_t random = p->seed ^ 0x6162757365;
+
+	for (uint32_t round = 0; round < ROUNDS; round++) {
+		fill_with_noise(p, &random);
+		set(VIRTIO_STATUS, 0);
+		set(VIRTIO_STATUS, VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER);
+		for (uint32_t half = 0; half < 4; half++) {
+			set(VIRTIO_DRIVER_FEATURES_SELECT, half);
+			set(VIRTIO_DRIVER_FEATURES, round % 4 ? (half ? 1 : 3) : (uint32_t)random);
+		}
+		set(VIRTIO_STATUS, VMEM_VIRTIO_FEATURES_OK);
+		if (round % 2)
+			make_ring(p, &random);
+		make_good_ring(p, &random, 1 + round % 2);
+		set(VIRTIO_STATUS, VMEM_VIRTIO_DRIVER_OK);
+		offer(p, &random);
+		for (uint32_t i = 0; i < 4; i++) {
+			set(VIRTIO_QUEUE_NOTIFY, 1 + (uint32_t)random_below(&random, 3));
+			set(VIRTIO_DRIVER_FEATURES, (uint32_t)random); /* too late */
+			set(VIRTIO_CONFIG + 4 * (uint32_t)random_below(&random, 8),
+			    (uint32_t)random);
+			set(4 * (uint32_t)random_below(&random, 8), (uint32_t)random);
+		}
+		(void)guest_in(GUEST_PORT_VIRTIO + 4 * (uint32_t)random_below(&random, 128));
+	}
+	set(VIRTIO_STATUS, 0);
+}
