@@ -8,7 +8,7 @@ find_backend
 refused=0
 survived=0
 
-set -- "$runner" --backend "$backend" --quiet --vms 2 --mem 16M --budget 80% --seconds 1
+set -- "$runner" --backend "$backend" --quiet --vms 2 --mem 16M --budget 80% --balloon 20% --seconds 1
 
 n=1
 while :; do
