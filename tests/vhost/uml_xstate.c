@@ -53,5 +53,5 @@ long ptrace(enum __ptrace_request request, ...)
 	va_end(rest);
 	if (request == PTRACE_SETREGSET && (long)address == NT_X86_XSTATE)
 		return set_state(pid, data);
-	return real()(request, pid, address, data);
+	return real()((int)request, pid, address, data);
 }
