@@ -4,6 +4,7 @@
 #include "linux/guest.h"
 #include "linux/stored.h"
 #include "support/slow.h"
+#include <sys/mman.h>
 #include <vmem/discard.h>
 #include <vmem/snapshot.h>
 
@@ -158,10 +159,11 @@ static void refused(void)
 					.gpa = GPA + PAGES * PAGE,
 					.bytes = PAGE,
 					.kind = VMEM_DISCARD_PRIVATE };
-	static unsigned char memory[2 * VMEM_PAGE_SIZE];
+	void *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	make(0);
-	p.hva = memory + (PAGE - (uintptr_t)memory % PAGE);
+	assert(memory != MAP_FAILED);
+	p.hva = memory;
 	assert(!guard.begin(guard.context));
 	assert(vmem_discard_add(discard, &p) == -VMEM_EBUSY);
 	guard.end(guard.context);
@@ -169,6 +171,7 @@ static void refused(void)
 	assert(guard.begin(guard.context) == -VMEM_ENOTSUP);
 	assert(!is_unwritten(0));
 	unmake();
+	assert(!munmap(memory, PAGE));
 }
 
 /* --- Guests that write all the time --- */

@@ -5,6 +5,8 @@
 #define _GNU_SOURCE
 #endif
 #include "linux/guest.h"
+#include "linux/kernel/uffd.h"
+#include "linux/kernel/uffd_abi.h"
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -328,6 +330,8 @@ static void refusals(void)
 	struct vmem_discard_piece p;
 	vmem_discard *d = made(), *none = NULL;
 	int fd = file_of(8), unwritable;
+	unsigned char *shared = mapped(8, MAP_SHARED, fd, 0),
+		      *image = mapped(8, MAP_PRIVATE, fd, 0);
 
 	assert(vmem_discard_new(&none, &o) == -VMEM_EINVAL && !none);
 #define REFUSED(change) ((p = good), (change), vmem_discard_add(d, &p))
@@ -350,6 +354,25 @@ static void refusals(void)
 	p.offset = 5;
 	assert(vmem_discard_add(d, &p) == -VMEM_EINVAL);
 	p.offset = 0;
+	/* What is mapped is not what it is said to be. */
+	p.hva = base;
+	assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
+	p.hva = shared;
+	p.offset = PAGE;
+	p.bytes = 4 * PAGE;
+	assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
+	p = good;
+	p.hva = shared;
+	assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
+	p.kind = VMEM_DISCARD_IMAGE;
+	assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
+	p.kind = VMEM_DISCARD_PRIVATE;
+	p.hva = image;
+	assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
+	assert(!munmap(image + 4 * PAGE, PAGE));
+	p.kind = VMEM_DISCARD_IMAGE;
+	assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
+	p.kind = VMEM_DISCARD_FILE;
 	unwritable = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	assert(unwritable >= 0);
 	p.fd = unwritable;
@@ -358,7 +381,8 @@ static void refusals(void)
 	assert(vmem_discard_ranges(d, &r, 1, NULL) == -VMEM_EINVAL);
 	vmem_discard_free(d);
 	vmem_discard_free(NULL);
-	assert(!munmap(base, 8 * PAGE) && !close(fd) && !close(unwritable));
+	assert(!munmap(base, 8 * PAGE) && !munmap(shared, 8 * PAGE) && !munmap(image, 8 * PAGE));
+	assert(!close(fd) && !close(unwritable));
 }
 
 /* Blocks of huge pages, where the machine has some. */
@@ -431,8 +455,70 @@ static void drained(void)
 	assert(!munmap(base, PAGES * PAGE));
 }
 
+/* --- Memory with a userfaultfd of somebody else, who is told --- */
+
+struct listener {
+	struct vmemi_uffd uffd;
+	pthread_t thread;
+	_Atomic uint64_t removed; /* atomic; bytes */
+	_Atomic int stop;         /* atomic */
+};
+
+static void *listen_to(void *context)
+{
+	struct listener *l = context;
+	struct uffd_msg message;
+
+	while (!atomic_load(&l->stop)) {
+		struct pollfd p = { .fd = l->uffd.fd, .events = POLLIN };
+
+		if (poll(&p, 1, 10) <= 0 ||
+		    vmemi_uffd_read(&l->uffd, &message, sizeof(message)) != sizeof(message))
+			continue;
+		assert(message.event == UFFD_EVENT_REMOVE);
+		atomic_fetch_add(&l->removed, message.arg.remove.end - message.arg.remove.start);
+	}
+	return NULL;
+}
+
+static void watched_memory(bool shared)
+{
+	int fd = file_of(PAGES);
+	unsigned char *base = mapped(PAGES, shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
+				     shared ? fd : -1, 0);
+	static struct listener l;
+	vmem_discard *d = made();
+	uint64_t ioctls, released;
+
+	fill(base, PAGES, 1);
+	l = (struct listener){ .uffd = { .fd = -1 } };
+	if (vmemi_uffd_open(&l.uffd, &vmemi_kernel_linux, UFFD_FEATURE_EVENT_REMOVE, 0)) {
+		fprintf(stderr, "no userfaultfd\n");
+	} else {
+		assert(!vmemi_uffd_register(&l.uffd, base, PAGES * PAGE, false, &ioctls));
+		assert(!pthread_create(&l.thread, NULL, listen_to, &l));
+		add(d, &(struct vmem_discard_piece){ .gpa = GPA,
+						     .bytes = PAGES * PAGE,
+						     .kind = shared ? VMEM_DISCARD_FILE
+								    : VMEM_DISCARD_PRIVATE,
+						     .fd = fd,
+						     .hva = base });
+		assert(!discard(d, 3, 5, &released) && released == 5 * PAGE);
+		assert(!discard(d, 100, 1, &released) && released == PAGE);
+		VMEMT_UNTIL(atomic_load(&l.removed) == 6 * PAGE);
+		assert(present(base, PAGES) == PAGES - 6);
+		atomic_store(&l.stop, 1);
+		assert(!pthread_join(l.thread, NULL));
+		vmemi_uffd_close(&l.uffd);
+	}
+	vmem_discard_free(d);
+	assert(!munmap(base, PAGES * PAGE) && !close(fd));
+}
+
 int main(void)
 {
+	watched_memory(false);
+	watched_memory(true);
 	private_memory();
 	file_memory(true);
 	file_memory(false);

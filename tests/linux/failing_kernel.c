@@ -345,6 +345,11 @@ static int f_map_file(void **ret_memory, size_t bytes, int protection, int fd, o
 	return error;
 }
 
+static long f_fs_type(int fd)
+{
+	return real->fs_type(fd);
+}
+
 static int f_munmap(void *memory, size_t bytes)
 {
 	unbook(memory, bytes);
@@ -437,6 +442,7 @@ const struct vmemi_kernel vmemt_kernel_table = {
 	.mmap = f_mmap,
 	.map_over = f_map_over,
 	.map_file = f_map_file,
+	.fs_type = f_fs_type,
 	.munmap = f_munmap,
 	.mprotect = f_mprotect,
 	.madvise = f_madvise,

@@ -6,11 +6,13 @@
 #endif
 #include "base/mem.h"
 #include "linux/discard/discard_memory.h"
+#include "linux/kernel/maps.h"
 #include "linux/kernel/pagemap.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 /* Mappings that holes in a private mapping of a file may cost: the kernel allows a process 65530. */
@@ -210,12 +212,45 @@ void vmemi_discard_plain(vmem_discard *d)
 
 /* --- Pieces --- */
 
+/* What a mapping must be. */
+struct expected {
+	const struct vmemi_piece *p;
+	struct stat file; /* FILE: which */
+};
+
+static bool is_right(const struct vmemi_mapping *m, const void *context)
+{
+	const struct expected *e = context;
+	bool shared = m->permissions[3] == 's';
+
+	switch (e->p->kind) {
+	case VMEM_DISCARD_FILE:
+		return shared && m->inode == e->file.st_ino && m->major == major(e->file.st_dev) &&
+		       m->minor == minor(e->file.st_dev) &&
+		       m->offset - m->start == e->p->offset - (uintptr_t)e->p->hva;
+	/* What is a file's would be so again; but huge pages have one by themselves. */
+	case VMEM_DISCARD_PRIVATE:
+		return !shared && (!m->inode || e->p->block_bytes > VMEM_PAGE_SIZE);
+	default: return !shared;
+	}
+}
+
+/* The wrong call would discard nothing, or bring back what a file has. 0, -VMEM_ENOTSUP, -VMEM_EIO. */
+static int look_at_mapping(vmem_discard *d, const struct expected *e)
+{
+	int right = e->p->hva
+			    ? vmemi_maps_check(d->k, (uintptr_t)e->p->hva, e->p->bytes, is_right, e)
+			    : 1;
+
+	return right < 0 ? right : right ? 0 : -VMEM_ENOTSUP;
+}
+
 static int open_file(vmem_discard *d, struct vmemi_piece *p, const struct vmem_discard_piece *from)
 {
-	struct stat st;
-	int fd;
+	struct expected e = { .p = p };
+	int fd, error;
 
-	if (d->k->fstat(from->fd, &st) || !S_ISREG(st.st_mode) ||
+	if (d->k->fstat(from->fd, &e.file) || !S_ISREG(e.file.st_mode) ||
 	    from->offset > (uint64_t)INT64_MAX - from->bytes)
 		return -VMEM_EINVAL;
 	fd = d->k->fcntl(from->fd, F_GETFL, 0);
@@ -224,12 +259,20 @@ static int open_file(vmem_discard *d, struct vmemi_piece *p, const struct vmem_d
 	p->counts_blocks = d->k->fs_type(from->fd) == HUGETLBFS_MAGIC;
 	if (p->counts_blocks != (p->block_bytes > VMEM_PAGE_SIZE))
 		return -VMEM_ENOTSUP;
+	error = look_at_mapping(d, &e);
+	if (error)
+		return error;
 	p->fd = d->k->fcntl(from->fd, F_DUPFD_CLOEXEC, 3);
 	return p->fd < 0 ? -VMEM_EIO : 0;
 }
 
-static int open_image(vmem_discard *d, struct vmemi_piece *p)
+static int open_private(vmem_discard *d, struct vmemi_piece *p)
 {
+	const struct expected e = { .p = p };
+	int error = look_at_mapping(d, &e);
+
+	if (error || p->kind != VMEM_DISCARD_IMAGE)
+		return error;
 	p->replaced_words = (p->bytes / VMEM_PAGE_SIZE + 63) / 64;
 	p->replaced = vmemi_zalloc(&d->allocator, p->replaced_words * 8, 8);
 	return p->replaced ? 0 : -VMEM_ENOMEM;
@@ -239,7 +282,7 @@ int vmemi_piece_open(vmem_discard *d, struct vmemi_piece *p, const struct vmem_d
 {
 	if (p->kind == VMEM_DISCARD_FILE)
 		return open_file(d, p, from);
-	return p->kind == VMEM_DISCARD_IMAGE ? open_image(d, p) : 0;
+	return open_private(d, p);
 }
 
 void vmemi_piece_close(vmem_discard *d, struct vmemi_piece *p)

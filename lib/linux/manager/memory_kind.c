@@ -1,60 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What kind of memory a range is, from /proc/self/smaps: private anonymous memory can be paged, and a shared
  * mapping of the file that the VMM names.
- * Read in pieces, so that the size of the process does not matter. */
+ */
 #include "base/mem.h"
+#include "linux/kernel/maps.h"
 #include "linux/manager/manager.h"
 #include <fcntl.h>
-#include <stdio.h>
 #include <sys/sysmacros.h>
 
-struct reader {
-	const struct vmemi_kernel *k;
-	int fd;
-	size_t have, next;
-	char buffer[4096];
-};
-
-/* One line without its end, cut to @size. False at the end of the file. */
-static bool read_line(struct reader *in, char *line, size_t size)
-{
-	size_t n = 0;
-
-	for (;;) {
-		if (in->next == in->have) {
-			ssize_t bytes = in->k->read(in->fd, in->buffer, sizeof(in->buffer));
-
-			if (bytes <= 0)
-				return false;
-			in->have = (size_t)bytes;
-			in->next = 0;
-		}
-		if (in->buffer[in->next] == '\n') {
-			in->next++;
-			line[n] = 0;
-			return true;
-		}
-		if (n + 1 < size)
-			line[n++] = in->buffer[in->next];
-		in->next++;
-	}
-}
-
-struct mapping {
-	unsigned long long start, stop, offset, inode;
-	unsigned major, minor;
-	char permissions[8];
-};
-
 /* Whether it maps @file so that @hva is where that begins. */
-static bool maps(const struct mapping *m, uint64_t hva, const struct vmemi_file *file)
+static bool maps(const struct vmemi_mapping *m, uint64_t hva, const struct vmemi_file *file)
 {
 	return m->permissions[3] == 's' && m->inode == file->inode &&
 	       m->major == major(file->device) && m->minor == minor(file->device) &&
 	       m->offset - m->start == file->offset - hva;
 }
 
-static const char *judge_mapping(const struct mapping *m, uint64_t hva,
+static const char *judge_mapping(const struct vmemi_mapping *m, uint64_t hva,
 				 const struct vmemi_file *file, struct vmemi_memory_kind *kind)
 {
 	if (file && !maps(m, hva, file)) {
@@ -90,9 +52,9 @@ const char *vmemi_memory_why(const struct vmemi_kernel *k, const void *hva, uint
 			     const struct vmemi_file *file, struct vmemi_memory_kind *ret_kind)
 {
 	uint64_t at = (uintptr_t)hva, end = at + bytes;
-	struct reader in = { .k = k };
+	struct vmemi_maps in = { .k = k };
 	const char *why = "";
-	struct mapping m;
+	struct vmemi_mapping m;
 	bool inside = false;
 	char line[512];
 
@@ -100,9 +62,8 @@ const char *vmemi_memory_why(const struct vmemi_kernel *k, const void *hva, uint
 	in.fd = k->open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
 	if (in.fd < 0)
 		return "memory of unknown kind (/proc/self/smaps cannot be read)";
-	while (!*why && read_line(&in, line, sizeof(line))) {
-		if (sscanf(line, "%llx-%llx %7s %llx %x:%x %llu", &m.start, &m.stop, m.permissions,
-			   &m.offset, &m.major, &m.minor, &m.inode) == 7) {
+	while (!*why && vmemi_maps_line(&in, line, sizeof(line))) {
+		if (vmemi_maps_parse(line, &m)) {
 			if (m.start >= end)
 				break;
 			inside = m.stop > (uintptr_t)hva;
