@@ -250,6 +250,7 @@ static int body(struct bench *bench)
 	b.memory = NULL;
 	machine_shuffle(b.gfns, RAM_PAGES, 11);
 	error = error ? error : compare_core(bench, &b, "shuffled");
+	error = error ? error : bench_balloon_region(bench);
 	return error ? error : bench_balloon_vm(bench);
 }
 

@@ -6,5 +6,7 @@
 
 /* A VM gives most of its memory and takes it back: by page numbers, and by ranges. */
 int bench_balloon_vm(struct bench *bench);
+/* The same for memory of regions, without a VM. */
+int bench_balloon_region(struct bench *bench);
 
 #endif
