@@ -51,10 +51,10 @@ static int complain(const char *what)
 
 /* --- Sockets --- */
 
-/* A socket that nobody listens at any more is in nobody's way. */
+/* A socket that nobody listens at any more is in nobody's way. Who has no room for another client listens. */
 static bool is_left_over(const char *path, const struct sockaddr_un *address)
 {
-	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	bool left;
 	struct stat st;
 

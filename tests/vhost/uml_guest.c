@@ -33,8 +33,10 @@ static void watch_over(struct uml_guest *g)
 	assert(g->watcher >= 0);
 	if (g->watcher == 0) {
 		setsid();
-		close(ends[1]);
-		while (read(ends[0], &byte, 1) > 0)
+		dup2(ends[0], STDIN_FILENO);
+		closefrom(STDERR_FILENO +
+			  1); /* the guest's console, too, whose end is to be seen */
+		while (read(STDIN_FILENO, &byte, 1) > 0)
 			;
 		kill(-g->pid, SIGKILL);
 		_exit(0);
