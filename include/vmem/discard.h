@@ -15,12 +15,19 @@
  *  |                            | stored, on swap devices                   |                                         |
  *  | private anonymous          | MADV_DONTNEED                             | zeros                                   |
  *  | shared, of a file          | a hole in the file, and MADV_DONTNEED     | zeros, for all who map it               |
- *  | private, of a file         | other memory in its place                 | zeros, never what the file has          |
+ *  | private, of a file         | MADV_DONTNEED, and other memory in its    | zeros, never what the file has          |
+ *  |                            | place                                     |                                         |
  *  | huge pages of hugetlbfs    | the same, whole blocks only               | zeros                                   |
  *  | held by a device, mlocked  | not at all: it is left alone, and counted | as before                               |
  *
  *  Whoever else has a userfaultfd there is told by the kernel's REMOVE events, if he asked for them; he must read them
- *  in a thread of his own, because the call waits for that. */
+ *  in a thread of his own, because the call waits for that. Other memory in the place of a private mapping of a file
+ *  keeps MADV_DONTFORK and MADV_DONTDUMP, and else is as new: not registered with a userfaultfd, not bound to nodes (mbind(2)),
+ *  and without advice about huge pages. A VM has 8192 such holes that do not touch at most, what is more fails: each costs two mappings of
+ *  the process.
+ *
+ *  What was really given back is what the kernel's page tables say. Before Linux 6.7 (PAGEMAP_SCAN) that includes private pages that
+ *  were read and never written, of which there is nothing to be had. */
 #ifndef VMEM_DISCARD_H
 #define VMEM_DISCARD_H
 #include <vmem/balloon.h>
@@ -80,8 +87,8 @@ struct vmem_discard_piece {
 
 /** Add memory.
  *  @return 0, -VMEM_EINVAL (unaligned, kind, not a file that can be), -VMEM_E2BIG, -VMEM_EEXIST (overlaps a piece in
- *          guest addresses), -VMEM_ENOSPC (VMEM_DISCARD_PIECES), -VMEM_ENOTSUP (memory of another process; or it is not
- *          memory of that kind), -VMEM_EBUSY (the guard watches), -VMEM_ENOMEM, -VMEM_EIO
+ *          guest addresses), -VMEM_ENOSPC (VMEM_DISCARD_PIECES), -VMEM_ENOTSUP (memory of another process; or what is
+ *          mapped at hva is not memory of that kind, of that file at that offset, not all of it is mapped), -VMEM_EBUSY (the guard watches), -VMEM_ENOMEM, -VMEM_EIO
  *  @threads serial
  *  @since 1.0 */
 VMEM_API int vmem_discard_add(vmem_discard *discard,
@@ -93,7 +100,8 @@ VMEM_API int vmem_discard_add(vmem_discard *discard,
  *  the others from it.
  *  @param[out] ret_bytes  what was really given back to the host; may be NULL
  *  @return 0, -VMEM_EINVAL (an operation that is not known; nothing was done), -VMEM_EBUSY (some is pinned or mlocked),
- *          -VMEM_EIO (the kernel kept some), -VMEM_ERANGE (some is not of any piece). Of several the last of these
+ *          -VMEM_EIO (the kernel kept some), -VMEM_ERANGE (some is not of any piece). Of several, of whatever
+ *          ranges, the last of these
  *  @threads serial, and serial with the balloon
  *  @since 1.0 */
 VMEM_API int vmem_discard_ranges(vmem_discard *discard, const struct vmem_balloon_range *ranges,
@@ -130,7 +138,7 @@ struct vmem_discard_counts {
 	uint64_t
 		released; /**< really given back: memory, and what the store and its devices had of it */
 	uint64_t pinned;  /**< left alone: held by a device or by the VMM, or mlocked */
-	uint64_t failed;  /**< left alone: the kernel refused */
+	uint64_t failed;  /**< left alone: the kernel refused; of an image, some may be zeros */
 	uint64_t written; /**< left alone: hinted, and written since; or there was no guard */
 	uint64_t cut;     /**< left alone: a part of a block of hugetlbfs */
 	uint64_t outside; /**< of no piece */

@@ -4,98 +4,30 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "linux/guest.h"
+#include "linux/balloon_rig.h"
+#include "linux/failing_kernel.h"
+#include "linux/kernel/pagemap.h"
 #include "linux/kernel/uffd.h"
 #include "linux/kernel/uffd_abi.h"
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <vmem/discard.h>
 
-#define PAGE ((uint64_t)VMEM_PAGE_SIZE)
-#define GPA (UINT64_C(1) << 32)
-#define PAGES 256u
-
-static vmem_discard *made(void)
+static bool kernel_scans(void)
 {
-	vmem_discard *d = NULL;
+	int fd = vmemi_pagemap_open(&vmemi_kernel_linux);
 
-	assert(!vmem_discard_new(&d, NULL) && d);
-	return d;
+	return fd >= 0 && !close(fd);
 }
 
-static void add(vmem_discard *d, const struct vmem_discard_piece *of)
-{
-	struct vmem_discard_piece p = *of;
-
-	p.size = sizeof(p);
-	assert(!vmem_discard_add(d, &p));
-}
-
-static struct vmem_discard_metrics metrics(const vmem_discard *d)
-{
-	struct vmem_discard_metrics m = { .size = sizeof(m) };
-
-	assert(!vmem_discard_get_metrics(d, &m));
-	return m;
-}
-
-/* Discards [first, first + count) of the memory at GPA. Bytes that were released. */
-static int discard(vmem_discard *d, uint64_t first, uint64_t count, uint64_t *released)
-{
-	const struct vmem_balloon_range r = { .gpa = GPA + first * PAGE,
-					      .bytes = count * PAGE,
-					      .operation = VMEM_BALLOON_DISCARD };
-
-	*released = 77;
-	return vmem_discard_ranges(d, &r, 1, released);
-}
-
-static unsigned char *mapped(uint64_t pages, int flags, int fd, uint64_t offset)
-{
-	void *p = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset);
-
-	assert(p != MAP_FAILED);
-	madvise(p, pages * PAGE, MADV_NOHUGEPAGE);
-	return p;
-}
-
-static uint64_t present(unsigned char *base, uint64_t pages)
-{
-	uint64_t n = 0;
-
-	for (uint64_t i = 0; i < pages; i++)
-		n += vmemt_mapped(base + i * PAGE);
-	return n;
-}
-
-static void fill(unsigned char *base, uint64_t pages, uint64_t step)
-{
-	for (uint64_t i = 0; i < pages; i += step)
-		memset(base + i * PAGE, (int)(i % 255 + 1), PAGE);
-}
-
-static bool is_filled(const unsigned char *page, uint64_t i)
-{
-	return page[0] == i % 255 + 1 && page[PAGE - 1] == i % 255 + 1;
-}
-
-static bool is_zero(const unsigned char *page)
-{
-	for (uint64_t i = 0; i < PAGE; i++)
-		if (page[i])
-			return false;
-	return true;
-}
-
-/* Scattered ranges by one call, as a balloon hands them out; every second page in them is there. */
-static void private_memory(void)
+/* Scattered ranges by one call, as a balloon hands them out; every second page in them is there. @scans: the kernel
+ * can tell its page of zeros from others. */
+static void private_memory(const struct vmemi_kernel *k, bool scans)
 {
 	unsigned char *base = mapped(PAGES, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct vmem_balloon_range r[PAGES / 8];
-	vmem_discard *d = made();
+	vmem_discard *d = made(k);
 	uint64_t released = 0;
 
 	add(d,
@@ -115,25 +47,10 @@ static void private_memory(void)
 	assert(metrics(d).reported.asked == PAGES / 2 * PAGE);
 	assert(metrics(d).reported.released == released && !metrics(d).reported.failed);
 	/* Pages that were only read are the kernel's page of zeros: nothing to be had. */
-	assert(!discard(d, 0, 8, &released) && released == 2 * PAGE);
+	assert(!discard(d, 0, 8, &released));
+	assert(scans ? released == 2 * PAGE : released >= 2 * PAGE && released <= 8 * PAGE);
 	vmem_discard_free(d);
 	assert(!munmap(base, PAGES * PAGE));
-}
-
-static uint64_t blocks(int fd)
-{
-	struct stat st;
-
-	assert(!fstat(fd, &st));
-	return (uint64_t)st.st_blocks * 512;
-}
-
-static int file_of(uint64_t pages)
-{
-	int fd = memfd_create("balloon", MFD_CLOEXEC);
-
-	assert(fd >= 0 && !ftruncate(fd, (off_t)(pages * PAGE)));
-	return fd;
 }
 
 /* @here: it is mapped where the discarding is done; else only elsewhere, by somebody else. */
@@ -143,7 +60,7 @@ static void file_memory(bool here)
 	int fd = file_of(PAGES + 16);
 	unsigned char *guest = mapped(PAGES, MAP_SHARED, fd, offset);
 	unsigned char *ours = here ? mapped(PAGES, MAP_SHARED, fd, offset) : NULL;
-	vmem_discard *d = made();
+	vmem_discard *d = made(NULL);
 	uint64_t released;
 
 	assert(pwrite(fd, "x", 1, 0) == 1);
@@ -166,77 +83,12 @@ static void file_memory(bool here)
 	assert(!close(fd));
 }
 
-/* What the file has never comes back. */
-static void image_memory(void)
-{
-	int fd = file_of(PAGES);
-	unsigned char *source = mapped(PAGES, MAP_SHARED, fd, 0), *base;
-	vmem_discard *d = made();
-	uint64_t released;
-
-	fill(source, PAGES, 1);
-	base = mapped(PAGES, MAP_PRIVATE, fd, 0);
-	for (unsigned i = 0; i < PAGES; i += 2)
-		base[i * PAGE] = 0x55;
-	add(d,
-	    &(struct vmem_discard_piece){
-		    .gpa = GPA, .bytes = PAGES * PAGE, .kind = VMEM_DISCARD_IMAGE, .hva = base });
-	assert(!discard(d, 8, 8, &released) && !discard(d, 32, 1, &released));
-	assert(!discard(d, 12, 8, &released)); /* a part is so already */
-	for (unsigned i = 0; i < PAGES; i++) {
-		if ((i >= 8 && i < 20) || i == 32)
-			assert(is_zero(base + i * PAGE));
-		else
-			assert(base[i * PAGE] == (i % 2 ? i % 255 + 1 : 0x55));
-		assert(is_filled(source + i * PAGE, i));
-	}
-	/* The guest's own, in the place of the file's. */
-	memset(base + 8 * PAGE, 7, 4 * PAGE);
-	assert(!discard(d, 8, 4, &released) && released == 4 * PAGE);
-	assert(is_zero(base + 8 * PAGE) && is_zero(base + 11 * PAGE));
-	assert(!metrics(d).inflated.failed && !metrics(d).inflated.pinned);
-	vmem_discard_free(d);
-	assert(!munmap(base, PAGES * PAGE) && !munmap(source, PAGES * PAGE) && !close(fd));
-}
-
-/* A guest that takes every second page of an image may cost mappings, but not all that the process has. */
-static void image_in_holes(void)
-{
-	const uint64_t pages = 40000;
-	int fd = file_of(pages);
-	unsigned char *base = mapped(pages, MAP_PRIVATE, fd, 0);
-	vmem_discard *d = made();
-	struct vmem_balloon_range r = { .bytes = PAGE, .operation = VMEM_BALLOON_DISCARD };
-	uint64_t kept = 0;
-
-	add(d,
-	    &(struct vmem_discard_piece){
-		    .gpa = GPA, .bytes = pages * PAGE, .kind = VMEM_DISCARD_IMAGE, .hva = base });
-	for (uint64_t i = 0; i < pages; i += 2) {
-		base[i * PAGE] = 1;
-		r.gpa = GPA + i * PAGE;
-		kept += vmem_discard_ranges(d, &r, 1, NULL) == -VMEM_EIO;
-	}
-	assert(kept > pages / 4 && metrics(d).inflated.failed == kept * PAGE);
-	/* What fills holes up makes room for others. */
-	r = (struct vmem_balloon_range){ .gpa = GPA,
-					 .bytes = pages / 4 * PAGE,
-					 .operation = VMEM_BALLOON_DISCARD };
-	assert(!vmem_discard_ranges(d, &r, 1, NULL));
-	r = (struct vmem_balloon_range){ .gpa = GPA + (pages - 2) * PAGE,
-					 .bytes = PAGE,
-					 .operation = VMEM_BALLOON_DISCARD };
-	assert(!vmem_discard_ranges(d, &r, 1, NULL) && is_zero(base + (pages - 2) * PAGE));
-	vmem_discard_free(d);
-	assert(!munmap(base, pages * PAGE) && !close(fd));
-}
-
 static void locked_memory(void)
 {
 	int fd = file_of(8);
 	unsigned char *base = mapped(8, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	unsigned char *shared = mapped(8, MAP_SHARED, fd, 0);
-	vmem_discard *d = made();
+	vmem_discard *d = made(NULL);
 	uint64_t released;
 
 	fill(base, 8, 1);
@@ -293,7 +145,7 @@ static void pinned_memory(void)
 static void pieces(void)
 {
 	unsigned char *base = mapped(16, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	vmem_discard *d = made();
+	vmem_discard *d = made(NULL);
 	struct vmem_discard_piece p = { .size = sizeof(p),
 					.gpa = GPA + 12 * PAGE,
 					.bytes = 4 * PAGE,
@@ -317,6 +169,32 @@ static void pieces(void)
 	assert(!munmap(base, 16 * PAGE));
 }
 
+/* Of several errors the worst, whichever of them came last. */
+static void worst_first(void)
+{
+	unsigned char *base = mapped(4, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t pinned = GPA / PAGE, released;
+	struct vmem_discard_opts o = { .size = sizeof(o), .pinned = held, .context = &pinned };
+	struct vmem_balloon_range r[] = {
+		{ .gpa = GPA + 4 * PAGE, .bytes = PAGE, .operation = VMEM_BALLOON_DISCARD },
+		{ .gpa = GPA, .bytes = PAGE, .operation = VMEM_BALLOON_DISCARD_REPORTED },
+	};
+	vmem_discard *d;
+
+	assert(!vmem_discard_new(&d, &o));
+	add(d, &(struct vmem_discard_piece){
+		       .gpa = GPA, .bytes = 4 * PAGE, .kind = VMEM_DISCARD_PRIVATE, .hva = base });
+	assert(vmem_discard_ranges(d, r, 2, &released) == -VMEM_ERANGE);
+	assert(vmem_discard_ranges(d, r + 1, 1, &released) == -VMEM_EBUSY);
+	/* One that wraps ends where addresses do. */
+	r[0].bytes = UINT64_MAX;
+	r[0].gpa = GPA;
+	assert(vmem_discard_ranges(d, r, 1, &released) == -VMEM_ERANGE);
+	assert(metrics(d).inflated.outside == PAGE + UINT64_MAX - GPA - 4 * PAGE);
+	vmem_discard_free(d);
+	assert(!munmap(base, 4 * PAGE));
+}
+
 static void refusals(void)
 {
 	unsigned char *base = mapped(8, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -328,10 +206,8 @@ static void refusals(void)
 	struct vmem_discard_opts o = { .size = sizeof(o), .flags = 1 };
 	struct vmem_balloon_range r = { .gpa = GPA, .bytes = PAGE, .operation = 9 };
 	struct vmem_discard_piece p;
-	vmem_discard *d = made(), *none = NULL;
+	vmem_discard *d = made(NULL), *none = NULL;
 	int fd = file_of(8), unwritable;
-	unsigned char *shared = mapped(8, MAP_SHARED, fd, 0),
-		      *image = mapped(8, MAP_PRIVATE, fd, 0);
 
 	assert(vmem_discard_new(&none, &o) == -VMEM_EINVAL && !none);
 #define REFUSED(change) ((p = good), (change), vmem_discard_add(d, &p))
@@ -354,25 +230,6 @@ static void refusals(void)
 	p.offset = 5;
 	assert(vmem_discard_add(d, &p) == -VMEM_EINVAL);
 	p.offset = 0;
-	/* What is mapped is not what it is said to be. */
-	p.hva = base;
-	assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
-	p.hva = shared;
-	p.offset = PAGE;
-	p.bytes = 4 * PAGE;
-	assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
-	p = good;
-	p.hva = shared;
-	assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
-	p.kind = VMEM_DISCARD_IMAGE;
-	assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
-	p.kind = VMEM_DISCARD_PRIVATE;
-	p.hva = image;
-	assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
-	assert(!munmap(image + 4 * PAGE, PAGE));
-	p.kind = VMEM_DISCARD_IMAGE;
-	assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
-	p.kind = VMEM_DISCARD_FILE;
 	unwritable = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	assert(unwritable >= 0);
 	p.fd = unwritable;
@@ -381,8 +238,48 @@ static void refusals(void)
 	assert(vmem_discard_ranges(d, &r, 1, NULL) == -VMEM_EINVAL);
 	vmem_discard_free(d);
 	vmem_discard_free(NULL);
-	assert(!munmap(base, 8 * PAGE) && !munmap(shared, 8 * PAGE) && !munmap(image, 8 * PAGE));
-	assert(!close(fd) && !close(unwritable));
+	assert(!munmap(base, 8 * PAGE) && !close(fd) && !close(unwritable));
+}
+
+/* Memory that is not what the caller says: discarding would bring the file's back, or give nothing back. */
+static void other_kinds(void)
+{
+	int fd = file_of(16), other = file_of(16);
+	unsigned char *private = mapped(8, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char *shared = mapped(8, MAP_SHARED, fd, 4 * PAGE);
+	unsigned char *image = mapped(8, MAP_PRIVATE, fd, 0);
+	struct vmem_discard_piece good, p;
+	vmem_discard *d = made(NULL);
+
+	good = (struct vmem_discard_piece){ .size = sizeof(good), .gpa = GPA, .bytes = 8 * PAGE };
+	good.kind = VMEM_DISCARD_PRIVATE;
+	good.fd = fd;
+	assert(REFUSED(p.hva = shared) == -VMEM_ENOTSUP);
+	assert(REFUSED(p.hva = image) == -VMEM_ENOTSUP);
+	good.kind = VMEM_DISCARD_IMAGE;
+	assert(REFUSED(p.hva = shared) == -VMEM_ENOTSUP);
+	good.kind = VMEM_DISCARD_FILE;
+	good.offset = 4 * PAGE;
+	good.hva = shared;
+	assert(REFUSED(p.hva = private) == -VMEM_ENOTSUP);
+	assert(REFUSED(p.hva = image) == -VMEM_ENOTSUP);
+	assert(REFUSED(p.offset = 3 * PAGE) == -VMEM_ENOTSUP);
+	assert(REFUSED(p.fd = other) == -VMEM_ENOTSUP);
+	assert(!vmem_discard_add(d, &good));
+	good.gpa += 8 * PAGE;
+	good.kind = VMEM_DISCARD_IMAGE;
+	assert(!mprotect(image + 2 * PAGE, PAGE, PROT_READ));
+	assert(REFUSED(p.hva = image) == -VMEM_ENOTSUP);
+	assert(!mprotect(image + 2 * PAGE, PAGE, PROT_READ | PROT_WRITE));
+	assert(!REFUSED(p.hva = image));
+	good.gpa += 8 * PAGE;
+	good.kind = VMEM_DISCARD_PRIVATE;
+	assert(!munmap(private + 4 * PAGE, PAGE)); /* nothing else maps memory meanwhile */
+	assert(REFUSED(p.hva = private) == -VMEM_ENOTSUP);
+	assert(REFUSED((p.hva = private, p.bytes = 4 * PAGE)) == 0);
+	vmem_discard_free(d);
+	assert(!munmap(private, 8 * PAGE) && !munmap(shared, 8 * PAGE) && !munmap(image, 8 * PAGE));
+	assert(!close(fd) && !close(other));
 }
 
 /* Blocks of huge pages, where the machine has some. */
@@ -396,7 +293,7 @@ static void huge_memory(int map_flags)
 					.kind = shared ? VMEM_DISCARD_FILE : VMEM_DISCARD_PRIVATE,
 					.fd = fd,
 					.block_bytes = block };
-	vmem_discard *d = made();
+	vmem_discard *d = made(NULL);
 	uint64_t released;
 
 	if (!shared || (fd >= 0 && !ftruncate(fd, 2 * (off_t)block)))
@@ -416,6 +313,14 @@ static void huge_memory(int map_flags)
 	assert(fd < 0 || !close(fd));
 }
 
+static void start(vmem_balloon *b, uint64_t features)
+{
+	vmem_balloon_set_status(b, 3, NULL);
+	assert(!vmem_balloon_set_features(b, features));
+	vmem_balloon_set_status(b, 11, NULL);
+	vmem_balloon_set_status(b, 15, NULL);
+}
+
 /* A balloon's ranges, all of them, and the pages that come back. */
 static void drained(void)
 {
@@ -423,15 +328,12 @@ static void drained(void)
 	struct vmem_balloon_opts o = { .size = sizeof(o), .features = VMEM_VIRTIO_F_VERSION_1 };
 	struct vmem_balloon_buffer buffer = { .size = sizeof(buffer) };
 	struct vmem_balloon_done done;
-	vmem_discard *d = made();
+	vmem_discard *d = made(NULL);
 	uint32_t gfns[PAGES];
 	vmem_balloon *b;
 
 	assert(!vmem_balloon_new(&b, &o) && !vmem_balloon_add_ram(b, 0, PAGES * PAGE, PAGE));
-	vmem_balloon_set_status(b, 3, NULL);
-	assert(!vmem_balloon_set_features(b, o.features));
-	vmem_balloon_set_status(b, 11, NULL);
-	vmem_balloon_set_status(b, 15, NULL);
+	start(b, o.features);
 	add(d, &(struct vmem_discard_piece){
 		       .bytes = PAGES * PAGE, .kind = VMEM_DISCARD_PRIVATE, .hva = base });
 	fill(base, PAGES, 1);
@@ -453,6 +355,75 @@ static void drained(void)
 	vmem_discard_free(d);
 	vmem_balloon_free(b);
 	assert(!munmap(base, PAGES * PAGE));
+}
+
+static uint64_t all_or_none(void *context, uint64_t gpa)
+{
+	(void)gpa;
+	return *(bool *)context ? UINT64_MAX : 0;
+}
+
+static void inflate(vmem_balloon *b, vmem_discard *d, uint32_t first, uint32_t count)
+{
+	struct vmem_balloon_buffer buffer = { .size = sizeof(buffer) };
+	struct vmem_balloon_done done;
+	uint32_t gfns[1024];
+
+	for (uint32_t i = 0; i < count; i += 1024) {
+		for (uint32_t k = 0; k < 1024; k++)
+			gfns[k] = first + i + k;
+		buffer.bytes = gfns;
+		buffer.count = (count - i < 1024 ? count - i : 1024) * sizeof(*gfns);
+		assert(!vmem_balloon_give(b, &buffer));
+		vmem_discard_drain(d, b);
+		assert(vmem_balloon_take_done(b, &done));
+	}
+}
+
+/* More than one call may look at, and its limit is in the middle of a block: that comes whole with the next. */
+static void retried_in_blocks(void)
+{
+	const uint64_t block = UINT64_C(2) << 20, bytes = UINT64_C(1) << 30;
+	unsigned char *few = mapped(16, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char *room =
+		mapped((bytes + block) / PAGE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	unsigned char *base = room + (block - (uintptr_t)room % block) % block;
+	bool held_all = true;
+	struct vmem_discard_opts o = { .size = sizeof(o),
+				       .pinned = all_or_none,
+				       .context = &held_all };
+	struct vmem_balloon_opts bo = { .size = sizeof(bo),
+					.features = VMEM_VIRTIO_F_VERSION_1 |
+						    VMEM_BALLOON_F_MUST_TELL_HOST };
+	vmem_balloon *b;
+	vmem_discard *d;
+
+	assert(!vmem_discard_new(&d, &o) && !vmem_balloon_new(&b, &bo));
+	assert(!vmem_balloon_add_ram(b, 0, 16 * PAGE, PAGE));
+	assert(!vmem_balloon_add_ram(b, block, bytes, block));
+	start(b, bo.features);
+	add(d, &(struct vmem_discard_piece){
+		       .bytes = 16 * PAGE, .kind = VMEM_DISCARD_PRIVATE, .hva = few });
+	add(d, &(struct vmem_discard_piece){ .gpa = block,
+					     .bytes = bytes,
+					     .kind = VMEM_DISCARD_PRIVATE,
+					     .hva = base,
+					     .block_bytes = block });
+	few[0] = 1;
+	for (uint64_t i = 0; i < bytes; i += block)
+		base[i] = 1;
+	inflate(b, d, 0, 16);
+	inflate(b, d, (uint32_t)(block / PAGE), (uint32_t)(bytes / PAGE));
+	assert(metrics(d).inflated.pinned == bytes + 16 * PAGE && few[0] && base[0]);
+	held_all = false;
+	assert(vmem_discard_retry(d, b) == -VMEM_EAGAIN);
+	assert(!vmem_discard_retry(d, b));
+	assert(metrics(d).retried.released == bytes / block * PAGE + PAGE);
+	assert(!metrics(d).retried.cut && metrics(d).retried.asked == bytes + 16 * PAGE);
+	assert(!vmemt_mapped(few) && !vmemt_mapped(base + bytes - block));
+	vmem_discard_free(d);
+	vmem_balloon_free(b);
+	assert(!munmap(few, 16 * PAGE) && !munmap(room, bytes + block));
 }
 
 /* --- Memory with a userfaultfd of somebody else, who is told --- */
@@ -487,7 +458,7 @@ static void watched_memory(bool shared)
 	unsigned char *base = mapped(PAGES, shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
 				     shared ? fd : -1, 0);
 	static struct listener l;
-	vmem_discard *d = made();
+	vmem_discard *d = made(NULL);
 	uint64_t ioctls, released;
 
 	fill(base, PAGES, 1);
@@ -515,21 +486,103 @@ static void watched_memory(bool shared)
 	assert(!munmap(base, PAGES * PAGE) && !close(fd));
 }
 
+/* --- A kernel that refuses --- */
+
+static unsigned char *bad; /* this page */
+static int bad_error;
+
+static bool is_bad(const void *memory, size_t bytes)
+{
+	return (uintptr_t)bad - (uintptr_t)memory < bytes;
+}
+
+static int bad_madvise(void *memory, size_t bytes, int advice)
+{
+	return is_bad(memory, bytes) ? bad_error
+				     : vmemi_kernel_linux.madvise(memory, bytes, advice);
+}
+
+static ssize_t bad_vector(const struct iovec *ranges, size_t count, int advice)
+{
+	ssize_t bytes = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (is_bad(ranges[i].iov_base, ranges[i].iov_len))
+			return bytes ? bytes : bad_error;
+		assert(!vmemi_kernel_linux.madvise(ranges[i].iov_base, ranges[i].iov_len, advice));
+		bytes += (ssize_t)ranges[i].iov_len;
+	}
+	return bytes;
+}
+
+static ssize_t no_vector(const struct iovec *ranges, size_t count, int advice)
+{
+	(void)ranges;
+	(void)count;
+	(void)advice;
+	return -VMEM_EINVAL;
+}
+
+/* One range of many, in the middle: the others go, and it is told as what it is. */
+static void one_refused(bool vector, int error)
+{
+	unsigned char *base = mapped(PAGES, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct vmemi_kernel k = vmemi_kernel_linux;
+	struct vmem_balloon_range r[16];
+	struct vmem_discard_counts c;
+	uint64_t released;
+	vmem_discard *d;
+
+	k.madvise = bad_madvise;
+	k.madvise_vector = vector ? bad_vector : no_vector;
+	bad = base + 71 * PAGE; /* of 70 to 72 */
+	bad_error = error;
+	d = made(&k);
+	add(d,
+	    &(struct vmem_discard_piece){
+		    .gpa = GPA, .bytes = PAGES * PAGE, .kind = VMEM_DISCARD_PRIVATE, .hva = base });
+	fill(base, PAGES, 1);
+	for (uint64_t i = 0; i < 16; i++)
+		r[i] = (struct vmem_balloon_range){ .gpa = GPA + i * 10 * PAGE,
+						    .bytes = 3 * PAGE,
+						    .operation = VMEM_BALLOON_DISCARD };
+	assert(vmem_discard_ranges(d, r, 16, &released) ==
+	       (error == -VMEM_EINVAL ? -VMEM_EBUSY : -VMEM_EIO));
+	assert(released == 45 * PAGE && present(base, PAGES) == PAGES - 45);
+	c = metrics(d).inflated;
+	assert(c.asked == 48 * PAGE && c.released == released);
+	assert(c.pinned == (error == -VMEM_EINVAL ? 3 * PAGE : 0));
+	assert(c.failed == (error == -VMEM_EINVAL ? 0 : 3 * PAGE));
+	for (uint64_t i = 70; i < 73; i++)
+		assert(is_filled(base + i * PAGE, i));
+	bad = NULL;
+	assert(!vmem_discard_ranges(d, r, 16, &released) && released == 3 * PAGE);
+	vmem_discard_free(d);
+	assert(!munmap(base, PAGES * PAGE));
+}
+
 int main(void)
 {
 	watched_memory(false);
 	watched_memory(true);
-	private_memory();
+	vmemt_kernel_reset();
+	private_memory(NULL, kernel_scans());
+	vmemt_kernel.hide_scan = true;
+	private_memory(&vmemt_kernel_table, false);
 	file_memory(true);
 	file_memory(false);
-	image_memory();
-	image_in_holes();
 	pinned_memory();
 	pieces();
+	worst_first();
 	refusals();
+	other_kinds();
 	huge_memory(MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB);
 	huge_memory(MAP_SHARED);
 	drained();
+	retried_in_blocks();
+	one_refused(true, -VMEM_ENOMEM);
+	one_refused(false, -VMEM_ENOMEM);
+	one_refused(true, -VMEM_EINVAL);
 	locked_memory();
 	return 0;
 }

@@ -10,6 +10,10 @@
 
 #define TAKEN 64 /* ranges at a time */
 #define BLOCK_MAX (UINT64_C(1) << 30)
+#define WORK_BYTES \
+	((uint64_t)VMEM_BALLOON_WORK_PAGES * VMEM_PAGE_SIZE) /* of a call that tries again */
+
+_Static_assert(WORK_BYTES >= BLOCK_MAX, "else a block could never be tried again");
 
 /* --- Runs --- */
 
@@ -107,9 +111,14 @@ static void discard_part(vmem_discard *d, struct vmemi_piece *p, uint64_t at, ui
 		add_run(d, p, first, end - first);
 }
 
-static void discard_range(vmem_discard *d, uint64_t gpa, uint64_t bytes)
+static uint64_t end_of(const struct vmem_balloon_range *r)
 {
-	uint64_t end = bytes > UINT64_MAX - gpa ? UINT64_MAX : gpa + bytes;
+	return r->bytes > UINT64_MAX - r->gpa ? UINT64_MAX : r->gpa + r->bytes;
+}
+
+static void discard_range(vmem_discard *d, const struct vmem_balloon_range *r)
+{
+	uint64_t gpa = r->gpa, end = end_of(r);
 
 	d->counts->asked += end - gpa;
 	for (uint32_t i = 0; i < d->pieces && gpa < end; i++) {
@@ -157,6 +166,16 @@ static bool were_left(const struct vmem_discard_counts *before,
 	return after->pinned > before->pinned || after->failed > before->failed;
 }
 
+static int rank(int error)
+{
+	return error == -VMEM_ERANGE ? 3 : error == -VMEM_EIO ? 2 : error ? 1 : 0;
+}
+
+static int worse(int a, int b)
+{
+	return rank(a) > rank(b) ? a : b;
+}
+
 /* What a row of ranges of one operation, in rising order, is to be counted as; and what came of it. */
 static int discard_as(vmem_discard *d, struct vmem_discard_counts *c,
 		      const struct vmem_balloon_range *ranges, size_t count)
@@ -167,14 +186,13 @@ static int discard_as(vmem_discard *d, struct vmem_discard_counts *c,
 	d->hinted = ranges->operation == VMEM_BALLOON_DISCARD_HINTED;
 	d->at = NULL;
 	for (size_t i = 0; i < count; i++)
-		discard_range(d, ranges[i].gpa, ranges[i].bytes);
+		discard_range(d, &ranges[i]);
 	flush(d);
 	if (ranges->operation == VMEM_BALLOON_DISCARD && were_left(&before, c))
 		for (size_t i = 0; i < count; i++) {
-			widen(&d->left, ranges[i].gpa, ranges[i].gpa + ranges[i].bytes);
+			widen(&d->left, ranges[i].gpa, end_of(&ranges[i]));
 			if (d->passes)
-				widen(&d->left_again, ranges[i].gpa,
-				      ranges[i].gpa + ranges[i].bytes);
+				widen(&d->left_again, ranges[i].gpa, end_of(&ranges[i]));
 		}
 	if (c->outside > before.outside)
 		return -VMEM_ERANGE;
@@ -207,7 +225,7 @@ int vmem_discard_ranges(vmem_discard *d, const struct vmem_balloon_range *ranges
 {
 	uint64_t bytes = 0;
 	size_t end;
-	int result = 0, error;
+	int result = 0;
 
 	for (size_t i = 0; i < count; i++)
 		if (ranges[i].operation != VMEM_BALLOON_RETURN &&
@@ -216,8 +234,7 @@ int vmem_discard_ranges(vmem_discard *d, const struct vmem_balloon_range *ranges
 	for (size_t i = 0; i < count; i = end) {
 		for (end = i + 1; end < count && ranges[end].operation == ranges[i].operation;)
 			end++;
-		error = discard_row(d, ranges + i, end - i, &bytes);
-		result = error ? error : result;
+		result = worse(result, discard_row(d, ranges + i, end - i, &bytes));
 	}
 	if (ret_bytes)
 		*ret_bytes = bytes;
@@ -227,20 +244,18 @@ int vmem_discard_ranges(vmem_discard *d, const struct vmem_balloon_range *ranges
 int vmem_discard_drain(vmem_discard *d, vmem_balloon *balloon)
 {
 	struct vmem_balloon_range ranges[TAKEN];
-	int result = 0, error;
+	int result = 0;
 	size_t count;
 
-	while ((count = vmem_balloon_take_ranges(balloon, ranges, TAKEN)) != 0) {
-		error = vmem_discard_ranges(d, ranges, count, NULL);
-		result = error ? error : result;
-	}
+	while ((count = vmem_balloon_take_ranges(balloon, ranges, TAKEN)) != 0)
+		result = worse(result, vmem_discard_ranges(d, ranges, count, NULL));
 	return result;
 }
 
 /* --- What was left --- */
 
-/* The next piece of what is in the balloon and was left, at most @most bytes. False: the pass is over. */
-static bool next_left(const vmem_discard *d, const vmem_balloon *balloon, uint64_t most,
+/* The next piece of what is in the balloon and was left. False: the pass is over. */
+static bool next_left(const vmem_discard *d, const vmem_balloon *balloon,
 		      struct vmem_balloon_range *r)
 {
 	uint64_t at = d->hand > d->left.low ? d->hand : d->left.low, end;
@@ -251,14 +266,38 @@ static bool next_left(const vmem_discard *d, const vmem_balloon *balloon, uint64
 	if (r->gpa < at)
 		r->gpa = at;
 	end = end < d->left.high ? end : d->left.high;
-	r->bytes = end - r->gpa < most ? end - r->gpa : most;
+	r->bytes = end - r->gpa;
 	return true;
+}
+
+/* How far into its block, if it has one, an address is. */
+static uint64_t into_block(const vmem_discard *d, uint64_t gpa)
+{
+	for (uint32_t i = 0; i < d->pieces; i++) {
+		const struct vmemi_piece *p = &d->piece[i];
+
+		if (gpa >= p->gpa && gpa - p->gpa < bytes_now(p))
+			return (gpa - p->gpa) % p->block_bytes;
+	}
+	return 0;
+}
+
+/* What of a range may be looked at with @rest of the work left: whole blocks, because parts of them are left alone. 0:
+ * none, but of the next call, which has work for the largest. */
+static uint64_t work_of(const vmem_discard *d, const struct vmem_balloon_range *r, uint64_t rest)
+{
+	uint64_t end = r->gpa + rest;
+
+	if (r->bytes <= rest)
+		return r->bytes;
+	end -= into_block(d, end);
+	return end > r->gpa ? end - r->gpa : 0;
 }
 
 int vmem_discard_retry(vmem_discard *d, const vmem_balloon *balloon)
 {
 	struct vmem_balloon_progress p = { .size = sizeof(p) };
-	uint64_t rest = (uint64_t)VMEM_BALLOON_WORK_PAGES * VMEM_PAGE_SIZE;
+	uint64_t rest = WORK_BYTES;
 	uint32_t entries = VMEM_BALLOON_WORK_ENTRIES;
 	struct vmem_balloon_range r;
 	int error = vmem_balloon_get_progress(balloon, &p);
@@ -268,12 +307,15 @@ int vmem_discard_retry(vmem_discard *d, const vmem_balloon *balloon)
 	if (!(p.features & VMEM_BALLOON_F_MUST_TELL_HOST))
 		return -VMEM_EPERM;
 	d->passes = true;
-	while (rest && entries-- && next_left(d, balloon, rest, &r)) {
+	while (rest && entries-- && next_left(d, balloon, &r)) {
+		r.bytes = work_of(d, &r, rest);
+		if (!r.bytes)
+			break;
 		discard_as(d, &d->metrics.retried, &r, 1);
 		d->hand = r.gpa + r.bytes;
-		rest -= r.bytes;
+		rest -= r.bytes < rest ? r.bytes : rest;
 	}
-	if (!next_left(d, balloon, VMEM_PAGE_SIZE, &r)) {
+	if (!next_left(d, balloon, &r)) {
 		d->left = d->left_again;
 		d->left_again = (struct vmemi_left){ 0, 0 };
 		d->hand = 0;

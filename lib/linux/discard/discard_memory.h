@@ -21,7 +21,7 @@ struct vmemi_piece {
 	uint64_t offset;
 	uint64_t *replaced;      /* IMAGE: bitmap of pages that are no longer the file's */
 	uint64_t replaced_words; /* of it */
-	uint64_t replaced_runs;  /* in it */
+	bool kept_from_children, kept_from_dumps; /* as other memory in its place is, too */
 };
 
 struct vmem_discard {
@@ -35,7 +35,8 @@ struct vmem_discard {
 	uint32_t pieces;
 	struct vmemi_piece piece[VMEM_DISCARD_PIECES];
 	struct vmem_discard_metrics metrics;
-	bool guards; /* all pieces are regions, and watched */
+	uint64_t replaced_runs; /* of all IMAGE pieces */
+	bool guards;            /* all pieces are regions, and watched */
 	/* Guest addresses between which something inflated was left; and since the pass over them began that is
 	 * under way, which has come to `hand`. */
 	struct vmemi_left {

@@ -15,7 +15,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* Mappings that holes in a private mapping of a file may cost: the kernel allows a process 65530. */
+/* Runs of pages with other memory in private mappings of files, each of which costs two mappings: the kernel allows a
+ * process 65530. */
 #define REPLACED_RUNS_MAX 8192
 
 /* --- What there is --- */
@@ -144,23 +145,61 @@ static bool is_replaced(const struct vmemi_piece *p, uint64_t page)
 	return page < p->bytes / VMEM_PAGE_SIZE && p->replaced[page / 64] >> page % 64 & 1;
 }
 
-/* Puts other memory in the place of pages that are all the file's. */
+/* Puts other memory in the place of pages that are all the file's. Runs are never counted down: the kernel joins the
+ * mappings on both sides of a hole that is filled only as long as one of them was not touched. Discarding before tells the
+ * owner of a userfaultfd, and says what is mlocked; then parts may read as the file's, until they are replaced. */
 static int replace(vmem_discard *d, struct vmemi_piece *p, uint64_t page, uint64_t count)
 {
-	bool before = page && is_replaced(p, page - 1), after = is_replaced(p, page + count);
-	uint64_t runs = p->replaced_runs + 1 - before - after;
+	bool beside = (page && is_replaced(p, page - 1)) || is_replaced(p, page + count);
+	unsigned char *at = p->hva + page * VMEM_PAGE_SIZE;
+	size_t bytes = count * VMEM_PAGE_SIZE;
 	int error;
 
-	if (runs > REPLACED_RUNS_MAX)
+	if (!beside && d->replaced_runs == REPLACED_RUNS_MAX)
 		return -VMEM_ENOMEM;
-	error = d->k->map_over(p->hva + page * VMEM_PAGE_SIZE, count * VMEM_PAGE_SIZE,
-			       PROT_READ | PROT_WRITE, MAP_NORESERVE);
+	error = d->k->madvise(at, bytes, MADV_DONTNEED);
 	if (error)
 		return error;
+	if (d->k->map_over(at, bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE)) {
+		memset(at, 0, bytes); /* never what the file has */
+		return -VMEM_EIO;
+	}
+	/* If this fails, children and dumps have it, too: no more than the guest's zeros. */
+	if (p->kept_from_children)
+		d->k->madvise(at, bytes, MADV_DONTFORK);
+	if (p->kept_from_dumps)
+		d->k->madvise(at, bytes, MADV_DONTDUMP);
 	for (uint64_t i = page; i < page + count; i++)
 		p->replaced[i / 64] |= UINT64_C(1) << i % 64;
-	p->replaced_runs = runs;
+	d->replaced_runs += !beside;
 	return 0;
+}
+
+/* The same, of as many at once as the kernel takes: one that is mlocked keeps it from all others of the call. What is
+ * left alone is counted. True: nothing is. */
+static bool replace_all(vmem_discard *d, struct vmemi_piece *p, uint64_t page, uint64_t end)
+{
+	uint64_t most = end - page, count;
+	bool all = true;
+	int error;
+
+	for (; page < end; page += count) {
+		count = most < end - page ? most : end - page;
+		error = replace(d, p, page, count);
+		if (error == -VMEM_EINVAL && count > 1) {
+			most = count / 2;
+			count = 0;
+			continue;
+		}
+		if (error == -VMEM_EINVAL)
+			d->counts->pinned += VMEM_PAGE_SIZE;
+		else if (error)
+			d->counts->failed += count * VMEM_PAGE_SIZE;
+		else
+			most = 2 * count;
+		all &= !error;
+	}
+	return all;
 }
 
 /* A run, in parts that were replaced and parts that were not. */
@@ -169,7 +208,7 @@ static void drop_image(vmem_discard *d, size_t i)
 	struct vmemi_piece *p = d->at;
 	uint64_t page = (uintptr_t)d->runs[i].iov_base / VMEM_PAGE_SIZE, next;
 	uint64_t end = page + d->runs[i].iov_len / VMEM_PAGE_SIZE;
-	uint64_t bytes, present;
+	uint64_t at, bytes, before, left;
 	bool was;
 	int error;
 
@@ -177,16 +216,20 @@ static void drop_image(vmem_discard *d, size_t i)
 		was = is_replaced(p, page);
 		for (next = page + 1; next < end && is_replaced(p, next) == was;)
 			next++;
+		at = page * VMEM_PAGE_SIZE;
 		bytes = (next - page) * VMEM_PAGE_SIZE;
-		present = present_at(d, p, page * VMEM_PAGE_SIZE, bytes);
-		error = was ? d->k->madvise(p->hva + page * VMEM_PAGE_SIZE, bytes, MADV_DONTNEED)
-			    : replace(d, p, page, next - page);
-		if (!error)
-			d->counts->released += present;
-		else if (error == -VMEM_EINVAL)
-			d->counts->pinned += present;
-		else
-			d->counts->failed += present;
+		before = present_at(d, p, at, bytes);
+		error = 0;
+		left = 0;
+		if (was)
+			error = d->k->madvise(p->hva + at, bytes, MADV_DONTNEED);
+		if (error || (!was && !replace_all(d, p, page, next)))
+			left = present_at(d, p, at, bytes);
+		d->counts->released += before > left ? before - left : 0;
+		if (error == -VMEM_EINVAL)
+			d->counts->pinned += left;
+		else if (error)
+			d->counts->failed += left;
 	}
 }
 
@@ -231,7 +274,7 @@ static bool is_right(const struct vmemi_mapping *m, const void *context)
 	/* What is a file's would be so again; but huge pages have one by themselves. */
 	case VMEM_DISCARD_PRIVATE:
 		return !shared && (!m->inode || e->p->block_bytes > VMEM_PAGE_SIZE);
-	default: return !shared;
+	default: return !shared && m->permissions[0] == 'r' && m->permissions[1] == 'w';
 	}
 }
 
@@ -266,6 +309,30 @@ static int open_file(vmem_discard *d, struct vmemi_piece *p, const struct vmem_d
 	return p->fd < 0 ? -VMEM_EIO : 0;
 }
 
+/* Whether children and dumps have the memory; they do, if that cannot be found out. */
+static void look_at_flags(vmem_discard *d, struct vmemi_piece *p)
+{
+	uint64_t start = (uintptr_t)p->hva;
+	struct vmemi_maps in = { .k = d->k };
+	struct vmemi_mapping m;
+	bool inside = false;
+	char line[512];
+
+	in.fd = d->k->open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+	while (in.fd >= 0 && vmemi_maps_line(&in, line, sizeof(line))) {
+		if (vmemi_maps_parse(line, &m)) {
+			if (m.start >= start + p->bytes)
+				break;
+			inside = m.stop > start;
+		} else if (inside && !strncmp(line, "VmFlags:", 8)) {
+			p->kept_from_children |= strstr(line, " dc") != NULL;
+			p->kept_from_dumps |= strstr(line, " dd") != NULL;
+		}
+	}
+	if (in.fd >= 0)
+		d->k->close(in.fd);
+}
+
 static int open_private(vmem_discard *d, struct vmemi_piece *p)
 {
 	const struct expected e = { .p = p };
@@ -273,6 +340,7 @@ static int open_private(vmem_discard *d, struct vmemi_piece *p)
 
 	if (error || p->kind != VMEM_DISCARD_IMAGE)
 		return error;
+	look_at_flags(d, p);
 	p->replaced_words = (p->bytes / VMEM_PAGE_SIZE + 63) / 64;
 	p->replaced = vmemi_zalloc(&d->allocator, p->replaced_words * 8, 8);
 	return p->replaced ? 0 : -VMEM_ENOMEM;

@@ -77,8 +77,8 @@ static int count_by_scan(const struct vmemi_kernel *k, int fd, uint64_t at, uint
 			.end = end,
 			.vec = (uintptr_t)runs,
 			.vec_len = RUNS,
-			.category_inverted = VMEMI_PAGE_IS_PFNZERO,
-			.category_mask = VMEMI_PAGE_IS_PFNZERO,
+			.category_inverted = VMEMI_PAGE_IS_PFNZERO | VMEMI_PAGE_IS_FILE,
+			.category_mask = VMEMI_PAGE_IS_PFNZERO | VMEMI_PAGE_IS_FILE,
 			.category_anyof_mask = VMEMI_PAGE_IS_PRESENT | VMEMI_PAGE_IS_SWAPPED,
 			.return_mask = VMEMI_PAGE_IS_PRESENT,
 		};
@@ -93,7 +93,7 @@ static int count_by_scan(const struct vmemi_kernel *k, int fd, uint64_t at, uint
 	return 0;
 }
 
-/* Bit 63: present, 62: swapped. The page of zeros looks like any other. */
+/* Bit 63: present, 62: swapped, 61: a file's. The page of zeros looks like any other. */
 static int count_by_entries(const struct vmemi_kernel *k, int fd, uint64_t page, uint64_t end,
 			    uint64_t *bytes)
 {
@@ -106,7 +106,7 @@ static int count_by_entries(const struct vmemi_kernel *k, int fd, uint64_t page,
 		if (got < 8)
 			return -VMEM_EIO;
 		for (uint64_t i = 0; i < (uint64_t)got / 8; i++, page++)
-			*bytes += entries[i] >> 62 ? VMEM_PAGE_SIZE : 0;
+			*bytes += entries[i] >> 62 && !(entries[i] >> 61 & 1) ? VMEM_PAGE_SIZE : 0;
 	}
 	return 0;
 }

@@ -13,8 +13,8 @@ int vmemi_pagemap_open(const struct vmemi_kernel *k);
 int vmemi_pagemap_take_written(const struct vmemi_kernel *k, int fd, uintptr_t start,
 			       uint64_t pages, uint64_t *bitmap);
 
-/* Bytes of [start, start + bytes) that there are, in memory or swapped out; the kernel's page of zeros is none. @scan: it
- * can scan. 0, -VMEM_EIO. */
+/* Bytes of [start, start + bytes) that there are of no file, in memory or swapped out. @scan: it can scan; else the
+ * kernel's page of zeros counts, too. 0, -VMEM_EIO. */
 int vmemi_pagemap_count(const struct vmemi_kernel *k, int fd, bool scan, uintptr_t start,
 			uint64_t bytes, uint64_t *ret_bytes);
 
