@@ -123,7 +123,9 @@ VMEM_API int vmem_discard_retry(vmem_discard *discard, const vmem_balloon *ballo
 
 /** The guard of free page hints that vmem_balloon_new() wants: all memory must be of regions. While hinting runs, the first
  *  write to each page is a fault; and what was written is never discarded, because a hinted page is claimed as a
- *  fault claims it, and only then looked at. Its begin returns -VMEM_ENOTSUP (there is none, or something that is not of a region; the kernel cannot
+ *  fault claims it, and only then looked at. What writes without a fault of a processor, as devices do, is not seen unless the page is held
+ *  (vmem_region_pin()) from before the write until after: such devices must hold what they write to, or hinting must be off. vmem_region_dirty_mark() tells
+ *  the guard, too, but after the write, and a hint may come between. Its begin returns -VMEM_ENOTSUP (there is none, or something that is not of a region; the kernel cannot
  *  protect this memory; VMEM_MANAGER_ASYNC_WP), -VMEM_EBUSY (it watches already), -VMEM_ENOMEM, -VMEM_EIO; then hinting
  *  does not begin. Rounds of a migration (<vmem/snapshot.h>) may run beside it.
  *  @param[out] guard  guard->size is set before the call; good while the object is there, which must outlive the balloon

@@ -169,9 +169,10 @@ VMEM_API int vmem_region_dirty_round(vmem_region *region, uint64_t gpa, uint64_t
 				     int (*run)(void *context, uint64_t gpa, uint64_t bytes),
 				     void *context, uint64_t *ret_pages) VMEM_NODISCARD;
 
-/** Pages were written by what is not seen: they are told in the next round. To be called after the write.
+/** Pages were written by what is not seen: they are told in the next round, and not discarded by hints (<vmem/discard.h>). To be
+ *  called after the write.
  *  @param gpa,bytes  rounded outwards to pages
- *  @return 0, -VMEM_EINVAL (not begun), -VMEM_ERANGE
+ *  @return 0, -VMEM_EINVAL (neither this nor a guard of hints has begun), -VMEM_ERANGE
  *  @threads any
  *  @since 1.0 */
 VMEM_API int vmem_region_dirty_mark(vmem_region *region, uint64_t gpa, uint64_t bytes);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Nearly all of a guest is what the store refuses, and little is free: reclaim looks for more all the time, and time is
  * told it. It neither takes what a guest has only just got, nor tries the rest over and over, nor hopes for long. */
+#include "linux/fault/serve.h"
 #include "linux/guest.h"
 #include "store/store_internal.h"
 
@@ -127,11 +128,60 @@ static void told_in_time(void)
 	end();
 }
 
+static bool goes_on(struct vmemi_hope *hope)
+{
+	struct vmemi_host *host = &manager->host;
+
+	return vmemi_serve_wait_for_frame(host, atomic_load(&host->frames.sequence), hope);
+}
+
+/* Who waits for a frame gives up when a second has gone by and reclaim has looked meanwhile; or much later, if it does
+ * not look at all. */
+static void given_up(void)
+{
+	struct vmemi_hope hope = { 0 };
+	struct vmemi_host *host;
+
+	make();
+	host = &manager->host;
+	atomic_store(&host->make_room, NULL); /* nobody looks but this test */
+	assert(goes_on(&hope) && !hope.stuck_since_ns);
+	vmemi_manager_set_stuck(manager, true);
+	assert(goes_on(&hope));
+	now += 2000000000;
+	assert(goes_on(&hope)); /* only time has gone by */
+	vmemi_manager_set_stuck(manager, true);
+	assert(goes_on(&hope)); /* that round may have begun before */
+	vmemi_manager_set_stuck(manager, true);
+	assert(!goes_on(&hope));
+
+	/* It has found something meanwhile: all begins anew. */
+	hope = (struct vmemi_hope){ 0 };
+	assert(goes_on(&hope));
+	now += 900000000;
+	vmemi_manager_set_stuck(manager, false);
+	vmemi_manager_set_stuck(manager, true);
+	now += 900000000;
+	vmemi_manager_set_stuck(manager, true);
+	vmemi_manager_set_stuck(manager, true);
+	assert(goes_on(&hope));
+
+	hope = (struct vmemi_hope){ 0 };
+	assert(goes_on(&hope));
+	now += 9900000000;
+	assert(goes_on(&hope));
+	now += 100000000;
+	assert(!goes_on(&hope));
+	vmemi_manager_set_stuck(manager, false);
+	end();
+}
+
 int main(void)
 {
 	vmemt_need(VMEM_KERNEL_MOVE | VMEM_KERNEL_WP | VMEM_KERNEL_KERNEL_FAULTS);
 	what_came_just_now_stays();
 	what_was_refused_is_left_alone();
 	told_in_time();
+	given_up();
 	return 0;
 }

@@ -196,14 +196,17 @@ int vmemi_content_store(struct vmem_region *r, uint64_t page, const void *data)
 	} else if (vmemi_page_state(old) != VMEM_PAGE_ABSENT) {
 		vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old);
 		error = -VMEM_EEXIST;
-	} else if (!vmemi_region_step(r, page, VMEMI_PAGE_IMPORT, ref, &old)) {
-		vmemi_region_end(r, page, VMEMI_PAGE_RETURN, old); /* a worker is at its place */
-		error = -VMEM_EAGAIN;
+	} else {
+		/* As long as it is claimed: stored, and seen as not written, it could be discarded by a hint. */
+		vmemi_dirty_mark(r, page);
+		if (!vmemi_region_step(r, page, VMEMI_PAGE_IMPORT, ref, &old)) {
+			vmemi_region_end(r, page, VMEMI_PAGE_RETURN,
+					 old); /* a worker is at its place */
+			error = -VMEM_EAGAIN;
+		}
 	}
 	if (error)
 		vmem_store_drop(store, r->vm, ref);
-	else
-		vmemi_dirty_mark(r, page);
 	return error;
 }
 

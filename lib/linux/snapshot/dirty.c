@@ -291,7 +291,7 @@ int vmem_region_dirty_mark(vmem_region *region, uint64_t gpa, uint64_t bytes)
 	uint64_t first, count;
 	int error;
 
-	if (!region || !atomic_load(&region->watch[VMEMI_WATCH_DIRTY].on))
+	if (!region || !vmemi_dirty_on(region))
 		return -VMEM_EINVAL;
 	error = vmemi_region_span(region, gpa, bytes, true, &first, &count);
 	for (uint64_t i = 0; i < count && !error; i++)
