@@ -17,6 +17,10 @@
 #include <vmem/device_file.h>
 #include <vmem/discard.h>
 #include <vmem/env.h>
+#include <vmem/ept.h>
+#include <vmem/ept_format.h>
+#include <vmem/ept_track.h>
+#include <vmem/ept_walk.h>
 #include <vmem/fault.h>
 #include <vmem/feed.h>
 #include <vmem/foreign.h>

@@ -11,6 +11,7 @@ base      -                          allocator common device env codec
 balloon   base                       allocator balloon balloon_driver balloon_host balloon_protocol common
 codec     base                       allocator common env codec
 dedup     base                       allocator common env dedup
+ept       base                       allocator common ept ept_format ept_track ept_walk
 pool      base                       allocator common env codec pool
 share     base,dedup                 allocator common env dedup share
 similar   base                       allocator common similar

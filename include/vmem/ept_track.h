@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/** @file vmem/ept_track.h
+ *  Which pages a guest uses and writes, by its second-stage tables (vmem/ept.h): accessed and dirty bits, write
+ *  protection, page-modification logging (PML). Their bitmaps are what vmem/track.h takes as a feed. */
+#ifndef VMEM_EPT_TRACK_H
+#define VMEM_EPT_TRACK_H
+#include <vmem/ept.h>
+VMEM_BEGIN_DECLS
+
+/* Flags of vmem_ept_harvest(). */
+#define VMEM_EPT_CLEAR_ACCESSED 1u
+#define VMEM_EPT_CLEAR_DIRTY 2u
+/** What processors remember stays: pages that are used go on without their bits being set again until they drop out of
+ *  the TLB by themselves, and look unused so long. Nothing is owed. Not with CLEAR_DIRTY: a write would be missed for good. */
+#define VMEM_EPT_STALE_FINE 4u
+/** Look only below upper-level entries that are accessed; with CLEAR_ACCESSED those are cleared, too. */
+#define VMEM_EPT_PRUNE 8u
+
+/** Bitmaps of a range, bit i: page i of 4 KiB of it; a large leaf sets all of its bits. They are or-ed into; either may be NULL. */
+struct vmem_ept_harvest {
+	size_t size; /**< sizeof(*this) as the caller compiled it */
+	uint64_t *accessed;
+	uint64_t *dirty;
+	/** or, with both NULL, called for each leaf with one of the bits that are asked for: @p bits VMEM_EPT_CLEAR_*. Not 0: it ends there */
+	int (*leaf)(void *context, uint64_t gpa, uint64_t bytes, uint32_t bits);
+	void *context;
+	uint64_t accessed_pages; /**< out: of 4 KiB */
+	uint64_t dirty_pages;    /**< out */
+};
+
+/** Read, and with CLEAR_* clear, accessed and dirty bits of a range. Each bit that a processor sets is seen by this call
+ *  or a later one.
+ *  @param gpa,bytes  multiples of 4 KiB; gpa of 64 pages with bitmaps
+ *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOTSUP (no such bits), or what leaf returned (change tells what was done by then)
+ *  @threads serial @since 1.0 */
+VMEM_API int vmem_ept_harvest(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t flags,
+			      struct vmem_ept_harvest *harvest, struct vmem_ept_change *change);
+
+/** Begin to log writes to a range by taking the right to write: leaves that may be written are remembered as such in the entry, large ones are
+ *  split to @p level. @return as vmem_ept_split() @threads serial @since 1.0 */
+VMEM_API int vmem_ept_log_start(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t level,
+				struct vmem_ept_change *change) VMEM_NODISCARD;
+
+/** A violation by a write: give the right back if it was taken for the log. Lock-free.
+ *  @return 0 (the guest may go on; the page counts as written), -VMEM_ENOENT (it is not logged: the violation is another matter), -VMEM_ERANGE
+ *  @threads any, but not beside a range call @since 1.0 */
+VMEM_API int vmem_ept_log_write(vmem_ept *ept, uint64_t gpa);
+
+/** Which pages of a range were written since log_start or the last collect, or-ed into @p bitmap; they are protected again.
+ *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE @threads serial @since 1.0 */
+VMEM_API int vmem_ept_log_collect(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint64_t *bitmap,
+				  struct vmem_ept_change *change);
+
+/** Give the right back to all that it was taken from. @return 0, -VMEM_EINVAL, -VMEM_ERANGE @threads serial @since 1.0 */
+VMEM_API int vmem_ept_log_stop(vmem_ept *ept, uint64_t gpa, uint64_t bytes,
+			       struct vmem_ept_change *change);
+
+#define VMEM_EPT_PML_ENTRIES 512u
+/** Empty a PML buffer (SDM 29.3.6) into a bitmap of [gpa, gpa + bytes). The processor fills it downwards: entries
+ *  index + 1 .. 511 are valid, of 511 none, and with an index beyond that (it is 16 bits and has run below 0) all.
+ *  Write 511 to the VMCS afterwards. For the log to go on, dirty bits must be cleared (vmem_ept_harvest()).
+ *  @param index  the guest PML index of the VMCS
+ *  @param bitmap  or-ed into; pages outside the range are counted in @p ret_outside, which may be NULL
+ *  @return how many entries were valid @threads any @since 1.0 */
+VMEM_API uint32_t vmem_ept_pml_drain(const uint64_t *buffer, uint16_t index, uint64_t gpa,
+				     uint64_t bytes, uint64_t *bitmap, uint32_t *ret_outside);
+
+VMEM_END_DECLS
+#endif

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/** @file vmem/ept_walk.h
+ *  A page walker in software: answers for given tables and a given access what the processor would. It shares nothing with
+ *  the builder (vmem/ept.h) but the bits of vmem/ept_format.h, so that it can judge it; and works on any tables, also hostile ones.
+ *  Sources: SDM vol. 3C 29.3 (EPT: translation, misconfigurations 29.3.3.1, violations 29.3.3.2, accessed and dirty 29.3.5), table 28-7 (exit
+ *  qualification); APM vol. 2 15.25 (nested paging, 15.25.6 nested page faults); VT-d specification 3.7, 9.8. */
+#ifndef VMEM_EPT_WALK_H
+#define VMEM_EPT_WALK_H
+#include <vmem/ept_format.h>
+VMEM_BEGIN_DECLS
+
+/** How the walker reaches tables. Physical addresses come from the tables: they may be anything below physical_bits. */
+struct vmem_ept_view {
+	size_t size; /**< sizeof(*this) as the caller compiled it */
+	void *context;
+	/** @return 0, or not: there is no memory (VMEM_EPT_WALK_NO_TABLE) */
+	int (*read)(void *context, uint64_t hpa, uint64_t *ret_entry);
+	/** Set bits of an entry at once, as processors do. NULL: accessed and dirty bits are not set. */
+	int (*set)(void *context, uint64_t hpa, uint64_t bits);
+};
+
+/** The context of an access. */
+#define VMEM_EPT_WALK_MBEC (1u << 0)    /**< mode-based execute control is on */
+#define VMEM_EPT_WALK_VE (1u << 1)      /**< EPT-violation #VE is on */
+#define VMEM_EPT_WALK_SUBPAGE (1u << 2) /**< sub-page write permissions are on */
+#define VMEM_EPT_WALK_PAGING_WRITE (1u << 3)
+#define VMEM_EPT_WALK_VERIFY (1u << 4)
+
+enum vmem_ept_access_kind {
+	VMEM_EPT_ACCESS_READ,
+	VMEM_EPT_ACCESS_WRITE,
+	VMEM_EPT_ACCESS_FETCH,
+	/** A table of the guest is read by its page walk; with A/D bits on that is a write, too (29.3.3.2). */
+	VMEM_EPT_ACCESS_GUEST_TABLE,
+	/** Accessed or dirty bits are set there. */
+	VMEM_EPT_ACCESS_GUEST_TABLE_WRITE,
+};
+
+struct vmem_ept_access {
+	size_t size; /**< sizeof(*this) as the caller compiled it */
+	uint64_t gpa;
+	uint32_t kind;      /**< enum vmem_ept_access_kind */
+	uint32_t user;      /**< 1: by a user-mode linear address */
+	uint32_t no_linear; /**< 1: there is no linear address (loading PDPTEs) */
+	uint32_t context;   /**< VMEM_EPT_WALK_* */
+	uint64_t
+		pointer; /**< EPTP, nCR3 or the second-stage pointer, as vmem_ept_pointer() gives it */
+};
+
+enum vmem_ept_outcome {
+	VMEM_EPT_WALK_OK,
+	VMEM_EPT_WALK_VIOLATION, /**< Intel: EPT violation; AMD: nested page fault; VT-d: fault */
+	VMEM_EPT_WALK_MISCONFIG, /**< Intel: EPT misconfiguration; AMD: nested page fault with RSV; VT-d: reserved field */
+	VMEM_EPT_WALK_BAD_POINTER, /**< VM entry would fail */
+	VMEM_EPT_WALK_NO_TABLE,    /**< view->read failed */
+};
+
+/** Why it is misconfigured, or the pointer bad. */
+enum vmem_ept_misconfig {
+	VMEM_EPT_WELL,
+	VMEM_EPT_WRITE_ONLY, /**< 010b */
+	VMEM_EPT_WRITE_EXEC, /**< 110b */
+	VMEM_EPT_EXEC_ONLY,  /**< 100b, where that is not supported */
+	VMEM_EPT_RESERVED_BITS, /**< in the entry's bits: a table's 7:3, a leaf's address below its size, or such */
+	VMEM_EPT_ADDRESS_WIDTH,     /**< an address beyond physical_bits */
+	VMEM_EPT_RESERVED_TYPE,     /**< memory type 2, 3 or 7 */
+	VMEM_EPT_LARGE_UNSUPPORTED, /**< a leaf of a size that is not supported */
+	VMEM_EPT_POINTER_TYPE,
+	VMEM_EPT_POINTER_LEVELS,
+	VMEM_EPT_POINTER_AD,
+	VMEM_EPT_POINTER_RESERVED,
+};
+
+/* Bits of an exit qualification for EPT violations (SDM table 28-7). */
+#define VMEM_EPT_QUAL_READ (UINT64_C(1) << 0)
+#define VMEM_EPT_QUAL_WRITE (UINT64_C(1) << 1)
+#define VMEM_EPT_QUAL_FETCH (UINT64_C(1) << 2)
+#define VMEM_EPT_QUAL_READABLE (UINT64_C(1) << 3) /**< the AND of bit 0 of all entries used */
+#define VMEM_EPT_QUAL_WRITABLE (UINT64_C(1) << 4)
+#define VMEM_EPT_QUAL_EXECUTABLE (UINT64_C(1) << 5)
+#define VMEM_EPT_QUAL_EXECUTABLE_USER (UINT64_C(1) << 6) /**< with MBEC, else 0 here (undefined) */
+#define VMEM_EPT_QUAL_LINEAR_VALID (UINT64_C(1) << 7)
+#define VMEM_EPT_QUAL_TRANSLATED \
+	(UINT64_C(1) << 8) /**< the access itself, not a table of the guest */
+
+/* Bits of EXITINFO1 of a nested page fault (APM vol. 2, 15.25.6). */
+#define VMEM_EPT_NPF_PRESENT (UINT64_C(1) << 0)
+#define VMEM_EPT_NPF_WRITE (UINT64_C(1) << 1)
+#define VMEM_EPT_NPF_USER (UINT64_C(1) << 2)
+#define VMEM_EPT_NPF_RESERVED (UINT64_C(1) << 3)
+#define VMEM_EPT_NPF_FETCH (UINT64_C(1) << 4)
+#define VMEM_EPT_NPF_FINAL (UINT64_C(1) << 32)
+#define VMEM_EPT_NPF_GUEST_TABLE (UINT64_C(1) << 33)
+
+struct vmem_ept_walked {
+	size_t size;        /**< sizeof(*this) as the caller compiled it; set before the call */
+	uint32_t outcome;   /**< enum vmem_ept_outcome */
+	uint32_t misconfig; /**< enum vmem_ept_misconfig */
+	uint32_t level;     /**< where the walk ended: of the leaf, or of the entry at fault */
+	uint32_t rights;    /**< VMEM_EPT_READ ...: the AND of all entries used */
+	uint32_t
+		type; /**< enum vmem_ept_type, of the leaf: what the guest's PAT makes of it comes on top */
+	uint32_t ignore_pat;
+	uint64_t hpa;                      /**< of the access: WALK_OK */
+	uint64_t bytes;                    /**< of the leaf */
+	uint64_t qualification;            /**< VMEM_EPT_QUAL_*, or EXITINFO1 */
+	uint32_t virtualization_exception; /**< 1: #VE is delivered instead of a VM exit */
+	uint32_t logged; /**< 1: it set a dirty bit that was clear (PML logs it) */
+	uint64_t entries[VMEM_EPT_LEVELS]; /**< [level - 1]: as read, before bits were set */
+	uint64_t entry_hpa[VMEM_EPT_LEVELS];
+};
+
+/** Walk for one access.
+ *  @return 0 (walked says what came of it), -VMEM_EINVAL (sizes; unknown kinds)
+ *  @threads any @since 1.0 */
+VMEM_API int vmem_ept_walk(const struct vmem_ept_capabilities *capabilities,
+			   const struct vmem_ept_view *view, const struct vmem_ept_access *access,
+			   struct vmem_ept_walked *ret_walked);
+
+/** What vmem_ept_check() finds wrong. */
+enum vmem_ept_defect {
+	VMEM_EPT_SOUND,
+	VMEM_EPT_DEFECT_POINTER,
+	VMEM_EPT_DEFECT_MISCONFIGURED, /**< an entry that is present and would be a misconfiguration */
+	VMEM_EPT_DEFECT_NO_TABLE,      /**< a table outside memory */
+	VMEM_EPT_DEFECT_SHARED_TABLE, /**< linked from two places, or from itself */
+	VMEM_EPT_DEFECT_EMPTY_TABLE, /**< a table in which nothing is present and nothing noted; with VMEM_EPT_CHECK_TIGHT */
+	VMEM_EPT_DEFECT_DIRTY_ONLY, /**< dirty and not accessed */
+	VMEM_EPT_DEFECT_VE,         /**< an entry without bit 63; with VMEM_EPT_CHECK_VE */
+};
+#define VMEM_EPT_CHECK_TIGHT 1u
+#define VMEM_EPT_CHECK_VE 2u
+
+struct vmem_ept_checked {
+	size_t size;        /**< sizeof(*this) as the caller compiled it; set before the call */
+	uint32_t defect;    /**< enum vmem_ept_defect: the first */
+	uint32_t misconfig; /**< enum vmem_ept_misconfig */
+	uint32_t level;
+	uint64_t gpa; /**< where */
+	uint64_t entry;
+	uint64_t tables[VMEM_EPT_LEVELS]; /**< counted up to there */
+	uint64_t leaves[VMEM_EPT_LEVELS];
+	uint64_t noted; /**< entries that are not present and not 0 (bit 63 left out) */
+};
+
+/** Look at whole trees of tables, each entry once, without recursion.
+ *  @param seen  one call a table, before it is looked into, to find those that are linked twice: returns 1 if it was called with that address before. NULL: not looked for
+ *  @return 0 (checked says what it is), -VMEM_EINVAL
+ *  @threads any @since 1.0 */
+VMEM_API int vmem_ept_check(const struct vmem_ept_capabilities *capabilities,
+			    const struct vmem_ept_view *view, uint64_t pointer, uint32_t flags,
+			    int (*seen)(void *context, uint64_t hpa),
+			    struct vmem_ept_checked *ret_checked);
+
+VMEM_END_DECLS
+#endif
