@@ -76,6 +76,14 @@ enum vmem_ept_type {
 #define VMEM_EPT_VTD_DIRTY (UINT64_C(1) << 9)
 #define VMEM_EPT_VTD_SNOOP (UINT64_C(1) << 11) /**< leaves only */
 
+/* Pointers besides the address of the root. EPTP: 2:0 memory type, 5:3 levels - 1, 6 accessed and dirty, 7 supervisor
+ * shadow stack. nCR3: 3 and 4 PWT and PCD. VT-d: 2:0 levels - 2, as AW of a context entry, and 9 as SSADE of a PASID
+ * entry. */
+#define VMEM_EPT_INTEL_POINTER_LEVELS_SHIFT 3u
+#define VMEM_EPT_INTEL_POINTER_AD (UINT64_C(1) << 6)
+#define VMEM_EPT_INTEL_POINTER_SHADOW_STACK (UINT64_C(1) << 7)
+#define VMEM_EPT_VTD_POINTER_AD (UINT64_C(1) << 9)
+
 /** Where the address of an entry is; bits from the processor's physical-address width on are reserved. */
 #define VMEM_EPT_ADDRESS UINT64_C(0x000ffffffffff000)
 

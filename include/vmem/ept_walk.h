@@ -15,16 +15,19 @@ struct vmem_ept_view {
 	void *context;
 	/** @return 0, or not: there is no memory (VMEM_EPT_WALK_NO_TABLE) */
 	int (*read)(void *context, uint64_t hpa, uint64_t *ret_entry);
-	/** Set bits of an entry at once, as processors do. NULL: accessed and dirty bits are not set. */
-	int (*set)(void *context, uint64_t hpa, uint64_t bits);
+	/** Set bits of an entry as processors do, in one step: if it is still @p expected, it becomes expected | bits.
+	 *  NULL: accessed and dirty bits are not set.
+	 *  @return 0, 1 (it has changed: the walk begins again), or less (VMEM_EPT_WALK_NO_TABLE) */
+	int (*set)(void *context, uint64_t hpa, uint64_t expected, uint64_t bits);
 };
 
-/** The context of an access. */
-#define VMEM_EPT_WALK_MBEC (1u << 0)    /**< mode-based execute control is on */
-#define VMEM_EPT_WALK_VE (1u << 1)      /**< EPT-violation #VE is on */
-#define VMEM_EPT_WALK_SUBPAGE (1u << 2) /**< sub-page write permissions are on */
-#define VMEM_EPT_WALK_PAGING_WRITE (1u << 3)
-#define VMEM_EPT_WALK_VERIFY (1u << 4)
+/** The context of an access: controls that are on. Those that the processor has not are refused. */
+#define VMEM_EPT_WALK_MBEC (1u << 0)         /**< Intel: mode-based execute control */
+#define VMEM_EPT_WALK_VE (1u << 1)           /**< Intel: EPT-violation #VE */
+#define VMEM_EPT_WALK_SUBPAGE (1u << 2)      /**< Intel: sub-page write permissions */
+#define VMEM_EPT_WALK_PAGING_WRITE (1u << 3) /**< Intel: EPT paging-write control */
+#define VMEM_EPT_WALK_VERIFY (1u << 4)       /**< Intel: guest-paging verification */
+#define VMEM_EPT_WALK_5_LEVELS (1u << 5)     /**< AMD: CR4.LA57 of the host; nCR3 does not tell */
 
 enum vmem_ept_access_kind {
 	VMEM_EPT_ACCESS_READ,
@@ -45,6 +48,9 @@ struct vmem_ept_access {
 	uint32_t context;   /**< VMEM_EPT_WALK_* */
 	uint64_t
 		pointer; /**< EPTP, nCR3 or the second-stage pointer, as vmem_ept_pointer() gives it */
+	/** 1: of the guest's tables that led to this address, one is in a page without VMEM_EPT_INTEL_PAGING_WRITE;
+	 *  VMEM_EPT_WALK_VERIFY makes that a violation for leaves that want it. */
+	uint32_t unverified;
 };
 
 enum vmem_ept_outcome {
@@ -52,7 +58,9 @@ enum vmem_ept_outcome {
 	VMEM_EPT_WALK_VIOLATION, /**< Intel: EPT violation; AMD: nested page fault; VT-d: fault */
 	VMEM_EPT_WALK_MISCONFIG, /**< Intel: EPT misconfiguration; AMD: nested page fault with RSV; VT-d: reserved field */
 	VMEM_EPT_WALK_BAD_POINTER, /**< VM entry would fail */
-	VMEM_EPT_WALK_NO_TABLE,    /**< view->read failed */
+	VMEM_EPT_WALK_NO_TABLE,    /**< view->read or view->set failed, or set said 1 too often */
+	/** A write that the sub-page permission table decides (SDM 29.3.4), which is not looked at here. */
+	VMEM_EPT_WALK_SUBPAGE_TABLE,
 };
 
 /** Why it is misconfigured, or the pointer bad. */
@@ -81,7 +89,8 @@ enum vmem_ept_misconfig {
 #define VMEM_EPT_QUAL_EXECUTABLE_USER (UINT64_C(1) << 6) /**< with MBEC, else 0 here (undefined) */
 #define VMEM_EPT_QUAL_LINEAR_VALID (UINT64_C(1) << 7)
 #define VMEM_EPT_QUAL_TRANSLATED \
-	(UINT64_C(1) << 8) /**< the access itself, not a table of the guest */
+	(UINT64_C(1) << 8)                       /**< the access itself, not a table of the guest */
+#define VMEM_EPT_QUAL_VERIFY (UINT64_C(1) << 15) /**< by guest-paging verification */
 
 /* Bits of EXITINFO1 of a nested page fault (APM vol. 2, 15.25.6). */
 #define VMEM_EPT_NPF_PRESENT (UINT64_C(1) << 0)
@@ -105,13 +114,16 @@ struct vmem_ept_walked {
 	uint64_t bytes;                    /**< of the leaf */
 	uint64_t qualification;            /**< VMEM_EPT_QUAL_*, or EXITINFO1 */
 	uint32_t virtualization_exception; /**< 1: #VE is delivered instead of a VM exit */
-	uint32_t logged; /**< 1: it set a dirty bit that was clear (PML logs it) */
+	uint32_t
+		logged; /**< 1: it set a dirty bit that was clear (PML logs it), or would, without view->set */
 	uint64_t entries[VMEM_EPT_LEVELS]; /**< [level - 1]: as read, before bits were set */
 	uint64_t entry_hpa[VMEM_EPT_LEVELS];
 };
 
-/** Walk for one access.
- *  @return 0 (walked says what came of it), -VMEM_EINVAL (sizes; unknown kinds)
+/** Walk for one access. Rights are judged when the leaf is reached, so that what is not present or misconfigured
+ *  comes first, from the top (SDM 29.3.3.3). Accessed bits are set top-down and the dirty bit last, all only
+ *  if the access is allowed; processors may also set accessed bits of upper entries when it is not.
+ *  @return 0 (walked says what came of it), -VMEM_EINVAL (sizes; unknown kinds; a context that the processor has not)
  *  @threads any @since 1.0 */
 VMEM_API int vmem_ept_walk(const struct vmem_ept_capabilities *capabilities,
 			   const struct vmem_ept_view *view, const struct vmem_ept_access *access,
@@ -125,11 +137,13 @@ enum vmem_ept_defect {
 	VMEM_EPT_DEFECT_NO_TABLE,      /**< a table outside memory */
 	VMEM_EPT_DEFECT_SHARED_TABLE, /**< linked from two places, or from itself */
 	VMEM_EPT_DEFECT_EMPTY_TABLE, /**< a table in which nothing is present and nothing noted; with VMEM_EPT_CHECK_TIGHT */
-	VMEM_EPT_DEFECT_DIRTY_ONLY, /**< dirty and not accessed */
-	VMEM_EPT_DEFECT_VE,         /**< an entry without bit 63; with VMEM_EPT_CHECK_VE */
+	VMEM_EPT_DEFECT_DIRTY_ONLY, /**< a leaf that is dirty and not accessed; with VMEM_EPT_CHECK_DIRTY */
+	VMEM_EPT_DEFECT_VE, /**< not present or a leaf, without bit 63; with VMEM_EPT_CHECK_VE */
 };
 #define VMEM_EPT_CHECK_TIGHT 1u
-#define VMEM_EPT_CHECK_VE 2u
+#define VMEM_EPT_CHECK_VE 2u       /**< Intel */
+#define VMEM_EPT_CHECK_DIRTY 4u    /**< with accessed and dirty bits on */
+#define VMEM_EPT_CHECK_5_LEVELS 8u /**< AMD: as VMEM_EPT_WALK_5_LEVELS */
 
 struct vmem_ept_checked {
 	size_t size;        /**< sizeof(*this) as the caller compiled it; set before the call */
@@ -143,8 +157,11 @@ struct vmem_ept_checked {
 	uint64_t noted; /**< entries that are not present and not 0 (bit 63 left out) */
 };
 
-/** Look at whole trees of tables, each entry once, without recursion.
- *  @param seen  one call a table, before it is looked into, to find those that are linked twice: returns 1 if it was called with that address before. NULL: not looked for
+/** Look at whole trees of tables, each entry once, without recursion, in rising order of addresses. What
+ *  the processor has (MBEC) counts as on.
+ *  @param seen  one call a table, before it is looked into, with the context of the view, to find those that are
+ *               linked twice: returns 1 if it was called with that address before. NULL: only tables that are linked
+ *               from below themselves are found, and a hostile tree may take 512^4 tables' time
  *  @return 0 (checked says what it is), -VMEM_EINVAL
  *  @threads any @since 1.0 */
 VMEM_API int vmem_ept_check(const struct vmem_ept_capabilities *capabilities,
