@@ -47,6 +47,9 @@ vmem_need build tests examples bench # all of it is built
 case $preset in
 *clang | *aarch64 | fuzz) vmem_need ci ;;
 esac
+case $preset in
+release | debug | clang) vmem_need hardware || echo "tests that need these will be skipped" >&2 ;;
+esac
 
 build=build-$preset
 [ "$preset" != release ] || build=build

@@ -2,7 +2,7 @@
 # shellcheck shell=sh
 # What the scripts share; to be sourced. One place for the names of packages.
 #
-#	vmem_need build|tests|examples|bench|images|ci...
+#	vmem_need build|tests|hardware|examples|bench|images|ci...
 # installs what is missing (Debian, Ubuntu), as root or with sudo if that asks for no password, and
 # otherwise says what to run and returns 1. Does nothing, and needs no right, when all is there.
 #
@@ -27,6 +27,10 @@ vmem_packages() {
 		echo c++=g++ libcriterion-dev readelf=binutils abidiff=abigail-tools gnuplot=gnuplot-nox nbdkit=nbdkit
 		# Guests of User-Mode Linux.
 		[ "$(uname -m)" != x86_64 ] || echo linux.uml=user-mode-linux busybox-static cpio=cpio
+		;;
+	hardware)
+		echo qemu-system-x86_64=qemu-system-x86
+		echo bochs=bochs bochsbios bochs-term vgabios script=bsdutils
 		;;
 	examples) echo libcjson-dev libncurses-dev ;;
 	bench) echo libcjson-dev ;;
