@@ -5,7 +5,7 @@ set -eu
 here=$(dirname "$0")
 . "$here/../support/setup.sh"
 . "$here/hw_lib.sh"
-image=$(realpath "$1")
+image=$1
 model=corei7_icelake_u # the richest in second-stage features
 bios=/usr/share/bochs/BIOS-bochs-latest
 vga=/usr/share/vgabios/vgabios.bin
@@ -18,7 +18,7 @@ done
 bochs -help cpu 2>&1 | grep -qx "$model" || skip "this bochs knows no $model"
 
 vmem_scratch "${TMPDIR:-/tmp}/vmem-bochs.XXXXXX"
-cp "$image" "$scratch/disk.img" # it locks what it uses
+disk "$image"
 cat >"$scratch/bochsrc" <<END
 display_library: term
 cpu: model=$model, ips=50000000, reset_on_triple_fault=0

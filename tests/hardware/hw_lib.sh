@@ -8,6 +8,12 @@ skip() {
 	exit 77
 }
 
+# disk IMAGE: a disk of 2 MiB that begins with it, $scratch/disk.img
+disk() {
+	cp "$1" "$scratch/disk.img"
+	truncate -s 2M "$scratch/disk.img"
+}
+
 # judge FILE: the program's output tells, whatever the emulator thinks of its end.
 judge() {
 	cat "$1"

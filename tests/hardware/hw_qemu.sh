@@ -5,14 +5,15 @@ set -eu
 here=$(dirname "$0")
 . "$here/../support/setup.sh"
 . "$here/hw_lib.sh"
-image=$(realpath "$1")
+image=$1
 
 command -v qemu-system-x86_64 >/dev/null || skip "no qemu-system-x86_64 (Debian: qemu-system-x86)"
 
 vmem_scratch "${TMPDIR:-/tmp}/vmem-qemu.XXXXXX"
+disk "$image"
 timeout 100 qemu-system-x86_64 -accel tcg -cpu max,+svm,+npt,-la57 -m 128 -display none -nodefaults \
 	-no-reboot -serial "file:$scratch/output" -monitor none \
-	-drive "file=$image,format=raw,if=ide,snapshot=on" -device isa-debug-exit,iobase=0xf4 \
+	-drive "file=$scratch/disk.img,format=raw,if=ide" -device isa-debug-exit,iobase=0xf4 \
 	>"$scratch/log" 2>&1 </dev/null || :
 [ -s "$scratch/output" ] || { tail -n 20 "$scratch/log"; echo "it has said nothing"; exit 1; }
 judge "$scratch/output"
