@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The object: made, freed, its pointer and its counters. ept_internal.h says how it works. */
+#include "ept/ept_internal.h"
+#include "base/mem.h"
+#include "base/opts.h"
+
+#define KNOWN_FLAGS                                                                            \
+	(VMEM_EPT_AD | VMEM_EPT_NO_EXEC_LARGE | VMEM_EPT_WRITE_BACK | VMEM_EPT_CACHES_ABSENT | \
+	 VMEM_EPT_SUPPRESS_ALL_VE)
+#define CACHE_LINE 64u
+
+#ifdef __x86_64__
+/* CLFLUSH is ordered with writes to its line and with itself: no fence. */
+static void flush_lines(const void *at, size_t bytes)
+{
+	const char *line = (const char *)((uintptr_t)at & ~(uintptr_t)(CACHE_LINE - 1));
+
+	for (; line < (const char *)at + bytes; line += CACHE_LINE)
+		__asm__ volatile("clflush %0" : : "m"(*line) : "memory");
+}
+#endif
+
+static int choose_levels(const struct vmem_ept_capabilities *caps, uint32_t asked, uint32_t *ret)
+{
+	static const uint32_t order[] = { 4, 3, 5 };
+
+	if (asked && (asked < 3 || asked > 5))
+		return -VMEM_EINVAL;
+	for (uint32_t i = 0; i < 3; i++)
+		if ((!asked || asked == order[i]) &&
+		    (caps->caps & VMEM_EPT_CAP_3_LEVELS << (order[i] - 3)) &&
+		    (order[i] != 3 || caps->format == VMEM_EPT_VTD)) {
+			*ret = order[i];
+			return 0;
+		}
+	return -VMEM_ENOTSUP;
+}
+
+static int take_capabilities(struct vmem_ept_capabilities *caps,
+			     const struct vmem_ept_capabilities *given)
+{
+	int err = vmemi_callbacks_take(caps, sizeof(*caps),
+				       VMEMI_BYTES_TO(struct vmem_ept_capabilities, caps), given);
+
+	if (err)
+		return err;
+	if (caps->format >= VMEM_EPT_FORMATS || caps->physical_bits < 32 ||
+	    caps->physical_bits > 52)
+		return -VMEM_EINVAL;
+	if (caps->format == VMEM_EPT_AMD)
+		caps->caps |= VMEM_EPT_CAP_AD;
+	if (caps->format == VMEM_EPT_INTEL &&
+	    !(caps->caps & (VMEM_EPT_CAP_TABLES_UC | VMEM_EPT_CAP_TABLES_WB)))
+		return -VMEM_ENOTSUP;
+	return 0;
+}
+
+/* What the options ask of the processor. */
+static int check_flags(const struct vmem_ept_capabilities *caps, uint64_t flags)
+{
+	if (flags & ~KNOWN_FLAGS)
+		return -VMEM_EINVAL;
+	if ((flags & VMEM_EPT_AD) && !(caps->caps & VMEM_EPT_CAP_AD))
+		return -VMEM_ENOTSUP;
+	if ((flags & VMEM_EPT_SUPPRESS_ALL_VE) &&
+	    (caps->format != VMEM_EPT_INTEL || !(caps->caps & VMEM_EPT_CAP_SUPPRESS_VE)))
+		return -VMEM_ENOTSUP;
+#ifndef __x86_64__
+	if (flags & VMEM_EPT_WRITE_BACK)
+		return -VMEM_ENOTSUP;
+#endif
+	return 0;
+}
+
+static void set_masks(vmem_ept *ept)
+{
+	bool ad = ept->flags & VMEM_EPT_AD || ept->format == VMEM_EPT_AMD;
+
+	ept->absent = ept->flags & VMEM_EPT_SUPPRESS_ALL_VE ? VMEMI_EPT_NO_VE : 0;
+	ept->table_bits = ept->absent;
+	if (ept->format == VMEM_EPT_AMD) {
+		ept->present = VMEM_EPT_AMD_PRESENT;
+		ept->table_bits |= VMEM_EPT_AMD_PRESENT | VMEM_EPT_AMD_WRITE | VMEM_EPT_AMD_USER;
+		ept->accessed = VMEM_EPT_AMD_ACCESSED;
+		ept->dirty = VMEM_EPT_AMD_DIRTY;
+	} else if (ept->format == VMEM_EPT_VTD) {
+		ept->present = VMEM_EPT_VTD_READ | VMEM_EPT_VTD_WRITE;
+		ept->table_bits |= ept->present;
+		ept->accessed = ad ? VMEM_EPT_VTD_ACCESSED : 0;
+		ept->dirty = ad ? VMEM_EPT_VTD_DIRTY : 0;
+	} else {
+		ept->present = VMEM_EPT_INTEL_READ | VMEM_EPT_INTEL_WRITE | VMEM_EPT_INTEL_EXEC;
+		if (ept->caps & VMEM_EPT_CAP_MBEC)
+			ept->present |= VMEM_EPT_INTEL_EXEC_USER;
+		ept->table_bits |= ept->present;
+		ept->accessed = ad ? VMEM_EPT_INTEL_ACCESSED : 0;
+		ept->dirty = ad ? VMEM_EPT_INTEL_DIRTY : 0;
+	}
+	ept->table_bits |= ept->accessed; /* saves the processor a write */
+	if (ad)
+		ept->flags |= VMEM_EPT_AD;
+}
+
+static int make_root(vmem_ept *ept)
+{
+	int err = ept->memory.allocate(ept->memory.context, &ept->root_hpa);
+
+	if (err)
+		return err;
+	ept->root = vmemi_ept_at(ept, ept->root_hpa);
+	vmemi_ept_fill(ept->root, VMEM_EPT_ENTRIES, ept->absent, 0);
+	vmemi_ept_written(ept, ept->root, VMEM_EPT_ENTRIES);
+	ept->pages = 1;
+	ept->tables[ept->levels - 1] = 1;
+	return 0;
+}
+
+int vmem_ept_new(vmem_ept **ret_ept, const struct vmem_ept_opts *opts)
+{
+	struct vmem_ept_capabilities caps;
+	struct vmem_allocator allocator;
+	struct vmem_ept_memory memory;
+	struct vmem_ept_opts o;
+	uint32_t levels = 0;
+	vmem_ept *ept;
+	int err;
+
+	if (!ret_ept)
+		return -VMEM_EINVAL;
+	if ((err = vmemi_opts_take(&o, sizeof(o), opts)) != 0 ||
+	    (err = vmemi_alloc_take(&allocator, o.allocator)) != 0 ||
+	    (err = vmemi_callbacks_take(&memory, sizeof(memory),
+					VMEMI_BYTES_TO(struct vmem_ept_memory, offset),
+					o.memory)) != 0 ||
+	    (err = take_capabilities(&caps, o.capabilities)) != 0 ||
+	    (err = check_flags(&caps, o.flags)) != 0 ||
+	    (err = choose_levels(&caps, o.levels, &levels)) != 0)
+		return err;
+	if (!memory.allocate || !memory.free || o.guest_bits > 12 + 9 * levels ||
+	    (o.guest_bits && o.guest_bits < 12))
+		return -VMEM_EINVAL;
+	ept = vmemi_zalloc(&allocator, sizeof(*ept), _Alignof(vmem_ept));
+	if (!ept)
+		return -VMEM_ENOMEM;
+	ept->allocator = allocator;
+	ept->memory = memory;
+	ept->flags = o.flags;
+	ept->caps = caps.caps;
+	ept->format = caps.format;
+	ept->levels = levels;
+	ept->guest_end = UINT64_C(1) << (o.guest_bits ? o.guest_bits : 12 + 9 * levels);
+	ept->host_end = UINT64_C(1) << caps.physical_bits;
+	ept->max_tables = o.max_tables ? o.max_tables : UINT64_MAX;
+#ifdef __x86_64__
+	if (o.flags & VMEM_EPT_WRITE_BACK)
+		ept->write_back = flush_lines;
+#endif
+	set_masks(ept);
+	if ((err = make_root(ept)) != 0)
+		vmemi_free(&allocator, ept, sizeof(*ept), _Alignof(vmem_ept));
+	else
+		*ret_ept = ept;
+	return err;
+}
+
+/* Tables from below, each once: an entry is cleared before the walk goes on. */
+static void free_tree(vmem_ept *ept)
+{
+	uint64_t *table[VMEM_EPT_LEVELS + 1] = { 0 }, hpa[VMEM_EPT_LEVELS + 1] = { 0 };
+	uint32_t index[VMEM_EPT_LEVELS + 1] = { 0 }, level = ept->levels;
+
+	table[level] = ept->root;
+	hpa[level] = ept->root_hpa;
+	for (;;) {
+		uint64_t entry;
+
+		if (index[level] == VMEM_EPT_ENTRIES || level == 1) {
+			ept->memory.free(ept->memory.context, hpa[level]);
+			if (level == ept->levels)
+				return;
+			level++;
+			continue;
+		}
+		entry = vmemi_ept_load(&table[level][index[level]++]);
+		if (!vmemi_ept_is_table(entry))
+			continue;
+		level--;
+		hpa[level] = entry & VMEM_EPT_ADDRESS;
+		table[level] = vmemi_ept_at(ept, hpa[level]);
+		index[level] = 0;
+	}
+}
+
+void vmem_ept_free(vmem_ept *ept)
+{
+	struct vmem_allocator allocator;
+
+	if (!ept)
+		return;
+	vmem_ept_flushed(ept, ept->epoch);
+	free_tree(ept);
+	allocator = ept->allocator;
+	vmemi_free(&allocator, ept, sizeof(*ept), _Alignof(vmem_ept));
+}
+
+uint64_t vmem_ept_pointer(const vmem_ept *ept)
+{
+	if (ept->format == VMEM_EPT_AMD)
+		return ept->root_hpa;
+	if (ept->format == VMEM_EPT_VTD)
+		return ept->root_hpa | (ept->levels - 2);
+	return ept->root_hpa |
+	       (ept->caps & VMEM_EPT_CAP_TABLES_WB ? (uint64_t)VMEM_EPT_WB : VMEM_EPT_UC) |
+	       (uint64_t)(ept->levels - 1) << 3 | (uint64_t)(ept->accessed != 0) << 6;
+}
+
+/* Most entries of @span bytes that a range touches. */
+static uint64_t most_touched(const vmem_ept *ept, uint64_t bytes, uint64_t span)
+{
+	uint64_t touched = (bytes - VMEM_PAGE_SIZE + span - 1) / span + 1;
+	uint64_t all = (ept->guest_end + span - 1) / span;
+
+	return touched < all ? touched : all;
+}
+
+uint64_t vmem_ept_worst_case(const vmem_ept *ept, uint64_t bytes, uint32_t level)
+{
+	uint64_t tables = 0;
+
+	if (bytes > ept->guest_end)
+		bytes = ept->guest_end;
+	if (bytes < VMEM_PAGE_SIZE)
+		bytes = VMEM_PAGE_SIZE;
+	for (uint32_t l = 1; l < ept->levels; l++) {
+		uint64_t touched = most_touched(ept, bytes, vmemi_ept_bytes(l + 1));
+
+		tables += l < level && touched > 2 ? 2 : touched;
+	}
+	return tables;
+}
+
+int vmem_ept_get_stats(const vmem_ept *ept, struct vmem_ept_stats *stats)
+{
+	struct vmem_ept_stats found = {
+		.size = sizeof(found),
+		.payloads = ept->payload_pages,
+		.waiting = ept->waiting,
+		.installs_lost = __atomic_load_n(&ept->installs_lost, __ATOMIC_RELAXED),
+	};
+
+	memcpy(found.tables, ept->tables, sizeof(found.tables));
+	memcpy(found.leaves, ept->leaves, sizeof(found.leaves));
+	if (!stats || stats->size < VMEMI_BYTES_TO(struct vmem_ept_stats, installs_lost))
+		return -VMEM_EINVAL;
+	return vmemi_opts_give(stats, &found, sizeof(found));
+}

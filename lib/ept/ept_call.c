@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What range calls begin and end with: arguments, results, what is owed. Guard: the call. */
+#include "ept/ept_internal.h"
+#include "base/opts.h"
+
+#define LEAST VMEMI_BYTES_TO(struct vmem_ept_change, at)
+
+int vmemi_ept_begin(struct vmemi_ept_call *c, vmem_ept *ept, uint64_t gpa, uint64_t bytes,
+		    struct vmem_ept_change *change)
+{
+	c->ept = ept;
+	c->given = NULL;
+	if (!change || change->size < LEAST)
+		return -VMEM_EINVAL;
+	c->given = change;
+	c->change = change->size == sizeof(*change) ? change : &c->ours;
+	c->change->flush = VMEM_EPT_FLUSH_NONE;
+	c->change->range_count = 0;
+	c->change->epoch = 0;
+	c->change->leaves = 0;
+	c->change->reason = VMEM_EPT_FINE;
+	c->change->at = 0;
+	if (((gpa | bytes) & (VMEM_PAGE_SIZE - 1)) || !bytes)
+		return vmemi_ept_fail(c, -VMEM_EINVAL, VMEM_EPT_UNALIGNED, gpa);
+	if (gpa >= ept->guest_end)
+		return vmemi_ept_fail(c, -VMEM_ERANGE, VMEM_EPT_GUEST_WIDTH, gpa);
+	if (bytes > ept->guest_end - gpa)
+		return vmemi_ept_fail(c, -VMEM_ERANGE, VMEM_EPT_GUEST_WIDTH, ept->guest_end);
+	return 0;
+}
+
+int vmemi_ept_end(struct vmemi_ept_call *c, int err)
+{
+	if (!c->given)
+		return err;
+	if (c->ept->reserve.total)
+		vmemi_ept_give_back(c->ept);
+	if (c->change != c->given) {
+		for (uint32_t i = c->ours.range_count; i < VMEM_EPT_RANGES; i++)
+			c->ours.ranges[i] = (struct vmem_ept_range){ 0, 0 };
+		vmemi_opts_give(c->given, &c->ours, sizeof(c->ours));
+	}
+	return err;
+}
+
+int vmemi_ept_fail(struct vmemi_ept_call *c, int err, uint32_t reason, uint64_t at)
+{
+	c->change->reason = reason;
+	c->change->at = at;
+	return err;
+}
+
+/* Calls go upwards: the range adjoins the last one, or is beyond it, or overlaps its end. */
+void vmemi_ept_owe(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes)
+{
+	struct vmem_ept_change *change = c->change;
+	struct vmem_ept_range *last = &change->ranges[change->range_count - 1];
+
+	change->flush = VMEM_EPT_FLUSH_RANGES;
+	if (!change->range_count ||
+	    (change->range_count < VMEM_EPT_RANGES && gpa > last->gpa + last->bytes)) {
+		change->ranges[change->range_count++] = (struct vmem_ept_range){ gpa, bytes };
+		return;
+	}
+	if (gpa < last->gpa) {
+		last->bytes += last->gpa - gpa;
+		last->gpa = gpa;
+	}
+	if (gpa + bytes > last->gpa + last->bytes)
+		last->bytes = gpa + bytes - last->gpa;
+}
