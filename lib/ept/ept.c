@@ -239,17 +239,26 @@ uint64_t vmem_ept_worst_case(const vmem_ept *ept, uint64_t bytes, uint32_t level
 	return tables;
 }
 
+static void add_stripe(struct vmem_ept_stats *stats, const struct vmemi_ept_stripe *stripe)
+{
+	for (uint32_t level = 0; level < VMEM_EPT_LEVELS; level++)
+		stats->leaves[level] += __atomic_load_n(&stripe->leaves[level], __ATOMIC_RELAXED);
+	stats->payloads += __atomic_load_n(&stripe->payload_pages, __ATOMIC_RELAXED);
+	stats->installs_lost += __atomic_load_n(&stripe->installs_lost, __ATOMIC_RELAXED);
+}
+
 int vmem_ept_get_stats(const vmem_ept *ept, struct vmem_ept_stats *stats)
 {
 	struct vmem_ept_stats found = {
 		.size = sizeof(found),
 		.payloads = ept->payload_pages,
 		.waiting = ept->waiting,
-		.installs_lost = __atomic_load_n(&ept->installs_lost, __ATOMIC_RELAXED),
 	};
 
 	memcpy(found.tables, ept->tables, sizeof(found.tables));
 	memcpy(found.leaves, ept->leaves, sizeof(found.leaves));
+	for (uint32_t i = 0; i < 1u << VMEMI_EPT_STRIPE_BITS; i++)
+		add_stripe(&found, &ept->stripes[i]);
 	if (!stats || stats->size < VMEMI_BYTES_TO(struct vmem_ept_stats, installs_lost))
 		return -VMEM_EINVAL;
 	return vmemi_opts_give(stats, &found, sizeof(found));

@@ -37,6 +37,15 @@ struct vmemi_ept_reserve {
 	uint64_t total; /* pages in all */
 };
 
+/* What vmem_ept_install() counts, on top of what the object has: by place, so that threads do not share lines. Modulo
+ * 2^64. Atomic; read by serial calls. */
+#define VMEMI_EPT_STRIPE_BITS 4u
+struct vmemi_ept_stripe {
+	_Alignas(64) uint64_t leaves[VMEM_EPT_LEVELS];
+	uint64_t payload_pages;
+	uint64_t installs_lost;
+};
+
 struct vmem_ept {
 	struct vmem_allocator allocator;
 	struct vmem_ept_memory memory;
@@ -61,9 +70,9 @@ struct vmem_ept {
 	uint64_t epoch;                       /* of the last call that retired tables */
 	uint64_t payload_pages;
 	uint64_t waiting;
-	uint64_t tables[VMEM_EPT_LEVELS]; /* atomic in install, as is what follows */
+	uint64_t tables[VMEM_EPT_LEVELS]; /* atomic in install */
 	uint64_t leaves[VMEM_EPT_LEVELS];
-	uint64_t installs_lost;
+	struct vmemi_ept_stripe stripes[1u << VMEMI_EPT_STRIPE_BITS];
 };
 
 /* One call: where its results go. Guard: the call. */
