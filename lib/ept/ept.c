@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The object: made, freed, its pointer and its counters. ept_internal.h says how it works. */
-#include "ept/ept_internal.h"
+#include "ept/ept_leaf.h"
+#include "ept/ept_tree.h"
 #include "base/mem.h"
 #include "base/opts.h"
 
@@ -156,6 +157,7 @@ int vmem_ept_new(vmem_ept **ret_ept, const struct vmem_ept_opts *opts)
 		ept->write_back = flush_lines;
 #endif
 	set_masks(ept);
+	vmemi_ept_leaf_init(ept);
 	if ((err = make_root(ept)) != 0)
 		vmemi_free(&allocator, ept, sizeof(*ept), _Alignof(vmem_ept));
 	else
@@ -163,42 +165,17 @@ int vmem_ept_new(vmem_ept **ret_ept, const struct vmem_ept_opts *opts)
 	return err;
 }
 
-/* Tables from below, each once: an entry is cleared before the walk goes on. */
-static void free_tree(vmem_ept *ept)
-{
-	uint64_t *table[VMEM_EPT_LEVELS + 1] = { 0 }, hpa[VMEM_EPT_LEVELS + 1] = { 0 };
-	uint32_t index[VMEM_EPT_LEVELS + 1] = { 0 }, level = ept->levels;
-
-	table[level] = ept->root;
-	hpa[level] = ept->root_hpa;
-	for (;;) {
-		uint64_t entry;
-
-		if (index[level] == VMEM_EPT_ENTRIES || level == 1) {
-			ept->memory.free(ept->memory.context, hpa[level]);
-			if (level == ept->levels)
-				return;
-			level++;
-			continue;
-		}
-		entry = vmemi_ept_load(&table[level][index[level]++]);
-		if (!vmemi_ept_is_table(entry))
-			continue;
-		level--;
-		hpa[level] = entry & VMEM_EPT_ADDRESS;
-		table[level] = vmemi_ept_at(ept, hpa[level]);
-		index[level] = 0;
-	}
-}
-
 void vmem_ept_free(vmem_ept *ept)
 {
 	struct vmem_allocator allocator;
+	struct vmemi_ept_tree tree;
 
 	if (!ept)
 		return;
 	vmem_ept_flushed(ept, ept->epoch);
-	free_tree(ept);
+	vmemi_ept_tree_begin(ept, &tree, ept->root_hpa, ept->levels);
+	while (vmemi_ept_tree_next(ept, &tree))
+		ept->memory.free(ept->memory.context, tree.hpa);
 	allocator = ept->allocator;
 	vmemi_free(&allocator, ept, sizeof(*ept), _Alignof(vmem_ept));
 }

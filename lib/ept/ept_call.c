@@ -50,22 +50,24 @@ int vmemi_ept_fail(struct vmemi_ept_call *c, int err, uint32_t reason, uint64_t 
 	return err;
 }
 
-/* Calls go upwards: the range adjoins the last one, or is beyond it, or overlaps its end. */
+/* Calls go upwards: the range is beyond the last one or touches it; that of a table that became empty may reach back
+ * over several. */
 void vmemi_ept_owe(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes)
 {
 	struct vmem_ept_change *change = c->change;
-	struct vmem_ept_range *last = &change->ranges[change->range_count - 1];
+	struct vmem_ept_range *ranges = change->ranges, *last;
+	uint32_t count = change->range_count;
+	uint64_t end = gpa + bytes;
 
 	change->flush = VMEM_EPT_FLUSH_RANGES;
-	if (!change->range_count ||
-	    (change->range_count < VMEM_EPT_RANGES && gpa > last->gpa + last->bytes)) {
-		change->ranges[change->range_count++] = (struct vmem_ept_range){ gpa, bytes };
-		return;
+	while (count) {
+		last = &ranges[count - 1];
+		if (gpa > last->gpa + last->bytes && count < VMEM_EPT_RANGES)
+			break;
+		gpa = gpa < last->gpa ? gpa : last->gpa;
+		end = end > last->gpa + last->bytes ? end : last->gpa + last->bytes;
+		count--;
 	}
-	if (gpa < last->gpa) {
-		last->bytes += last->gpa - gpa;
-		last->gpa = gpa;
-	}
-	if (gpa + bytes > last->gpa + last->bytes)
-		last->bytes = gpa + bytes - last->gpa;
+	ranges[count] = (struct vmem_ept_range){ gpa, end - gpa };
+	change->range_count = count + 1;
 }

@@ -62,6 +62,10 @@ struct vmem_ept {
 	uint64_t table_bits; /* of an entry that points to a table */
 	uint64_t accessed;   /* 0 if they are off */
 	uint64_t dirty;
+	uint32_t rights_able;                             /* bit r: leaves may have the rights r */
+	uint32_t types_able;                              /* bit t: the memory type t */
+	uint32_t leaf_flags_able;                         /* VMEM_EPT_LEAF_* */
+	uint32_t largest;                                 /* level of the largest leaves */
 	uint64_t max_tables;                              /* UINT64_MAX: no quota */
 	void (*write_back)(const void *at, size_t bytes); /* NULL: caches are coherent */
 	struct vmemi_ept_reserve reserve;
@@ -211,20 +215,6 @@ static inline void vmemi_ept_descend(const vmem_ept *ept, uint64_t gpa, uint32_t
 	path->level = level;
 }
 
-/* ept_leaf.c: what a leaf says, and the entry for it. 0, or an error with its reason. */
-int vmemi_ept_leaf_check(const vmem_ept *ept, const struct vmem_ept_leaf *leaf, uint32_t *reason);
-int vmemi_ept_rights_check(const vmem_ept *ept, uint32_t rights, uint32_t *reason);
-uint64_t vmemi_ept_leaf_entry(const vmem_ept *ept, const struct vmem_ept_leaf *leaf,
-			      uint32_t level);
-void vmemi_ept_leaf_read(const vmem_ept *ept, uint64_t entry, uint32_t level, uint64_t gpa,
-			 struct vmem_ept_leaf *ret_leaf);
-uint32_t vmemi_ept_rights(const vmem_ept *ept, uint64_t entry);
-/* What takes and gives rights, as masks: new = (old & *and) | *or. */
-void vmemi_ept_rights_masks(const vmem_ept *ept, uint32_t clear, uint32_t set, uint64_t *and,
-			    uint64_t * or);
-/* The largest leaves for an entry with these properties. */
-uint32_t vmemi_ept_largest(const vmem_ept *ept, uint32_t rights, uint32_t flags);
-
 /* ept_call.c: begins a range call: sizes, alignment, width. 0, -VMEM_EINVAL, -VMEM_ERANGE. */
 int vmemi_ept_begin(struct vmemi_ept_call *c, vmem_ept *ept, uint64_t gpa, uint64_t bytes,
 		    struct vmem_ept_change *change);
@@ -254,16 +244,14 @@ void vmemi_ept_retire_merged(struct vmemi_ept_call *c, uint64_t table_hpa, uint3
 /* Retires the table and all below it, with what is mapped there. @gpa: where it begins. */
 void vmemi_ept_retire_tree(struct vmemi_ept_call *c, uint64_t table_hpa, uint32_t level,
 			   uint64_t gpa);
-/* Whether something is mapped below the table. */
-bool vmemi_ept_maps(const vmem_ept *ept, uint64_t table_hpa, uint32_t level, uint64_t *at);
 
-/* ept_split.c: makes a table of what is at @path->entry (leaf, payload or nothing) and goes down to it; @gpa: on the
- * way to which entry. One table of the reserve. */
+/* ept_split.c: makes a table of what is at @path->entry (leaf, payload or nothing) and goes down into it, towards
+ * @gpa. One table of the reserve. */
 void vmemi_ept_push_down(struct vmemi_ept_call *c, uint64_t gpa, struct vmemi_ept_path *path);
-/* The first entries of that table, and what is added from one to the next. */
-uint64_t vmemi_ept_child(const vmem_ept *ept, uint64_t entry, uint32_t level, uint64_t *ret_step);
-/* Tables that splitting all leaves of a range that are above @level needs, then does it. */
+/* Splits what is mapped in a range by leaves of a level above @level: all of it, or an error and nothing. */
 int vmemi_ept_split_range(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes, uint32_t level);
+/* Splits leaves (and payloads that stand for more than a page, if so told) that stick out of a range. Likewise. */
+int vmemi_ept_cut(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes, bool payloads);
 
 /* Fills entries: first, first + step ... */
 static inline void vmemi_ept_fill(uint64_t *slot, uint64_t count, uint64_t entry, uint64_t step)

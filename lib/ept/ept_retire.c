@@ -6,7 +6,7 @@
  *
  * A processor that still uses a merged table sets accessed and dirty bits there: they are taken over into what maps
  * the place by then, when the flush is done. Guard: serial calls. */
-#include "ept/ept_internal.h"
+#include "ept/ept_tree.h"
 
 #define PIECE_SHIFT 52u
 #define PIECE UINT64_C(0x1f)
@@ -83,30 +83,12 @@ static void forget_entries(vmem_ept *ept, const uint64_t *table, uint32_t level)
 void vmemi_ept_retire_tree(struct vmemi_ept_call *c, uint64_t table_hpa, uint32_t level,
 			   uint64_t gpa)
 {
-	uint64_t *table[VMEM_EPT_LEVELS + 1], hpa[VMEM_EPT_LEVELS + 1];
-	uint32_t index[VMEM_EPT_LEVELS + 1], l = level;
-	vmem_ept *ept = c->ept;
+	struct vmemi_ept_tree tree;
 
-	hpa[l] = table_hpa;
-	table[l] = vmemi_ept_at(ept, table_hpa);
-	index[l] = 0;
-	for (;;) {
-		uint64_t entry;
-
-		if (l == 1 || index[l] == VMEM_EPT_ENTRIES) {
-			forget_entries(ept, table[l], l);
-			vmemi_ept_retire(c, hpa[l], l);
-			if (l++ == level)
-				break;
-			continue;
-		}
-		entry = vmemi_ept_load(&table[l][index[l]++]);
-		if (!vmemi_ept_is_table(entry))
-			continue;
-		l--;
-		hpa[l] = entry & VMEM_EPT_ADDRESS;
-		table[l] = vmemi_ept_at(ept, hpa[l]);
-		index[l] = 0;
+	vmemi_ept_tree_begin(c->ept, &tree, table_hpa, level);
+	while (vmemi_ept_tree_next(c->ept, &tree)) {
+		forget_entries(c->ept, tree.table, tree.level);
+		vmemi_ept_retire(c, tree.hpa, tree.level);
 	}
 	vmemi_ept_owe(c, gpa, vmemi_ept_bytes(level + 1));
 }

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the tables say: of a place, and of the next run from a place on. Writes nothing.
+ * Guard: any thread; the entries are read atomically, and a table is whole before it is linked. */
+#include "ept/ept_leaf.h"
+#include "base/opts.h"
+
+int vmem_ept_translate(const vmem_ept *ept, uint64_t gpa, struct vmem_ept_leaf *ret_leaf,
+		       uint64_t *ret_payload)
+{
+	struct vmemi_ept_path path;
+	uint64_t inside;
+
+	if (gpa >= ept->guest_end)
+		return -VMEM_ERANGE;
+	vmemi_ept_descend(ept, gpa, 1, &path);
+	if (!vmemi_ept_is_leaf(path.entry)) {
+		if (ret_payload)
+			*ret_payload = vmemi_ept_is_payload(path.entry)
+					       ? vmemi_ept_payload(path.entry)
+					       : VMEMI_EPT_NO_PAYLOAD;
+		return -VMEM_ENOENT;
+	}
+	inside = gpa & (vmemi_ept_bytes(path.level) - 1);
+	ret_leaf->hpa = (path.entry & VMEM_EPT_ADDRESS) + inside;
+	ret_leaf->rights = vmemi_ept_rights_of(ept, path.entry);
+	ret_leaf->type = vmemi_ept_type_of(ept, path.entry);
+	ret_leaf->flags = vmemi_ept_flags_of(ept, path.entry);
+	ret_leaf->level = path.level;
+	return 0;
+}
+
+/* The entry for the first place from *gpa on that is not empty, or false. */
+static bool find(const vmem_ept *ept, uint64_t *gpa, struct vmemi_ept_path *path)
+{
+	while (*gpa < ept->guest_end) {
+		vmemi_ept_descend(ept, *gpa, 1, path);
+		if (!vmemi_ept_is_empty(path->entry))
+			return true;
+		*gpa = (*gpa | (vmemi_ept_bytes(path->level) - 1)) + 1;
+		if (path->level > 1)
+			continue;
+		for (uint64_t *slot = path->slots[1] + 1; vmemi_ept_index(*gpa, 1); slot++) {
+			if (!vmemi_ept_is_empty(vmemi_ept_load(slot)))
+				break;
+			*gpa += VMEM_PAGE_SIZE;
+		}
+	}
+	return false;
+}
+
+/* The run and its last entry. */
+struct growing {
+	struct vmem_ept_run run;
+	uint64_t entry;
+	uint32_t level;
+	bool settled; /* the step of payloads is known */
+};
+
+/* Whether the entry after it belongs to the run. */
+static bool goes_on(struct growing *g, uint64_t entry, uint32_t level)
+{
+	uint64_t step;
+
+	if (!g->settled) {
+		g->settled = true;
+		step = vmemi_ept_payload(entry) - g->run.payload;
+		g->run.step = level == 1 && step == 1 && vmemi_ept_is_payload(entry);
+	}
+	if (vmemi_ept_is_leaf(g->entry))
+		return level == g->level && entry == g->entry + vmemi_ept_bytes(level);
+	return vmemi_ept_is_payload(entry) && (!g->run.step || level == 1) &&
+	       vmemi_ept_payload(entry) ==
+		       g->run.payload + g->run.step * (g->run.bytes >> VMEM_PAGE_SHIFT);
+}
+
+static void begin_run(const vmem_ept *ept, uint64_t gpa, const struct vmemi_ept_path *path,
+		      struct growing *g)
+{
+	uint64_t inside = gpa & (vmemi_ept_bytes(path->level) - 1);
+
+	*g = (struct growing){
+		.run = { .size = sizeof(g->run),
+			 .gpa = gpa,
+			 .bytes = vmemi_ept_bytes(path->level) - inside,
+			 .payload = VMEMI_EPT_NO_PAYLOAD },
+		.entry = path->entry,
+		.level = path->level,
+		.settled = true,
+	};
+	if (vmemi_ept_is_payload(path->entry)) {
+		g->run.payload = vmemi_ept_payload(path->entry);
+		g->settled = path->level > 1;
+		return;
+	}
+	g->run.leaf = (struct vmem_ept_leaf){
+		.hpa = (path->entry & VMEM_EPT_ADDRESS) + inside,
+		.rights = vmemi_ept_rights_of(ept, path->entry),
+		.type = vmemi_ept_type_of(ept, path->entry),
+		.flags = vmemi_ept_flags_of(ept, path->entry),
+		.level = path->level,
+	};
+}
+
+int vmem_ept_next(const vmem_ept *ept, uint64_t gpa, struct vmem_ept_run *ret_run)
+{
+	struct vmemi_ept_path path;
+	struct growing g;
+
+	if (!ret_run || ret_run->size < VMEMI_BYTES_TO(struct vmem_ept_run, step))
+		return -VMEM_EINVAL;
+	gpa &= ~(uint64_t)(VMEM_PAGE_SIZE - 1);
+	if (gpa >= ept->guest_end)
+		return -VMEM_ERANGE;
+	if (!find(ept, &gpa, &path))
+		return -VMEM_ENOENT;
+	begin_run(ept, gpa, &path, &g);
+	for (;;) {
+		uint64_t at = gpa + g.run.bytes;
+
+		if (at >= ept->guest_end)
+			break;
+		/* The slot after the last, or another table. */
+		if (vmemi_ept_index(at, path.level) && path.level == 1) {
+			path.entry = vmemi_ept_load(++path.slots[1]);
+		} else {
+			vmemi_ept_descend(ept, at, 1, &path);
+		}
+		if (!goes_on(&g, path.entry, path.level))
+			break;
+		g.entry = path.entry;
+		g.run.bytes += vmemi_ept_bytes(path.level);
+	}
+	return vmemi_opts_give(ret_run, &g.run, sizeof(g.run));
+}
