@@ -18,7 +18,7 @@ done
 bochs -help cpu 2>&1 | grep -qx "$model" || skip "this bochs knows no $model"
 
 vmem_scratch "${TMPDIR:-/tmp}/vmem-bochs.XXXXXX"
-disk "$image"
+disk "$image" "$scratch/disk.img"
 cat >"$scratch/bochsrc" <<END
 display_library: term
 cpu: model=$model, ips=50000000, reset_on_triple_fault=0

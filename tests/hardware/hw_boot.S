@@ -67,7 +67,6 @@ hw_gdt:
 	.quad 0x00cf9b000000ffff /* CODE32 */
 	.quad 0x00cf93000000ffff /* DATA */
 	.quad 0x00af9b000000ffff /* CODE64 */
-	.quad 0, 0               /* task state: filled by hw_machine_start() */
 .Lgdt_pointer:
 	.word . - hw_gdt - 1
 	.long hw_gdt

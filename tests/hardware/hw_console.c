@@ -102,12 +102,16 @@ void hw_case_end(void)
 		failed++;
 	else
 		passed++;
+	case_name[0] = '\0';
 }
 
 int hw_check(int holds, const char *what, unsigned line, const char *file)
 {
 	if (!holds) {
-		case_failures++;
+		if (case_name[0])
+			case_failures++;
+		else
+			failed++;
 		hw_printf("FAILED %s: %s:%u: %s\n", case_name, file, line, what);
 	}
 	return holds;

@@ -9,7 +9,6 @@
 #define HW_EFER_SVM (UINT64_C(1) << 12)
 #define HW_SELECTOR_DATA 0x10u
 #define HW_SELECTOR_CODE 0x18u
-#define HW_SELECTOR_TASK 0x20u
 
 struct hw_cpuid {
 	uint32_t eax, ebx, ecx, edx;

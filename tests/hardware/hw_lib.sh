@@ -8,10 +8,10 @@ skip() {
 	exit 77
 }
 
-# disk IMAGE: a disk of 2 MiB that begins with it, $scratch/disk.img
+# disk IMAGE FILE: a disk of 2 MiB that begins with the image
 disk() {
-	cp "$1" "$scratch/disk.img"
-	truncate -s 2M "$scratch/disk.img"
+	cp "$1" "$2"
+	truncate -s 2M "$2"
 }
 
 # judge FILE: the program's output tells, whatever the emulator thinks of its end.

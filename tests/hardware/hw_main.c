@@ -3,28 +3,56 @@
 #include "hw.h"
 #include "hw_cpu.h"
 
-#define MSR_EPT_VPID_CAP 0x48cu
-#define MSR_PROCBASED2 0x48bu
+static const struct hw_processor *find_processor(void)
+{
+	if (hw_cpuid(1).ecx & 1u << 5)
+		return &hw_intel;
+	hw_is_amd = hw_cpuid(0x80000000).eax >= 0x8000000a && hw_cpuid(0x80000001).ecx & 1u << 2;
+	return hw_is_amd ? &hw_amd : NULL;
+}
+
+static void print_missing(uint64_t caps)
+{
+	static const struct {
+		uint64_t cap;
+		const char *name;
+		int intel, amd;
+	} features[] = {
+		{ VMEM_EPT_CAP_2M, "leaves of 2 MiB", 1, 1 },
+		{ VMEM_EPT_CAP_1G, "leaves of 1 GiB", 1, 1 },
+		{ VMEM_EPT_CAP_EXEC_ONLY, "execute-only", 1, 0 },
+		{ VMEM_EPT_CAP_AD, "accessed and dirty bits", 1, 0 },
+		{ VMEM_EPT_CAP_MBEC, "mode-based execute control", 1, 0 },
+		{ VMEM_EPT_CAP_5_LEVELS, "five levels", 1, 1 },
+		{ VMEM_EPT_CAP_PML, "page-modification log", 1, 0 },
+	};
+
+	hw_printf("not tried, because this processor has it not:");
+	for (unsigned i = 0; i < sizeof(features) / sizeof(features[0]); i++)
+		if ((hw_is_amd ? features[i].amd : features[i].intel) && !(caps & features[i].cap))
+			hw_printf(" %s;", features[i].name);
+	hw_printf("\n");
+}
 
 void hw_main(void)
 {
-	int intel = !!(hw_cpuid(1).ecx & 1u << 5);
-	int amd = hw_cpuid(0x80000000).eax >= 0x8000000a && hw_cpuid(0x80000001).ecx & 1u << 2;
+	const char *reason = "no virtualization";
 
 	hw_console_start();
-	hw_case_begin("second-stage tables");
-	if (intel) {
-		uint64_t ept = hw_rdmsr(MSR_EPT_VPID_CAP);
-
-		hw_printf("Intel, EPT and VPID capabilities %lx, secondary controls %lx\n", ept,
-			  hw_rdmsr(MSR_PROCBASED2) >> 32);
-		HW_CHECK(ept & 1u << 6);
-	} else if (amd) {
-		uint32_t features = hw_cpuid(0x8000000a).edx;
-
-		hw_printf("AMD, virtualization features %x\n", features);
-		HW_CHECK(features & 1);
+	hw_world.processor = find_processor();
+	hw_world.capabilities.size = sizeof(hw_world.capabilities);
+	hw_case_begin("begin");
+	if (hw_world.processor)
+		reason = hw_world.processor->start(&hw_world.capabilities);
+	if (!HW_CHECK(!reason)) {
+		hw_printf("%s\n", reason);
+		hw_case_end();
+		return;
 	}
-	HW_CHECK(intel != amd);
+	hw_printf("capabilities %lx, %u bits of physical addresses\n", hw_world.capabilities.caps,
+		  hw_world.capabilities.physical_bits);
 	hw_case_end();
+	print_missing(hw_world.capabilities.caps);
+	hw_frames_fill();
+	hw_walk_cases();
 }

@@ -10,7 +10,7 @@ image=$1
 command -v qemu-system-x86_64 >/dev/null || skip "no qemu-system-x86_64 (Debian: qemu-system-x86)"
 
 vmem_scratch "${TMPDIR:-/tmp}/vmem-qemu.XXXXXX"
-disk "$image"
+disk "$image" "$scratch/disk.img"
 timeout 100 qemu-system-x86_64 -accel tcg -cpu max,+svm,+npt,-la57 -m 128 -display none -nodefaults \
 	-no-reboot -serial "file:$scratch/output" -monitor none \
 	-drive "file=$scratch/disk.img,format=raw,if=ide" -device isa-debug-exit,iobase=0xf4 \
