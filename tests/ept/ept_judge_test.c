@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The builder's trees judged by the walker, which shares no code with it: every leaf that it can make, in each format, on processors
+ * that can much and little; and trees after random calls. What a processor would do must be what was asked for. */
+#include <criterion/criterion.h>
+#include <vmem/ept_walk.h>
+#include "ept/ept_tools.h"
+#include "support/rng.h"
+
+#define ALL_RIGHTS 15u
+#define GIB VMEMT_EPT_GIB
+#define MIB2 VMEMT_EPT_MIB2
+
+struct kind {
+	uint32_t format, levels;
+	uint64_t without; /* VMEM_EPT_CAP_* */
+	uint64_t flags;   /* VMEM_EPT_AD ... */
+};
+
+static const struct kind kinds[] = {
+	{ VMEM_EPT_INTEL, 4, 0, 0 },
+	{ VMEM_EPT_INTEL, 4, 0, VMEM_EPT_AD | VMEM_EPT_SUPPRESS_ALL_VE },
+	{ VMEM_EPT_INTEL, 5, 0, VMEM_EPT_AD },
+	{ VMEM_EPT_INTEL, 4, VMEM_EPT_CAP_EXEC_ONLY | VMEM_EPT_CAP_MBEC | VMEM_EPT_CAP_1G, 0 },
+	{ VMEM_EPT_INTEL, 4, VMEM_EPT_CAP_EXEC_ONLY, VMEM_EPT_NO_EXEC_LARGE },
+	{ VMEM_EPT_INTEL, 4, VMEM_EPT_CAP_MBEC | VMEM_EPT_CAP_2M | VMEM_EPT_CAP_1G, VMEM_EPT_AD },
+	{ VMEM_EPT_INTEL, 4,
+	  VMEM_EPT_CAP_AD | VMEM_EPT_CAP_TABLES_WB | VMEM_EPT_CAP_PAGING_WRITE |
+		  VMEM_EPT_CAP_VERIFY | VMEM_EPT_CAP_SUBPAGE | VMEM_EPT_CAP_SUPPRESS_VE,
+	  0 },
+	{ VMEM_EPT_AMD, 4, 0, 0 },
+	{ VMEM_EPT_AMD, 5, 0, 0 },
+	{ VMEM_EPT_AMD, 4, VMEM_EPT_CAP_NO_EXEC | VMEM_EPT_CAP_1G, 0 },
+	{ VMEM_EPT_VTD, 3, 0, 0 },
+	{ VMEM_EPT_VTD, 4, VMEM_EPT_CAP_SNOOP, VMEM_EPT_AD },
+	{ VMEM_EPT_VTD, 5, VMEM_EPT_CAP_1G, 0 },
+};
+
+#define EACH_KIND(k) \
+	for (const struct kind *k = kinds; k < kinds + sizeof(kinds) / sizeof(*kinds); k++)
+
+static struct vmemt_ept_pool pool;
+static struct vmem_ept_capabilities processor;
+static struct vmem_ept_change change;
+static vmem_ept *ept;
+static uint8_t *seen_pages;
+
+static void begin(const struct kind *k)
+{
+	processor = vmemt_ept_caps(k->format);
+	processor.caps &= ~k->without;
+	vmemt_ept_pool_init(&pool, 1024);
+	seen_pages = calloc(pool.count, 1);
+	ept = vmemt_ept_make(&pool, &processor, k->flags, k->levels, 0);
+	cr_assert_not_null(ept);
+	change = VMEMT_EPT_CHANGE;
+}
+
+static void end(void)
+{
+	vmem_ept_free(ept);
+	vmemt_ept_pool_destroy(&pool);
+	free(seen_pages);
+}
+
+static int is_table(uint64_t hpa)
+{
+	return hpa >= VMEMT_EPT_BASE && hpa < VMEMT_EPT_BASE + 4096 * pool.count &&
+	       pool.used[(hpa - VMEMT_EPT_BASE) / 4096];
+}
+
+static int read_entry(void *context, uint64_t hpa, uint64_t *ret_entry)
+{
+	(void)context;
+	if (!is_table(hpa))
+		return -1;
+	*ret_entry = vmemt_ept_page(&pool, hpa & ~UINT64_C(4095))[hpa % 4096 / 8];
+	return 0;
+}
+
+static int set_bits(void *context, uint64_t hpa, uint64_t expected, uint64_t bits)
+{
+	uint64_t *entry = &vmemt_ept_page(&pool, hpa & ~UINT64_C(4095))[hpa % 4096 / 8];
+
+	(void)context;
+	cr_assert_eq(*entry, expected);
+	*entry |= bits;
+	return 0;
+}
+
+static int seen(void *context, uint64_t hpa)
+{
+	(void)context;
+	return is_table(hpa) && seen_pages[(hpa - VMEMT_EPT_BASE) / 4096]++;
+}
+
+static const struct vmem_ept_view view = { sizeof(view), NULL, read_entry, set_bits };
+
+static struct vmem_ept_walked walk(const struct kind *k, uint64_t gpa, uint32_t access_kind,
+				   uint32_t user)
+{
+	struct vmem_ept_walked walked = { .size = sizeof(walked) };
+	struct vmem_ept_access access = { .size = sizeof(access),
+					  .gpa = gpa,
+					  .kind = access_kind,
+					  .user = user,
+					  .pointer = vmem_ept_pointer(ept) };
+
+	if (k->format == VMEM_EPT_INTEL && (processor.caps & VMEM_EPT_CAP_MBEC))
+		access.context |= VMEM_EPT_WALK_MBEC;
+	if (k->format == VMEM_EPT_INTEL && (processor.caps & VMEM_EPT_CAP_SUPPRESS_VE))
+		access.context |= VMEM_EPT_WALK_VE;
+	if (k->format == VMEM_EPT_AMD && k->levels == 5)
+		access.context |= VMEM_EPT_WALK_5_LEVELS;
+	cr_assert_eq(vmem_ept_walk(&processor, &view, &access, &walked), 0);
+	return walked;
+}
+
+/* The whole tree is sound, has no table too many, and is what the builder counts. */
+static void judge_tree(const struct kind *k)
+{
+	struct vmem_ept_checked checked = { .size = sizeof(checked) };
+	struct vmem_ept_stats stats = { .size = sizeof(stats) };
+	uint32_t flags = VMEM_EPT_CHECK_TIGHT;
+
+	if (k->flags & VMEM_EPT_SUPPRESS_ALL_VE)
+		flags |= VMEM_EPT_CHECK_VE;
+	if (k->format == VMEM_EPT_AMD && k->levels == 5)
+		flags |= VMEM_EPT_CHECK_5_LEVELS;
+	memset(seen_pages, 0, pool.count);
+	cr_assert_eq(
+		vmem_ept_check(&processor, &view, vmem_ept_pointer(ept), flags, seen, &checked), 0);
+	cr_assert_eq(checked.defect, VMEM_EPT_SOUND, "defect %u (%u) at level %u, gpa %lx: %lx",
+		     checked.defect, checked.misconfig, checked.level, (unsigned long)checked.gpa,
+		     (unsigned long)checked.entry);
+	cr_assert_eq(vmem_ept_get_stats(ept, &stats), 0);
+	for (uint32_t i = 0; i < VMEM_EPT_LEVELS; i++) {
+		cr_assert_eq(checked.tables[i], stats.tables[i], "tables of level %u: %lu, %lu",
+			     i + 1, (unsigned long)checked.tables[i],
+			     (unsigned long)stats.tables[i]);
+		cr_assert_eq(checked.leaves[i], stats.leaves[i], "leaves of level %u: %lu, %lu",
+			     i + 1, (unsigned long)checked.leaves[i],
+			     (unsigned long)stats.leaves[i]);
+	}
+}
+
+/* Which right an access needs: a fetch by a device is a read, and without MBEC there is one right to execute. */
+static uint32_t needed(const struct kind *k, uint32_t access_kind, uint32_t user)
+{
+	if (access_kind == VMEM_EPT_ACCESS_READ)
+		return VMEM_EPT_READ;
+	if (access_kind == VMEM_EPT_ACCESS_WRITE)
+		return VMEM_EPT_WRITE;
+	if (k->format == VMEM_EPT_VTD)
+		return VMEM_EPT_READ;
+	return user && (processor.caps & VMEM_EPT_CAP_MBEC) ? VMEM_EPT_EXEC_USER : VMEM_EPT_EXEC;
+}
+
+/* Each access to a place gets what the leaf says; rights 0: nothing is there for processors. */
+static void judge_place(const struct kind *k, uint64_t gpa, const struct vmem_ept_leaf *leaf)
+{
+	for (uint32_t i = 0; i < 4; i++) {
+		const uint32_t access_kind = i < 2 ? i : VMEM_EPT_ACCESS_FETCH, user = i == 3;
+		const uint32_t right = needed(k, access_kind, user);
+		struct vmem_ept_walked w = walk(k, gpa, access_kind, user);
+
+		cr_assert_eq(w.outcome,
+			     leaf->rights & right ? VMEM_EPT_WALK_OK : VMEM_EPT_WALK_VIOLATION,
+			     "format %u gpa %lx rights %x access %u: %u %u", k->format,
+			     (unsigned long)gpa, leaf->rights, i, w.outcome, w.misconfig);
+		if (w.outcome == VMEM_EPT_WALK_OK) {
+			cr_assert_eq(w.hpa, leaf->hpa, "%lx %lx", (unsigned long)w.hpa,
+				     (unsigned long)leaf->hpa);
+			cr_assert_eq(w.level, leaf->level);
+			cr_assert_eq(w.type, leaf->type);
+			cr_assert_eq(w.ignore_pat, !!(leaf->flags & VMEM_EPT_LEAF_IGNORE_PAT));
+			cr_assert_eq(w.rights, leaf->rights);
+		} else if (k->flags & VMEM_EPT_SUPPRESS_ALL_VE) {
+			cr_assert_eq(w.virtualization_exception,
+				     !!(leaf->flags & VMEM_EPT_LEAF_VE));
+		}
+		if (w.outcome != VMEM_EPT_WALK_OK && k->format != VMEM_EPT_AMD)
+			cr_assert_eq(w.qualification >> 3 & 15, leaf->rights);
+	}
+}
+
+/* What a processor of that kind can have: written from the manuals, not from the builder. */
+static int possible(const struct kind *k, uint32_t rights)
+{
+	const uint32_t exec = rights & (VMEM_EPT_EXEC | VMEM_EPT_EXEC_USER);
+
+	if (!rights || ((rights & VMEM_EPT_WRITE) && !(rights & VMEM_EPT_READ)))
+		return 0;
+	if (k->format == VMEM_EPT_VTD)
+		return !exec;
+	if (k->format == VMEM_EPT_AMD)
+		return (rights & VMEM_EPT_READ) && !(rights & VMEM_EPT_EXEC_USER) &&
+		       (exec || (processor.caps & VMEM_EPT_CAP_NO_EXEC));
+	if ((rights & VMEM_EPT_EXEC_USER) && !(processor.caps & VMEM_EPT_CAP_MBEC))
+		return 0;
+	return (rights & VMEM_EPT_READ) || (processor.caps & VMEM_EPT_CAP_EXEC_ONLY);
+}
+
+static int has_type(const struct kind *k, uint32_t type)
+{
+	if (type == VMEM_EPT_WB)
+		return 1;
+	if (k->format == VMEM_EPT_VTD)
+		return 0;
+	if (type == VMEM_EPT_UC || type == VMEM_EPT_WT)
+		return 1;
+	return k->format == VMEM_EPT_INTEL && (type == VMEM_EPT_WC || type == VMEM_EPT_WP);
+}
+
+static uint32_t level_of(const struct kind *k, uint32_t level, uint32_t rights)
+{
+	if ((k->flags & VMEM_EPT_NO_EXEC_LARGE) && (rights & (VMEM_EPT_EXEC | VMEM_EPT_EXEC_USER)))
+		return 1;
+	if (level == 3 && !(processor.caps & VMEM_EPT_CAP_1G))
+		level = 2;
+	return level == 2 && !(processor.caps & VMEM_EPT_CAP_2M) ? 1 : level;
+}
+
+/* One leaf that is mapped alone. */
+static void judge_leaf(const struct kind *k, uint32_t level, uint32_t rights, uint32_t type,
+		       uint32_t flags)
+{
+	const uint64_t gpa = 0x40000000 * UINT64_C(5), bytes = VMEM_EPT_LEVEL_BYTES(level);
+	struct vmem_ept_leaf leaf = {
+		.hpa = 11 * GIB, .rights = rights, .type = type, .flags = flags
+	};
+	int fits = possible(k, rights) && has_type(k, type);
+	int err;
+
+	begin(k);
+	err = vmem_ept_map(ept, gpa, bytes, &leaf, 0, &change);
+	cr_assert_eq(err == 0, fits, "format %u rights %x type %u: %d", k->format, rights, type,
+		     err);
+	judge_tree(k);
+	leaf.level = level_of(k, level, rights);
+	if (err)
+		leaf.rights = 0;
+	for (uint64_t i = 0; i < 4; i++) {
+		const uint64_t inside[] = { 0, 4095, bytes - 1, bytes / 2 };
+		struct vmem_ept_leaf at = leaf;
+
+		at.hpa += inside[i];
+		judge_place(k, gpa + inside[i], &at);
+	}
+	leaf.rights = leaf.flags = 0;
+	judge_place(k, gpa - 1, &leaf);
+	judge_place(k, gpa + bytes, &leaf);
+	end();
+}
+
+Test(ept_judge, each_leaf)
+{
+	EACH_KIND(k)
+	for (uint32_t level = 1; level <= 3; level++)
+		for (uint32_t rights = 0; rights <= ALL_RIGHTS; rights++) {
+			for (uint32_t type = 0; type < 8; type++)
+				judge_leaf(k, level, rights, type, 0);
+			if (k->format == VMEM_EPT_INTEL)
+				judge_leaf(k, level, rights, VMEM_EPT_WC, VMEM_EPT_LEAF_IGNORE_PAT);
+			if (k->flags & VMEM_EPT_SUPPRESS_ALL_VE)
+				continue;
+			if (k->flags & VMEM_EPT_AD)
+				judge_leaf(k, level, rights, VMEM_EPT_WB,
+					   VMEM_EPT_LEAF_ACCESSED | VMEM_EPT_LEAF_DIRTY);
+		}
+}
+
+/* A payload is nothing to a processor, whatever its bits, and does not become #VE. */
+Test(ept_judge, payloads)
+{
+	const struct vmem_ept_leaf nothing = { 0 };
+
+	EACH_KIND(k)
+	{
+		begin(k);
+		for (uint32_t bit = 0; bit < VMEM_EPT_PAYLOAD_BITS; bit++)
+			cr_assert_eq(vmem_ept_set_payload(ept, bit * UINT64_C(4096), 4096,
+							  UINT64_C(1) << bit, 0, 0, &change),
+				     0);
+		cr_assert_eq(vmem_ept_set_payload(ept, GIB, 3 * MIB2,
+						  (UINT64_C(1) << VMEM_EPT_PAYLOAD_BITS) - 1, 0, 0,
+						  &change),
+			     0);
+		judge_tree(k);
+		for (uint32_t bit = 0; bit < VMEM_EPT_PAYLOAD_BITS; bit++)
+			judge_place(k, bit * UINT64_C(4096), &nothing);
+		judge_place(k, GIB + 5 * MIB2 / 2, &nothing);
+		end();
+	}
+}
+
+/* Leaves whose violations may become #VE, beside others of which none does. */
+Test(ept_judge, virtualization_exceptions)
+{
+	const struct kind *k = &kinds[1];
+	struct vmem_ept_leaf leaf = { .hpa = 11 * GIB,
+				      .rights = VMEM_EPT_READ,
+				      .type = VMEM_EPT_WB };
+
+	begin(k);
+	cr_assert_eq(vmem_ept_map(ept, GIB, 4096, &leaf, 0, &change), 0);
+	leaf.flags = VMEM_EPT_LEAF_VE;
+	cr_assert_eq(vmem_ept_map(ept, GIB + 4096, 4096, &leaf, 0, &change), 0);
+	cr_assert_eq(walk(k, GIB, VMEM_EPT_ACCESS_WRITE, 0).virtualization_exception, 0);
+	cr_assert_eq(walk(k, GIB + 4096, VMEM_EPT_ACCESS_WRITE, 0).virtualization_exception, 1);
+	cr_assert_eq(walk(k, GIB + 4096, VMEM_EPT_ACCESS_READ, 0).virtualization_exception, 0);
+	cr_assert_eq(walk(k, GIB + 8192, VMEM_EPT_ACCESS_READ, 0).virtualization_exception, 0);
+	end();
+}
+
+/* What random calls leave. */
+struct random_state {
+	const struct kind *k;
+	uint64_t rng;
+	unsigned done[10]; /* calls that were not refused */
+};
+
+/* Some places that meet in tables of each level. */
+static uint64_t random_gpa(struct random_state *s)
+{
+	static const uint64_t at[] = { 0, GIB - 4 * MIB2, 3 * GIB, 511 * GIB - MIB2 };
+	const uint64_t r = vmemt_rand(&s->rng);
+
+	return at[r & 3] + (r >> 2 & 1 ? (r >> 8) % 4096 * 4096 : (r >> 8) % 5 * MIB2);
+}
+
+static uint64_t random_bytes(struct random_state *s)
+{
+	const uint64_t r = vmemt_rand(&s->rng);
+
+	switch (r & 7) {
+	case 0: return GIB;
+	case 1:
+	case 2: return MIB2 * (1 + (r >> 8) % 6);
+	default: return 4096 * (1 + (r >> 8) % 700);
+	}
+}
+
+static uint32_t random_rights(struct random_state *s)
+{
+	return (uint32_t)vmemt_rand(&s->rng) & ALL_RIGHTS;
+}
+
+/* One call; refused or not, the tree must be sound. Returns the place. */
+static uint64_t random_call(struct random_state *s)
+{
+	const uint64_t gpa = random_gpa(s), bytes = random_bytes(s), r = vmemt_rand(&s->rng);
+	struct vmem_ept_leaf leaf = { .hpa = (gpa + (r >> 32) % 7 * MIB2) % (64 * GIB),
+				      .rights = random_rights(s),
+				      .type = r >> 20 & 1 ? VMEM_EPT_WB : (uint32_t)(r >> 21) & 7,
+				      .level = (uint32_t)(r >> 24) & 3 };
+	const unsigned call = (unsigned)(r % 10);
+	int err;
+
+	if (!possible(s->k, leaf.rights))
+		leaf.rights = s->k->format == VMEM_EPT_VTD ? 3 : 7;
+	switch (call) {
+	case 0:
+	case 1:
+	case 2:
+	case 3:
+		err = vmem_ept_map(ept, gpa, bytes, &leaf, r >> 30 & 3 ? VMEM_EPT_REPLACE : 0,
+				   &change);
+		break;
+	case 4:
+		err = vmem_ept_set_payload(ept, gpa, bytes, r >> 12, r >> 7 & 1,
+					   r >> 30 & 3 ? VMEM_EPT_REPLACE : 0, &change);
+		break;
+	case 5: err = vmem_ept_split(ept, gpa, bytes, 1 + (r >> 7 & 1), &change); break;
+	case 6: err = vmem_ept_unmap(ept, gpa, bytes, &change); break;
+	case 7:
+		err = vmem_ept_protect(ept, gpa, bytes, (uint32_t)(r >> 12) & ALL_RIGHTS,
+				       (uint32_t)(r >> 16) & (uint32_t)(r >> 36) & ALL_RIGHTS,
+				       &change);
+		break;
+	case 8:
+		err = vmem_ept_set_type(ept, gpa, bytes, leaf.type,
+					s->k->format == VMEM_EPT_INTEL && (r >> 12 & 1)
+						? VMEM_EPT_LEAF_IGNORE_PAT
+						: 0,
+					&change);
+		break;
+	default:
+		err = vmem_ept_merge(ept, gpa & ~(MIB2 - 1), bytes + MIB2, 2 + (r >> 7 & 1),
+				     &change);
+		break;
+	}
+	s->done[call] += !err;
+	if (change.epoch)
+		vmem_ept_flushed(ept, change.epoch);
+	return gpa + (r >> 16 & 1 ? bytes : 0);
+}
+
+/* The walker and the builder's own look-up say the same of a place. */
+static void judge_against_translate(struct random_state *s, uint64_t gpa)
+{
+	struct vmem_ept_leaf leaf = { 0 };
+
+	if (gpa >= UINT64_C(1) << (12 + 9 * s->k->levels))
+		return;
+	if (vmem_ept_translate(ept, gpa, &leaf, NULL) != 0)
+		leaf.rights = 0;
+	judge_place(s->k, gpa, &leaf);
+}
+
+Test(ept_judge, random_calls)
+{
+	struct random_state s = { .rng = vmemt_seed("ept_judge") };
+
+	for (s.k = kinds; s.k < kinds + sizeof(kinds) / sizeof(*kinds); s.k++) {
+		begin(s.k);
+		for (int i = 0; i < 150; i++) {
+			const uint64_t gpa = random_call(&s);
+
+			for (int j = 0; j < 8; j++)
+				judge_against_translate(&s,
+							random_gpa(&s) + vmemt_rand(&s.rng) % 4096);
+			for (uint64_t near = 0; near < 3; near++)
+				judge_against_translate(&s, gpa + near * 4096 - (gpa ? 4096 : 0));
+			if (i % 4 == 0)
+				judge_tree(s.k);
+		}
+		judge_tree(s.k);
+		end();
+	}
+	for (unsigned call = 0; call < 10; call++)
+		cr_assert_gt(s.done[call], 0, "call %u was refused each time", call);
+}
