@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <vmem/ept.h>
+#include <vmem/ept_track.h>
 #include <vmem/ept_walk.h>
 
 /* --- hw_console.c: the first serial port, and the way out --- */
@@ -41,6 +42,9 @@ extern const struct vmem_ept_memory hw_tables;
 int hw_memory_idle(void);
 /* The tables that there are now map the program: of them, only the root has a copy. */
 void hw_tables_are_base(uint64_t root);
+
+/* The tables themselves, all of them, to be read. */
+extern const struct vmem_ept_view hw_live;
 
 /* A copy of all other tables, on which the software walker is at work while the processor uses the tables themselves. */
 void hw_shadow_take(void);
@@ -163,7 +167,8 @@ uint64_t hw_guest_write(uint64_t address, uint64_t value, uint64_t unused);
 
 /* --- the cases --- */
 
-void hw_walk_cases(void); /* hw_walks.c */
+void hw_walk_cases(void);   /* hw_walks.c */
+void hw_change_cases(void); /* hw_changes.c */
 
 void hw_main(void);
 

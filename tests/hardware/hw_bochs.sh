@@ -30,7 +30,7 @@ boot: disk
 com1: enabled=1, mode=file, dev=$scratch/output
 log: $scratch/log
 panic: action=fatal
-error: action=report
+error: action=ignore
 info: action=ignore
 END
 echo c >"$scratch/commands" # for a bochs that starts in its debugger

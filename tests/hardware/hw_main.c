@@ -54,5 +54,6 @@ void hw_main(void)
 	hw_case_end();
 	print_missing(hw_world.capabilities.caps);
 	hw_frames_fill();
+	hw_change_cases();
 	hw_walk_cases();
 }

@@ -140,6 +140,20 @@ static int shadow_read(void *context, uint64_t hpa, uint64_t *ret_entry)
 	return 0;
 }
 
+static int live_read(void *context, uint64_t hpa, uint64_t *ret_entry)
+{
+	(void)context;
+	if (hpa < HW_POOL || hpa >= HW_POOL_END || !used[(hpa - HW_POOL) / 4096])
+		return -1;
+	*ret_entry = *hw_word(hpa);
+	return 0;
+}
+
+const struct vmem_ept_view hw_live = {
+	.size = sizeof(hw_live),
+	.read = live_read,
+};
+
 static int shadow_set(void *context, uint64_t hpa, uint64_t expected, uint64_t bits)
 {
 	volatile uint64_t *entry = hw_word(hpa - HW_POOL + HW_SHADOW);

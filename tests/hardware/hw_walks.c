@@ -75,17 +75,23 @@ static void absent(uint64_t flags)
 					       &change),
 			  &change);
 		HW_CHECK(hw_access(kinds[k], gpa));
+		hw_settle(vmem_ept_protect(hw_world.ept, gpa + 4096, 4096, 7, 0, &change), &change);
+		HW_CHECK(hw_access(kinds[k], gpa + 4096));
+		hw_settle(vmem_ept_unmap(hw_world.ept, gpa + 4096, 4096, &change), &change);
+		HW_CHECK(hw_access(kinds[k], gpa + 4096));
 		hw_world_close();
 		hw_case_end();
 	}
 }
 
-/* A bit that this processor is known to ignore, and should not. */
-static int is_ignored(unsigned leaf, unsigned level, unsigned bit)
+/* The entry has a bit that this processor is known to ignore, and should not. */
+static int is_misjudged(unsigned level, uint64_t entry)
 {
-	if (hw_world.quirks & HW_QUIRK_BIT_12 && bit == 12 && level == leaf && leaf > 1)
+	int large = (level == 2 || level == 3) && entry & VMEM_EPT_INTEL_LARGE;
+
+	if (hw_world.quirks & HW_QUIRK_BIT_12 && large && entry & 1u << 12)
 		return 1;
-	return hw_world.quirks & HW_QUIRK_BIT_8 && bit == 8 && level >= 3 && level > leaf;
+	return hw_world.quirks & HW_QUIRK_BIT_8 && level >= 3 && !large && entry & 1u << 8;
 }
 
 /* One entry on the way to a page, each bit of it. */
@@ -97,12 +103,14 @@ static void turn_bits(uint64_t entry_hpa, unsigned leaf, unsigned level, uint32_
 
 	for (unsigned bit = 0; bit < 64; bit++)
 		for (unsigned k = 0; k < KINDS; k++) {
-			if (is_ignored(leaf, level, bit))
+			uint64_t turned = entry ^ UINT64_C(1) << bit;
+
+			if (is_misjudged(level, turned))
 				continue;
 			hw_case_begin(
 				"leaf %u, rights %u, entry %lx of level %u, bit %u, access %u",
 				leaf, rights, entry, level, bit, kinds[k]);
-			*hw_word(entry_hpa) = entry ^ UINT64_C(1) << bit;
+			*hw_word(entry_hpa) = turned;
 			hw_world.processor->invalidate(vmem_ept_pointer(hw_world.ept));
 			tried += (unsigned)hw_access(kinds[k], place->gpa + place->offset);
 			hw_case_end();

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Tables are changed while a guest is on them. The functions of lib/ept are called by the guest itself, which reaches
+ * the tables as the host does: for its processor that is what a change by another processor is, without a VM exit
+ * that might empty the TLB. So what a processor remembers can be seen, and that an invalidation that is owed is needed. */
+#include "hw.h"
+
+#define PLACE (HW_GUEST_BASE + 64 * HW_MIB)
+#define OLD (HW_DATA + 2 * HW_MIB)
+#define NEW (HW_DATA + 6 * HW_MIB)
+#define LARGE (2 * HW_MIB)
+#define PAGE (PLACE + 0x7000) /* the one that is looked at */
+#define ALL (VMEM_EPT_READ | VMEM_EPT_WRITE | VMEM_EPT_EXEC)
+#define MARK UINT64_C(0x6d61726b)
+
+static struct vmem_ept_change change;
+static int error;
+
+/* --- What is taken away is still there until it is invalidated --- */
+
+static int unmap(void)
+{
+	return vmem_ept_unmap(hw_world.ept, PAGE, 4096, &change);
+}
+
+static int take_write(void)
+{
+	return vmem_ept_protect(hw_world.ept, PAGE, 4096, VMEM_EPT_WRITE, 0, &change);
+}
+
+static int take_exec(void)
+{
+	return vmem_ept_protect(hw_world.ept, PAGE, 4096, VMEM_EPT_EXEC, 0, &change);
+}
+
+static int take_all(void)
+{
+	return vmem_ept_protect(hw_world.ept, PAGE, 4096, ALL, 0, &change);
+}
+
+static int note(void)
+{
+	return vmem_ept_set_payload(hw_world.ept, PAGE, 4096, 12345, 0, VMEM_EPT_REPLACE, &change);
+}
+
+static int replace(void)
+{
+	const struct vmem_ept_leaf leaf = {
+		.hpa = NEW + PAGE - PLACE,
+		.rights = ALL,
+		.type = VMEM_EPT_WB,
+	};
+
+	return vmem_ept_map(hw_world.ept, PAGE, 4096, &leaf, VMEM_EPT_REPLACE, &change);
+}
+
+static const struct taking {
+	const char *name;
+	int (*take)(void);
+	uint32_t kind; /* of access that it is seen by */
+} takings[] = {
+	{ "unmap", unmap, VMEM_EPT_ACCESS_READ },
+	{ "unmap", unmap, VMEM_EPT_ACCESS_WRITE },
+	{ "unmap", unmap, VMEM_EPT_ACCESS_FETCH },
+	{ "take write", take_write, VMEM_EPT_ACCESS_WRITE },
+	{ "take execute", take_exec, VMEM_EPT_ACCESS_FETCH },
+	{ "take all", take_all, VMEM_EPT_ACCESS_READ },
+	{ "payload", note, VMEM_EPT_ACCESS_READ },
+	{ "replace", replace, VMEM_EPT_ACCESS_READ },
+	{ "replace", replace, VMEM_EPT_ACCESS_WRITE },
+	{ "replace", replace, VMEM_EPT_ACCESS_FETCH },
+};
+#define TAKINGS (sizeof(takings) / sizeof(takings[0]))
+
+static uint64_t touch(uint32_t kind, uint64_t value)
+{
+	switch (kind) {
+	case VMEM_EPT_ACCESS_READ: return *hw_word(PAGE);
+	case VMEM_EPT_ACCESS_WRITE: return *hw_word(PAGE + HW_FRAME_WRITTEN) = value;
+	default: return ((uint64_t(*)(void))(uintptr_t)(PAGE + HW_FRAME_CODE))();
+	}
+}
+
+static uint64_t guest_taking(uint64_t index, uint64_t unused, uint64_t unused2)
+{
+	const struct taking *taking = &takings[index];
+
+	(void)unused;
+	(void)unused2;
+	touch(taking->kind, 1); /* the TLB has it now */
+	error = taking->take();
+	hw_guest_pause(touch(taking->kind, 2));
+	return touch(taking->kind, 3);
+}
+
+/* An access of this kind has reached the frame: it gave this value. */
+static int reached(uint32_t kind, uint64_t hpa, uint64_t value)
+{
+	switch (kind) {
+	case VMEM_EPT_ACCESS_READ: return value == hw_frame_word(hpa);
+	case VMEM_EPT_ACCESS_WRITE: return value == *hw_word(hpa + HW_FRAME_WRITTEN);
+	default: return value == hw_frame_result(hpa);
+	}
+}
+
+static void enter(struct hw_exit *ret_exit)
+{
+	hw_world.processor->enter(&hw_world.guest, ret_exit);
+}
+
+/* The change is made and then, only if @invalidate, what it owes. */
+static unsigned run_taking(unsigned index, uint32_t level, int invalidate)
+{
+	static const uint64_t offset[] = { 0, HW_FRAME_WRITTEN, HW_FRAME_CODE };
+	const struct taking *taking = &takings[index];
+	const uint64_t old = OLD + PAGE - PLACE, new = NEW + PAGE - PLACE;
+	struct vmem_ept_walked walked;
+	struct hw_exit exit;
+	unsigned kept = 0;
+
+	hw_case_begin("%s, access %u, level %u, invalidation %u", taking->name, taking->kind, level,
+		      (unsigned)invalidate);
+	hw_frames_fill();
+	hw_world_open(VMEM_EPT_AD);
+	hw_map(PLACE, OLD, LARGE, ALL, level);
+	change = (struct vmem_ept_change){ .size = sizeof(change) };
+	hw_guest_begin(&hw_world.guest, vmem_ept_pointer(hw_world.ept), guest_taking, index, 0, 0);
+	enter(&exit);
+	HW_CHECK(exit.kind == HW_EXIT_PAUSE); /* what was taken away was still in reach */
+	HW_CHECK(reached(taking->kind, old, exit.value));
+	HW_CHECK(change.flush != VMEM_EPT_FLUSH_NONE);
+
+	hw_predict(taking->kind, PAGE + offset[taking->kind], &walked);
+	if (invalidate)
+		hw_settle(error, &change);
+	enter(&exit);
+	if (!invalidate)
+		kept = exit.kind == HW_EXIT_DONE && reached(taking->kind, old, exit.value);
+	else if (walked.outcome != VMEM_EPT_WALK_OK)
+		hw_judge_exit(&exit, &walked, PAGE + offset[taking->kind],
+			      PAGE + offset[taking->kind]);
+	else
+		HW_CHECK(exit.kind == HW_EXIT_DONE && reached(taking->kind, new, exit.value));
+	if (!invalidate)
+		hw_settle(error, &change);
+	hw_world_close();
+	hw_case_end();
+	return kept;
+}
+
+static void takings_all(void)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < TAKINGS; i++)
+		for (uint32_t level = 1; level <= 2; level++) {
+			run_taking(i, level, 1);
+			kept += run_taking(i, level, 0);
+		}
+	hw_printf(
+		"without the invalidation, the old was in reach until the next VM entry: always;\n"
+		"and after it: %u times of %u\n",
+		kept, 2 * (unsigned)TAKINGS);
+}
+
+/* --- What is given owes nothing: the guest itself goes on --- */
+
+static uint64_t guest_giving(uint64_t unused, uint64_t unused2, uint64_t unused3)
+{
+	(void)unused;
+	(void)unused2;
+	(void)unused3;
+	(void)touch(VMEM_EPT_ACCESS_READ, 0);
+	error = vmem_ept_protect(hw_world.ept, PAGE, 4096, 0, VMEM_EPT_WRITE, &change);
+	return touch(VMEM_EPT_ACCESS_WRITE, MARK);
+}
+
+/* A right more: at worst one violation comes too late, and entering the guest again is all it needs. */
+static void giving(void)
+{
+	struct hw_exit exit;
+	unsigned late = 0;
+
+	hw_case_begin("give write");
+	hw_world_open(VMEM_EPT_AD);
+	hw_map(PLACE, OLD, LARGE, VMEM_EPT_READ, 1);
+	change = (struct vmem_ept_change){ .size = sizeof(change) };
+	hw_guest_begin(&hw_world.guest, vmem_ept_pointer(hw_world.ept), guest_giving, 0, 0, 0);
+	enter(&exit);
+	if (exit.kind == HW_EXIT_VIOLATION) {
+		late = 1;
+		enter(&exit);
+	}
+	HW_CHECK(exit.kind == HW_EXIT_DONE && !error);
+	HW_CHECK(change.flush == VMEM_EPT_FLUSH_NONE);
+	HW_CHECK(*hw_word(OLD + PAGE - PLACE + HW_FRAME_WRITTEN) == MARK);
+	hw_printf("a right given without invalidation: %u violations too late\n", late);
+	hw_world_close();
+	hw_case_end();
+}
+
+/* --- A guest at work on 4 MiB, of which parts are split, merged, protected and taken away --- */
+
+#define WORK_BYTES (2 * LARGE)
+#define WORK_PAGES (WORK_BYTES / 4096)
+#define ROUNDS 40u
+#define SEEDS 6u
+
+static uint64_t state; /* of a generator: xorshift */
+static unsigned merged;
+
+static uint64_t next_random(uint64_t bound)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state % bound;
+}
+
+/* One change of a part. It may be made by the guest at work: what it owes is invalidated at the next pause. */
+static int change_part(void)
+{
+	uint64_t page = next_random(WORK_PAGES), pages = 1 + next_random(WORK_PAGES - page);
+	uint64_t gpa = PLACE + page * 4096, bytes = pages * 4096;
+	int result;
+
+	change = (struct vmem_ept_change){ .size = sizeof(change) };
+	switch (next_random(6)) {
+	case 0: return vmem_ept_split(hw_world.ept, gpa, bytes, 1, &change);
+	case 1:
+	case 2:
+		result = vmem_ept_merge(hw_world.ept, PLACE, WORK_BYTES, 2, &change);
+		merged += (unsigned)change.leaves;
+		return result;
+	case 3:
+		return vmem_ept_protect(hw_world.ept, gpa, bytes, VMEM_EPT_WRITE | VMEM_EPT_EXEC, 0,
+					&change);
+	case 4: return vmem_ept_protect(hw_world.ept, PLACE, WORK_BYTES, 0, ALL, &change);
+	default: return vmem_ept_unmap(hw_world.ept, gpa, bytes, &change);
+	}
+}
+
+/* Each page is read, and written to, in each round; in the middle of it the guest makes a change, and does not wait. */
+static uint64_t guest_work(uint64_t rounds, uint64_t unused, uint64_t unused2)
+{
+	uint64_t wrong = 0;
+
+	(void)unused;
+	(void)unused2;
+	for (uint64_t round = 1; round <= rounds; round++) {
+		uint64_t at = next_random(WORK_PAGES);
+
+		for (uint64_t i = 0; i < WORK_PAGES; i++) {
+			uint64_t address = PLACE + i * 4096;
+
+			if (i == at)
+				error = change_part();
+			wrong += *hw_word(address) != hw_frame_word(OLD + i * 4096);
+			wrong += *hw_word(address + HW_FRAME_WRITTEN) != round - 1;
+			*hw_word(address + HW_FRAME_WRITTEN) = round;
+		}
+		hw_guest_pause(round);
+	}
+	return wrong;
+}
+
+/* What is missing is mapped again, what may not be written may be: in pages of 4 KiB. */
+static void mend(const struct hw_exit *exit)
+{
+	struct vmem_ept_change mending = { .size = sizeof(mending) };
+	uint64_t gpa = exit->gpa & ~UINT64_C(4095);
+	struct vmem_ept_leaf leaf = {
+		.hpa = OLD + gpa - PLACE,
+		.rights = ALL,
+		.type = VMEM_EPT_WB,
+	};
+	struct vmem_ept_leaf is;
+
+	if (vmem_ept_translate(hw_world.ept, gpa, &is, NULL))
+		HW_CHECK(!vmem_ept_map(hw_world.ept, gpa, 4096, &leaf, 0, &mending));
+	else
+		HW_CHECK(!vmem_ept_protect(hw_world.ept, gpa, 4096, 0, ALL, &mending));
+	HW_CHECK(mending.flush == VMEM_EPT_FLUSH_NONE && !mending.epoch);
+}
+
+static void check_tree(void)
+{
+	struct vmem_ept_checked checked = { .size = sizeof(checked) };
+
+	HW_CHECK(!vmem_ept_check(&hw_world.capabilities, &hw_live, vmem_ept_pointer(hw_world.ept),
+				 0, NULL, &checked));
+	HW_CHECK(checked.defect == VMEM_EPT_SOUND);
+}
+
+static void work(uint64_t seed)
+{
+	struct hw_exit exit;
+	unsigned violations = 0, rounds = 0, owed = 0;
+
+	state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+	hw_frames_fill();
+	hw_world_open(VMEM_EPT_AD);
+	hw_map(PLACE, OLD, WORK_BYTES, ALL, 0);
+	hw_guest_begin(&hw_world.guest, vmem_ept_pointer(hw_world.ept), guest_work, ROUNDS, 0, 0);
+	for (;;) {
+		enter(&exit);
+		if (exit.kind == HW_EXIT_VIOLATION && violations < 100000) {
+			violations++;
+			mend(&exit);
+		} else if (exit.kind == HW_EXIT_PAUSE && exit.value == ++rounds) {
+			owed += change.flush != VMEM_EPT_FLUSH_NONE;
+			hw_settle(error, &change);
+			check_tree();
+		} else {
+			break;
+		}
+	}
+	HW_CHECK(exit.kind == HW_EXIT_DONE && exit.value == 0);
+	HW_CHECK(rounds == ROUNDS);
+	for (uint64_t i = 0; i < WORK_PAGES; i++)
+		HW_CHECK(*hw_word(OLD + i * 4096 + HW_FRAME_WRITTEN) == ROUNDS);
+	hw_world_close();
+	hw_printf(
+		"guest at work, seed %lu: %u changes, %u invalidations, %u violations; leaves merged so far: %u\n",
+		seed, rounds, owed, violations, merged);
+}
+
+void hw_change_cases(void)
+{
+	takings_all();
+	giving();
+	hw_case_begin("guests at work");
+	for (uint64_t seed = 1; seed <= SEEDS; seed++)
+		work(seed);
+	HW_CHECK(merged > 2 * SEEDS);
+	hw_case_end();
+}
