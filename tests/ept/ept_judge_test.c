@@ -48,7 +48,7 @@ static void begin(const struct kind *k)
 {
 	processor = vmemt_ept_caps(k->format);
 	processor.caps &= ~k->without;
-	vmemt_ept_pool_init(&pool, 1024);
+	vmemt_ept_pool_init(&pool, 2048);
 	seen_pages = calloc(pool.count, 1);
 	ept = vmemt_ept_make(&pool, &processor, k->flags, k->levels, 0);
 	cr_assert_not_null(ept);
@@ -170,7 +170,11 @@ static void judge_place(const struct kind *k, uint64_t gpa, const struct vmem_ep
 		if (w.outcome == VMEM_EPT_WALK_OK) {
 			cr_assert_eq(w.hpa, leaf->hpa, "%lx %lx", (unsigned long)w.hpa,
 				     (unsigned long)leaf->hpa);
-			cr_assert_eq(w.level, leaf->level);
+			if (leaf->level)
+				cr_assert_eq(w.level, leaf->level);
+			if ((k->flags & VMEM_EPT_NO_EXEC_LARGE) &&
+			    (w.rights & (VMEM_EPT_EXEC | VMEM_EPT_EXEC_USER)))
+				cr_assert_eq(w.level, 1);
 			cr_assert_eq(w.type, leaf->type);
 			cr_assert_eq(w.ignore_pat, !!(leaf->flags & VMEM_EPT_LEAF_IGNORE_PAT));
 			cr_assert_eq(w.rights, leaf->rights);
@@ -312,121 +316,183 @@ Test(ept_judge, virtualization_exceptions)
 	end();
 }
 
-/* What random calls leave. */
+/* Random calls on a window of 2 GiB, which ends and begins in the middle of a GiB, with a plain model of each page beside
+ * it. Of a call that is refused nothing may be seen. */
+#define WINDOW_PAGES 524288u
+
+static struct page {
+	uint64_t hpa;
+	uint8_t mapped, rights, type, ignore_pat;
+} pages[WINDOW_PAGES];
+
 struct random_state {
 	const struct kind *k;
 	uint64_t rng;
+	uint64_t window;
 	unsigned done[10]; /* calls that were not refused */
 };
 
-/* Some places that meet in tables of each level. */
-static uint64_t random_gpa(struct random_state *s)
+static uint64_t random_page(struct random_state *s)
 {
-	static const uint64_t at[] = { 0, GIB - 4 * MIB2, 3 * GIB, 511 * GIB - MIB2 };
+	/* Around the middle of each GiB and its ends, at large leaves, anywhere. */
+	static const uint32_t at[] = { 0, 131072, 131072 + 262144 - 600, 3 * 512 };
 	const uint64_t r = vmemt_rand(&s->rng);
 
-	return at[r & 3] + (r >> 2 & 1 ? (r >> 8) % 4096 * 4096 : (r >> 8) % 5 * MIB2);
+	if ((r & 3) == 0)
+		return (r >> 8) % (WINDOW_PAGES / 512) * 512;
+	return (r & 3) == 1 ? (r >> 8) % WINDOW_PAGES
+			    : at[r >> 2 & 3] + (r >> 8) % 4096 % (r >> 24 & 1 ? 8 : 1024);
 }
 
-static uint64_t random_bytes(struct random_state *s)
+static uint64_t random_pages(struct random_state *s, uint64_t first)
 {
-	const uint64_t r = vmemt_rand(&s->rng);
+	const uint64_t r = vmemt_rand(&s->rng), left = WINDOW_PAGES - first;
+	uint64_t count;
 
 	switch (r & 7) {
-	case 0: return GIB;
+	case 0: count = 262144 * (1 + (r >> 8 & 1)); break;
 	case 1:
-	case 2: return MIB2 * (1 + (r >> 8) % 6);
-	default: return 4096 * (1 + (r >> 8) % 700);
+	case 2: count = 512 * (1 + (r >> 8) % 6); break;
+	default: count = 1 + (r >> 8) % 700; break;
 	}
+	return count < left ? count : left;
 }
 
-static uint32_t random_rights(struct random_state *s)
+static struct vmem_ept_leaf random_leaf(struct random_state *s, uint64_t gpa)
 {
-	return (uint32_t)vmemt_rand(&s->rng) & ALL_RIGHTS;
-}
-
-/* One call; refused or not, the tree must be sound. Returns the place. */
-static uint64_t random_call(struct random_state *s)
-{
-	const uint64_t gpa = random_gpa(s), bytes = random_bytes(s), r = vmemt_rand(&s->rng);
-	struct vmem_ept_leaf leaf = { .hpa = (gpa + (r >> 32) % 7 * MIB2) % (64 * GIB),
-				      .rights = random_rights(s),
+	const uint64_t r = vmemt_rand(&s->rng);
+	struct vmem_ept_leaf leaf = { .hpa = gpa % (64 * GIB) + (r >> 32) % 7 * MIB2,
+				      .rights = (uint32_t)r & ALL_RIGHTS,
 				      .type = r >> 20 & 1 ? VMEM_EPT_WB : (uint32_t)(r >> 21) & 7,
 				      .level = (uint32_t)(r >> 24) & 3 };
-	const unsigned call = (unsigned)(r % 10);
-	int err;
 
 	if (!possible(s->k, leaf.rights))
 		leaf.rights = s->k->format == VMEM_EPT_VTD ? 3 : 7;
+	if (s->k->format == VMEM_EPT_INTEL && (r >> 26 & 1))
+		leaf.flags = VMEM_EPT_LEAF_IGNORE_PAT;
+	return leaf;
+}
+
+static void model_map(uint64_t first, uint64_t count, const struct vmem_ept_leaf *leaf)
+{
+	for (uint64_t i = 0; i < count; i++)
+		pages[first + i] = (struct page){ .hpa = leaf->hpa + 4096 * i,
+						  .mapped = 1,
+						  .rights = (uint8_t)leaf->rights,
+						  .type = (uint8_t)leaf->type,
+						  .ignore_pat = leaf->flags != 0 };
+}
+
+static void model_rights(uint64_t first, uint64_t count, uint32_t clear, uint32_t set)
+{
+	for (struct page *p = pages + first; p < pages + first + count; p++)
+		if (p->mapped)
+			p->rights = (uint8_t)((p->rights & ~clear) | set);
+}
+
+static void model_type(uint64_t first, uint64_t count, const struct vmem_ept_leaf *leaf)
+{
+	for (struct page *p = pages + first; p < pages + first + count; p++) {
+		p->type = (uint8_t)leaf->type;
+		p->ignore_pat = leaf->flags != 0;
+	}
+}
+
+static void random_call(struct random_state *s, uint64_t first, uint64_t count)
+{
+	const uint64_t gpa = s->window + 4096 * first, bytes = 4096 * count;
+	const uint64_t r = vmemt_rand(&s->rng);
+	const struct vmem_ept_leaf leaf = random_leaf(s, gpa);
+	const uint32_t replace = r >> 30 & 3 ? VMEM_EPT_REPLACE : 0;
+	const uint32_t clear = (uint32_t)(r >> 12) & ALL_RIGHTS;
+	const uint32_t set = (uint32_t)(r >> 16) & (uint32_t)(r >> 36) & ALL_RIGHTS;
+	const unsigned call = (unsigned)(r % 10);
+	int err;
+
 	switch (call) {
 	case 0:
-	case 1:
-	case 2:
-	case 3:
-		err = vmem_ept_map(ept, gpa, bytes, &leaf, r >> 30 & 3 ? VMEM_EPT_REPLACE : 0,
-				   &change);
+		err = vmem_ept_set_payload(ept, gpa, bytes, r >> 12, r >> 7 & 1, replace, &change);
 		break;
-	case 4:
-		err = vmem_ept_set_payload(ept, gpa, bytes, r >> 12, r >> 7 & 1,
-					   r >> 30 & 3 ? VMEM_EPT_REPLACE : 0, &change);
-		break;
-	case 5: err = vmem_ept_split(ept, gpa, bytes, 1 + (r >> 7 & 1), &change); break;
-	case 6: err = vmem_ept_unmap(ept, gpa, bytes, &change); break;
-	case 7:
-		err = vmem_ept_protect(ept, gpa, bytes, (uint32_t)(r >> 12) & ALL_RIGHTS,
-				       (uint32_t)(r >> 16) & (uint32_t)(r >> 36) & ALL_RIGHTS,
-				       &change);
-		break;
-	case 8:
-		err = vmem_ept_set_type(ept, gpa, bytes, leaf.type,
-					s->k->format == VMEM_EPT_INTEL && (r >> 12 & 1)
-						? VMEM_EPT_LEAF_IGNORE_PAT
-						: 0,
-					&change);
-		break;
-	default:
-		err = vmem_ept_merge(ept, gpa & ~(MIB2 - 1), bytes + MIB2, 2 + (r >> 7 & 1),
-				     &change);
-		break;
+	case 1: err = vmem_ept_split(ept, gpa, bytes, 1 + (r >> 7 & 1), &change); break;
+	case 2: err = vmem_ept_unmap(ept, gpa, bytes, &change); break;
+	case 3: err = vmem_ept_protect(ept, gpa, bytes, clear, set, &change); break;
+	case 4: err = vmem_ept_set_type(ept, gpa, bytes, leaf.type, leaf.flags, &change); break;
+	case 5: err = vmem_ept_merge(ept, gpa, bytes, 2 + (r >> 7 & 1), &change); break;
+	case 6: err = vmem_ept_merge(ept, s->window, 2 * GIB, 3, &change); break;
+	default: err = vmem_ept_map(ept, gpa, bytes, &leaf, replace, &change); break;
 	}
+	if (!err && call > 6)
+		model_map(first, count, &leaf);
+	if (!err && (call == 0 || call == 2))
+		memset(pages + first, 0, count * sizeof(*pages));
+	if (!err && call == 3)
+		model_rights(first, count, clear, set);
+	if (!err && call == 4)
+		model_type(first, count, &leaf);
 	s->done[call] += !err;
 	if (change.epoch)
 		vmem_ept_flushed(ept, change.epoch);
-	return gpa + (r >> 16 & 1 ? bytes : 0);
 }
 
-/* The walker and the builder's own look-up say the same of a place. */
-static void judge_against_translate(struct random_state *s, uint64_t gpa)
+static void judge_page(struct random_state *s, uint64_t page)
 {
-	struct vmem_ept_leaf leaf = { 0 };
+	const struct page *p = &pages[page];
+	const uint64_t inside = vmemt_rand(&s->rng) % 4096, gpa = s->window + 4096 * page + inside;
+	const struct vmem_ept_leaf leaf = { .hpa = p->hpa + inside,
+					    .rights = p->mapped ? p->rights : 0,
+					    .type = p->type,
+					    .flags = p->ignore_pat ? VMEM_EPT_LEAF_IGNORE_PAT : 0 };
+	struct vmem_ept_leaf translated;
+	int err = vmem_ept_translate(ept, gpa, &translated, NULL);
 
-	if (gpa >= UINT64_C(1) << (12 + 9 * s->k->levels))
-		return;
-	if (vmem_ept_translate(ept, gpa, &leaf, NULL) != 0)
-		leaf.rights = 0;
 	judge_place(s->k, gpa, &leaf);
+	cr_assert_eq(err, p->mapped ? 0 : -VMEM_ENOENT);
+	if (err)
+		return;
+	cr_assert_eq(translated.hpa, leaf.hpa);
+	cr_assert_eq(translated.rights, leaf.rights);
+	cr_assert_eq(translated.type, leaf.type);
+}
+
+static void random_calls(struct random_state *s)
+{
+	const struct vmem_ept_leaf whole = { .hpa = 4 * GIB + GIB / 2,
+					     .rights = 3,
+					     .type = VMEM_EPT_WB };
+
+	s->window = (s->k->levels == 3 ? 3 : 510) * GIB + GIB / 2;
+	memset(pages, 0, sizeof(pages));
+	begin(s->k);
+	for (int i = 0; i < 150; i++) {
+		const uint64_t first = random_page(s), count = random_pages(s, first);
+
+		if (i % 50 == 0 && possible(s->k, whole.rights) &&
+		    !vmem_ept_map(ept, s->window, 2 * GIB, &whole, VMEM_EPT_REPLACE, &change)) {
+			model_map(0, WINDOW_PAGES, &whole);
+			vmem_ept_flushed(ept, change.epoch);
+		}
+		random_call(s, first, count);
+		for (int j = 0; j < 4; j++) {
+			judge_page(s, random_page(s));
+			judge_page(s, first + vmemt_rand(&s->rng) % count);
+		}
+		judge_page(s, first);
+		judge_page(s, first + count - 1);
+		judge_page(s, first ? first - 1 : 0);
+		judge_page(s, first + count < WINDOW_PAGES ? first + count : first);
+		if (i % 4 == 0)
+			judge_tree(s->k);
+	}
+	judge_tree(s->k);
+	end();
 }
 
 Test(ept_judge, random_calls)
 {
 	struct random_state s = { .rng = vmemt_seed("ept_judge") };
 
-	for (s.k = kinds; s.k < kinds + sizeof(kinds) / sizeof(*kinds); s.k++) {
-		begin(s.k);
-		for (int i = 0; i < 150; i++) {
-			const uint64_t gpa = random_call(&s);
-
-			for (int j = 0; j < 8; j++)
-				judge_against_translate(&s,
-							random_gpa(&s) + vmemt_rand(&s.rng) % 4096);
-			for (uint64_t near = 0; near < 3; near++)
-				judge_against_translate(&s, gpa + near * 4096 - (gpa ? 4096 : 0));
-			if (i % 4 == 0)
-				judge_tree(s.k);
-		}
-		judge_tree(s.k);
-		end();
-	}
+	for (s.k = kinds; s.k < kinds + sizeof(kinds) / sizeof(*kinds); s.k++)
+		random_calls(&s);
 	for (unsigned call = 0; call < 10; call++)
 		cr_assert_gt(s.done[call], 0, "call %u was refused each time", call);
 }
