@@ -29,7 +29,7 @@ fail() {
 	exit 2
 }
 
-benches="store density scan slots swap track fault reclaim balloon"
+benches="store density scan slots swap track fault reclaim balloon ept"
 only=
 images=
 quick=

@@ -5,11 +5,11 @@
 
 #define LEAST VMEMI_BYTES_TO(struct vmem_ept_change, at)
 
-int vmemi_ept_begin(struct vmemi_ept_call *c, vmem_ept *ept, uint64_t gpa, uint64_t bytes,
-		    struct vmem_ept_change *change)
+int vmemi_ept_begin_checked(struct vmemi_ept_call *c, vmem_ept *ept, uint64_t gpa, uint64_t bytes,
+			    struct vmem_ept_change *change)
 {
-	c->ept = ept;
 	c->given = NULL;
+	c->change = &c->ours; /* nothing is handed over */
 	if (!change || change->size < LEAST)
 		return -VMEM_EINVAL;
 	c->given = change;
@@ -29,7 +29,7 @@ int vmemi_ept_begin(struct vmemi_ept_call *c, vmem_ept *ept, uint64_t gpa, uint6
 	return 0;
 }
 
-int vmemi_ept_end(struct vmemi_ept_call *c, int err)
+int vmemi_ept_end_given(struct vmemi_ept_call *c, int err)
 {
 	if (!c->given)
 		return err;
@@ -70,4 +70,18 @@ void vmemi_ept_owe(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes)
 	}
 	ranges[count] = (struct vmem_ept_range){ gpa, end - gpa };
 	change->range_count = count + 1;
+}
+
+void vmemi_ept_descend_mapped(const vmem_ept *ept, uint64_t gpa, uint32_t stop,
+			      struct vmemi_ept_path *path)
+{
+	uint64_t *table = ept->root;
+
+	for (path->level = ept->levels;; path->level--) {
+		path->slots[path->level] = table + vmemi_ept_index(gpa, path->level);
+		path->entry = vmemi_ept_load(path->slots[path->level]);
+		if (path->level <= stop || !vmemi_ept_is_table(path->entry))
+			return;
+		table = vmemi_ept_at(ept, path->entry & VMEM_EPT_ADDRESS);
+	}
 }

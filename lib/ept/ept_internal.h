@@ -1,99 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Second-stage tables: the object, its entries, and what all of its calls are made of.
- *
- * In all three formats bit 0 of an entry lets read, bit 1 lets write, and bit 7 is set in large leaves; the rest that
- * differs are masks in the object, so that the loops over entries are the same code for all, with the masks in
- * registers. Bits of our own are among those that every format ignores:
- *   LEAF   in each leaf, with rights or without: it has an address
- *   MARK   in a payload, never in a present entry; bits 9:3 and 61:11 are its 58 bits
- *   what is neither, and no table, is empty: 0, or bit 63 alone with VMEM_EPT_SUPPRESS_ALL_VE.
- *
- * A range call looks first (does it fit, is it allowed, how many tables will it need), takes all tables from the
- * caller into the reserve, and then changes entries, which cannot fail. Tables that it leaves out are retired: on a
- * list until the caller has flushed, with their old contents, because processors may still read them. The list is in
- * the ignored bits of their entries (ept_retire.c), so that taking away never needs memory.
- * Guard: calls that change ranges are serial. What vmem_ept_install() changes too is accessed atomically there. */
+/* What all calls are made of: entries, walks, tables taken and retired. ept_object.h says how they work together. */
 #ifndef VMEMI_EPT_INTERNAL_H
 #define VMEMI_EPT_INTERNAL_H
-#include <stdbool.h>
-#include <vmem/ept.h>
-#include "base/alloc.h"
-
-#define VMEMI_EPT_PRESENT_BIT UINT64_C(1) /* of tables, and of what may be read */
-#define VMEMI_EPT_WRITE_BIT UINT64_C(2)
-#define VMEMI_EPT_LARGE_BIT UINT64_C(0x80)
-#define VMEMI_EPT_LOGGED (UINT64_C(1) << 52) /* the right to write was taken for the log */
-#define VMEMI_EPT_LEAF (UINT64_C(1) << 53)
-#define VMEMI_EPT_MARK (UINT64_C(1) << 62)
-#define VMEMI_EPT_NO_VE (UINT64_C(1) << 63)
-#define VMEMI_EPT_NO_PAYLOAD UINT64_MAX
-
-/* Pages taken from the caller, on their way to become tables: a page holds the addresses of others, its first word
- * that of the page before it. Guard: the call. */
-struct vmemi_ept_reserve {
-	uint64_t *page; /* NULL: empty */
-	uint64_t page_hpa;
-	uint32_t count; /* addresses in page[1 ...] */
-	uint64_t total; /* pages in all */
-};
-
-/* What vmem_ept_install() counts, on top of what the object has: by place, so that threads do not share lines. Modulo
- * 2^64. Atomic; read by serial calls. */
-#define VMEMI_EPT_STRIPE_BITS 4u
-struct vmemi_ept_stripe {
-	_Alignas(64) uint64_t leaves[VMEM_EPT_LEVELS];
-	uint64_t payload_pages;
-	uint64_t installs_lost;
-};
-
-struct vmem_ept {
-	struct vmem_allocator allocator;
-	struct vmem_ept_memory memory;
-	uint64_t *root;
-	uint64_t root_hpa;
-	uint64_t guest_end; /* first gpa beyond */
-	uint64_t host_end;  /* first hpa beyond */
-	uint64_t flags;
-	uint64_t caps;
-	uint32_t format;
-	uint32_t levels;
-	uint64_t absent;     /* an entry with nothing */
-	uint64_t present;    /* an entry with one of these bits is present */
-	uint64_t table_bits; /* of an entry that points to a table */
-	uint64_t accessed;   /* 0 if they are off */
-	uint64_t dirty;
-	uint32_t rights_able;                             /* bit r: leaves may have the rights r */
-	uint32_t types_able;                              /* bit t: the memory type t */
-	uint32_t leaf_flags_able;                         /* VMEM_EPT_LEAF_* */
-	uint32_t largest;                                 /* level of the largest leaves */
-	uint64_t max_tables;                              /* UINT64_MAX: no quota */
-	void (*write_back)(const void *at, size_t bytes); /* NULL: caches are coherent */
-	struct vmemi_ept_reserve reserve;
-	uint64_t pages; /* from the caller: root, tables, those that wait; atomic in install */
-	uint64_t retired_first, retired_last; /* hpa of tables that wait; first to free first */
-	uint64_t epoch;                       /* of the last call that retired tables */
-	uint64_t payload_pages;
-	uint64_t waiting;
-	uint64_t tables[VMEM_EPT_LEVELS]; /* atomic in install */
-	uint64_t leaves[VMEM_EPT_LEVELS];
-	struct vmemi_ept_stripe stripes[1u << VMEMI_EPT_STRIPE_BITS];
-};
-
-/* One call: where its results go. Guard: the call. */
-struct vmemi_ept_call {
-	vmem_ept *ept;
-	struct vmem_ept_change
-		*change; /* the caller's, or ours below if that is shorter or longer */
-	struct vmem_ept_change *given;
-	struct vmem_ept_change ours;
-};
-
-/* Where a walk came to: slots[level ... levels] are the entries on the way. */
-struct vmemi_ept_path {
-	uint64_t *slots[VMEM_EPT_LEVELS + 1];
-	uint64_t entry;
-	uint32_t level;
-};
+#include "ept/ept_object.h"
 
 static inline uint64_t *vmemi_ept_at(const vmem_ept *ept, uint64_t hpa)
 {
@@ -195,31 +104,87 @@ static inline void vmemi_ept_written(const vmem_ept *ept, const void *at, uint64
 		ept->write_back(at, (size_t)(8 * entries));
 }
 
+/* ept_call.c: vmemi_ept_descend() where tables are reached by the caller's function. */
+void vmemi_ept_descend_mapped(const vmem_ept *ept, uint64_t gpa, uint32_t stop,
+			      struct vmemi_ept_path *path);
+
 /* Goes down to @stop, or to the first entry above it that is no table. */
 static inline void vmemi_ept_descend(const vmem_ept *ept, uint64_t gpa, uint32_t stop,
 				     struct vmemi_ept_path *path)
 {
+	const uint64_t offset = ept->memory.offset;
 	uint32_t level = ept->levels;
-	uint64_t *table = ept->root;
-	uint64_t entry;
+	uint64_t *slot, entry, *table = ept->root;
 
-	for (;;) {
-		path->slots[level] = table + vmemi_ept_index(gpa, level);
-		entry = vmemi_ept_load(path->slots[level]);
+	if (__builtin_expect(ept->memory.map != NULL, 0)) {
+		vmemi_ept_descend_mapped(ept, gpa, stop, path);
+		return;
+	}
+	for (;; level--) {
+		slot = table + vmemi_ept_index(gpa, level);
+		path->slots[level] = slot;
+		entry = vmemi_ept_load(slot);
 		if (level <= stop || !vmemi_ept_is_table(entry))
 			break;
-		table = vmemi_ept_at(ept, entry & VMEM_EPT_ADDRESS);
-		level--;
+		table = (uint64_t *)(uintptr_t)((entry & VMEM_EPT_ADDRESS) + offset);
 	}
 	path->entry = entry;
 	path->level = level;
 }
 
-/* ept_call.c: begins a range call: sizes, alignment, width. 0, -VMEM_EINVAL, -VMEM_ERANGE. */
-int vmemi_ept_begin(struct vmemi_ept_call *c, vmem_ept *ept, uint64_t gpa, uint64_t bytes,
-		    struct vmem_ept_change *change);
+/* ept_call.c: the rest of vmemi_ept_begin() and vmemi_ept_end(). */
+int vmemi_ept_begin_checked(struct vmemi_ept_call *c, vmem_ept *ept, uint64_t gpa, uint64_t bytes,
+			    struct vmem_ept_change *change);
+int vmemi_ept_end_given(struct vmemi_ept_call *c, int err);
+
+/* The entry of level 1 for a place, by four loads with nothing between; NULL: there is none, or it takes more. */
+static inline uint64_t *vmemi_ept_quick_slot(const vmem_ept *ept, uint64_t gpa)
+{
+	const uint64_t offset = ept->memory.offset;
+	uint64_t entry, *table = ept->root;
+
+	if (!ept->quick)
+		return NULL;
+	entry = vmemi_ept_load(table + vmemi_ept_index(gpa, 4));
+	if (!vmemi_ept_is_table(entry))
+		return NULL;
+	table = (uint64_t *)(uintptr_t)((entry & VMEM_EPT_ADDRESS) + offset);
+	entry = vmemi_ept_load(table + vmemi_ept_index(gpa, 3));
+	if (!vmemi_ept_is_table(entry))
+		return NULL;
+	table = (uint64_t *)(uintptr_t)((entry & VMEM_EPT_ADDRESS) + offset);
+	entry = vmemi_ept_load(table + vmemi_ept_index(gpa, 2));
+	if (!vmemi_ept_is_table(entry))
+		return NULL;
+	table = (uint64_t *)(uintptr_t)((entry & VMEM_EPT_ADDRESS) + offset);
+	return table + vmemi_ept_index(gpa, 1);
+}
+
+/* Begins a range call: sizes, alignment, width. 0, -VMEM_EINVAL, -VMEM_ERANGE. */
+static inline int vmemi_ept_begin(struct vmemi_ept_call *c, vmem_ept *ept, uint64_t gpa,
+				  uint64_t bytes, struct vmem_ept_change *change)
+{
+	c->ept = ept;
+	if (!change || change->size != sizeof(*change) || ((gpa | bytes) & (VMEM_PAGE_SIZE - 1)) ||
+	    !bytes || gpa >= ept->guest_end || bytes > ept->guest_end - gpa)
+		return vmemi_ept_begin_checked(c, ept, gpa, bytes, change);
+	c->given = change;
+	c->change = change;
+	change->flush = VMEM_EPT_FLUSH_NONE;
+	change->range_count = 0;
+	change->epoch = 0;
+	change->leaves = 0;
+	change->reason = VMEM_EPT_FINE;
+	change->at = 0;
+	return 0;
+}
+
 /* Ends it: gives the rest of the reserve back, hands the results over. Returns @err. */
-int vmemi_ept_end(struct vmemi_ept_call *c, int err);
+static inline int vmemi_ept_end(struct vmemi_ept_call *c, int err)
+{
+	return c->given == c->change && !c->ept->reserve.total ? err : vmemi_ept_end_given(c, err);
+}
+
 /* An error, with its reason and place; returns @err. */
 int vmemi_ept_fail(struct vmemi_ept_call *c, int err, uint32_t reason, uint64_t at);
 /* The range must be invalidated. */

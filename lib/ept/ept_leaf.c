@@ -84,6 +84,12 @@ static uint32_t flags_able(const vmem_ept *ept)
 	return able;
 }
 
+/* Bits of Intel's leaves besides address, rights, type, accessed and dirty. */
+#define INTEL_RARE                                                                            \
+	(VMEM_EPT_INTEL_IGNORE_PAT | VMEM_EPT_INTEL_EXEC_USER | VMEM_EPT_INTEL_VERIFY |       \
+	 VMEM_EPT_INTEL_PAGING_WRITE | VMEM_EPT_INTEL_SHADOW_STACK | VMEM_EPT_INTEL_SUBPAGE | \
+	 VMEM_EPT_INTEL_SUPPRESS_VE)
+
 void vmemi_ept_leaf_init(vmem_ept *ept)
 {
 	uint32_t reason;
@@ -97,6 +103,10 @@ void vmemi_ept_leaf_init(vmem_ept *ept)
 		if (!vmemi_ept_rights_check(ept, rights, &reason))
 			ept->rights_able |= 1u << rights;
 	ept->leaf_flags_able = flags_able(ept);
+	/* Of Intel's leaves that have only what most have, few bits must be looked at. */
+	ept->common_mask =
+		ept->format == VMEM_EPT_INTEL ? VMEMI_EPT_LEAF | VMEMI_EPT_MARK | INTEL_RARE : 0;
+	ept->common_flags = ept->leaf_flags_able & (VMEM_EPT_LEAF_ACCESSED | VMEM_EPT_LEAF_DIRTY);
 	ept->largest = ept->caps & VMEM_EPT_CAP_1G ? 3 : ept->caps & VMEM_EPT_CAP_2M ? 2 : 1;
 }
 

@@ -83,6 +83,17 @@ static inline uint32_t vmemi_ept_flags_of(const vmem_ept *ept, uint64_t entry)
 	return ~entry & ept->absent ? flags | VMEM_EPT_LEAF_VE : flags;
 }
 
+/* What an entry says of the place @inside it. */
+static inline void vmemi_ept_leaf_read(const vmem_ept *ept, uint64_t entry, uint32_t level,
+				       uint64_t inside, struct vmem_ept_leaf *ret_leaf)
+{
+	ret_leaf->hpa = (entry & VMEM_EPT_ADDRESS) + inside;
+	ret_leaf->level = level;
+	ret_leaf->rights = vmemi_ept_rights_of(ept, entry);
+	ret_leaf->type = vmemi_ept_type_of(ept, entry);
+	ret_leaf->flags = vmemi_ept_flags_of(ept, entry);
+}
+
 /* The largest leaves with these properties. */
 static inline uint32_t vmemi_ept_largest(const vmem_ept *ept, const struct vmem_ept_leaf *leaf)
 {

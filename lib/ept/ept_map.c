@@ -6,6 +6,7 @@
  * whole range, in a table that is there, is written at once. A new table is filled with its run and what is around it,
  * then linked. Guard: serial calls. */
 #include "ept/ept_leaf.h"
+#include "ept/ept_runs.h"
 #include "ept/ept_tree.h"
 
 struct put {
@@ -50,21 +51,6 @@ static void run_at(const struct put *p, uint64_t gpa, uint32_t level, uint64_t *
 	r->level = level;
 }
 
-/* All bits that are set in its entries. */
-static uint64_t any_bits(const struct run *r)
-{
-	const uint64_t *slot = r->slot, *end = slot + r->count;
-	uint64_t a = 0, b = 0;
-
-	for (; end - slot >= 4; slot += 4) {
-		a |= vmemi_ept_load(slot) | vmemi_ept_load(slot + 1);
-		b |= vmemi_ept_load(slot + 2) | vmemi_ept_load(slot + 3);
-	}
-	for (; slot < end; slot++)
-		a |= vmemi_ept_load(slot);
-	return a | b;
-}
-
 /* Whether something is mapped below a table. */
 static bool maps_below(const vmem_ept *ept, uint64_t entry, uint32_t level)
 {
@@ -94,7 +80,7 @@ static int refuse_mapped(struct put *p, const struct run *r)
 
 static int look_at_run(struct put *p, const struct run *r)
 {
-	if (vmemi_ept_is_empty(any_bits(r)))
+	if (vmemi_ept_is_empty(vmemi_ept_any_of(r->slot, r->count)))
 		return 0;
 	p->clean = false;
 	return p->replace ? 0 : refuse_mapped(p, r);
@@ -300,8 +286,8 @@ static int put_range(struct put *p)
 	return 0;
 }
 
-static int map_check(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes,
-		     const struct vmem_ept_leaf *leaf, uint32_t flags)
+static __attribute__((noinline)) int map_refuse(struct vmemi_ept_call *c, uint64_t gpa,
+						const struct vmem_ept_leaf *leaf, uint32_t flags)
 {
 	const vmem_ept *ept = c->ept;
 	int err;
@@ -317,17 +303,67 @@ static int map_check(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes,
 		return vmemi_ept_fail(c, -VMEM_EINVAL, VMEM_EPT_UNALIGNED, gpa);
 	if (leaf->hpa >= ept->host_end)
 		return vmemi_ept_fail(c, -VMEM_ERANGE, VMEM_EPT_HOST_WIDTH, gpa);
-	if (bytes > ept->host_end - leaf->hpa)
-		return vmemi_ept_fail(c, -VMEM_ERANGE, VMEM_EPT_HOST_WIDTH,
-				      gpa + (ept->host_end - leaf->hpa));
-	return 0;
+	return vmemi_ept_fail(c, -VMEM_ERANGE, VMEM_EPT_HOST_WIDTH,
+			      gpa + (ept->host_end - leaf->hpa));
+}
+
+static inline int map_check(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes,
+			    const struct vmem_ept_leaf *leaf, uint32_t flags)
+{
+	const vmem_ept *ept = c->ept;
+
+	if (vmemi_ept_leaf_fits(ept, leaf) && !(flags & ~VMEM_EPT_REPLACE) && leaf->level <= 3 &&
+	    !(leaf->hpa & (VMEM_PAGE_SIZE - 1)) && leaf->hpa < ept->host_end &&
+	    bytes <= ept->host_end - leaf->hpa)
+		return 0;
+	return map_refuse(c, gpa, leaf, flags);
+}
+
+/* Less than a table's worth, in a table that is there, on nothing; and nothing else is to be done about it. */
+static inline bool map_small(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes,
+			     const struct vmem_ept_leaf *leaf)
+{
+	uint64_t pages = bytes >> VMEM_PAGE_SHIFT, index = vmemi_ept_index(gpa, 1);
+	const uint32_t ad = VMEM_EPT_LEAF_ACCESSED | VMEM_EPT_LEAF_DIRTY;
+	vmem_ept *ept = c->ept;
+	uint64_t *slot;
+
+	if (pages >= VMEM_EPT_ENTRIES - index || (leaf->flags & ad) ||
+	    (ept->flags & (VMEM_EPT_WRITE_BACK | VMEM_EPT_CACHES_ABSENT)))
+		return false;
+	slot = vmemi_ept_quick_slot(ept, gpa);
+	if (!slot || !vmemi_ept_is_empty(vmemi_ept_any_of(slot, pages)))
+		return false;
+	vmemi_ept_fill(slot, pages, vmemi_ept_leaf_bits(ept, leaf, 1) + leaf->hpa, VMEM_PAGE_SIZE);
+	ept->leaves[0] += pages;
+	c->change->leaves = pages;
+	return true;
+}
+
+static __attribute__((noinline)) int map_any(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes,
+					     const struct vmem_ept_leaf *leaf, uint32_t flags)
+{
+	struct put p = {
+		.c = c,
+		.gpa = gpa,
+		.end = gpa + bytes,
+		.delta = leaf->hpa - gpa,
+		.aligned = leaf->hpa - gpa,
+		.largest = vmemi_ept_largest(c->ept, leaf),
+		.leaves = true,
+		.replace = flags & VMEM_EPT_REPLACE,
+		.clean = true,
+	};
+
+	for (uint32_t level = 1; level <= 3; level++)
+		p.bits[level] = vmemi_ept_leaf_bits(c->ept, leaf, level);
+	return vmemi_ept_end(c, put_range(&p));
 }
 
 int vmem_ept_map(vmem_ept *ept, uint64_t gpa, uint64_t bytes, const struct vmem_ept_leaf *leaf,
 		 uint32_t flags, struct vmem_ept_change *change)
 {
 	struct vmemi_ept_call c;
-	struct put p;
 	int err;
 
 	if (!leaf)
@@ -335,19 +371,9 @@ int vmem_ept_map(vmem_ept *ept, uint64_t gpa, uint64_t bytes, const struct vmem_
 	err = vmemi_ept_begin(&c, ept, gpa, bytes, change);
 	if (err || (err = map_check(&c, gpa, bytes, leaf, flags)) != 0)
 		return vmemi_ept_end(&c, err);
-	p.c = &c;
-	p.gpa = gpa;
-	p.end = gpa + bytes;
-	p.bits[1] = vmemi_ept_leaf_bits(ept, leaf, 1);
-	p.bits[2] = p.bits[1] | VMEMI_EPT_LARGE_BIT;
-	p.bits[3] = p.bits[2];
-	p.delta = leaf->hpa - gpa;
-	p.aligned = p.delta;
-	p.largest = vmemi_ept_largest(ept, leaf);
-	p.leaves = true;
-	p.replace = flags & VMEM_EPT_REPLACE;
-	p.clean = true;
-	return vmemi_ept_end(&c, put_range(&p));
+	if (map_small(&c, gpa, bytes, leaf))
+		return vmemi_ept_end(&c, 0);
+	return map_any(&c, gpa, bytes, leaf, flags);
 }
 
 int vmem_ept_set_payload(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint64_t payload,

@@ -4,20 +4,26 @@
 #include "ept/ept_leaf.h"
 
 /* Whether the entries of a table are first, first + step ... but for @ignore; *any: all bits in them. */
-static bool in_a_row(const uint64_t *table, uint64_t first, uint64_t step, uint64_t ignore,
-		     uint64_t *any)
+static inline bool in_a_row(const uint64_t *table, uint64_t first, uint64_t step, uint64_t ignore,
+			    uint64_t *any)
 {
 	uint64_t seen = 0, unlike = 0;
 
-	for (uint32_t i = 0; i < VMEM_EPT_ENTRIES;) {
-		for (uint32_t end = i + 64; i < end; i++, first += step) {
-			uint64_t entry = vmemi_ept_load(&table[i]);
+	for (uint32_t i = 0; i < VMEM_EPT_ENTRIES; i += 8) {
+		const uint64_t *s = table + i;
+		uint64_t a = vmemi_ept_load(s), b = vmemi_ept_load(s + 1);
+		uint64_t c = vmemi_ept_load(s + 2), d = vmemi_ept_load(s + 3);
+		uint64_t e = vmemi_ept_load(s + 4), f = vmemi_ept_load(s + 5);
+		uint64_t g = vmemi_ept_load(s + 6), h = vmemi_ept_load(s + 7);
 
-			seen |= entry;
-			unlike |= entry ^ first;
-		}
+		seen |= (a | b | c | d) | (e | f | g | h);
+		unlike |= (a ^ first) | (b ^ (first + step)) | (c ^ (first + 2 * step)) |
+			  (d ^ (first + 3 * step));
+		unlike |= (e ^ (first + 4 * step)) | (f ^ (first + 5 * step)) |
+			  (g ^ (first + 6 * step)) | (h ^ (first + 7 * step));
 		if (unlike & ~ignore)
 			return false;
+		first += 8 * step;
 	}
 	*any = seen;
 	return true;
@@ -35,7 +41,8 @@ static uint64_t merged(const vmem_ept *ept, const uint64_t *table, uint32_t leve
 		return 0;
 	if ((ept->flags & VMEM_EPT_NO_EXEC_LARGE) && (vmemi_ept_rights_of(ept, first) & exec))
 		return 0;
-	if (!in_a_row(table, first, vmemi_ept_bytes(level - 1), ad, &any))
+	if (level == 2 ? !in_a_row(table, first, vmemi_ept_bytes(1), ad, &any)
+		       : !in_a_row(table, first, vmemi_ept_bytes(2), ad, &any))
 		return 0;
 	return first | VMEMI_EPT_LARGE_BIT | (any & ad);
 }

@@ -2,6 +2,7 @@
 /* Changing rights and memory types of what is mapped in a range: new = (old & keep) | give. Leaves that stick out are split
  * first. Guard: serial calls. */
 #include "ept/ept_leaf.h"
+#include "ept/ept_runs.h"
 
 #define ALL_RIGHTS (VMEM_EPT_READ | VMEM_EPT_WRITE | VMEM_EPT_EXEC | VMEM_EPT_EXEC_USER)
 
@@ -52,31 +53,23 @@ static void modify_entry(const struct modify *m, uint64_t *slots, uint64_t i, ui
 static uint64_t modify_run(const struct modify *m, uint64_t *slots, uint64_t count, uint64_t gpa,
 			   uint32_t level)
 {
-	const uint64_t keep = m->keep, give = m->give, calm = m->calm;
 	uint32_t shift = vmemi_ept_shift(level);
 	struct modified done = { .written = 0 };
-	uint64_t i = 0;
+	uint64_t i = 0, streak, end;
 
-	for (; level == 1 && i + 4 <= count; i += 4) {
-		uint64_t *s = slots + i, s0 = vmemi_ept_load(s), s1 = vmemi_ept_load(s + 1);
-		uint64_t s2 = vmemi_ept_load(s + 2), s3 = vmemi_ept_load(s + 3);
-
-		if ((s0 & s1 & s2 & s3 & calm) == calm) {
-			vmemi_ept_store(s, (s0 & keep) | give);
-			vmemi_ept_store(s + 1, (s1 & keep) | give);
-			vmemi_ept_store(s + 2, (s2 & keep) | give);
-			vmemi_ept_store(s + 3, (s3 & keep) | give);
-			note(&done, i, 4, m->owes);
-			continue;
+	while (i < count) {
+		streak = vmemi_ept_streak(slots + i, count - i, m->calm, m->keep, m->give);
+		if (streak)
+			note(&done, i, streak, m->owes);
+		i += streak;
+		end = i + VMEMI_EPT_STREAK < count ? i + VMEMI_EPT_STREAK : count;
+		for (; i < end; i++) {
+			if (level > 1 && vmemi_ept_is_table(vmemi_ept_load(slots + i)))
+				goto out;
+			modify_entry(m, slots, i, level, &done);
 		}
-		for (uint64_t j = i; j < i + 4; j++)
-			modify_entry(m, slots, j, 1, &done);
 	}
-	for (; i < count; i++) {
-		if (level > 1 && vmemi_ept_is_table(vmemi_ept_load(slots + i)))
-			break;
-		modify_entry(m, slots, i, level, &done);
-	}
+out:
 	m->c->change->leaves += done.written;
 	if (done.written)
 		vmemi_ept_written(m->c->ept, slots, i);
@@ -164,7 +157,7 @@ static int check_protect(struct vmemi_ept_call *c, uint64_t gpa, uint64_t end, u
 static uint64_t calm_bits(const vmem_ept *ept, uint64_t keep)
 {
 	return keep & VMEMI_EPT_PRESENT_BIT
-		       ? VMEMI_EPT_PRESENT_BIT | ept->accessed | ept->dirty
+		       ? VMEMI_EPT_PRESENT_BIT | VMEMI_EPT_LEAF | ept->accessed | ept->dirty
 		       : UINT64_MAX; /* of no entry: those that go absent are counted one by one */
 }
 

@@ -6,6 +6,7 @@
  *
  * A processor that still uses a merged table sets accessed and dirty bits there: they are taken over into what maps
  * the place by then, when the flush is done. Guard: serial calls. */
+#include "ept/ept_runs.h"
 #include "ept/ept_tree.h"
 
 #define PIECE_SHIFT 52u
@@ -64,20 +65,20 @@ void vmemi_ept_retire_merged(struct vmemi_ept_call *c, uint64_t table_hpa, uint3
 		       PLACE_MERGED | (level == 2 ? PLACE_LARGE : 0) | gpa >> vmemi_ept_shift(2));
 }
 
-/* Counts what goes with a table. */
+/* Takes what is in a table out of the counts. */
 static void forget_entries(vmem_ept *ept, const uint64_t *table, uint32_t level)
 {
-	uint64_t leaves = 0;
+	const uint64_t present = ept->present;
+	uint64_t leaves = 0, payloads = 0;
 
 	for (uint32_t i = 0; i < VMEM_EPT_ENTRIES; i++) {
 		uint64_t entry = vmemi_ept_load(&table[i]);
 
-		if (vmemi_ept_is_payload(entry))
-			ept->payload_pages -= vmemi_ept_bytes(level) >> VMEM_PAGE_SHIFT;
-		else
-			leaves += (entry & VMEMI_EPT_LEAF) && (entry & ept->present);
+		payloads += vmemi_ept_is_payload(entry);
+		leaves += (entry & present) && (entry & VMEMI_EPT_LEAF);
 	}
 	ept->leaves[level - 1] -= leaves;
+	ept->payload_pages -= payloads << (vmemi_ept_shift(level) - VMEM_PAGE_SHIFT);
 }
 
 void vmemi_ept_retire_tree(struct vmemi_ept_call *c, uint64_t table_hpa, uint32_t level,
@@ -93,16 +94,6 @@ void vmemi_ept_retire_tree(struct vmemi_ept_call *c, uint64_t table_hpa, uint32_
 	vmemi_ept_owe(c, gpa, vmemi_ept_bytes(level + 1));
 }
 
-/* All bits of the kind that are in the entries of a table. */
-static uint64_t any_of(const uint64_t *table, uint64_t bits)
-{
-	uint64_t any = 0;
-
-	for (uint32_t i = 0; i < VMEM_EPT_ENTRIES; i++)
-		any |= vmemi_ept_load(&table[i]);
-	return any & bits;
-}
-
 static void set_below(const vmem_ept *ept, uint64_t *slot, uint64_t bits)
 {
 	uint64_t entry = vmemi_ept_load(slot);
@@ -116,7 +107,7 @@ static void take_over(vmem_ept *ept, const uint64_t *table, uint64_t place)
 {
 	uint64_t gpa = (place & ~(PLACE_MERGED | PLACE_LARGE)) << vmemi_ept_shift(2);
 	uint64_t end = gpa + vmemi_ept_bytes(place & PLACE_LARGE ? 3 : 2);
-	uint64_t bits = any_of(table, ept->accessed | ept->dirty);
+	uint64_t bits = vmemi_ept_any_of(table, VMEM_EPT_ENTRIES) & (ept->accessed | ept->dirty);
 	struct vmemi_ept_path path;
 
 	while (bits && gpa < end) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Emptying a range. Large entries that stick out are split first; tables that lie in the range whole are unlinked as they
  * are, and so are those that become empty by it. Guard: serial calls. */
-#include "ept/ept_internal.h"
+#include "ept/ept_runs.h"
 
 struct emptied {
 	uint64_t first, end; /* entries: what was present is between */
@@ -39,32 +39,25 @@ static void empty_entry(struct vmemi_ept_call *c, uint64_t *slots, uint64_t i, u
 		e->written++;
 }
 
-/* Four at a time: all leaves that may be read, or all empty, which is what there is most of. */
+/* Most of what there is are leaves that may be read, or nothing. */
 static void empty_run(struct vmemi_ept_call *c, uint64_t *slots, uint64_t count, uint64_t gpa,
 		      uint32_t level)
 {
-	const uint64_t leaf = VMEMI_EPT_PRESENT_BIT | VMEMI_EPT_LEAF, absent = c->ept->absent;
+	const uint64_t leaf = VMEMI_EPT_PRESENT_BIT | VMEMI_EPT_LEAF;
 	uint32_t shift = vmemi_ept_shift(level);
 	struct emptied e = { .present = 0 };
-	uint64_t i = 0;
+	uint64_t i = 0, streak, end;
 
-	for (; i + 4 <= count; i += 4) {
-		uint64_t *s = slots + i, s0 = vmemi_ept_load(s), s1 = vmemi_ept_load(s + 1);
-		uint64_t s2 = vmemi_ept_load(s + 2), s3 = vmemi_ept_load(s + 3);
-
-		if ((s0 & s1 & s2 & s3 & leaf) == leaf) {
-			vmemi_ept_store(s, absent);
-			vmemi_ept_store(s + 1, absent);
-			vmemi_ept_store(s + 2, absent);
-			vmemi_ept_store(s + 3, absent);
-			note_present(&e, i, 4);
-		} else if (!vmemi_ept_is_empty(s0 | s1 | s2 | s3)) {
-			for (uint64_t j = i; j < i + 4; j++)
-				empty_entry(c, slots, j, gpa, level, &e);
-		}
+	while (i < count) {
+		streak = vmemi_ept_streak(slots + i, count - i, leaf, 0, c->ept->absent);
+		if (streak)
+			note_present(&e, i, streak);
+		i += streak;
+		end = i + VMEMI_EPT_STREAK < count ? i + VMEMI_EPT_STREAK : count;
+		for (; i < end; i++)
+			if (!vmemi_ept_is_empty(vmemi_ept_load(slots + i)))
+				empty_entry(c, slots, i, gpa, level, &e);
 	}
-	for (; i < count; i++)
-		empty_entry(c, slots, i, gpa, level, &e);
 	if (!e.written)
 		return;
 	vmemi_ept_written(c->ept, slots, count);
@@ -77,13 +70,12 @@ static void empty_run(struct vmemi_ept_call *c, uint64_t *slots, uint64_t count,
 /* Whether all of a table is empty but for the @count entries from @index on, which are. Neighbours first. */
 static bool rest_is_empty(const uint64_t *table, uint64_t index, uint64_t count)
 {
-	for (uint64_t i = index + count; i < VMEM_EPT_ENTRIES; i++)
-		if (!vmemi_ept_is_empty(vmemi_ept_load(&table[i])))
-			return false;
-	for (uint64_t i = index; i-- > 0;)
-		if (!vmemi_ept_is_empty(vmemi_ept_load(&table[i])))
-			return false;
-	return true;
+	uint64_t end = index + count;
+
+	if (index && !vmemi_ept_is_empty(vmemi_ept_load(table + index - 1)))
+		return false;
+	return vmemi_ept_all_empty(table + end, VMEM_EPT_ENTRIES - end) &&
+	       vmemi_ept_all_empty(table, index);
 }
 
 /* Unlinks the tables on the path that are empty, of which these entries are. */
@@ -124,6 +116,13 @@ static uint64_t entries_at(uint64_t gpa, uint64_t end, uint32_t level)
 	return fit < room ? fit : room;
 }
 
+static void empty_at(struct vmemi_ept_call *c, const struct vmemi_ept_path *path, uint64_t gpa,
+		     uint64_t count)
+{
+	empty_run(c, path->slots[path->level], count, gpa, path->level);
+	drop_empty_tables(c, path, gpa, count);
+}
+
 static void empty_range(struct vmemi_ept_call *c, uint64_t gpa, uint64_t end)
 {
 	struct vmemi_ept_path path;
@@ -138,8 +137,7 @@ static void empty_range(struct vmemi_ept_call *c, uint64_t gpa, uint64_t end)
 			continue;
 		}
 		count = entries_at(gpa, end, level);
-		empty_run(c, path.slots[level], count, gpa, level);
-		drop_empty_tables(c, &path, gpa, count);
+		empty_at(c, &path, gpa, count);
 		gpa += count << vmemi_ept_shift(level);
 	}
 }
@@ -148,14 +146,19 @@ int vmem_ept_unmap(vmem_ept *ept, uint64_t gpa, uint64_t bytes, struct vmem_ept_
 {
 	struct vmemi_ept_path path;
 	struct vmemi_ept_call c;
+	uint64_t pages;
 	int err = vmemi_ept_begin(&c, ept, gpa, bytes, change);
 
 	if (err)
 		return vmemi_ept_end(&c, err);
 	vmemi_ept_descend(ept, gpa, 1, &path);
-	/* Inside one table nothing sticks out. */
-	if (path.level > 1 || entries_at(gpa, gpa + bytes, 1) != bytes >> VMEM_PAGE_SHIFT)
-		err = vmemi_ept_cut(&c, gpa, bytes, true);
+	pages = bytes >> VMEM_PAGE_SHIFT;
+	if (path.level == 1 && pages < VMEM_EPT_ENTRIES &&
+	    entries_at(gpa, gpa + bytes, 1) == pages) {
+		empty_at(&c, &path, gpa, pages); /* inside one table: nothing sticks out */
+		return vmemi_ept_end(&c, 0);
+	}
+	err = vmemi_ept_cut(&c, gpa, bytes, true);
 	if (!err)
 		empty_range(&c, gpa, gpa + bytes);
 	return vmemi_ept_end(&c, err);
