@@ -192,7 +192,8 @@ VMEM_API int vmem_ept_set_payload(vmem_ept *ept, uint64_t gpa, uint64_t bytes, u
 				  struct vmem_ept_change *change) VMEM_NODISCARD;
 
 /** Map one page, or one 2M or 1G leaf (leaf->level; 0 is 1), where nothing is present: what a violation asks for. Lock-free, also
- *  against itself: of two that install at the same place one wins.
+ *  against itself: of two that install at the same place one wins. Nothing is owed, but with VMEM_EPT_CACHES_ABSENT the
+ *  range of the leaf. A call that fails has changed nothing.
  *  @param expected  NULL: nothing or any payload may be there; else exactly this payload (UINT64_MAX: nothing at all)
  *  @return 0, -VMEM_EEXIST (somebody was first, or a table is there), -VMEM_EAGAIN (another payload than expected),
  *          -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOTSUP, -VMEM_ENOSPC, -VMEM_ENOMEM

@@ -43,7 +43,7 @@ VMEM_API int vmem_ept_harvest(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint3
 			      struct vmem_ept_harvest *harvest, struct vmem_ept_change *change);
 
 /** Begin to log writes to a range by taking the right to write: leaves that may be written are remembered as such in the entry, large ones are
- *  split to @p level (1 or 2) first. Those that are logged already stay as they are. What is mapped or gets the right to write later is not
+ *  split to @p level (1 or 2: then the range is one of 2 MiB pages) first. Those that are logged already stay as they are. What is mapped or gets the right to write later is not
  *  logged; who takes the right to read or write (vmem_ept_protect()) takes it from the log. @return as vmem_ept_split() @threads serial @since 1.0 */
 VMEM_API int vmem_ept_log_start(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t level,
 				struct vmem_ept_change *change) VMEM_NODISCARD;

@@ -178,6 +178,8 @@ int vmem_ept_protect(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t clear
 	}
 	if (!err) {
 		vmemi_ept_rights_masks(ept, clear, set, &m.keep, &m.give);
+		if (clear & (VMEM_EPT_READ | VMEM_EPT_WRITE)) /* not to come back by the log */
+			m.keep &= ~VMEMI_EPT_LOGGED;
 		m.calm = calm_bits(ept, m.keep);
 		/* A DMA remapping unit need not look again before it faults. */
 		m.owes = (clear & ~set) || ept->format == VMEM_EPT_VTD;
