@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Random operations on tables of all formats beside a list of plain extents; with each allocation failing in turn; and
+ * with a processor that remembers all that it was not told to forget. */
+#include <criterion/criterion.h>
+#include "ept/ept_model.h"
+#include "support/slow.h"
+
+enum { WORLDS = 24 };
+
+struct kind {
+	const char *name;
+	uint32_t steps, failing, narrow, processor;
+};
+
+static void run(const struct kind *kind)
+{
+	uint64_t seed = vmemt_seed(kind->name);
+
+	for (uint32_t n = 0; n < WORLDS; n++) {
+		struct vmemt_ept_world *w = vmemt_ept_world_new(seed + n, NULL, 0, 2048);
+
+		w->failing = kind->failing;
+		w->narrow = kind->narrow;
+		w->processor = kind->processor;
+		for (uint32_t i = 0; i < kind->steps / (VMEMT_SLOW ? 20 : 1); i++) {
+			vmemt_ept_step(w);
+			if (i % 512 == 0)
+				vmemt_ept_compare_all(w);
+		}
+		vmemt_ept_world_free(w);
+	}
+}
+
+Test(ept_model, all_sizes)
+{
+	run(&(struct kind){ .name = "ept_model_all_sizes", .steps = 600 });
+}
+
+Test(ept_model, small_ranges)
+{
+	run(&(struct kind){ .name = "ept_model_small_ranges", .steps = 12000, .narrow = 1 });
+}
+
+Test(ept_model, failing)
+{
+	run(&(struct kind){ .name = "ept_model_failing", .steps = 2000, .failing = 1 });
+}
+
+Test(ept_model, processor)
+{
+	run(&(struct kind){ .name = "ept_model_processor", .steps = 600, .processor = 1 });
+}
+
+Test(ept_model, processor_small_ranges)
+{
+	run(&(struct kind){ .name = "ept_model_processor_small_ranges",
+			    .steps = 5000,
+			    .narrow = 1,
+			    .processor = 1 });
+}
