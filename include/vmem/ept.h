@@ -81,7 +81,8 @@ VMEM_API int vmem_ept_new(vmem_ept **ret_ept, const struct vmem_ept_opts *opts) 
 VMEM_API void vmem_ept_free(vmem_ept *ept);
 
 /** What to load: the EPTP (write-back tables if the processor can, levels, A/D), nCR3, or the second-stage table pointer with the address width
- *  in the low bits as a context entry has it (AW). @threads any @since 1.0 */
+ *  in the low bits as a context entry has it (AW), and with VMEM_EPT_AD bit 9, as a PASID entry has it (SSADE).
+ *  @threads any @since 1.0 */
 VMEM_API uint64_t vmem_ept_pointer(const vmem_ept *ept);
 
 /** What the caller owes after a call, and why a call failed. */

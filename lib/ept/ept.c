@@ -186,7 +186,8 @@ uint64_t vmem_ept_pointer(const vmem_ept *ept)
 	if (ept->format == VMEM_EPT_AMD)
 		return ept->root_hpa;
 	if (ept->format == VMEM_EPT_VTD)
-		return ept->root_hpa | (ept->levels - 2);
+		return ept->root_hpa | (ept->levels - 2) |
+		       (ept->accessed ? VMEM_EPT_VTD_POINTER_AD : 0);
 	return ept->root_hpa |
 	       (ept->caps & VMEM_EPT_CAP_TABLES_WB ? (uint64_t)VMEM_EPT_WB : VMEM_EPT_UC) |
 	       (uint64_t)(ept->levels - 1) << 3 | (uint64_t)(ept->accessed != 0) << 6;

@@ -297,6 +297,28 @@ Test(ept_judge, payloads)
 	}
 }
 
+/* The pointer says whether processors mark what they use. */
+Test(ept_judge, accessed_and_dirty)
+{
+	struct vmem_ept_leaf leaf = { .hpa = 11 * GIB, .type = VMEM_EPT_WB }, now;
+
+	EACH_KIND(k)
+	{
+		const int marks = k->format == VMEM_EPT_AMD || (k->flags & VMEM_EPT_AD);
+
+		begin(k);
+		leaf.rights = k->format == VMEM_EPT_VTD ? 3 : 7;
+		cr_assert_eq(vmem_ept_map(ept, GIB, 4096, &leaf, 0, &change), 0);
+		walk(k, GIB, VMEM_EPT_ACCESS_READ, 0);
+		cr_assert_eq(vmem_ept_translate(ept, GIB, &now, NULL), 0);
+		cr_assert_eq(now.flags, marks ? VMEM_EPT_LEAF_ACCESSED : 0);
+		walk(k, GIB, VMEM_EPT_ACCESS_WRITE, 0);
+		cr_assert_eq(vmem_ept_translate(ept, GIB, &now, NULL), 0);
+		cr_assert_eq(now.flags, marks ? VMEM_EPT_LEAF_ACCESSED | VMEM_EPT_LEAF_DIRTY : 0);
+		end();
+	}
+}
+
 /* Leaves whose violations may become #VE, beside others of which none does. */
 Test(ept_judge, virtualization_exceptions)
 {
