@@ -149,8 +149,8 @@ int vmem_ept_new(vmem_ept **ret_ept, const struct vmem_ept_opts *opts)
 	ept->caps = caps.caps;
 	ept->format = caps.format;
 	ept->levels = levels;
-	ept->quick = !memory.map && levels == 4;
 	ept->guest_end = UINT64_C(1) << (o.guest_bits ? o.guest_bits : 12 + 9 * levels);
+	ept->quick_end = !memory.map && levels == 4 ? ept->guest_end : 0;
 	ept->host_end = UINT64_C(1) << caps.physical_bits;
 	ept->max_tables = o.max_tables ? o.max_tables : UINT64_MAX;
 #ifdef __x86_64__

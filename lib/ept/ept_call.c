@@ -14,12 +14,7 @@ int vmemi_ept_begin_checked(struct vmemi_ept_call *c, vmem_ept *ept, uint64_t gp
 		return -VMEM_EINVAL;
 	c->given = change;
 	c->change = change->size == sizeof(*change) ? change : &c->ours;
-	c->change->flush = VMEM_EPT_FLUSH_NONE;
-	c->change->range_count = 0;
-	c->change->epoch = 0;
-	c->change->leaves = 0;
-	c->change->reason = VMEM_EPT_FINE;
-	c->change->at = 0;
+	vmemi_ept_change_init(c->change);
 	if (((gpa | bytes) & (VMEM_PAGE_SIZE - 1)) || !bytes)
 		return vmemi_ept_fail(c, -VMEM_EINVAL, VMEM_EPT_UNALIGNED, gpa);
 	if (gpa >= ept->guest_end)

@@ -137,27 +137,40 @@ int vmemi_ept_begin_checked(struct vmemi_ept_call *c, vmem_ept *ept, uint64_t gp
 			    struct vmem_ept_change *change);
 int vmemi_ept_end_given(struct vmemi_ept_call *c, int err);
 
-/* The entry of level 1 for a place, by four loads with nothing between; NULL: there is none, or it takes more. */
+/* Below an entry above level 1; NULL: it is no table. */
+static inline uint64_t *vmemi_ept_quick_table(const vmem_ept *ept, const uint64_t *slot)
+{
+	uint64_t entry = vmemi_ept_load(slot);
+
+	if (__builtin_expect((entry & (VMEMI_EPT_PRESENT_BIT | VMEMI_EPT_LARGE_BIT)) !=
+				     VMEMI_EPT_PRESENT_BIT,
+			     0))
+		return NULL;
+	return (uint64_t *)(uintptr_t)((entry & VMEM_EPT_ADDRESS) + ept->memory.offset);
+}
+
+/* The entry of level 1 for a place below quick_end, by four loads with little between; NULL: there is none. */
 static inline uint64_t *vmemi_ept_quick_slot(const vmem_ept *ept, uint64_t gpa)
 {
-	const uint64_t offset = ept->memory.offset;
-	uint64_t entry, *table = ept->root;
+	uint64_t *table = vmemi_ept_quick_table(ept, ept->root + vmemi_ept_index(gpa, 4));
 
-	if (!ept->quick)
+	if (!table)
 		return NULL;
-	entry = vmemi_ept_load(table + vmemi_ept_index(gpa, 4));
-	if (!vmemi_ept_is_table(entry))
+	table = vmemi_ept_quick_table(ept, table + vmemi_ept_index(gpa, 3));
+	if (!table)
 		return NULL;
-	table = (uint64_t *)(uintptr_t)((entry & VMEM_EPT_ADDRESS) + offset);
-	entry = vmemi_ept_load(table + vmemi_ept_index(gpa, 3));
-	if (!vmemi_ept_is_table(entry))
-		return NULL;
-	table = (uint64_t *)(uintptr_t)((entry & VMEM_EPT_ADDRESS) + offset);
-	entry = vmemi_ept_load(table + vmemi_ept_index(gpa, 2));
-	if (!vmemi_ept_is_table(entry))
-		return NULL;
-	table = (uint64_t *)(uintptr_t)((entry & VMEM_EPT_ADDRESS) + offset);
-	return table + vmemi_ept_index(gpa, 1);
+	table = vmemi_ept_quick_table(ept, table + vmemi_ept_index(gpa, 2));
+	return table ? table + vmemi_ept_index(gpa, 1) : NULL;
+}
+
+static inline void vmemi_ept_change_init(struct vmem_ept_change *change)
+{
+	change->flush = VMEM_EPT_FLUSH_NONE;
+	change->range_count = 0;
+	change->epoch = 0;
+	change->leaves = 0;
+	change->reason = VMEM_EPT_FINE;
+	change->at = 0;
 }
 
 /* Begins a range call: sizes, alignment, width. 0, -VMEM_EINVAL, -VMEM_ERANGE. */
@@ -170,12 +183,7 @@ static inline int vmemi_ept_begin(struct vmemi_ept_call *c, vmem_ept *ept, uint6
 		return vmemi_ept_begin_checked(c, ept, gpa, bytes, change);
 	c->given = change;
 	c->change = change;
-	change->flush = VMEM_EPT_FLUSH_NONE;
-	change->range_count = 0;
-	change->epoch = 0;
-	change->leaves = 0;
-	change->reason = VMEM_EPT_FINE;
-	change->at = 0;
+	vmemi_ept_change_init(change);
 	return 0;
 }
 

@@ -319,25 +319,53 @@ static inline int map_check(struct vmemi_ept_call *c, uint64_t gpa, uint64_t byt
 	return map_refuse(c, gpa, leaf, flags);
 }
 
-/* Less than a table's worth, in a table that is there, on nothing; and nothing else is to be done about it. */
-static inline bool map_small(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes,
-			     const struct vmem_ept_leaf *leaf)
+/* Rights and type, flags and level. */
+static inline void properties(const struct vmem_ept_leaf *leaf, uint64_t of[2])
 {
-	uint64_t pages = bytes >> VMEM_PAGE_SHIFT, index = vmemi_ept_index(gpa, 1);
-	const uint32_t ad = VMEM_EPT_LEAF_ACCESSED | VMEM_EPT_LEAF_DIRTY;
-	vmem_ept *ept = c->ept;
-	uint64_t *slot;
+	of[0] = leaf->rights | (uint64_t)leaf->type << 32;
+	of[1] = leaf->flags | (uint64_t)leaf->level << 32;
+}
 
-	if (pages >= VMEM_EPT_ENTRIES - index || (leaf->flags & ad) ||
-	    (ept->flags & (VMEM_EPT_WRITE_BACK | VMEM_EPT_CACHES_ABSENT)))
+/* No more than a table's worth, in a table that is there, on nothing, of a leaf like the last. That is all that there is
+ * to do for it; true: it is done. */
+static inline bool map_again(vmem_ept *ept, uint64_t gpa, uint64_t bytes,
+			     const struct vmem_ept_leaf *leaf, struct vmem_ept_change *change)
+{
+	uint64_t of[2], *slot, pages = bytes >> VMEM_PAGE_SHIFT;
+
+	properties(leaf, of);
+	if (of[0] != ept->last_leaf[0] || of[1] != ept->last_leaf[1] ||
+	    change->size != sizeof(*change) || ((gpa | bytes | leaf->hpa) & (VMEM_PAGE_SIZE - 1)) ||
+	    gpa >= ept->quick_end || bytes > ept->quick_end - gpa || pages >= VMEM_EPT_ENTRIES ||
+	    pages - 1 >= VMEM_EPT_ENTRIES - vmemi_ept_index(gpa, 1) || leaf->hpa >= ept->host_end ||
+	    bytes > ept->host_end - leaf->hpa)
 		return false;
 	slot = vmemi_ept_quick_slot(ept, gpa);
-	if (!slot || !vmemi_ept_is_empty(vmemi_ept_any_of(slot, pages)))
+	if (!slot)
 		return false;
-	vmemi_ept_fill(slot, pages, vmemi_ept_leaf_bits(ept, leaf, 1) + leaf->hpa, VMEM_PAGE_SIZE);
+	if (pages == 1) {
+		if (!vmemi_ept_is_empty(vmemi_ept_load(slot)))
+			return false;
+		vmemi_ept_store(slot, ept->last_bits + leaf->hpa);
+	} else {
+		if (!vmemi_ept_is_empty(vmemi_ept_any_of(slot, pages)))
+			return false;
+		vmemi_ept_fill(slot, pages, ept->last_bits + leaf->hpa, VMEM_PAGE_SIZE);
+	}
 	ept->leaves[0] += pages;
-	c->change->leaves = pages;
+	vmemi_ept_change_init(change);
+	change->leaves = pages;
 	return true;
+}
+
+/* Leaves like this one need no more than their entry written. */
+static void remember(vmem_ept *ept, const struct vmem_ept_leaf *leaf, uint64_t bits)
+{
+	if ((leaf->flags & (VMEM_EPT_LEAF_ACCESSED | VMEM_EPT_LEAF_DIRTY)) ||
+	    (ept->flags & (VMEM_EPT_WRITE_BACK | VMEM_EPT_CACHES_ABSENT)))
+		return;
+	properties(leaf, ept->last_leaf);
+	ept->last_bits = bits;
 }
 
 static __attribute__((noinline)) int map_any(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes,
@@ -357,6 +385,7 @@ static __attribute__((noinline)) int map_any(struct vmemi_ept_call *c, uint64_t 
 
 	for (uint32_t level = 1; level <= 3; level++)
 		p.bits[level] = vmemi_ept_leaf_bits(c->ept, leaf, level);
+	remember(c->ept, leaf, p.bits[1]);
 	return vmemi_ept_end(c, put_range(&p));
 }
 
@@ -366,13 +395,13 @@ int vmem_ept_map(vmem_ept *ept, uint64_t gpa, uint64_t bytes, const struct vmem_
 	struct vmemi_ept_call c;
 	int err;
 
-	if (!leaf)
+	if (!leaf || !change)
 		return -VMEM_EINVAL;
+	if (!(flags & ~VMEM_EPT_REPLACE) && map_again(ept, gpa, bytes, leaf, change))
+		return 0;
 	err = vmemi_ept_begin(&c, ept, gpa, bytes, change);
 	if (err || (err = map_check(&c, gpa, bytes, leaf, flags)) != 0)
 		return vmemi_ept_end(&c, err);
-	if (map_small(&c, gpa, bytes, leaf))
-		return vmemi_ept_end(&c, 0);
 	return map_any(&c, gpa, bytes, leaf, flags);
 }
 

@@ -67,7 +67,10 @@ struct vmem_ept {
 	uint32_t leaf_flags_able; /* VMEM_EPT_LEAF_* */
 	uint64_t common_mask;     /* vmem_ept_translate(): what tells leaves that are like most */
 	uint32_t common_flags;
-	uint32_t quick;                                   /* four levels, at a constant offset */
+	uint64_t quick_end; /* first gpa that takes more than four loads at a constant offset */
+	uint64_t last_leaf
+		[2]; /* vmem_ept_map(): rights and type, flags and level of the last small leaf */
+	uint64_t last_bits;                               /* and its entry without the address */
 	uint32_t largest;                                 /* level of the largest leaves */
 	uint64_t max_tables;                              /* UINT64_MAX: no quota */
 	void (*write_back)(const void *at, size_t bytes); /* NULL: caches are coherent */

@@ -36,7 +36,7 @@ static __attribute__((noinline)) int translate(const vmem_ept *ept, uint64_t gpa
 int vmem_ept_translate(const vmem_ept *ept, uint64_t gpa, struct vmem_ept_leaf *ret_leaf,
 		       uint64_t *ret_payload)
 {
-	const uint64_t *slot = gpa < ept->guest_end ? vmemi_ept_quick_slot(ept, gpa) : NULL;
+	const uint64_t *slot = gpa < ept->quick_end ? vmemi_ept_quick_slot(ept, gpa) : NULL;
 	uint64_t entry;
 
 	if (__builtin_expect(!slot, 0))

@@ -268,3 +268,37 @@ Test(ept_map, split)
 	cr_assert_eq(tables(), 2 + 1 + 2);
 	end();
 }
+
+/* The second of two that are alike goes a shorter way: it must be no other. */
+Test(ept_map, once_more)
+{
+	struct vmem_ept_leaf leaf = VMEMT_EPT_LEAF(.level = 0);
+
+	begin(VMEM_EPT_INTEL, 4);
+	cr_assert_eq(map(GIB, 4096, GIB, 0, 0), 0);
+	for (uint64_t pages = 1; pages < 512; pages++) {
+		uint64_t gpa = GIB + MIB2 - 4096 * pages;
+
+		cr_assert_eq(map(gpa, 4096 * pages, gpa, 0, 0), 0);
+		cr_assert_eq(change.leaves, pages);
+		expect(gpa, gpa, 1);
+		expect(GIB + MIB2 - 1, GIB + MIB2 - 1, 1);
+		expect_hole(GIB + MIB2);
+		cr_assert_eq(vmem_ept_unmap(ept, gpa, 4096 * pages, &change), 0);
+	}
+	end();
+	begin(VMEM_EPT_INTEL, 4);
+	cr_assert_eq(map(GIB, 4096, GIB, 0, 0), 0);
+	cr_assert_eq(map(GIB + MIB2, MIB2, 0, 0, 0), 0);
+	cr_assert_eq(map(GIB, 2 * 4096, GIB, 0, 0), -VMEM_EEXIST);
+	cr_assert_eq(change.at, GIB);
+	cr_assert_eq(map(GIB + 4096, 4097, GIB, 0, 0), -VMEM_EINVAL);
+	cr_assert_eq(map(GIB + 4096, 4096, GIB + 1, 0, 0), -VMEM_EINVAL);
+	cr_assert_eq(map(GIB + 4096, 4096, UINT64_C(1) << 46, 0, 0), -VMEM_ERANGE);
+	cr_assert_eq(map(GIB + 4096, 0, 0, 0, 0), -VMEM_EINVAL);
+	leaf.rights = VMEM_EPT_READ;
+	cr_assert_eq(vmem_ept_map(ept, GIB + 4096, 4096, &leaf, 0, &change), 0);
+	cr_assert_eq(vmem_ept_translate(ept, GIB + 4096, &leaf, NULL), 0);
+	cr_assert_eq(leaf.rights, VMEM_EPT_READ);
+	end();
+}
