@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # The programs of examples/ept: each verifies itself; here are their options, and what they must not accept.
-# Usage: ept_examples.sh WALKTHROUGH SHARE
+# Usage: ept_examples.sh WALKTHROUGH SHARE PAGEOUT
 set -eu
-walkthrough=$1 share=$2
+walkthrough=$1 share=$2 pageout=$3
 
 failed() {
 	echo "$*" >&2
@@ -26,7 +26,7 @@ refuses() {
 	echo "$output" | grep -q Usage || failed "$* says: $output"
 }
 
-for program in "$walkthrough" "$share"; do
+for program in "$walkthrough" "$share" "$pageout"; do
 	says Usage "$program" --help
 	refuses "$program" --nothing
 	refuses "$program" more
@@ -46,3 +46,8 @@ says 'every byte checked' "$share" --pages 1
 says 'every byte checked' "$share" --pages 20000
 refuses "$share" --pages 0
 refuses "$share" --pages many
+says '^4000 pages, 1001 of them with a frame, 2999 in ' "$pageout"
+says '[1-9][0-9]* pages saved, [1-9][0-9]* loaded, every byte checked$' "$pageout"
+says '^700 pages, 1 of them with a frame' "$pageout" --pages 700 --frames 1
+says ' 0 pages saved, 0 loaded, every byte' "$pageout" --pages 1
+refuses "$pageout" --frames none --pages 0
