@@ -40,8 +40,8 @@ extern const struct vmem_allocator hw_allocator;
 extern const struct vmem_ept_memory hw_tables;
 /* All of the object's memory and tables are given back. */
 int hw_memory_idle(void);
-/* The tables that there are now map the program: of them, only the root has a copy. */
-void hw_tables_are_base(uint64_t root);
+/* The tables that there are now map the program: of them, only those have a copy that lead to other places as well. */
+void hw_tables_are_base(uint64_t root, uint32_t levels);
 
 /* The tables themselves, all of them, to be read. */
 extern const struct vmem_ept_view hw_live;
@@ -85,6 +85,7 @@ struct hw_guest {
 	uint64_t pointer; /* vmem_ept_pointer() */
 	uint64_t log;     /* Intel: a page for page-modification logging, or 0 */
 	uint16_t log_index;
+	int ve; /* Intel: violations become virtualization exceptions (#VE) where bit 63 is clear */
 };
 
 enum hw_exit_kind {
@@ -93,6 +94,7 @@ enum hw_exit_kind {
 	HW_EXIT_VIOLATION, /* AMD: nested page fault */
 	HW_EXIT_MISCONFIG,
 	HW_EXIT_LOG_FULL,
+	HW_EXIT_VE, /* the guest has got one, with the same information as an exit */
 	HW_EXIT_OTHER,
 };
 struct hw_exit {
@@ -133,6 +135,8 @@ struct hw_world {
 	uint64_t ept_flags;
 	struct hw_guest guest;
 	unsigned quirks;
+	uint32_t levels;  /* of the tables */
+	uint32_t context; /* VMEM_EPT_WALK_*: what is on in guests */
 };
 /* Where the processor is known not to do what its manual says. It is found out, and printed, before the cases. */
 enum {

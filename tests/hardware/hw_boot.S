@@ -109,11 +109,24 @@ hw_gdt:
 	add $8, %edi
 	loop .Lpd
 
-	mov %cr4, %eax
-	or $0x20, %eax /* PAE */
-	mov %eax, %cr4
-	mov $hw_host_pml4, %eax
-	mov %eax, %cr3
+	movl $hw_host_pml4 + 0x23, hw_host_pml5
+	mov $hw_host_pml4, %esi
+	mov %cr4, %edi
+	or $0x20, %edi /* PAE */
+	xor %eax, %eax
+	cpuid
+	cmp $7, %eax
+	jb .Lfour_levels
+	mov $7, %eax
+	xor %ecx, %ecx
+	cpuid
+	test $0x10000, %ecx
+	jz .Lfour_levels
+	or $0x1000, %edi /* LA57 */
+	mov $hw_host_pml5, %esi
+.Lfour_levels:
+	mov %edi, %cr4
+	mov %esi, %cr3
 	mov $0xc0000080, %ecx /* EFER */
 	rdmsr
 	or $0x900, %eax /* long mode, no-execute */
@@ -136,6 +149,8 @@ hw_gdt:
 
 	.bss
 	.align 4096
+hw_host_pml5:
+	.skip 4096
 hw_host_pml4:
 	.skip 4096
 hw_host_pdpt:

@@ -7,6 +7,7 @@
 #define HW_MSR_EFER 0xc0000080u
 #define HW_EFER_LONG_MODE (UINT64_C(1) << 10) /* active */
 #define HW_EFER_SVM (UINT64_C(1) << 12)
+#define HW_CR4_LA57 (UINT64_C(1) << 12)
 #define HW_SELECTOR_DATA 0x10u
 #define HW_SELECTOR_CODE 0x18u
 

@@ -24,14 +24,14 @@ static void print_missing(uint64_t caps)
 		{ VMEM_EPT_CAP_AD, "accessed and dirty bits", 1, 0 },
 		{ VMEM_EPT_CAP_MBEC, "mode-based execute control", 1, 0 },
 		{ VMEM_EPT_CAP_5_LEVELS, "five levels", 1, 1 },
+		{ VMEM_EPT_CAP_SUPPRESS_VE, "virtualization exceptions", 1, 0 },
 		{ VMEM_EPT_CAP_PML, "page-modification log", 1, 0 },
 	};
 
-	hw_printf("not tried, because this processor has it not:");
 	for (unsigned i = 0; i < sizeof(features) / sizeof(features[0]); i++)
 		if ((hw_is_amd ? features[i].amd : features[i].intel) && !(caps & features[i].cap))
-			hw_printf(" %s;", features[i].name);
-	hw_printf("\n");
+			hw_printf("not tried, because this processor has it not: %s\n",
+				  features[i].name);
 }
 
 void hw_main(void)
@@ -49,9 +49,15 @@ void hw_main(void)
 		hw_case_end();
 		return;
 	}
-	hw_printf("capabilities %lx, %u bits of physical addresses\n", hw_world.capabilities.caps,
-		  hw_world.capabilities.physical_bits);
 	hw_case_end();
+	hw_world.levels = 4;
+	if (hw_is_amd &&
+	    hw_read_cr4() & HW_CR4_LA57) { /* nested tables have as many as the host's */
+		hw_world.levels = 5;
+		hw_world.context = VMEM_EPT_WALK_5_LEVELS;
+	}
+	hw_printf("capabilities %lx, %u bits of physical addresses, %u levels\n",
+		  hw_world.capabilities.caps, hw_world.capabilities.physical_bits, hw_world.levels);
 	print_missing(hw_world.capabilities.caps);
 	hw_frames_fill();
 	hw_change_cases();

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Pages for tables, a heap for the object, frames that tell where they are, and the guest's own tables. */
 #include "hw.h"
+#include "hw_cpu.h"
 
 #define PAGES ((HW_POOL_END - HW_POOL) / 4096)
 #define IN_USE 1
@@ -11,7 +12,9 @@
 
 static uint16_t free_pages[PAGES];
 static uint8_t used[PAGES]; /* 0, IN_USE or BASE */
-static unsigned free_count, next_page, live_pages, base_root;
+static unsigned free_count, next_page, live_pages;
+/* Tables of which the first entry leads to the program, and others to what is tested. */
+static unsigned trunk[2];
 static unsigned char heap[HEAP_BYTES] __attribute__((aligned(4096)));
 static size_t heap_used, heap_live;
 
@@ -95,18 +98,26 @@ const struct vmem_ept_memory hw_tables = {
 	.free = free_table,
 };
 
-void hw_tables_are_base(uint64_t root)
+void hw_tables_are_base(uint64_t root, uint32_t levels)
 {
-	base_root = (unsigned)((root - HW_POOL) / 4096);
+	trunk[0] = (unsigned)((root - HW_POOL) / 4096);
+	trunk[1] = trunk[0];
+	if (levels == 5)
+		trunk[1] = (unsigned)(((*hw_word(root) & VMEM_EPT_ADDRESS) - HW_POOL) / 4096);
 	for (unsigned page = 0; page < next_page; page++)
 		if (used[page])
 			used[page] = BASE;
 }
 
 /* Tables that are copied and compared: all but those of the program. */
+static int is_trunk(unsigned page)
+{
+	return page == trunk[0] || page == trunk[1];
+}
+
 static int is_shadowed(unsigned page)
 {
-	return used[page] == IN_USE || page == base_root;
+	return used[page] == IN_USE || is_trunk(page);
 }
 
 static uint64_t *page_words(uint64_t start, unsigned page)
@@ -194,8 +205,8 @@ int hw_shadow_compare(uint64_t may)
 	unsigned unlike = 0;
 
 	for (unsigned page = 0; page < next_page; page++)
-		if (is_shadowed(page)) /* the root's first entry is the program's */
-			unlike += compare_table(page, page == base_root, may);
+		if (is_shadowed(page))
+			unlike += compare_table(page, (unsigned)is_trunk(page), may);
 	return !unlike;
 }
 
@@ -247,14 +258,16 @@ void hw_frames_fill(void)
 
 uint64_t hw_guest_tables(int user)
 {
-	static uint64_t tables[2][3][512] __attribute__((aligned(4096)));
+	static uint64_t tables[2][4][512] __attribute__((aligned(4096)));
 	uint64_t bits = user ? 0x67 : 0x63; /* present, writable, accessed, dirty, user */
+	uint64_t(*table)[512] = tables[user];
 
-	if (!tables[user][0][0]) {
+	if (!table[0][0]) {
 		for (uint64_t i = 0; i < 1024; i++)
-			tables[user][1 + i / 512][i % 512] = i * HW_GIB | bits | 0x80;
+			table[2 + i / 512][i % 512] = i * HW_GIB | bits | 0x80;
 		for (unsigned i = 0; i < 2; i++)
-			tables[user][0][i] = (uintptr_t)tables[user][1 + i] | bits;
+			table[1][i] = (uintptr_t)table[2 + i] | bits;
+		table[0][0] = (uintptr_t)table[1] | bits;
 	}
-	return (uintptr_t)tables[user][0];
+	return (uintptr_t)table[hw_read_cr4() & HW_CR4_LA57 ? 0 : 1];
 }

@@ -20,7 +20,9 @@
 #define PROC2_EPT (1u << 1)
 #define PROC2_VPID (1u << 5)
 #define PROC2_LOG (1u << 17)
+#define PROC2_VE (1u << 18)
 #define PROC2_MBEC (1u << 22)
+#define VECTOR_VE 20u
 #define EXIT_HOST_64 (1u << 9)
 #define EXIT_SAVE_EFER (1u << 20)
 #define EXIT_LOAD_EFER (1u << 21)
@@ -35,6 +37,7 @@ enum {
 	HOST_SELECTOR = 0xc00,
 	LOG_ADDRESS = 0x200e,
 	EPT_POINTER = 0x201a,
+	VE_INFORMATION = 0x202a,
 	GUEST_PHYSICAL = 0x2400,
 	LINK = 0x2800,
 	GUEST_DEBUGCTL = 0x2802,
@@ -73,7 +76,13 @@ enum {
 };
 enum { ES, CS, SS, DS, FS, GS, LDTR, TR, SEGMENTS };
 
-enum { REASON_CALL = 18, REASON_VIOLATION = 48, REASON_MISCONFIG = 49, REASON_LOG_FULL = 62 };
+enum {
+	REASON_EXCEPTION = 0,
+	REASON_CALL = 18,
+	REASON_VIOLATION = 48,
+	REASON_MISCONFIG = 49,
+	REASON_LOG_FULL = 62
+};
 
 extern uint64_t hw_gdt[];
 extern const char hw_vmx_exit[];
@@ -82,6 +91,11 @@ int hw_vmx_enter(struct hw_registers *registers, int launched);
 static uint8_t vmxon_page[4096] __attribute__((aligned(4096)));
 static uint8_t vmcs[4096] __attribute__((aligned(4096)));
 static uint8_t task_state[104] __attribute__((aligned(128)));
+/* SDM 25.5.7.2. The processor leaves it alone while busy is not 0. */
+static struct {
+	uint32_t reason, busy;
+	uint64_t qualification, linear, physical;
+} ve_information __attribute__((aligned(4096)));
 static uint32_t controls2;
 static int launched;
 
@@ -192,13 +206,30 @@ static const char *start(struct vmem_ept_capabilities *ret_capabilities)
 	vmwrite(EXIT_CONTROLS, controls(MSR_EXIT, EXIT_HOST_64 | EXIT_SAVE_EFER | EXIT_LOAD_EFER));
 	vmwrite(ENTRY_CONTROLS, controls(MSR_ENTRY, ENTRY_GUEST_64 | ENTRY_LOAD_EFER));
 	vmwrite(EXCEPTIONS, 0xffffffff);
+	if (allowed2 & PROC2_VE)
+		vmwrite(VE_INFORMATION, (uintptr_t)&ve_information);
 	vmwrite(VPID, controls2 & PROC2_VPID ? 1 : 0);
 	write_host();
 	write_guest();
-	if (vmem_ept_capabilities_intel(ret_capabilities, cap, allowed2 & (PROC2_LOG | PROC2_MBEC),
-					0, hw_cpuid(0x80000008).eax & 0xff))
+	if (vmem_ept_capabilities_intel(ret_capabilities, cap,
+					allowed2 & (PROC2_LOG | PROC2_VE | PROC2_MBEC), 0,
+					hw_cpuid(0x80000008).eax & 0xff))
 		return "capabilities that lib/ept refuses";
 	return NULL;
+}
+
+/* It is a VM exit because all exceptions are. */
+static int is_ve(struct hw_exit *exit)
+{
+	if (exit->code != REASON_EXCEPTION || (vmread(EXIT_INTERRUPTION) & 0xff) != VECTOR_VE)
+		return 0;
+	HW_CHECK(ve_information.reason == REASON_VIOLATION && ve_information.busy);
+	exit->kind = HW_EXIT_VE;
+	exit->qualification = ve_information.qualification;
+	exit->gpa = ve_information.physical;
+	exit->linear = ve_information.linear;
+	ve_information.busy = 0;
+	return 1;
 }
 
 static void read_exit(struct hw_guest *guest, struct hw_exit *ret_exit)
@@ -221,6 +252,8 @@ static void read_exit(struct hw_guest *guest, struct hw_exit *ret_exit)
 	case REASON_MISCONFIG: ret_exit->kind = HW_EXIT_MISCONFIG; return;
 	case REASON_LOG_FULL: ret_exit->kind = HW_EXIT_LOG_FULL; return;
 	default:
+		if (is_ve(ret_exit))
+			return;
 		ret_exit->kind = HW_EXIT_OTHER;
 		hw_printf("VM exit %lx, interruption %lx, qualification %lx, at %lx\n",
 			  ret_exit->code, vmread(EXIT_INTERRUPTION), ret_exit->qualification,
@@ -231,7 +264,8 @@ static void read_exit(struct hw_guest *guest, struct hw_exit *ret_exit)
 static void enter(struct hw_guest *guest, struct hw_exit *ret_exit)
 {
 	*ret_exit = (struct hw_exit){ .kind = HW_EXIT_OTHER };
-	vmwrite(PROC2_CONTROLS, controls2 | (guest->log ? PROC2_LOG : 0));
+	vmwrite(PROC2_CONTROLS,
+		controls2 | (guest->log ? PROC2_LOG : 0) | (guest->ve ? PROC2_VE : 0));
 	if (guest->log) {
 		vmwrite(LOG_ADDRESS, guest->log);
 		vmwrite(GUEST_LOG_INDEX, guest->log_index);

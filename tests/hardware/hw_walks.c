@@ -120,9 +120,9 @@ static void turn_bits(uint64_t entry_hpa, unsigned leaf, unsigned level, uint32_
 	HW_CHECK(tried > 64);
 }
 
-static void each_bit(uint64_t flags, uint32_t rights)
+static void each_bit(uint64_t flags, uint32_t rights, unsigned largest)
 {
-	for (unsigned leaf = 1; leaf <= 3; leaf++) {
+	for (unsigned leaf = 1; leaf <= largest; leaf++) {
 		const struct place *place = &places[leaf - 1];
 		struct vmem_ept_walked walked;
 
@@ -218,6 +218,34 @@ static void find_quirks(void)
 	hw_case_end();
 }
 
+/* Violations that may become virtualization exceptions: not of entries that are made to suppress them. */
+static void exceptions(void)
+{
+	const uint64_t flags = VMEM_EPT_AD | VMEM_EPT_SUPPRESS_ALL_VE;
+	const struct place *place = &places[0];
+	struct vmem_ept_change change = { .size = sizeof(change) };
+	struct vmem_ept_leaf leaf = {
+		.hpa = place->hpa,
+		.rights = VMEM_EPT_READ,
+		.type = VMEM_EPT_WB,
+		.flags = VMEM_EPT_LEAF_VE,
+	};
+
+	hw_world.context |= VMEM_EPT_WALK_VE;
+	absent(flags);
+	each_right(flags);
+	absent(VMEM_EPT_AD);
+	hw_case_begin("leaf that does not suppress");
+	hw_world_open(flags);
+	hw_settle(vmem_ept_map(hw_world.ept, place->gpa, 4096, &leaf, 0, &change), &change);
+	for (unsigned k = 0; k < KINDS; k++)
+		HW_CHECK(hw_access(kinds[k], place->gpa));
+	hw_world_close();
+	hw_case_end();
+	each_bit(flags, VMEM_EPT_READ, 2);
+	hw_world.context &= ~VMEM_EPT_WALK_VE;
+}
+
 void hw_walk_cases(void)
 {
 	const uint64_t flags[] = { VMEM_EPT_AD, 0 };
@@ -231,6 +259,8 @@ void hw_walk_cases(void)
 		for (uint32_t rights = 0; rights < 8; rights++)
 			if (!rights || has_rights(rights))
 				guest_table(flags[f], rights);
-		each_bit(flags[f], f ? VMEM_EPT_READ : all);
+		each_bit(flags[f], f ? VMEM_EPT_READ : all, 3);
 	}
+	if (hw_world.capabilities.caps & VMEM_EPT_CAP_SUPPRESS_VE)
+		exceptions();
 }

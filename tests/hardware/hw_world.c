@@ -27,6 +27,7 @@ void hw_guest_begin(struct hw_guest *guest, uint64_t pointer, hw_guest_function 
 	guest->cr3 = hw_guest_tables(0);
 	guest->pointer = pointer;
 	guest->log = 0;
+	guest->ve = !!(hw_world.context & VMEM_EPT_WALK_VE);
 }
 
 uint64_t hw_guest_read(uint64_t address, uint64_t unused, uint64_t unused2)
@@ -75,12 +76,13 @@ void hw_world_open(uint64_t flags)
 		.allocator = &hw_allocator,
 		.capabilities = &hw_world.capabilities,
 		.memory = &hw_tables,
+		.levels = hw_world.levels,
 	};
 
 	hw_world.ept_flags = flags;
 	HW_CHECK(!vmem_ept_new(&hw_world.ept, &opts));
 	hw_map(0, 0, HW_RAM_END, VMEM_EPT_READ | VMEM_EPT_WRITE | VMEM_EPT_EXEC, 0);
-	hw_tables_are_base(vmem_ept_pointer(hw_world.ept) & VMEM_EPT_ADDRESS);
+	hw_tables_are_base(vmem_ept_pointer(hw_world.ept) & VMEM_EPT_ADDRESS, hw_world.levels);
 	hw_world.processor->invalidate(vmem_ept_pointer(hw_world.ept));
 }
 
@@ -97,6 +99,7 @@ void hw_predict(uint32_t kind, uint64_t gpa, struct vmem_ept_walked *ret_walked)
 		.size = sizeof(access),
 		.gpa = gpa,
 		.kind = kind,
+		.context = hw_world.context,
 		.pointer = vmem_ept_pointer(hw_world.ept),
 	};
 
@@ -115,16 +118,24 @@ static uint64_t wrong_bits(uint64_t want)
 	return 0;
 }
 
+static enum hw_exit_kind kind_of(const struct vmem_ept_walked *walked)
+{
+	if (walked->virtualization_exception)
+		return HW_EXIT_VE;
+	if (walked->outcome == VMEM_EPT_WALK_MISCONFIG && !hw_is_amd)
+		return HW_EXIT_MISCONFIG;
+	return HW_EXIT_VIOLATION;
+}
+
 void hw_judge_exit(const struct hw_exit *exit, const struct vmem_ept_walked *walked, uint64_t gpa,
 		   uint64_t linear)
 {
-	int misconfig = walked->outcome == VMEM_EPT_WALK_MISCONFIG;
 	uint64_t is = exit->qualification, want = walked->qualification;
 
-	HW_CHECK(exit->kind == (misconfig && !hw_is_amd ? HW_EXIT_MISCONFIG : HW_EXIT_VIOLATION));
+	HW_CHECK(exit->kind == kind_of(walked));
 	HW_CHECK(exit->gpa == gpa);
-	if (misconfig && !hw_is_amd)
-		return; /* there is none */
+	if (exit->kind == HW_EXIT_MISCONFIG)
+		return; /* it has no qualification */
 	if (!hw_is_amd) {
 		is &= QUALIFICATION_BITS;
 		HW_CHECK(exit->linear == linear);
