@@ -173,6 +173,7 @@ uint64_t hw_guest_write(uint64_t address, uint64_t value, uint64_t unused);
 
 void hw_walk_cases(void);   /* hw_walks.c */
 void hw_change_cases(void); /* hw_changes.c */
+void hw_log_cases(void);    /* hw_logs.c */
 
 void hw_main(void);
 

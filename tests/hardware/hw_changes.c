@@ -222,6 +222,47 @@ static void giving(void)
 	hw_case_end();
 }
 
+/* A guest that sums up pages of which none is there: each violation installs one, and nothing is invalidated. */
+static uint64_t guest_sum(uint64_t address, uint64_t pages, uint64_t unused)
+{
+	uint64_t sum = 0;
+
+	(void)unused;
+	for (uint64_t i = 0; i < pages; i++)
+		sum += *hw_word(address + i * 4096);
+	return sum;
+}
+
+static void installing(void)
+{
+	const uint64_t pages = 300;
+	struct hw_exit exit;
+	uint64_t sum = 0, violations = 0;
+
+	hw_case_begin("install on violation");
+	hw_world_open(VMEM_EPT_AD);
+	hw_guest_begin(&hw_world.guest, vmem_ept_pointer(hw_world.ept), guest_sum, PLACE, pages, 0);
+	for (enter(&exit); exit.kind == HW_EXIT_VIOLATION && violations <= pages; enter(&exit)) {
+		uint64_t gpa = exit.gpa & ~UINT64_C(4095);
+		struct vmem_ept_walked walked;
+		struct vmem_ept_leaf leaf = {
+			.hpa = OLD + (gpa - PLACE) * 3 % LARGE,
+			.rights = VMEM_EPT_READ,
+			.type = VMEM_EPT_WB,
+		};
+
+		hw_predict(VMEM_EPT_ACCESS_READ, exit.gpa, &walked);
+		hw_judge_exit(&exit, &walked, exit.gpa, exit.gpa);
+		HW_CHECK(!vmem_ept_install(hw_world.ept, gpa, &leaf, NULL));
+		sum += hw_frame_word(leaf.hpa);
+		violations++;
+	}
+	HW_CHECK(exit.kind == HW_EXIT_DONE && exit.value == sum);
+	HW_CHECK(violations == pages);
+	hw_world_close();
+	hw_case_end();
+}
+
 /* --- A guest at work on 4 MiB, of which parts are split, merged, protected and taken away --- */
 
 #define WORK_BYTES (2 * LARGE)
@@ -386,6 +427,7 @@ void hw_change_cases(void)
 {
 	takings_all();
 	giving();
+	installing();
 	hw_case_begin("guests at work");
 	for (uint64_t seed = 1; seed <= SEEDS; seed++)
 		work(seed);

@@ -61,5 +61,6 @@ void hw_main(void)
 	print_missing(hw_world.capabilities.caps);
 	hw_frames_fill();
 	hw_change_cases();
+	hw_log_cases();
 	hw_walk_cases();
 }
