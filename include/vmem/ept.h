@@ -14,10 +14,10 @@
  *  | what changed                                         | owed                                   |
  *  |------------------------------------------------------|----------------------------------------|
  *  | not present to present; payloads                     | nothing (AMD and Intel remember no absence; VT-d with caching mode: the range) |
- *  | rights added                                         | nothing: at worst a violation more, which itself drops the old translation |
+ *  | rights added                                         | nothing: at worst a violation more, which itself drops the old translation (VT-d: the ranges) |
  *  | rights or pages taken away, address or type changed  | the ranges                             |
  *  | split: leaves alike                                  | nothing; accessed and dirty bits may still be set in the old one only until the ranges are invalidated |
- *  | merge; tables left out                               | the ranges; the tables are not freed before vmem_ept_flushed() |
+ *  | merge; tables left out                               | the ranges, and all that a table translated; it is not freed before vmem_ept_flushed() |
  *  | accessed or dirty bits cleared                       | the ranges, or nothing if staleness is fine (vmem/ept_track.h) |
  *
  *  **Threads.** Calls that change ranges are serial: one at a time. vmem_ept_install(), vmem_ept_translate() and
@@ -105,7 +105,7 @@ enum vmem_ept_reason {
 	VMEM_EPT_ABSENT,        /**< nothing is */
 	VMEM_EPT_NO_MEMORY,     /**< for tables */
 	VMEM_EPT_QUOTA,         /**< max_tables */
-	VMEM_EPT_UNLIKE,        /**< merge: entries are not alike, or not in a row */
+	VMEM_EPT_UNLIKE, /**< merge, which succeeds: entries are not alike, or not in a row; at: of the first table that stays so */
 };
 struct vmem_ept_range {
 	uint64_t gpa;
@@ -119,7 +119,8 @@ struct vmem_ept_change {
 	struct vmem_ept_range ranges[VMEM_EPT_RANGES];
 	uint64_t
 		epoch; /**< not 0: tables wait; when the flush is done everywhere, vmem_ept_flushed(ept, epoch) */
-	uint64_t leaves; /**< entries that were written */
+	uint64_t
+		leaves; /**< entries that were written; what is in tables that go whole is not counted */
 	uint32_t reason; /**< enum vmem_ept_reason */
 	uint64_t at;     /**< gpa: where */
 };
@@ -163,7 +164,7 @@ VMEM_API int vmem_ept_unmap(vmem_ept *ept, uint64_t gpa, uint64_t bytes,
 
 /** Take rights @p clear from, then give rights @p set to what is mapped in a range; holes and payloads stay. What has
  *  no rights left stays mapped, as an entry that remembers its address and has a payload's bits in no case: it is not present to
- *  the processor and vmem_ept_translate() gives it with rights 0.
+ *  the processor and vmem_ept_translate() gives it with rights 0. With VMEM_EPT_NO_EXEC_LARGE large leaves that become executable are split.
  *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOTSUP (of the resulting rights some are not possible), -VMEM_ENOSPC, -VMEM_ENOMEM
  *  @threads serial @since 1.0 */
 VMEM_API int vmem_ept_protect(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t clear,
@@ -186,7 +187,8 @@ VMEM_API int vmem_ept_merge(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_
 
 #define VMEM_EPT_PAYLOAD_BITS 58u
 /** Leave a note in the not-present entries of a range (a reference into a store, a balloon's mark): one for each 4 KiB,
- *  @p payload + i * @p step for page i. What is mapped there is refused unless VMEM_EPT_REPLACE.
+ *  @p payload + i * @p step for page i. What is mapped there is refused unless VMEM_EPT_REPLACE. With step 0 large ranges take one entry
+ *  of an upper level, which is divided when a part of it changes.
  *  @return as vmem_ept_map(); -VMEM_EINVAL (more than 58 bits, also of the last) @threads serial @since 1.0 */
 VMEM_API int vmem_ept_set_payload(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint64_t payload,
 				  uint64_t step, uint32_t flags,
@@ -225,16 +227,17 @@ struct vmem_ept_run {
  *  @return 0, -VMEM_ENOENT (no more), -VMEM_ERANGE, -VMEM_EINVAL @threads any, but not beside a range call @since 1.0 */
 VMEM_API int vmem_ept_next(const vmem_ept *ept, uint64_t gpa, struct vmem_ept_run *ret_run);
 
-/** Most tables that mapping any range of @p bytes by leaves of @p level may need, whatever is there, the root left out. @threads any @since 1.0 */
+/** Most tables that mapping a range of @p bytes anywhere may need, whatever is there, the root left out: by leaves of up to @p level (1..3),
+ *  with gpa and hpa that differ by a multiple of their size. @threads any @since 1.0 */
 VMEM_API uint64_t vmem_ept_worst_case(const vmem_ept *ept, uint64_t bytes, uint32_t level);
 
 struct vmem_ept_stats {
 	size_t size; /**< sizeof(*this) as the caller compiled it; set before the call */
 	uint64_t tables[VMEM_EPT_LEVELS]; /**< [0] those of level 1 */
 	uint64_t leaves[VMEM_EPT_LEVELS]; /**< present, by level */
-	uint64_t payloads;
-	uint64_t waiting;       /**< tables that wait for vmem_ept_flushed() */
-	uint64_t installs_lost; /**< vmem_ept_install() that met another */
+	uint64_t payloads;                /**< in pages of 4 KiB */
+	uint64_t waiting;                 /**< tables that wait for vmem_ept_flushed() */
+	uint64_t installs_lost;           /**< vmem_ept_install() that met another */
 };
 /** Counted as changes are made. @return 0, -VMEM_EINVAL (stats->size) @threads serial @since 1.0 */
 VMEM_API int vmem_ept_get_stats(const vmem_ept *ept, struct vmem_ept_stats *stats);

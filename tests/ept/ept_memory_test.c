@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Where tables are and how many: no direct map, estimates, units that do not snoop or that remember absence. */
+#include <criterion/criterion.h>
+#include "ept/ept_internal.h"
+#include "ept/ept_tools.h"
+#include "support/rng.h"
+
+#define GIB VMEMT_EPT_GIB
+#define MIB2 VMEMT_EPT_MIB2
+
+static struct vmemt_ept_pool pool;
+static struct vmem_ept_change change;
+static uint64_t mapped; /* calls of the callback */
+
+static void *by_callback(void *context, uint64_t hpa)
+{
+	mapped++;
+	return vmemt_ept_page(context, hpa);
+}
+
+static vmem_ept *make_mapped(uint32_t levels)
+{
+	const struct vmem_ept_memory memory = { .size = sizeof(memory),
+						.context = &pool,
+						.allocate = vmemt_ept_allocate,
+						.free = vmemt_ept_give_back,
+						.map = by_callback };
+	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_INTEL);
+	const struct vmem_ept_opts opts = {
+		.size = sizeof(opts), .capabilities = &caps, .memory = &memory, .levels = levels
+	};
+	vmem_ept *ept = NULL;
+
+	change = VMEMT_EPT_CHANGE;
+	cr_assert_eq(vmem_ept_new(&ept, &opts), 0);
+	return ept;
+}
+
+Test(ept_memory, no_direct_map)
+{
+	for (uint32_t levels = 4; levels <= 5; levels++) {
+		struct vmem_ept_leaf leaf;
+		vmem_ept *ept;
+
+		vmemt_ept_pool_init(&pool, 2048);
+		ept = make_mapped(levels);
+		for (uint64_t again = 0; again < 3; again++)
+			cr_assert_eq(vmem_ept_map(ept, GIB + 4096 * again, 4096,
+						  &VMEMT_EPT_LEAF(.hpa = 0x7000), 0, &change),
+				     0);
+		cr_assert_eq(
+			vmem_ept_map(ept, 2 * GIB, GIB, &VMEMT_EPT_LEAF(.level = 1), 0, &change),
+			0);
+		cr_assert_eq(vmem_ept_translate(ept, GIB + 8191, &leaf, NULL), 0);
+		cr_assert_eq(leaf.hpa, 0x7fff);
+		cr_assert_eq(vmem_ept_merge(ept, 2 * GIB, GIB, 3, &change), 0);
+		cr_assert_eq(vmem_ept_unmap(ept, 2 * GIB + 4096, GIB - 4096, &change), 0);
+		cr_assert_eq(vmem_ept_translate(ept, 2 * GIB, &leaf, NULL), 0);
+		cr_assert_gt(mapped, 1000);
+		vmem_ept_free(ept);
+		vmemt_ept_pool_destroy(&pool);
+	}
+}
+
+static uint64_t tables_of(const vmem_ept *ept)
+{
+	struct vmem_ept_stats s = { .size = sizeof(s) };
+	uint64_t tables = 0;
+
+	cr_assert_eq(vmem_ept_get_stats(ept, &s), 0);
+	for (uint32_t l = 0; l < VMEM_EPT_LEVELS; l++)
+		tables += s.tables[l];
+	return tables;
+}
+
+/* No mapping needs more than the estimate, and the worst one needs as many. */
+Test(ept_memory, worst_case)
+{
+	uint64_t seed = vmemt_seed("worst_case");
+	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_INTEL);
+
+	for (uint32_t i = 0; i < 300; i++) {
+		uint32_t level = 1 + (uint32_t)(vmemt_rand(&seed) % 3);
+		uint64_t unit = VMEM_EPT_LEVEL_BYTES(level);
+		uint64_t bytes = 4096 * (1 + vmemt_rand(&seed) % (1u << (1 + i % 17)));
+		uint64_t border = VMEM_EPT_LEVEL_BYTES(1 + (uint32_t)(vmemt_rand(&seed) % 4)) *
+				  (1 + vmemt_rand(&seed) % 300);
+		uint64_t gpa =
+			(border > bytes ? border - vmemt_rand(&seed) % bytes : 0) & ~UINT64_C(4095);
+		const struct vmem_ept_leaf leaf = {
+			.hpa = gpa % unit + unit, .rights = 1, .type = VMEM_EPT_WB, .level = level
+		};
+		uint64_t estimate, before;
+		vmem_ept *ept;
+
+		vmemt_ept_pool_init(&pool, 1200);
+		change = VMEMT_EPT_CHANGE;
+		ept = vmemt_ept_make(&pool, &caps, 0, 4 + i % 2, 0);
+		if (i & 4)
+			cr_assert_eq(vmem_ept_set_payload(ept, 0, 1024 * GIB, 7, 0, 0, &change), 0);
+		before = tables_of(ept);
+		estimate = vmem_ept_worst_case(ept, bytes, level);
+		cr_assert_eq(vmem_ept_map(ept, gpa, bytes, &leaf, 0, &change), 0);
+		cr_assert_leq(tables_of(ept) - before, estimate, "%lx + %lx by %u",
+			      (unsigned long)gpa, (unsigned long)bytes, level);
+		vmem_ept_free(ept);
+		vmemt_ept_pool_destroy(&pool);
+	}
+}
+
+Test(ept_memory, worst_case_is_met)
+{
+	const uint64_t border = UINT64_C(1) << 39;
+	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_INTEL);
+	vmem_ept *ept;
+
+	vmemt_ept_pool_init(&pool, 64);
+	change = VMEMT_EPT_CHANGE;
+	ept = vmemt_ept_make(&pool, &caps, 0, 4, 0);
+	cr_assert_eq(vmem_ept_worst_case(ept, 4096, 1), 3);
+	cr_assert_eq(vmem_ept_worst_case(ept, 8192, 1), 6);
+	cr_assert_eq(vmem_ept_worst_case(ept, GIB, 3), 6);
+	cr_assert_eq(vmem_ept_map(ept, border - 4096, 8192, &VMEMT_EPT_LEAF(.hpa = 0), 0, &change),
+		     0);
+	cr_assert_eq(tables_of(ept), 7);
+	vmem_ept_free(ept);
+	vmemt_ept_pool_destroy(&pool);
+}
+
+/* What was written back since the last look: a copy of all pages, as a unit that does not snoop sees them. */
+static uint8_t *seen;
+
+static void write_back(const void *at, size_t bytes)
+{
+	size_t from = (size_t)((const uint8_t *)at - pool.pages) & ~(size_t)63;
+	size_t end = ((size_t)((const uint8_t *)at - pool.pages) + bytes + 63) & ~(size_t)63;
+
+	memcpy(seen + from, pool.pages + from, end - from);
+}
+
+static void expect_seen(void)
+{
+	for (uint64_t i = 0; i < pool.count; i++)
+		if (pool.used[i])
+			cr_assert_eq(memcmp(seen + 4096 * i, pool.pages + 4096 * i, 4096), 0,
+				     "page %lu", (unsigned long)i);
+}
+
+Test(ept_memory, all_that_changes_is_written_back)
+{
+	const struct vmem_ept_leaf small = { .rights = 1, .type = VMEM_EPT_WB, .level = 1 };
+	const struct vmem_ept_leaf any = { .rights = 1, .type = VMEM_EPT_WB };
+	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_VTD);
+	vmem_ept *ept;
+
+	vmemt_ept_pool_init(&pool, 256);
+	change = VMEMT_EPT_CHANGE;
+	ept = vmemt_ept_make(&pool, &caps, VMEM_EPT_WRITE_BACK, 4, 0);
+#ifdef __x86_64__
+	cr_assert_not_null(ept);
+	cr_assert_eq(vmem_ept_map(ept, 0, 8192, &small, 0, &change), 0, "by the processor's own");
+	vmem_ept_free(ept);
+#endif
+	ept = vmemt_ept_make(&pool, &caps, 0, 4, 0);
+	seen = malloc(4096 * pool.count);
+	cr_assert_not_null(seen);
+	memcpy(seen, pool.pages, 4096 * pool.count);
+	ept->flags |= VMEM_EPT_WRITE_BACK;
+	ept->write_back = write_back;
+	for (int i = 0; i < 2; i++) {
+		cr_assert_eq(vmem_ept_map(ept, GIB - 4096, 3 * MIB2, &small, 0, &change), 0);
+		expect_seen();
+		cr_assert_eq(vmem_ept_map(ept, 4 * GIB, GIB, &any, 0, &change), 0);
+		expect_seen();
+		cr_assert_eq(vmem_ept_protect(ept, 4 * GIB + 4096, MIB2, 0, 3, &change), 0);
+		expect_seen();
+		cr_assert_eq(vmem_ept_split(ept, 4 * GIB + 9 * MIB2, MIB2, 1, &change), 0);
+		expect_seen();
+		cr_assert_eq(vmem_ept_merge(ept, 4 * GIB + 9 * MIB2, MIB2, 2, &change), 0);
+		vmem_ept_flushed(ept, change.epoch);
+		expect_seen();
+		cr_assert_eq(vmem_ept_set_payload(ept, 2 * GIB, 8192, 5, 1, 0, &change), 0);
+		expect_seen();
+		cr_assert_eq(vmem_ept_map(ept, GIB, 8192, &any, VMEM_EPT_REPLACE, &change), 0);
+		expect_seen();
+		cr_assert_eq(vmem_ept_unmap(ept, GIB, 4096, &change), 0);
+		expect_seen();
+		cr_assert_eq(vmem_ept_unmap(ept, 0, 64 * GIB, &change), 0);
+		vmem_ept_flushed(ept, change.epoch);
+		expect_seen();
+	}
+	vmem_ept_free(ept);
+	vmemt_ept_pool_destroy(&pool);
+	free(seen);
+}
+
+Test(ept_memory, remembered_absence)
+{
+	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_VTD);
+	vmem_ept *ept;
+
+	vmemt_ept_pool_init(&pool, 64);
+	change = VMEMT_EPT_CHANGE;
+	ept = vmemt_ept_make(&pool, &caps, VMEM_EPT_CACHES_ABSENT, 4, 0);
+	for (uint64_t again = 0; again < 3; again++) {
+		uint64_t gpa = GIB + 4096 * again;
+
+		cr_assert_eq(vmem_ept_map(ept, gpa, 4096, &VMEMT_EPT_LEAF(.hpa = 0), 0, &change),
+			     0);
+		cr_assert_eq(change.flush, VMEM_EPT_FLUSH_RANGES);
+		cr_assert_eq(change.ranges[0].gpa, gpa);
+		cr_assert_eq(change.ranges[0].bytes, 4096);
+	}
+	cr_assert_eq(vmem_ept_protect(ept, GIB, 8192, 3, 0, &change), 0);
+	cr_assert_eq(vmem_ept_protect(ept, GIB, 8192, 0, 3, &change), 0);
+	cr_assert_eq(change.flush, VMEM_EPT_FLUSH_RANGES, "they were absent");
+	vmem_ept_free(ept);
+	vmemt_ept_pool_destroy(&pool);
+}
