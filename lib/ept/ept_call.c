@@ -74,7 +74,7 @@ void vmemi_ept_descend_mapped(const vmem_ept *ept, uint64_t gpa, uint32_t stop,
 
 	for (path->level = ept->levels;; path->level--) {
 		path->slots[path->level] = table + vmemi_ept_index(gpa, path->level);
-		path->entry = vmemi_ept_load(path->slots[path->level]);
+		path->entry = vmemi_ept_load_way(path->slots[path->level]);
 		if (path->level <= stop || !vmemi_ept_is_table(path->entry))
 			return;
 		table = vmemi_ept_at(ept, path->entry & VMEM_EPT_ADDRESS);

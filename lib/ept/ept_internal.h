@@ -16,6 +16,12 @@ static inline uint64_t vmemi_ept_load(const uint64_t *slot)
 	return __atomic_load_n(slot, __ATOMIC_RELAXED);
 }
 
+/* Of an entry on the way: the table behind it is seen whole. */
+static inline uint64_t vmemi_ept_load_way(const uint64_t *slot)
+{
+	return __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+}
+
 static inline void vmemi_ept_store(uint64_t *slot, uint64_t entry)
 {
 	__atomic_store_n(slot, entry, __ATOMIC_RELAXED);
@@ -123,7 +129,7 @@ static inline void vmemi_ept_descend(const vmem_ept *ept, uint64_t gpa, uint32_t
 	for (;; level--) {
 		slot = table + vmemi_ept_index(gpa, level);
 		path->slots[level] = slot;
-		entry = vmemi_ept_load(slot);
+		entry = vmemi_ept_load_way(slot);
 		if (level <= stop || !vmemi_ept_is_table(entry))
 			break;
 		table = (uint64_t *)(uintptr_t)((entry & VMEM_EPT_ADDRESS) + offset);
@@ -140,7 +146,7 @@ int vmemi_ept_end_given(struct vmemi_ept_call *c, int err);
 /* Below an entry above level 1; NULL: it is no table. */
 static inline uint64_t *vmemi_ept_quick_table(const vmem_ept *ept, const uint64_t *slot)
 {
-	uint64_t entry = vmemi_ept_load(slot);
+	uint64_t entry = vmemi_ept_load_way(slot);
 
 	if (__builtin_expect((entry & (VMEMI_EPT_PRESENT_BIT | VMEMI_EPT_LARGE_BIT)) !=
 				     VMEMI_EPT_PRESENT_BIT,
