@@ -123,7 +123,10 @@ struct vmem_ept_walked {
 /** Walk for one access. Rights are judged when the leaf is reached, so that what is not present or misconfigured
  *  comes first, from the top (SDM 29.3.3.3). Accessed bits are set top-down and the dirty bit last, all only
  *  if the access is allowed; processors may also set accessed bits of upper entries when it is not.
- *  @return 0 (walked says what came of it), -VMEM_EINVAL (sizes; unknown kinds; a context that the processor has not)
+ *  An address beyond what the levels reach is a violation, without an entry. Not modelled: the sub-page permission table, AMD's
+ *  GMET, accesses to shadow stacks.
+ *  @return 0 (walked says what came of it), -VMEM_EINVAL (sizes; unknown kinds; a context that the processor has not),
+ *          -VMEM_E2BIG (a structure is newer than the library, and uses what is new)
  *  @threads any @since 1.0 */
 VMEM_API int vmem_ept_walk(const struct vmem_ept_capabilities *capabilities,
 			   const struct vmem_ept_view *view, const struct vmem_ept_access *access,
@@ -149,9 +152,9 @@ struct vmem_ept_checked {
 	size_t size;        /**< sizeof(*this) as the caller compiled it; set before the call */
 	uint32_t defect;    /**< enum vmem_ept_defect: the first */
 	uint32_t misconfig; /**< enum vmem_ept_misconfig */
-	uint32_t level;
-	uint64_t gpa; /**< where */
-	uint64_t entry;
+	uint32_t level; /**< of the entry; of a table that is missing, shared or empty, its own */
+	uint64_t gpa;   /**< the first that the entry, or table, translates */
+	uint64_t entry; /**< or what refers to the table; 0: the pointer does */
 	uint64_t tables[VMEM_EPT_LEVELS]; /**< counted up to there */
 	uint64_t leaves[VMEM_EPT_LEVELS];
 	uint64_t noted; /**< entries that are not present and not 0 (bit 63 left out) */
@@ -162,7 +165,7 @@ struct vmem_ept_checked {
  *  @param seen  one call a table, before it is looked into, with the context of the view, to find those that are
  *               linked twice: returns 1 if it was called with that address before. NULL: only tables that are linked
  *               from below themselves are found, and a hostile tree may take 512^4 tables' time
- *  @return 0 (checked says what it is), -VMEM_EINVAL
+ *  @return 0 (checked says what it is), -VMEM_EINVAL, -VMEM_E2BIG
  *  @threads any @since 1.0 */
 VMEM_API int vmem_ept_check(const struct vmem_ept_capabilities *capabilities,
 			    const struct vmem_ept_view *view, uint64_t pointer, uint32_t flags,

@@ -392,3 +392,23 @@ Test(ept_walk_call, shorter_result)
 	cr_assert_eq(walked.hpa, UINT64_C(0x1c0000000));
 	cr_assert_eq(walked.entries[0], UINT64_C(0x5a5a5a5a5a5a5a5a));
 }
+
+/* A caller that was compiled with a newer, longer access: fine as long as what is new is not used. */
+Test(ept_walk_call, longer_access)
+{
+	struct {
+		struct vmem_ept_access access;
+		uint64_t more;
+	} newer = { .more = 0 };
+	struct vmem_ept_walked walked = { .size = sizeof(walked) };
+	struct vmem_ept_view view;
+
+	setup(VMEMT_ALL_CAPS, 0, 1);
+	newer.access = vmemt_access_of(&tables, GPA, VMEMT_READ, 0);
+	newer.access.size = sizeof(newer);
+	view = vmemt_view(&tables);
+	cr_assert_eq(vmem_ept_walk(&tables.processor, &view, &newer.access, &walked), 0);
+	cr_assert_eq(walked.outcome, VMEM_EPT_WALK_OK);
+	newer.more = 1;
+	cr_assert_eq(vmem_ept_walk(&tables.processor, &view, &newer.access, &walked), -VMEM_E2BIG);
+}
