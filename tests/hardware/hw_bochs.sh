@@ -34,7 +34,7 @@ error: action=ignore
 info: action=ignore
 END
 echo c >"$scratch/commands" # for a bochs that starts in its debugger
-TERM=xterm timeout 100 script -qec "bochs -q -f $scratch/bochsrc -rc $scratch/commands" /dev/null \
+TERM=xterm timeout 250 script -qec "bochs -q -f $scratch/bochsrc -rc $scratch/commands" /dev/null \
 	</dev/null >"$scratch/terminal" 2>&1 || :
 [ -s "$scratch/output" ] || { tail -n 20 "$scratch/log"; echo "it has said nothing"; exit 1; }
 judge "$scratch/output"

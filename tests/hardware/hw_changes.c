@@ -43,6 +43,22 @@ static int note(void)
 	return vmem_ept_set_payload(hw_world.ept, PAGE, 4096, 12345, 0, VMEM_EPT_REPLACE, &change);
 }
 
+static int log_writes(void)
+{
+	return vmem_ept_log_start(hw_world.ept, PAGE, 4096, 1, &change);
+}
+
+/* The write that gets the right back counts as one before the collection, which takes it again. */
+static int collect(void)
+{
+	uint64_t bitmap = 0;
+
+	if (vmem_ept_log_start(hw_world.ept, PAGE, 4096, 1, &change) ||
+	    vmem_ept_log_write(hw_world.ept, PAGE))
+		return -1;
+	return vmem_ept_log_collect(hw_world.ept, PAGE, 4096, &bitmap, &change) || bitmap != 1;
+}
+
 static int replace(void)
 {
 	const struct vmem_ept_leaf leaf = {
@@ -65,6 +81,8 @@ static const struct taking {
 	{ "take write", take_write, VMEM_EPT_ACCESS_WRITE },
 	{ "take execute", take_exec, VMEM_EPT_ACCESS_FETCH },
 	{ "take all", take_all, VMEM_EPT_ACCESS_READ },
+	{ "log writes", log_writes, VMEM_EPT_ACCESS_WRITE },
+	{ "collect the log", collect, VMEM_EPT_ACCESS_WRITE },
 	{ "payload", note, VMEM_EPT_ACCESS_READ },
 	{ "replace", replace, VMEM_EPT_ACCESS_READ },
 	{ "replace", replace, VMEM_EPT_ACCESS_WRITE },

@@ -15,7 +15,7 @@ command -v qemu-system-x86_64 >/dev/null || skip "no qemu-system-x86_64 (Debian:
 
 vmem_scratch "${TMPDIR:-/tmp}/vmem-qemu.XXXXXX"
 disk "$image" "$scratch/disk.img"
-timeout 100 qemu-system-x86_64 -accel tcg -cpu "$cpu" -m 128 -display none -nodefaults \
+timeout 250 qemu-system-x86_64 -accel tcg -cpu "$cpu" -m 128 -display none -nodefaults \
 	-no-reboot -serial "file:$scratch/output" -monitor none \
 	-drive "file=$scratch/disk.img,format=raw,if=ide" -device isa-debug-exit,iobase=0xf4 \
 	>"$scratch/log" 2>&1 </dev/null || :
