@@ -272,6 +272,8 @@ static void installing(void)
 		hw_predict(VMEM_EPT_ACCESS_READ, exit.gpa, &walked);
 		hw_judge_exit(&exit, &walked, exit.gpa, exit.gpa);
 		HW_CHECK(!vmem_ept_install(hw_world.ept, gpa, &leaf, NULL));
+		hw_predict(VMEM_EPT_ACCESS_READ, gpa, &walked);
+		HW_CHECK(walked.outcome == VMEM_EPT_WALK_OK && walked.hpa == leaf.hpa);
 		sum += hw_frame_word(leaf.hpa);
 		violations++;
 	}
