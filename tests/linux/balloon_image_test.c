@@ -212,6 +212,41 @@ static void no_other_memory(void)
 	assert(!munmap(base, 8 * PAGE) && !munmap(source, 8 * PAGE) && !close(fd));
 }
 
+/* Private mappings of huge pages that are a file's: those would come back. No page of these is touched. */
+static void huge_kinds(void)
+{
+	const uint64_t block = UINT64_C(2) << 20;
+	const int flags = MAP_PRIVATE | MAP_NORESERVE;
+	int fd = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB);
+	struct vmem_discard_piece p = { .size = sizeof(p),
+					.gpa = GPA,
+					.bytes = 2 * block,
+					.kind = VMEM_DISCARD_PRIVATE,
+					.block_bytes = block };
+	void *file = MAP_FAILED, *anonymous;
+	vmem_discard *d = made(NULL);
+
+	if (fd >= 0 && !ftruncate(fd, 2 * (off_t)block))
+		file = mmap(NULL, 2 * block, PROT_READ | PROT_WRITE, flags, fd, 0);
+	anonymous = mmap(NULL, 2 * block, PROT_READ | PROT_WRITE,
+			 flags | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	if (file == MAP_FAILED || anonymous == MAP_FAILED) {
+		fprintf(stderr, "no memory of huge pages\n");
+	} else {
+		p.hva = file;
+		assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
+		p.hva = anonymous;
+		p.block_bytes = 0;
+		assert(vmem_discard_add(d, &p) == -VMEM_ENOTSUP);
+		p.block_bytes = block;
+		assert(!vmem_discard_add(d, &p));
+	}
+	vmem_discard_free(d);
+	assert(file == MAP_FAILED || !munmap(file, 2 * block));
+	assert(anonymous == MAP_FAILED || !munmap(anonymous, 2 * block));
+	assert(fd < 0 || !close(fd));
+}
+
 int main(void)
 {
 	image_memory(NULL);
@@ -222,5 +257,6 @@ int main(void)
 	in_holes_of_two();
 	locked_and_kept();
 	no_other_memory();
+	huge_kinds();
 	return 0;
 }

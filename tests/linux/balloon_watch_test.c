@@ -115,6 +115,9 @@ static void held(uint64_t flags)
 	assert(!vmem_region_pin(region, GPA + 5 * PAGE, PAGE)); /* before it begins */
 	assert(!guard.begin(guard.context));
 	assert(!vmem_region_pin(region, GPA + 6 * PAGE, PAGE));
+	/* It is known before anything is written, which need be no fault. */
+	assert(vmemi_watch_has(&region->watch[VMEMI_WATCH_GUARD], 5));
+	assert(vmemi_watch_has(&region->watch[VMEMI_WATCH_GUARD], 6));
 	assert(hint(5, 2, &released) == -VMEM_EBUSY && !released);
 	vmemt_make(&want, 5, 2);
 	memcpy(base + 5 * PAGE, &want, PAGE);

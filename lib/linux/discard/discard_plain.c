@@ -271,9 +271,10 @@ static bool is_right(const struct vmemi_mapping *m, const void *context)
 		return shared && m->inode == e->file.st_ino && m->major == major(e->file.st_dev) &&
 		       m->minor == minor(e->file.st_dev) &&
 		       m->offset - m->start == e->p->offset - (uintptr_t)e->p->hva;
-	/* What is a file's would be so again; but huge pages have one by themselves. */
+	/* What is a file's would be so again. */
 	case VMEM_DISCARD_PRIVATE:
-		return !shared && (!m->inode || e->p->block_bytes > VMEM_PAGE_SIZE);
+		return !shared &&
+		       (m->anonymous_huge ? e->p->block_bytes > VMEM_PAGE_SIZE : !m->inode);
 	default: return !shared && m->permissions[0] == 'r' && m->permissions[1] == 'w';
 	}
 }

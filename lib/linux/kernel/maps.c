@@ -3,6 +3,7 @@
 #include "linux/kernel/maps.h"
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 
 bool vmemi_maps_line(struct vmemi_maps *in, char *line, size_t size)
 {
@@ -30,6 +31,7 @@ bool vmemi_maps_line(struct vmemi_maps *in, char *line, size_t size)
 
 bool vmemi_maps_parse(const char *line, struct vmemi_mapping *m)
 {
+	m->anonymous_huge = strstr(line, " /anon_hugepage") != NULL;
 	return sscanf(line, "%llx-%llx %7s %llx %x:%x %llu", &m->start, &m->stop, m->permissions,
 		      &m->offset, &m->major, &m->minor, &m->inode) == 7;
 }

@@ -16,6 +16,7 @@ struct vmemi_mapping {
 	unsigned long long start, stop, offset, inode;
 	unsigned major, minor;
 	char permissions[8];
+	bool anonymous_huge; /* of hugetlbfs, without a file of anybody's; but it has an inode */
 };
 
 /* One line without its end, cut to @size. False at the end of the file. */
