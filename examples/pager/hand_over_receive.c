@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/socket_fds.h"
 #include "pager_hand_over.h"
 
 #define MOST_FDS (2 + HAND_OVER_FILES_MAX) /* that are noticed, and closed */
@@ -17,7 +18,7 @@ struct letter {
 	char text[HAND_OVER_BYTES];
 	size_t bytes;
 	int fd[MOST_FDS];
-	unsigned fds;
+	uint32_t fds;
 };
 
 static int64_t now_ms(void)
@@ -26,25 +27,6 @@ static int64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
-}
-
-static void keep_fds(struct letter *l, struct msghdr *m)
-{
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
-		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < count; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-			if (l->fds < MOST_FDS)
-				l->fd[l->fds++] = fd;
-			else
-				close(fd);
-		}
-	}
 }
 
 /* Some more of it. 1; 0: the other side has ended; -1: an error. */
@@ -60,7 +42,7 @@ static int receive_some(struct letter *l, int socket)
 
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? 1 : -1;
-	keep_fds(l, &m);
+	(void)socket_fds_keep(&m, l->fd, &l->fds, MOST_FDS);
 	l->bytes += (size_t)n;
 	return n > 0;
 }

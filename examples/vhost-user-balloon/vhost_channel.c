@@ -13,6 +13,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "common/socket_fds.h"
+
 #define MOST_FDS (2 * VHOST_REGIONS) /* that are noticed, and closed */
 
 void vhost_channel_begin(struct vhost_channel *c, int socket)
@@ -34,31 +36,6 @@ void vhost_channel_end(struct vhost_channel *c)
 	vhost_channel_next(c);
 	close(c->socket);
 	c->socket = -1;
-}
-
-/* False: there were more than any message has; none is left open. */
-static bool keep_fds(struct vhost_message *m, struct msghdr *h)
-{
-	bool good = !(h->msg_flags & MSG_CTRUNC);
-
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
-		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < count; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-			if (m->fds < VHOST_REGIONS) {
-				m->fd[m->fds++] = fd;
-			} else {
-				close(fd);
-				good = false;
-			}
-		}
-	}
-	return good;
 }
 
 static size_t wanted(const struct vhost_channel *c)
@@ -90,7 +67,7 @@ static int receive_some(struct vhost_channel *c, const char **ret_why)
 		return -1;
 	c->got += (size_t)n;
 	*ret_why = "more descriptors than any message has";
-	return keep_fds(m, &h) ? 1 : -1;
+	return socket_fds_keep(&h, m->fd, &m->fds, VHOST_REGIONS) ? 1 : -1;
 }
 
 int vhost_channel_receive(struct vhost_channel *c, uint64_t now_ns, const char **ret_why)

@@ -2,6 +2,7 @@
 /* See hand_over.h. */
 #include "linux/hand_over.h"
 #include "support/deadline.h"
+#include "support/send_fds.h"
 #include <assert.h>
 #include <string.h>
 #include <signal.h>
@@ -34,19 +35,7 @@ int vmemt_end_of(pid_t child)
 
 void vmemt_send_fd(int socket, int fd)
 {
-	char control[CMSG_SPACE(sizeof(int))] = { 0 }, byte = 0;
-	struct iovec data = { &byte, 1 };
-	struct msghdr m = { .msg_iov = &data,
-			    .msg_iovlen = 1,
-			    .msg_control = control,
-			    .msg_controllen = sizeof(control) };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	assert(sendmsg(socket, &m, 0) == 1);
+	assert(vmemt_send_fds(socket, "", 1, &fd, 1, 0) == 1);
 }
 
 int vmemt_receive_fd(int socket)

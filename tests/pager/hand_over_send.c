@@ -11,14 +11,14 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "support/send_fds.h"
 
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
 #endif
-#define MOST_FDS 10
 
 void need(int condition, const char *what)
 {
@@ -71,19 +71,7 @@ int connect_to(const char *path)
 
 void hand_over(int socket, const char *text, const int *fds, unsigned count)
 {
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(MOST_FDS * sizeof(int))] = { 0 };
-	struct iovec data = { (void *)(uintptr_t)text, strlen(text) };
-	struct msghdr m = { .msg_iov = &data, .msg_iovlen = 1 };
-	struct cmsghdr *c;
+	size_t bytes = strlen(text);
 
-	if (count) {
-		m.msg_control = control;
-		m.msg_controllen = CMSG_SPACE(count * sizeof(int));
-		c = CMSG_FIRSTHDR(&m);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, count * sizeof(int));
-	}
-	need(sendmsg(socket, &m, 0) == (ssize_t)strlen(text), "sendmsg");
+	need(vmemt_send_fds(socket, text, bytes, fds, count, 0) == (ssize_t)bytes, "sendmsg");
 }

@@ -16,7 +16,7 @@ const unsigned char *map_original(const char *path, size_t *ret_bytes);
 int open_uffd(void *memory, size_t bytes, uint64_t features);
 
 int connect_to(const char *path);
-/* One message: @text with @count descriptors, 10 at most. */
+/* One message: @text with @count descriptors, VMEMT_FDS_MAX at most. */
 void hand_over(int socket, const char *text, const int *fds, unsigned count);
 
 #endif

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "support/send_fds.h"
 #include "vhost-user-balloon/vhost_client.h"
 
 #define BYTES UINT64_C(0x40000) /* of memory */
@@ -83,23 +84,9 @@ static void serve(void)
 /* Nothing of the answers is looked at, but they are taken away. */
 static void send_bytes(const void *bytes, size_t count, const int *fds, uint32_t fd_count)
 {
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(16 * sizeof(int))] = { 0 };
-	struct iovec data = { (void *)(uintptr_t)bytes, count };
-	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1 };
 	char answer[512];
 
-	if (fd_count) {
-		struct cmsghdr *c;
-
-		h.msg_control = control;
-		h.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-		c = CMSG_FIRSTHDR(&h);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
-	}
-	(void)!sendmsg(theirs, &h, MSG_NOSIGNAL | MSG_DONTWAIT);
+	(void)!vmemt_send_fds(theirs, bytes, count, fds, fd_count, MSG_NOSIGNAL | MSG_DONTWAIT);
 	serve();
 	while (recv(theirs, answer, sizeof(answer), MSG_DONTWAIT) > 0)
 		;

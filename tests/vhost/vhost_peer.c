@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "support/deadline.h"
+#include "support/send_fds.h"
 
 void vhost_peer_open(struct vhost_peer *p, const char *path)
 {
@@ -51,22 +52,8 @@ void vhost_peer_close(struct vhost_peer *p)
 bool vhost_peer_send(struct vhost_peer *p, const void *bytes, size_t count, const int *fds,
 		     uint32_t fd_count)
 {
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(32 * sizeof(int))] = { 0 };
-	struct iovec data = { (void *)(uintptr_t)bytes, count };
-	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1 };
-
-	if (fd_count) {
-		struct cmsghdr *c;
-
-		h.msg_control = control;
-		h.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-		c = CMSG_FIRSTHDR(&h);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
-	}
-	return sendmsg(p->socket, &h, MSG_NOSIGNAL) == (ssize_t)count;
+	return vmemt_send_fds(p->socket, bytes, count, fds, fd_count, MSG_NOSIGNAL) ==
+	       (ssize_t)count;
 }
 
 bool vhost_peer_ask(struct vhost_peer *p, uint32_t request, const void *payload, uint32_t size,
