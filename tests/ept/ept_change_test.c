@@ -1,38 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Unmapping, rights, memory types, merging: on the tables of each format. */
-#include <criterion/criterion.h>
-#include "ept/ept_tools.h"
+#include "ept/ept_fixture.h"
 
-#define GIB VMEMT_EPT_GIB
-#define MIB2 VMEMT_EPT_MIB2
 #define RW (VMEM_EPT_READ | VMEM_EPT_WRITE)
 #define RWX (RW | VMEM_EPT_EXEC)
-
-static struct vmemt_ept_pool pool;
-static struct vmem_ept_change change;
-static vmem_ept *ept;
 
 static void begin(uint32_t format, uint64_t flags)
 {
 	struct vmem_ept_capabilities caps = vmemt_ept_caps(format);
 
-	vmemt_ept_pool_init(&pool, 2048);
-	ept = vmemt_ept_make(&pool, &caps, flags, 4, 0);
-	cr_assert_not_null(ept);
-	change = VMEMT_EPT_CHANGE;
-}
-
-static void end(void)
-{
-	vmem_ept_free(ept);
-	vmemt_ept_pool_destroy(&pool);
+	open_ept(2048, &caps, flags, 4, 0);
 }
 
 static void map(uint64_t gpa, uint64_t bytes, uint64_t hpa, uint32_t level)
 {
-	cr_assert_eq(vmem_ept_map(ept, gpa, bytes, &VMEMT_EPT_LEAF(.hpa = hpa, .level = level), 0,
-				  &change),
-		     0);
+	cr_assert_eq(map_at(gpa, bytes, hpa, level, 0), 0);
 }
 
 static struct vmem_ept_leaf at(uint64_t gpa)
@@ -80,7 +62,7 @@ Test(ept_unmap, middle_of_a_table)
 	cr_assert_eq(vmem_ept_unmap(ept, GIB + 5 * 4096, 7 * 4096, &change), 0, "a hole");
 	cr_assert_eq(change.flush, VMEM_EPT_FLUSH_NONE);
 	cr_assert_eq(change.leaves, 0);
-	end();
+	close_ept();
 }
 
 Test(ept_unmap, tables_that_become_empty_wait)
@@ -101,7 +83,7 @@ Test(ept_unmap, tables_that_become_empty_wait)
 	vmem_ept_flushed(ept, 2);
 	cr_assert_eq(stats().waiting, 0);
 	cr_assert_eq(pool.out, 1);
-	end();
+	close_ept();
 }
 
 Test(ept_unmap, whole_tables_in_a_range)
@@ -118,7 +100,7 @@ Test(ept_unmap, whole_tables_in_a_range)
 		cr_assert_eq(stats().tables[0] + stats().tables[1] + stats().tables[2], 0);
 		vmem_ept_flushed(ept, change.epoch);
 		cr_assert_eq(pool.out, 1);
-		end();
+		close_ept();
 	}
 }
 
@@ -134,7 +116,7 @@ Test(ept_unmap, part_of_a_large_leaf)
 	cr_assert_eq(at(GIB + 2 * MIB2).level, 0);
 	cr_assert_eq(at(GIB + 2 * MIB2 + 4096).hpa, 2 * MIB2 + 4096);
 	cr_assert_eq(at(GIB + 3 * MIB2).level, 2);
-	end();
+	close_ept();
 }
 
 /* What processors read in a table that waits is what it was: old leaves, and nothing else that is present. */
@@ -157,7 +139,7 @@ Test(ept_unmap, retired_tables_hold_old_leaves_only)
 		for (uint32_t i = 0; i < 512; i++)
 			cr_assert_eq(old[i] & ~ours, before[i] & ~ours);
 		vmem_ept_flushed(ept, change.epoch);
-		end();
+		close_ept();
 	}
 }
 
@@ -192,7 +174,7 @@ Test(ept_protect, rights)
 		cr_assert_eq(vmem_ept_protect(ept, GIB + MIB2, 4096, 0, RW, &change), 0);
 		cr_assert_eq(at(GIB + MIB2).rights, RW);
 		cr_assert_eq(stats().leaves[0], 512 + 3);
-		end();
+		close_ept();
 	}
 }
 
@@ -212,7 +194,7 @@ Test(ept_protect, refused_rights_change_nothing)
 	cr_assert_eq(vmem_ept_protect(ept, GIB, 4096, 0, VMEM_EPT_EXEC_USER, &change),
 		     -VMEM_ENOTSUP);
 	cr_assert_eq(at(GIB).rights, RW);
-	end();
+	close_ept();
 }
 
 Test(ept_protect, no_large_leaf_is_executable)
@@ -233,7 +215,7 @@ Test(ept_protect, no_large_leaf_is_executable)
 	cr_assert_eq(change.reason, VMEM_EPT_UNLIKE);
 	cr_assert_eq(vmem_ept_map(ept, 2 * GIB, MIB2, &executable, 0, &change), 0);
 	cr_assert_eq(change.leaves, 512);
-	end();
+	close_ept();
 }
 
 Test(ept_type, set)
@@ -269,7 +251,7 @@ Test(ept_type, set)
 			cr_assert_eq(at(GIB).flags, VMEM_EPT_LEAF_IGNORE_PAT);
 			cr_assert_eq(at(GIB + 4096).flags, 0);
 		}
-		end();
+		close_ept();
 	}
 }
 
@@ -296,7 +278,7 @@ Test(ept_merge, split_and_back)
 		cr_assert_eq(run.leaf.hpa, 4 * GIB);
 		vmem_ept_flushed(ept, change.epoch);
 		cr_assert_eq(pool.out, 2);
-		end();
+		close_ept();
 	}
 }
 
@@ -340,7 +322,7 @@ Test(ept_merge, accessed_and_dirty)
 			}
 			vmem_ept_flushed(ept, change.epoch);
 			cr_assert_eq(at(GIB + 77 * 4096).flags, ad);
-			end();
+			close_ept();
 		}
 }
 
@@ -360,5 +342,5 @@ Test(ept_merge, unlike_ones_stay)
 	cr_assert_eq(vmem_ept_merge(ept, GIB, GIB, 2, &change), 0);
 	cr_assert_eq(change.leaves, 1);
 	cr_assert_eq(change.at, GIB + MIB2, "not aligned");
-	end();
+	close_ept();
 }

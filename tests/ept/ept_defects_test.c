@@ -1,40 +1,28 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What went wrong in other builders when they were run, by number: here it is an error that changes nothing and says why.
  * And what is refused in general: widths, alignment, sizes of structures. */
-#include <criterion/criterion.h>
-#include "ept/ept_tools.h"
+#include "ept/ept_fixture.h"
 
-#define GIB VMEMT_EPT_GIB
-#define MIB2 VMEMT_EPT_MIB2
-
-static struct vmemt_ept_pool pool;
-static struct vmem_ept_change change;
 static struct vmem_ept_capabilities caps;
-static vmem_ept *ept;
 static uint8_t *copy;
 
 static void begin(uint32_t format, uint32_t levels, uint64_t quota)
 {
 	caps = vmemt_ept_caps(format);
-	vmemt_ept_pool_init(&pool, 1200);
-	ept = vmemt_ept_make(&pool, &caps, 0, levels, quota);
-	cr_assert_not_null(ept);
-	change = VMEMT_EPT_CHANGE;
+	open_ept(1200, &caps, 0, levels, quota);
 	copy = malloc(4096 * pool.count);
 	cr_assert_not_null(copy);
 }
 
 static void end(void)
 {
-	vmem_ept_free(ept);
-	vmemt_ept_pool_destroy(&pool);
+	close_ept();
 	free(copy);
 }
 
 static int map(uint64_t gpa, uint64_t bytes, uint64_t hpa, uint32_t level)
 {
-	return vmem_ept_map(ept, gpa, bytes, &VMEMT_EPT_LEAF(.hpa = hpa, .level = level), 0,
-			    &change);
+	return map_at(gpa, bytes, hpa, level, 0);
 }
 
 static void remember(void)

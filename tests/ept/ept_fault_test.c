@@ -1,15 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Each page for a table fails once in turn: the call says so, and the tables are, byte for byte, what they were. */
-#include <criterion/criterion.h>
-#include "ept/ept_tools.h"
+#include "ept/ept_fixture.h"
 #include "support/fail_alloc.h"
-
-#define GIB VMEMT_EPT_GIB
-#define MIB2 VMEMT_EPT_MIB2
-
-static struct vmemt_ept_pool pool;
-static struct vmem_ept_change change;
-static vmem_ept *ept;
 
 enum step {
 	MAP_SMALL,
@@ -49,10 +41,7 @@ static void begin(void)
 	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_INTEL);
 	const struct vmem_ept_leaf leaf = { .rights = 1, .type = VMEM_EPT_WB };
 
-	vmemt_ept_pool_init(&pool, 256);
-	ept = vmemt_ept_make(&pool, &caps, VMEM_EPT_NO_EXEC_LARGE, 4, 0);
-	cr_assert_not_null(ept);
-	change = VMEMT_EPT_CHANGE;
+	open_ept(256, &caps, VMEM_EPT_NO_EXEC_LARGE, 4, 0);
 	cr_assert_eq(vmem_ept_map(ept, GIB, GIB, &leaf, 0, &change), 0);
 	cr_assert_eq(vmem_ept_set_payload(ept, 0, GIB, 9, 0, 0, &change), 0);
 }
@@ -81,8 +70,7 @@ Test(ept_fault, each_table)
 		}
 		cr_assert_geq(fails, 1, "step %d takes no table", (int)s);
 		cr_assert_eq(pool.left, 0, "it took what it needs, and no more");
-		vmem_ept_free(ept);
-		vmemt_ept_pool_destroy(&pool);
+		close_ept();
 	}
 	free(copy);
 }

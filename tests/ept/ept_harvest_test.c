@@ -1,56 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Harvests by hand: what is seen, what is cleared and owed, what pruning passes over, and where a callback ends it. Bits are set
  * as a processor does it: upper entries first. */
-#include <criterion/criterion.h>
 #include <string.h>
 #include <vmem/ept_track.h>
 #include "ept/ept_internal.h"
-#include "ept/ept_model.h"
+#include "ept/ept_track_fixture.h"
 
-#define PAGE UINT64_C(4096)
-#define M2 VMEM_EPT_LEVEL_BYTES(2)
-#define G1 VMEM_EPT_LEVEL_BYTES(3)
-
-static struct vmemt_ept_memory memory;
-static struct vmemt_fail_alloc allocator;
-static struct vmem_ept_change change = { .size = sizeof(change) };
-static vmem_ept *ept;
 static uint64_t accessed[4096 / 64], dirty[4096 / 64];
 
 static void start(uint32_t format, uint64_t flags)
 {
-	struct vmem_ept_capabilities caps = { .size = sizeof(caps),
-					      .format = format,
-					      .physical_bits = 40 };
-	struct vmem_ept_opts opts = { .size = sizeof(opts),
-				      .flags = flags,
-				      .allocator = &allocator.allocator,
-				      .capabilities = &caps,
-				      .memory = &memory.memory };
-
-	caps.caps = VMEM_EPT_CAP_4_LEVELS | VMEM_EPT_CAP_TABLES_WB | VMEM_EPT_CAP_AD |
-		    VMEM_EPT_CAP_2M | VMEM_EPT_CAP_1G | VMEM_EPT_CAP_NO_EXEC;
-	vmemt_ept_memory_init(&memory, 64, 1);
-	vmemt_fail_alloc_init(&allocator);
-	allocator.fail_after = -1;
-	cr_assert_eq(vmem_ept_new(&ept, &opts), 0);
-}
-
-static void done(void)
-{
-	vmem_ept_free(ept);
-	vmemt_ept_memory_done(&memory);
-	cr_assert_eq(allocator.live_bytes, 0);
+	open_ept(&(struct wanted){
+		.format = format, .by_callback = 1, .caps = VMEM_EPT_CAP_1G, .flags = flags });
 }
 
 static void map(uint64_t gpa, uint64_t bytes, uint32_t level)
 {
-	struct vmem_ept_leaf leaf = { .hpa = gpa,
-				      .rights = VMEM_EPT_READ | VMEM_EPT_WRITE,
-				      .type = VMEM_EPT_WB,
-				      .level = level };
-
-	cr_assert_eq(vmem_ept_map(ept, gpa, bytes, &leaf, 0, &change), 0);
+	cr_assert_eq(vmem_ept_map(ept, gpa, bytes, &LEAF(gpa, level), 0, &change), 0);
 }
 
 /* As a processor does. */
@@ -115,7 +81,7 @@ Test(ept_harvest, each_entry)
 	cr_assert_eq(harvest(0, M2, 3, 1), 0);
 	cr_assert_eq(change.leaves, 0);
 	cr_assert_eq(change.flush, VMEM_EPT_FLUSH_NONE);
-	done();
+	close_ept();
 }
 
 /* Of what is looked at only one kind is cleared, by stores and by atomic operations; nothing is owed if stale is fine. */
@@ -135,7 +101,7 @@ Test(ept_harvest, one_kind)
 	cr_assert_eq(change.ranges[0].bytes, 64 * PAGE);
 	cr_assert_eq(harvest(0, M2, 0, 1), 0);
 	cr_assert(!accessed[0] && !dirty[0]);
-	done();
+	close_ept();
 }
 
 /* Notes have the same bits set; so has what is mapped without rights, and that counts. */
@@ -155,7 +121,7 @@ Test(ept_harvest, not_present)
 	cr_assert_eq(accessed[4], 0);
 	cr_assert_eq(harvest(0, M2, 3, 1), 0);
 	cr_assert_eq(change.leaves, 0);
-	done();
+	close_ept();
 }
 
 Test(ept_harvest, sticking_out)
@@ -177,7 +143,7 @@ Test(ept_harvest, sticking_out)
 	cr_assert_eq(change.ranges[0].bytes, M2);
 	cr_assert_eq(harvest(0, 2 * M2, 3, 1), 0);
 	cr_assert_eq(accessed[8], 0);
-	done();
+	close_ept();
 }
 
 Test(ept_harvest, pruned)
@@ -211,7 +177,7 @@ Test(ept_harvest, pruned)
 	cr_assert(*path.slots[4] & ept->accessed);
 	vmemi_ept_descend(ept, 0, 1, &path);
 	cr_assert(*path.slots[2] & ept->accessed);
-	done();
+	close_ept();
 }
 
 static uint64_t calls, last;
@@ -243,7 +209,7 @@ Test(ept_harvest, pruned_and_ended)
 	cr_assert_eq(vmem_ept_harvest(ept, 0, G1 * 512, flags, &h, &change), -1);
 	cr_assert_eq(last, G1);
 	cr_assert_eq(vmem_ept_harvest(ept, 0, G1 * 512, flags, &h, &change), 0);
-	done();
+	close_ept();
 }
 
 static int third(void *context, uint64_t gpa, uint64_t bytes, uint32_t bits)
@@ -275,7 +241,7 @@ Test(ept_harvest, callback)
 	cr_assert_eq(harvest(0, 3 * M2, 3, 1), 0);
 	cr_assert_eq(change.leaves, 1);
 	cr_assert(is_set(accessed, 1024) && !is_set(accessed, 512));
-	done();
+	close_ept();
 }
 
 Test(ept_harvest, refused)
@@ -294,8 +260,8 @@ Test(ept_harvest, refused)
 	h.size = 8;
 	cr_assert_eq(vmem_ept_harvest(ept, 0, M2, 0, &h, &change), -VMEM_EINVAL);
 	cr_assert_eq(vmem_ept_harvest(ept, 0, M2, 0, NULL, &change), -VMEM_EINVAL);
-	done();
+	close_ept();
 	start(VMEM_EPT_INTEL, 0);
 	cr_assert_eq(harvest(0, M2, 0, 1), -VMEM_ENOTSUP);
-	done();
+	close_ept();
 }

@@ -1,52 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Installing a leaf, and the log of writes, one at a time: what is refused, and what is left behind. Races: ept_races_test.c. */
-#include <criterion/criterion.h>
 #include <string.h>
 #include <vmem/ept_track.h>
-#include "ept/ept_model.h"
-
-#define PAGE UINT64_C(4096)
-#define M2 VMEM_EPT_LEVEL_BYTES(2)
-#define G1 VMEM_EPT_LEVEL_BYTES(3)
-
-static struct vmemt_ept_memory memory;
-static struct vmemt_fail_alloc allocator;
-static struct vmem_ept_change change = { .size = sizeof(change) };
-static vmem_ept *ept;
+#include "ept/ept_track_fixture.h"
 
 static void start(uint64_t max_tables)
 {
-	struct vmem_ept_capabilities caps = { .size = sizeof(caps), .physical_bits = 40 };
-	struct vmem_ept_opts opts = { .size = sizeof(opts),
-				      .allocator = &allocator.allocator,
-				      .capabilities = &caps,
-				      .memory = &memory.memory,
-				      .flags = VMEM_EPT_AD | VMEM_EPT_NO_EXEC_LARGE,
-				      .max_tables = max_tables };
-
-	caps.caps = VMEM_EPT_CAP_4_LEVELS | VMEM_EPT_CAP_TABLES_WB | VMEM_EPT_CAP_AD |
-		    VMEM_EPT_CAP_2M | VMEM_EPT_CAP_NO_EXEC;
-	vmemt_ept_memory_init(&memory, 64, 0);
-	vmemt_fail_alloc_init(&allocator);
-	allocator.fail_after = -1;
-	cr_assert_eq(vmem_ept_new(&ept, &opts), 0);
-}
-
-static void done(void)
-{
-	vmem_ept_free(ept);
-	vmemt_ept_memory_done(&memory);
-	cr_assert_eq(allocator.live_bytes, 0);
+	open_ept(&(struct wanted){ .flags = VMEM_EPT_AD | VMEM_EPT_NO_EXEC_LARGE,
+				   .max_tables = max_tables });
 }
 
 static int install(uint64_t gpa, uint64_t hpa, uint32_t level, const uint64_t *expected)
 {
-	struct vmem_ept_leaf leaf = { .hpa = hpa,
-				      .rights = VMEM_EPT_READ | VMEM_EPT_WRITE,
-				      .type = VMEM_EPT_WB,
-				      .level = level };
-
-	return vmem_ept_install(ept, gpa, &leaf, expected);
+	return vmem_ept_install(ept, gpa, &LEAF(hpa, level), expected);
 }
 
 static struct vmem_ept_stats stats(void)
@@ -82,7 +48,7 @@ Test(ept_install, refused)
 	cr_assert_eq(vmem_ept_install(ept, 0, &leaf, NULL), -VMEM_EINVAL);
 	cr_assert_eq(vmem_ept_install(ept, 0, NULL, NULL), -VMEM_EINVAL);
 	cr_assert_eq(memory.live, 1);
-	done();
+	close_ept();
 }
 
 Test(ept_install, expected)
@@ -107,7 +73,7 @@ Test(ept_install, expected)
 	cr_assert_eq(install(M2 + PAGE, 0, 1, NULL), -VMEM_EEXIST);
 	cr_assert_eq(install(0, 0, 2, NULL), -VMEM_EEXIST);
 	cr_assert_eq(stats().installs_lost, 3);
-	done();
+	close_ept();
 }
 
 /* A note that stands for 1 GiB is a table of notes around the leaf. */
@@ -125,7 +91,7 @@ Test(ept_install, below_a_large_note)
 	cr_assert_eq(vmem_ept_translate(ept, 6 * M2, &leaf, &payload), -VMEM_ENOENT);
 	cr_assert_eq(payload, 9);
 	cr_assert_eq(vmem_ept_translate(ept, 5 * M2 + PAGE, &leaf, &payload), 0);
-	done();
+	close_ept();
 }
 
 /* Each allocation fails once; nothing of those that did not is left. */
@@ -141,13 +107,13 @@ Test(ept_install, no_memory)
 	memory.fail_after = -1;
 	cr_assert_eq(install(0, 0, 1, NULL), 0);
 	cr_assert_eq(memory.live, 4);
-	done();
+	close_ept();
 	start(3);
 	cr_assert_eq(install(0, 0, 1, NULL), -VMEM_ENOSPC);
 	cr_assert_eq(memory.live, 1);
 	cr_assert_eq(install(0, 0, 2, NULL), 0);
 	cr_assert_eq(memory.live, 3);
-	done();
+	close_ept();
 }
 
 /* --- The log --- */
@@ -207,7 +173,7 @@ Test(ept_log, life)
 	for (uint64_t page = 1; page < 10; page++)
 		rights(page * PAGE, rw);
 	cr_assert_eq(vmem_ept_log_write(ept, 3 * PAGE), -VMEM_ENOENT);
-	done();
+	close_ept();
 }
 
 /* What another call takes does not come back by the log. */
@@ -225,7 +191,7 @@ Test(ept_log, taken)
 	rights(0, VMEM_EPT_READ);
 	rights(PAGE, VMEM_EPT_READ);
 	rights(2 * PAGE, VMEM_EPT_READ | VMEM_EPT_WRITE);
-	done();
+	close_ept();
 }
 
 Test(ept_log, large)
@@ -251,5 +217,5 @@ Test(ept_log, large)
 	rights(0, VMEM_EPT_READ);
 	cr_assert_eq(vmem_ept_log_stop(ept, 0, M2, &change), 0);
 	rights(0, VMEM_EPT_READ | VMEM_EPT_WRITE);
-	done();
+	close_ept();
 }

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The builder's trees judged by the walker, which shares no code with it: every leaf that it can make, in each format, on processors
  * that can much and little; and trees after random calls. What a processor would do must be what was asked for. */
-#include <criterion/criterion.h>
 #include <vmem/ept_walk.h>
-#include "ept/ept_tools.h"
+#include "ept/ept_fixture.h"
 #include "support/rng.h"
 
 #define ALL_RIGHTS 15u
-#define GIB VMEMT_EPT_GIB
-#define MIB2 VMEMT_EPT_MIB2
 
 struct kind {
 	uint32_t format, levels;
@@ -38,27 +35,20 @@ static const struct kind kinds[] = {
 #define EACH_KIND(k) \
 	for (const struct kind *k = kinds; k < kinds + sizeof(kinds) / sizeof(*kinds); k++)
 
-static struct vmemt_ept_pool pool;
 static struct vmem_ept_capabilities processor;
-static struct vmem_ept_change change;
-static vmem_ept *ept;
 static uint8_t *seen_pages;
 
 static void begin(const struct kind *k)
 {
 	processor = vmemt_ept_caps(k->format);
 	processor.caps &= ~k->without;
-	vmemt_ept_pool_init(&pool, 2048);
+	open_ept(2048, &processor, k->flags, k->levels, 0);
 	seen_pages = calloc(pool.count, 1);
-	ept = vmemt_ept_make(&pool, &processor, k->flags, k->levels, 0);
-	cr_assert_not_null(ept);
-	change = VMEMT_EPT_CHANGE;
 }
 
 static void end(void)
 {
-	vmem_ept_free(ept);
-	vmemt_ept_pool_destroy(&pool);
+	close_ept();
 	free(seen_pages);
 }
 

@@ -1,31 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Every right, memory type and flag of a leaf: the bits of its entry in each format, and what is refused; what new objects
  * ask of a processor; the values to load. */
-#include <criterion/criterion.h>
-#include "ept/ept_tools.h"
+#include "ept/ept_fixture.h"
 
-#define GIB VMEMT_EPT_GIB
-#define MIB2 VMEMT_EPT_MIB2
 #define HPA UINT64_C(0x3fc0000000)
 #define OURS (UINT64_C(1) << 53) /* a bit that all formats ignore */
-
-static struct vmemt_ept_pool pool;
-static struct vmem_ept_change change;
-static vmem_ept *ept;
-
-static void begin(const struct vmem_ept_capabilities *caps, uint64_t flags)
-{
-	vmemt_ept_pool_init(&pool, 64);
-	ept = vmemt_ept_make(&pool, caps, flags, 4, 0);
-	cr_assert_not_null(ept);
-	change = VMEMT_EPT_CHANGE;
-}
-
-static void end(void)
-{
-	vmem_ept_free(ept);
-	vmemt_ept_pool_destroy(&pool);
-}
 
 /* The entry of a leaf at GIB. */
 static uint64_t raw(uint32_t level)
@@ -79,7 +58,7 @@ Test(ept_leaf, rights_of_intel)
 
 			caps.caps &= ~((mbec ? 0 : VMEM_EPT_CAP_MBEC) |
 				       (only ? 0 : VMEM_EPT_CAP_EXEC_ONLY));
-			begin(&caps, 0);
+			open_ept(64, &caps, 0, 4, 0);
 			for (uint32_t rights = 0; rights < 32; rights++) {
 				struct vmem_ept_leaf leaf = { .rights = rights,
 							      .type = VMEM_EPT_WB };
@@ -94,7 +73,7 @@ Test(ept_leaf, rights_of_intel)
 				else
 					expect_bits(leaf, bits, bits | 0x80);
 			}
-			end();
+			close_ept();
 		}
 }
 
@@ -106,7 +85,7 @@ Test(ept_leaf, rights_of_amd_and_vtd)
 			int amd = format == VMEM_EPT_AMD;
 
 			caps.caps &= ~(nx ? 0 : VMEM_EPT_CAP_NO_EXEC);
-			begin(&caps, 0);
+			open_ept(64, &caps, 0, 4, 0);
 			for (uint32_t rights = 1; rights < 16; rights++) {
 				struct vmem_ept_leaf leaf = { .rights = rights,
 							      .type = VMEM_EPT_WB };
@@ -122,7 +101,7 @@ Test(ept_leaf, rights_of_amd_and_vtd)
 				else
 					expect_bits(leaf, bits, bits | 0x80);
 			}
-			end();
+			close_ept();
 		}
 }
 
@@ -131,7 +110,7 @@ Test(ept_leaf, memory_types)
 	for (uint32_t format = 0; format < VMEM_EPT_FORMATS; format++) {
 		struct vmem_ept_capabilities caps = vmemt_ept_caps(format);
 
-		begin(&caps, 0);
+		open_ept(64, &caps, 0, 4, 0);
 		for (uint32_t type = 0; type < 10; type++) {
 			struct vmem_ept_leaf leaf = { .rights = VMEM_EPT_READ | VMEM_EPT_WRITE,
 						      .type = type };
@@ -156,7 +135,7 @@ Test(ept_leaf, memory_types)
 						     : type == 4 ? 8
 								 : 0));
 		}
-		end();
+		close_ept();
 	}
 }
 
@@ -183,19 +162,19 @@ Test(ept_leaf, flags_of_intel)
 					      .flags = intel_flags[i].flag };
 		uint64_t bits = 0x31 | UINT64_C(1) << intel_flags[i].bit;
 
-		begin(&caps, VMEM_EPT_AD);
+		open_ept(64, &caps, VMEM_EPT_AD, 4, 0);
 		expect_bits(leaf, bits, bits | 0x80);
 		leaf.flags = VMEM_EPT_LEAF_SNOOP;
 		expect_refused(leaf, -VMEM_ENOTSUP, VMEM_EPT_NO_CAPABILITY);
 		leaf.flags = VMEM_EPT_LEAF_SNOOP << 1;
 		expect_refused(leaf, -VMEM_EINVAL, VMEM_EPT_NO_CAPABILITY);
-		end();
+		close_ept();
 		leaf.flags = intel_flags[i].flag;
 		caps.caps &= ~intel_flags[i].cap;
-		begin(&caps, 0);
+		open_ept(64, &caps, 0, 4, 0);
 		if (intel_flags[i].cap)
 			expect_refused(leaf, -VMEM_ENOTSUP, VMEM_EPT_NO_CAPABILITY);
-		end();
+		close_ept();
 	}
 }
 
@@ -205,7 +184,7 @@ Test(ept_leaf, virtualization_exceptions)
 	struct vmem_ept_leaf leaf = { .rights = 1, .type = VMEM_EPT_WB };
 	const uint64_t suppress = UINT64_C(1) << 63;
 
-	begin(&caps, VMEM_EPT_SUPPRESS_ALL_VE);
+	open_ept(64, &caps, VMEM_EPT_SUPPRESS_ALL_VE, 4, 0);
 	expect_bits(leaf, suppress | 0x31, suppress | 0xb1);
 	leaf.flags = VMEM_EPT_LEAF_VE;
 	expect_bits(leaf, 0x31, 0xb1);
@@ -216,10 +195,10 @@ Test(ept_leaf, virtualization_exceptions)
 			if (pool.used[i])
 				cr_assert(vmemt_ept_page(&pool, VMEMT_EPT_BASE + 4096 * i)[j] &
 					  suppress);
-	end();
-	begin(&caps, 0);
+	close_ept();
+	open_ept(64, &caps, 0, 4, 0);
 	expect_refused(leaf, -VMEM_ENOTSUP, VMEM_EPT_NO_CAPABILITY);
-	end();
+	close_ept();
 }
 
 Test(ept_leaf, flags_of_amd_and_vtd)
@@ -228,23 +207,23 @@ Test(ept_leaf, flags_of_amd_and_vtd)
 	struct vmem_ept_leaf leaf = { .rights = 1, .type = VMEM_EPT_WB, .flags = ad };
 	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_AMD);
 
-	begin(&caps, 0);
+	open_ept(64, &caps, 0, 4, 0);
 	expect_bits(leaf, UINT64_C(1) << 63 | 0x65, UINT64_C(1) << 63 | 0xe5);
 	for (uint32_t flag = 1; flag <= VMEM_EPT_LEAF_SNOOP; flag <<= 1)
 		if (!(flag & ad)) {
 			leaf.flags = flag;
 			expect_refused(leaf, -VMEM_ENOTSUP, VMEM_EPT_NO_CAPABILITY);
 		}
-	end();
+	close_ept();
 	caps = vmemt_ept_caps(VMEM_EPT_VTD);
-	begin(&caps, VMEM_EPT_AD);
+	open_ept(64, &caps, VMEM_EPT_AD, 4, 0);
 	leaf.flags = ad | VMEM_EPT_LEAF_SNOOP;
 	expect_bits(leaf, 0xb01, 0xb81);
-	end();
+	close_ept();
 	caps.caps &= ~VMEM_EPT_CAP_SNOOP;
-	begin(&caps, VMEM_EPT_AD);
+	open_ept(64, &caps, VMEM_EPT_AD, 4, 0);
 	expect_refused(leaf, -VMEM_ENOTSUP, VMEM_EPT_NO_CAPABILITY);
-	end();
+	close_ept();
 }
 
 static int make(const struct vmem_ept_capabilities *caps, uint32_t levels, uint64_t flags,
@@ -339,7 +318,7 @@ Test(ept_leaf, sizes_that_a_processor_has)
 
 		caps.caps &= ~((largest < 3 ? VMEM_EPT_CAP_1G : 0) |
 			       (largest < 2 ? VMEM_EPT_CAP_2M : 0));
-		begin(&caps, 0);
+		open_ept(64, &caps, 0, 4, 0);
 		cr_assert_eq(
 			vmem_ept_map(ept, GIB, largest == 1 ? 2 * MIB2 : GIB, &leaf, 0, &change),
 			0);
@@ -348,6 +327,6 @@ Test(ept_leaf, sizes_that_a_processor_has)
 		cr_assert_eq(vmem_ept_merge(ept, GIB, GIB, 3, &change),
 			     largest < 3 ? -VMEM_ENOTSUP : 0);
 		cr_assert_eq(change.reason, largest < 3 ? VMEM_EPT_NO_CAPABILITY : VMEM_EPT_FINE);
-		end();
+		close_ept();
 	}
 }

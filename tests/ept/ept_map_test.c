@@ -1,35 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Mapping ranges and reading them back: sizes of leaves, tables that come and go, what is refused. */
-#include <criterion/criterion.h>
-#include "ept/ept_tools.h"
-
-#define GIB VMEMT_EPT_GIB
-#define MIB2 VMEMT_EPT_MIB2
-
-static struct vmemt_ept_pool pool;
-static struct vmem_ept_change change;
-static vmem_ept *ept;
+#include "ept/ept_fixture.h"
 
 static void begin(uint32_t format, uint32_t levels)
 {
 	struct vmem_ept_capabilities caps = vmemt_ept_caps(format);
 
-	vmemt_ept_pool_init(&pool, 2048);
-	ept = vmemt_ept_make(&pool, &caps, 0, levels, 0);
-	cr_assert_not_null(ept);
-	change = VMEMT_EPT_CHANGE;
-}
-
-static void end(void)
-{
-	vmem_ept_free(ept);
-	vmemt_ept_pool_destroy(&pool);
-}
-
-static int map(uint64_t gpa, uint64_t bytes, uint64_t hpa, uint32_t level, uint32_t flags)
-{
-	return vmem_ept_map(ept, gpa, bytes, &VMEMT_EPT_LEAF(.hpa = hpa, .level = level), flags,
-			    &change);
+	open_ept(2048, &caps, 0, levels, 0);
 }
 
 static void expect(uint64_t gpa, uint64_t hpa, uint32_t level)
@@ -74,9 +51,9 @@ Test(ept_map, each_size_in_each_format)
 		uint64_t last = (UINT64_C(1) << (12 + 9 * kinds[i].levels)) - GIB;
 
 		begin(kinds[i].format, kinds[i].levels);
-		cr_assert_eq(map(GIB, 4096, 0x5000, 0, 0), 0);
-		cr_assert_eq(map(last, GIB, 4 * GIB, 0, 0), 0);
-		cr_assert_eq(map(2 * GIB, MIB2, 6 * MIB2, 0, 0), 0);
+		cr_assert_eq(map_at(GIB, 4096, 0x5000, 0, 0), 0);
+		cr_assert_eq(map_at(last, GIB, 4 * GIB, 0, 0), 0);
+		cr_assert_eq(map_at(2 * GIB, MIB2, 6 * MIB2, 0, 0), 0);
 		cr_assert_eq(change.flush, VMEM_EPT_FLUSH_NONE);
 		cr_assert_eq(change.leaves, 1);
 		expect(GIB, 0x5000, 1);
@@ -85,7 +62,7 @@ Test(ept_map, each_size_in_each_format)
 		expect(last + GIB - 1, 5 * GIB - 1, 3);
 		expect(2 * GIB + 5, 6 * MIB2 + 5, 2);
 		expect_hole(2 * GIB + MIB2);
-		end();
+		close_ept();
 	}
 }
 
@@ -93,7 +70,7 @@ Test(ept_map, largest_leaves_that_alignment_allows)
 {
 	begin(VMEM_EPT_INTEL, 4);
 	/* 4 KiB before 1 GiB, to 4 KiB and 2 MiB after 2 GiB. */
-	cr_assert_eq(map(GIB - 4096, GIB + 4096 + MIB2 + 4096, 3 * GIB - 4096, 0, 0), 0);
+	cr_assert_eq(map_at(GIB - 4096, GIB + 4096 + MIB2 + 4096, 3 * GIB - 4096, 0, 0), 0);
 	cr_assert_eq(change.leaves, 4);
 	expect(GIB - 1, 3 * GIB - 1, 1);
 	expect(GIB, 3 * GIB, 3);
@@ -102,59 +79,60 @@ Test(ept_map, largest_leaves_that_alignment_allows)
 	expect_hole(GIB - 4097);
 	expect_hole(2 * GIB + MIB2 + 4096);
 	cr_assert_eq(tables(), 1 + 1 + 2 + 2);
-	end();
+	close_ept();
 	begin(VMEM_EPT_INTEL, 4);
-	cr_assert_eq(map(0, 2 * GIB, GIB + MIB2, 0, 0), 0);
+	cr_assert_eq(map_at(0, 2 * GIB, GIB + MIB2, 0, 0), 0);
 	cr_assert_eq(change.leaves, 1024, "leaves of 2 MiB");
-	end();
+	close_ept();
 	begin(VMEM_EPT_INTEL, 4);
-	cr_assert_eq(map(0, 4 * MIB2, 4096, 0, 0), 0);
+	cr_assert_eq(map_at(0, 4 * MIB2, 4096, 0, 0), 0);
 	cr_assert_eq(change.leaves, 2048, "leaves of 4 KiB");
 	expect(3 * MIB2 + 12345, 3 * MIB2 + 12345 + 4096, 1);
-	end();
+	close_ept();
 	begin(VMEM_EPT_INTEL, 4);
-	cr_assert_eq(map(0, GIB, 0, 2, 0), 0);
+	cr_assert_eq(map_at(0, GIB, 0, 2, 0), 0);
 	cr_assert_eq(change.leaves, 512, "no larger than asked");
-	end();
+	close_ept();
 }
 
 Test(ept_map, whole_gibibyte_of_small_leaves)
 {
 	begin(VMEM_EPT_AMD, 4);
-	cr_assert_eq(map(0, GIB, GIB, 1, 0), 0);
+	cr_assert_eq(map_at(0, GIB, GIB, 1, 0), 0);
 	cr_assert_eq(change.leaves, 1u << 18);
 	cr_assert_eq(tables(), 3 + 512);
 	for (uint64_t gpa = 0; gpa < GIB; gpa += 4096)
 		expect(gpa, GIB + gpa, 1);
-	end();
+	close_ept();
 }
 
 Test(ept_map, refused_where_something_is)
 {
 	begin(VMEM_EPT_INTEL, 4);
-	cr_assert_eq(map(GIB, 4096, 0, 0, 0), 0);
-	cr_assert_eq(map(GIB, 4096, 0, 0, 0), -VMEM_EEXIST, "also the same");
+	cr_assert_eq(map_at(GIB, 4096, 0, 0, 0), 0);
+	cr_assert_eq(map_at(GIB, 4096, 0, 0, 0), -VMEM_EEXIST, "also the same");
 	cr_assert_eq(change.reason, VMEM_EPT_MAPPED);
 	cr_assert_eq(change.at, GIB);
-	cr_assert_eq(map(GIB - 8192, 5 * 4096, 0, 0, 0), -VMEM_EEXIST);
+	cr_assert_eq(map_at(GIB - 8192, 5 * 4096, 0, 0, 0), -VMEM_EEXIST);
 	cr_assert_eq(change.at, GIB);
 	expect_hole(GIB - 4096);
 	expect_hole(GIB + 4096);
-	cr_assert_eq(map(0, 2 * GIB, 0, 0, 0), -VMEM_EEXIST,
+	cr_assert_eq(map_at(0, 2 * GIB, 0, 0, 0), -VMEM_EEXIST,
 		     "a table with a leaf, under large ones");
 	expect_hole(0);
 	cr_assert_eq(tables(), 4, "none was taken");
-	cr_assert_eq(map(4 * GIB, GIB, 0, 0, 0), 0);
-	cr_assert_eq(map(4 * GIB + 3 * MIB2, 4096, 0, 0, 0), -VMEM_EEXIST, "inside a large leaf");
+	cr_assert_eq(map_at(4 * GIB, GIB, 0, 0, 0), 0);
+	cr_assert_eq(map_at(4 * GIB + 3 * MIB2, 4096, 0, 0, 0), -VMEM_EEXIST,
+		     "inside a large leaf");
 	cr_assert_eq(change.at, 4 * GIB + 3 * MIB2);
-	end();
+	close_ept();
 }
 
 Test(ept_map, replaced)
 {
 	begin(VMEM_EPT_INTEL, 4);
-	cr_assert_eq(map(GIB, GIB, 0, 0, 0), 0);
-	cr_assert_eq(map(GIB + 5 * 4096, 2 * 4096, 9 * GIB, 0, VMEM_EPT_REPLACE), 0);
+	cr_assert_eq(map_at(GIB, GIB, 0, 0, 0), 0);
+	cr_assert_eq(map_at(GIB + 5 * 4096, 2 * 4096, 9 * GIB, 0, VMEM_EPT_REPLACE), 0);
 	cr_assert_eq(change.flush, VMEM_EPT_FLUSH_RANGES);
 	cr_assert_eq(change.range_count, 1);
 	cr_assert_eq(change.ranges[0].gpa, GIB + 5 * 4096);
@@ -165,7 +143,7 @@ Test(ept_map, replaced)
 	expect(GIB + MIB2, MIB2, 2);
 	cr_assert_eq(tables(), 4);
 	/* A large leaf where tables are: they wait. */
-	cr_assert_eq(map(GIB, GIB, 2 * GIB, 0, VMEM_EPT_REPLACE), 0);
+	cr_assert_eq(map_at(GIB, GIB, 2 * GIB, 0, VMEM_EPT_REPLACE), 0);
 	cr_assert_neq(change.epoch, 0);
 	cr_assert_eq(change.ranges[0].gpa, GIB);
 	cr_assert_eq(change.ranges[0].bytes, GIB);
@@ -176,7 +154,7 @@ Test(ept_map, replaced)
 	cr_assert_eq(pool.out, 4, "not yet");
 	vmem_ept_flushed(ept, change.epoch);
 	cr_assert_eq(pool.out, 2);
-	end();
+	close_ept();
 }
 
 Test(ept_map, payloads)
@@ -208,7 +186,7 @@ Test(ept_map, payloads)
 		/* One for a large range, of which a part is mapped later. */
 		cr_assert_eq(vmem_ept_set_payload(ept, 2 * GIB, GIB, 77, 0, 0, &change), 0);
 		cr_assert_eq(change.leaves, 1);
-		cr_assert_eq(map(2 * GIB + 4096, 4096, 0, 0, 0), 0);
+		cr_assert_eq(map_at(2 * GIB + 4096, 4096, 0, 0, 0), 0);
 		cr_assert_eq(change.flush, VMEM_EPT_FLUSH_NONE);
 		expect(2 * GIB + 4096, 0, 1);
 		for (uint64_t gpa = 2 * GIB; gpa < 3 * GIB; gpa += 33 * 4096) {
@@ -218,7 +196,7 @@ Test(ept_map, payloads)
 		cr_assert_eq(vmem_ept_set_payload(ept, 2 * GIB, 8192, 7, 1, 0, &change),
 			     -VMEM_EEXIST);
 		cr_assert_eq(change.at, 2 * GIB + 4096);
-		end();
+		close_ept();
 	}
 }
 
@@ -228,8 +206,8 @@ Test(ept_map, runs)
 
 	begin(VMEM_EPT_INTEL, 4);
 	cr_assert_eq(vmem_ept_next(ept, 0, &run), -VMEM_ENOENT);
-	cr_assert_eq(map(MIB2 - 8192, MIB2, GIB + MIB2 - 8192, 1, 0), 0);
-	cr_assert_eq(map(GIB, 2 * GIB, GIB, 0, 0), 0);
+	cr_assert_eq(map_at(MIB2 - 8192, MIB2, GIB + MIB2 - 8192, 1, 0), 0);
+	cr_assert_eq(map_at(GIB, 2 * GIB, GIB, 0, 0), 0);
 	cr_assert_eq(vmem_ept_set_payload(ept, GIB - 8192, 8192, 5, 1, 0, &change), 0);
 	cr_assert_eq(vmem_ept_next(ept, 0, &run), 0);
 	cr_assert_eq(run.gpa, MIB2 - 8192);
@@ -250,13 +228,13 @@ Test(ept_map, runs)
 	cr_assert_eq(run.leaf.level, 3);
 	cr_assert_eq(vmem_ept_next(ept, 3 * GIB, &run), -VMEM_ENOENT);
 	cr_assert_eq(vmem_ept_next(ept, UINT64_C(1) << 48, &run), -VMEM_ERANGE);
-	end();
+	close_ept();
 }
 
 Test(ept_map, split)
 {
 	begin(VMEM_EPT_INTEL, 4);
-	cr_assert_eq(map(GIB, GIB, 5 * GIB, 0, 0), 0);
+	cr_assert_eq(map_at(GIB, GIB, 5 * GIB, 0, 0), 0);
 	cr_assert_eq(vmem_ept_split(ept, GIB + MIB2, 4096, 2, &change), 0);
 	cr_assert_eq(change.flush, VMEM_EPT_FLUSH_NONE);
 	expect(GIB + 7 * MIB2 + 3, 5 * GIB + 7 * MIB2 + 3, 2);
@@ -266,7 +244,7 @@ Test(ept_map, split)
 	expect(GIB + 2 * MIB2 + 4099, 5 * GIB + 2 * MIB2 + 4099, 1);
 	expect(GIB + 3 * MIB2, 5 * GIB + 3 * MIB2, 2);
 	cr_assert_eq(tables(), 2 + 1 + 2);
-	end();
+	close_ept();
 }
 
 /* The second of two that are alike goes a shorter way: it must be no other. */
@@ -275,30 +253,30 @@ Test(ept_map, once_more)
 	struct vmem_ept_leaf leaf = VMEMT_EPT_LEAF(.level = 0);
 
 	begin(VMEM_EPT_INTEL, 4);
-	cr_assert_eq(map(GIB, 4096, GIB, 0, 0), 0);
+	cr_assert_eq(map_at(GIB, 4096, GIB, 0, 0), 0);
 	for (uint64_t pages = 1; pages < 512; pages++) {
 		uint64_t gpa = GIB + MIB2 - 4096 * pages;
 
-		cr_assert_eq(map(gpa, 4096 * pages, gpa, 0, 0), 0);
+		cr_assert_eq(map_at(gpa, 4096 * pages, gpa, 0, 0), 0);
 		cr_assert_eq(change.leaves, pages);
 		expect(gpa, gpa, 1);
 		expect(GIB + MIB2 - 1, GIB + MIB2 - 1, 1);
 		expect_hole(GIB + MIB2);
 		cr_assert_eq(vmem_ept_unmap(ept, gpa, 4096 * pages, &change), 0);
 	}
-	end();
+	close_ept();
 	begin(VMEM_EPT_INTEL, 4);
-	cr_assert_eq(map(GIB, 4096, GIB, 0, 0), 0);
-	cr_assert_eq(map(GIB + MIB2, MIB2, 0, 0, 0), 0);
-	cr_assert_eq(map(GIB, 2 * 4096, GIB, 0, 0), -VMEM_EEXIST);
+	cr_assert_eq(map_at(GIB, 4096, GIB, 0, 0), 0);
+	cr_assert_eq(map_at(GIB + MIB2, MIB2, 0, 0, 0), 0);
+	cr_assert_eq(map_at(GIB, 2 * 4096, GIB, 0, 0), -VMEM_EEXIST);
 	cr_assert_eq(change.at, GIB);
-	cr_assert_eq(map(GIB + 4096, 4097, GIB, 0, 0), -VMEM_EINVAL);
-	cr_assert_eq(map(GIB + 4096, 4096, GIB + 1, 0, 0), -VMEM_EINVAL);
-	cr_assert_eq(map(GIB + 4096, 4096, UINT64_C(1) << 46, 0, 0), -VMEM_ERANGE);
-	cr_assert_eq(map(GIB + 4096, 0, 0, 0, 0), -VMEM_EINVAL);
+	cr_assert_eq(map_at(GIB + 4096, 4097, GIB, 0, 0), -VMEM_EINVAL);
+	cr_assert_eq(map_at(GIB + 4096, 4096, GIB + 1, 0, 0), -VMEM_EINVAL);
+	cr_assert_eq(map_at(GIB + 4096, 4096, UINT64_C(1) << 46, 0, 0), -VMEM_ERANGE);
+	cr_assert_eq(map_at(GIB + 4096, 0, 0, 0, 0), -VMEM_EINVAL);
 	leaf.rights = VMEM_EPT_READ;
 	cr_assert_eq(vmem_ept_map(ept, GIB + 4096, 4096, &leaf, 0, &change), 0);
 	cr_assert_eq(vmem_ept_translate(ept, GIB + 4096, &leaf, NULL), 0);
 	cr_assert_eq(leaf.rights, VMEM_EPT_READ);
-	end();
+	close_ept();
 }
