@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A store, a pool and a tracker without libc: linked with libvmem-core.a and nothing else. Brings its own
- * entry point, the four mem functions, an allocator and a codec, and moves pages through store and pool.
+/* A store, a pool and a tracker without libc: linked with libvmem-core.a and the four mem functions alone.
+ * Brings its own entry point, an allocator and a codec, and moves pages through store and pool.
  * Exit status 0, or 1 after the line of the check that failed. */
 #include <vmem/pool.h>
 #include <vmem/store.h>
 #include <vmem/track.h>
+#include "support/mem_functions.h"
 
 #define PAGES 2000u
 #define HEAP_BYTES (48u << 20)
@@ -47,42 +48,7 @@ static long kernel(long number, long a, long b, long c)
 #define EXIT 93
 #endif
 
-void *memcpy(void *restrict dst, const void *restrict src, size_t bytes);
-void *memmove(void *dst, const void *src, size_t bytes);
-void *memset(void *dst, int byte, size_t bytes);
-int memcmp(const void *a, const void *b, size_t bytes);
 _Noreturn void start(void);
-
-void *memcpy(void *restrict dst, const void *restrict src, size_t bytes)
-{
-	for (size_t i = 0; i < bytes; i++)
-		((unsigned char *)dst)[i] = ((const unsigned char *)src)[i];
-	return dst;
-}
-
-void *memmove(void *dst, const void *src, size_t bytes)
-{
-	if ((uintptr_t)dst - (uintptr_t)src >= bytes)
-		return memcpy(dst, src, bytes);
-	while (bytes--)
-		((unsigned char *)dst)[bytes] = ((const unsigned char *)src)[bytes];
-	return dst;
-}
-
-void *memset(void *dst, int byte, size_t bytes)
-{
-	for (size_t i = 0; i < bytes; i++)
-		((unsigned char *)dst)[i] = (unsigned char)byte;
-	return dst;
-}
-
-int memcmp(const void *a, const void *b, size_t bytes)
-{
-	for (size_t i = 0; i < bytes; i++)
-		if (((const unsigned char *)a)[i] != ((const unsigned char *)b)[i])
-			return ((const unsigned char *)a)[i] - ((const unsigned char *)b)[i];
-	return 0;
-}
 
 static _Noreturn void fail(unsigned line)
 {

@@ -2,6 +2,7 @@
 /* Pages for tables, a heap for the object, frames that tell where they are, and the guest's own tables. */
 #include "hw.h"
 #include "hw_cpu.h"
+#include "support/mem_functions.h"
 
 #define PAGES ((HW_POOL_END - HW_POOL) / 4096)
 #define IN_USE 1
@@ -17,44 +18,6 @@ static unsigned free_count, next_page, live_pages;
 static unsigned trunk[2];
 static unsigned char heap[HEAP_BYTES] __attribute__((aligned(4096)));
 static size_t heap_used, heap_live;
-
-void *memcpy(void *restrict dst, const void *restrict src, size_t bytes);
-void *memmove(void *dst, const void *src, size_t bytes);
-void *memset(void *dst, int byte, size_t bytes);
-int memcmp(const void *a, const void *b, size_t bytes);
-
-void *memcpy(void *restrict dst, const void *restrict src, size_t bytes)
-{
-	void *at = dst;
-
-	__asm__ volatile("rep movsb" : "+D"(at), "+S"(src), "+c"(bytes)::"memory");
-	return dst;
-}
-
-void *memmove(void *dst, const void *src, size_t bytes)
-{
-	if ((uintptr_t)dst - (uintptr_t)src >= bytes)
-		return memcpy(dst, src, bytes);
-	while (bytes--)
-		((unsigned char *)dst)[bytes] = ((const unsigned char *)src)[bytes];
-	return dst;
-}
-
-void *memset(void *dst, int byte, size_t bytes)
-{
-	void *at = dst;
-
-	__asm__ volatile("rep stosb" : "+D"(at), "+c"(bytes) : "a"(byte) : "memory");
-	return dst;
-}
-
-int memcmp(const void *a, const void *b, size_t bytes)
-{
-	for (size_t i = 0; i < bytes; i++)
-		if (((const unsigned char *)a)[i] != ((const unsigned char *)b)[i])
-			return ((const unsigned char *)a)[i] - ((const unsigned char *)b)[i];
-	return 0;
-}
 
 static void poison(uint64_t hpa)
 {
