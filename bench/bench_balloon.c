@@ -6,7 +6,7 @@
  * inflate_bytes_per_s  the same, and the pages really discarded
  *   peer               one madvise(MADV_DONTNEED) for each number, which is what other devices do
  *   limit              one madvise for all
- * Cases kvm_*: bench_balloon_kvm.c. */
+ * Cases kvm_*: bench_balloon_kvm.c; region_*: bench_balloon_region.c; uml_*: bench_balloon_uml.c. */
 #include "bench_balloon.h"
 #include "harness.h"
 #include "machine.h"
@@ -251,7 +251,8 @@ static int body(struct bench *bench)
 	machine_shuffle(b.gfns, RAM_PAGES, 11);
 	error = error ? error : compare_core(bench, &b, "shuffled");
 	error = error ? error : bench_balloon_region(bench);
-	return error ? error : bench_balloon_vm(bench);
+	error = error ? error : bench_balloon_vm(bench);
+	return error ? error : bench_balloon_uml(bench);
 }
 
 int main(int argc, char **argv)

@@ -8,5 +8,7 @@
 int bench_balloon_vm(struct bench *bench);
 /* The same for memory of regions, without a VM. */
 int bench_balloon_region(struct bench *bench);
+/* A guest with Linux's own driver, in User-Mode Linux: what comes back to the host, and how soon. */
+int bench_balloon_uml(struct bench *bench);
 
 #endif

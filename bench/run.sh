@@ -58,6 +58,10 @@ fi
 [ -z "$json" ] || [ ! -d "$json" ] || fail "$json is a folder"
 
 vmem_need build bench examples
+# One guest of one bench, which says so where there is none.
+case ${only:-balloon} in
+balloon) vmem_need uml || true ;;
+esac
 build=$top/build-bench
 vmem_build "$top" "$build" -DVMEM_TESTS=OFF -DVMEM_EXAMPLES=ON
 [ -z "$json" ] || : >"$json"

@@ -2,7 +2,7 @@
 # shellcheck shell=sh
 # What the scripts share; to be sourced. One place for the names of packages.
 #
-#	vmem_need build|tests|hardware|examples|bench|images|ci...
+#	vmem_need build|tests|hardware|examples|bench|uml|images|ci...
 # installs what is missing (Debian, Ubuntu), as root or with sudo if that asks for no password, and
 # otherwise says what to run and returns 1. Does nothing, and needs no right, when all is there.
 #
@@ -25,13 +25,13 @@ vmem_packages() {
 		;;
 	tests)
 		echo c++=g++ libcriterion-dev readelf=binutils abidiff=abigail-tools gnuplot=gnuplot-nox nbdkit=nbdkit
-		# Guests of User-Mode Linux.
-		[ "$(uname -m)" != x86_64 ] || echo linux.uml=user-mode-linux busybox-static cpio=cpio
+		vmem_packages uml
 		;;
 	hardware)
 		echo qemu-system-x86_64=qemu-system-x86
 		echo bochs=bochs bochsbios bochs-term vgabios script=bsdutils
 		;;
+	uml) [ "$(uname -m)" != x86_64 ] || echo linux.uml=user-mode-linux busybox-static cpio=cpio ;;
 	examples) echo libcjson-dev libncurses-dev ;;
 	bench) echo libcjson-dev ;;
 	images)

@@ -21,7 +21,7 @@
 /* A condition is looked at again after this. */
 static void nap(void)
 {
-	poll(NULL, 0, 5);
+	poll(NULL, 0, 1);
 }
 
 static int try_connect(const char *path)
