@@ -169,10 +169,11 @@ int64_t split_ring_device_read(const struct split_ring_device *ring,
 void split_ring_device_return(struct split_ring_device *ring, uint16_t head, uint32_t written)
 {
 	const struct split_ring_parts *p = &ring->o.parts;
-	uint32_t *entry = (uint32_t *)p->used + 1 + 2 * (ring->next_used % p->size);
+	uint32_t *entry;
 
-	if (!ring->taken)
+	if (!ring->taken) /* nor was it ever started, perhaps */
 		return;
+	entry = (uint32_t *)p->used + 1 + 2 * (ring->next_used % p->size);
 	ring->taken--;
 	__atomic_store_n(&entry[0], (uint32_t)head, __ATOMIC_RELAXED);
 	__atomic_store_n(&entry[1], written, __ATOMIC_RELAXED);

@@ -100,7 +100,7 @@ static const char *work_queue(struct vhost_client *c, uint32_t number)
 		q->due = false; /* not before there is a driver; then all are looked at */
 		return NULL;
 	}
-	for (int i = 0; i < TURN_BUFFERS && !c->part; i++) {
+	for (int i = 0; i < TURN_BUFFERS && !c->part && !c->memory.lost; i++) {
 		struct split_ring_buffer b = { .pieces = c->pieces, .most = VHOST_PIECES };
 		int got = split_ring_device_take(&q->ring, &b);
 

@@ -6,6 +6,7 @@
 #endif
 #include "vhost_memory.h"
 
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <signal.h>
 #include <string.h>
@@ -30,10 +31,12 @@ static const char *check_file(struct vhost_region *r)
 	struct statfs fs;
 	struct stat st;
 
+	/* Only files in memory have seals. Another file system is not even asked: it may be the client's, and not
+	 * answer. */
+	if (fcntl(r->fd, F_GET_SEALS) < 0)
+		return "a region is in no file in memory (memfd, tmpfs, hugetlbfs)";
 	if (fstat(r->fd, &st) != 0 || fstatfs(r->fd, &fs) != 0 || !S_ISREG(st.st_mode))
 		return "a region is in no file";
-	if (fs.f_type != TMPFS_MAGIC && fs.f_type != HUGETLBFS_MAGIC)
-		return "a region is in a file that is not in memory (memfd, tmpfs, hugetlbfs)";
 	if (r->offset > (uint64_t)st.st_size || r->bytes > (uint64_t)st.st_size - r->offset)
 		return "a region goes beyond the end of its file";
 	r->block = fs.f_type == HUGETLBFS_MAGIC ? (uint64_t)fs.f_bsize : PAGE;
@@ -185,20 +188,20 @@ uint64_t vhost_memory_file_bytes(const struct vhost_memory *m)
 	return bytes;
 }
 
-/* A page of nobody's goes where the file has none any more. mmap() is a plain system call here. */
+/* Memory of nobody's goes where the file has none any more: all of the region at once, for its client could otherwise
+ * make so many faults that there are more mappings than a process may have. mmap() is a plain system call here. */
 static void on_bus_error(int number, siginfo_t *info, void *context)
 {
 	(void)context;
 	for (uint32_t i = 0; guarded && i < guarded->count; i++) {
 		const struct vhost_region *r = &guarded->region[i];
-		uint64_t at = (uintptr_t)info->si_addr - (uintptr_t)r->map;
 
-		if (at >= r->bytes)
+		if ((uintptr_t)info->si_addr - (uintptr_t)r->map >= r->bytes)
 			continue;
-		at -= at % r->block;
 		guarded->lost = true;
-		if (mmap(r->map + at, r->block, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED)
+		if (mmap(r->map, r->bytes, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
+			 0) != MAP_FAILED)
 			return;
 	}
 	signal(number, SIG_DFL); /* ours: it comes again, and ends the process */

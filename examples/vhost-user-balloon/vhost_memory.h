@@ -20,7 +20,7 @@ struct vhost_region {
 struct vhost_memory {
 	uint32_t count;
 	struct vhost_region region[VHOST_REGIONS];
-	volatile bool lost; /* a file became shorter: what was there reads as zeros */
+	volatile bool lost; /* a file became shorter: all of its region reads as zeros */
 };
 
 /* Takes a table over, with its descriptors.

@@ -310,6 +310,76 @@ static void changes(void)
 	next_is_served("changes");
 }
 
+/* --- Many pages that are gone --- */
+
+#define CUT_RING 32768u
+#define CUT_CHAIN \
+	1024u /* pieces of a buffer, each on a page of its own, no two beside each other */
+#define CUT_GPA UINT64_C(0x10000000)
+#define CUT_USER UINT64_C(0x600000000000)
+#define CUT_BYTES (2 * PEER_PAGE * CUT_RING)
+#define CUT_AT(queue) (PEER_BYTES + (queue)*PEER_BYTES) /* of the ring */
+#define CUT_AVAILABLE UINT64_C(0x80000)
+#define CUT_USED UINT64_C(0xa0000)
+
+static void cut_queue(uint32_t queue, uint32_t size)
+{
+	const uint64_t at = PEER_USER + CUT_AT(queue), number = queue;
+	const struct vhost_vring_address a = { .index = queue,
+					       .descriptors = at,
+					       .available = at + CUT_AVAILABLE,
+					       .used = at + CUT_USED };
+
+	vhost_peer_state(&peer, VHOST_SET_VRING_NUM, queue, size);
+	vhost_peer_ask(&peer, VHOST_SET_VRING_ADDR, &a, sizeof(a), NULL, 0);
+	vhost_peer_ask(&peer, VHOST_SET_VRING_KICK, &number, 8, &peer.kick[queue], 1);
+	vhost_peer_state(&peer, VHOST_SET_VRING_ENABLE, queue, 1);
+}
+
+static void cut_fill(uint8_t *ring)
+{
+	struct split_ring_descriptor *d = (struct split_ring_descriptor *)(void *)ring;
+
+	for (uint32_t i = 0; i < CUT_RING; i++)
+		d[i] = (struct split_ring_descriptor){ CUT_GPA + 2 * i * PEER_PAGE, 4,
+						       (i + 1) % CUT_CHAIN ? SPLIT_RING_D_NEXT : 0,
+						       (uint16_t)(i + 1) };
+	for (uint32_t i = 0; i < CUT_RING / CUT_CHAIN; i++)
+		split_ring_store(ring + CUT_AVAILABLE, SPLIT_RING_ENTRIES + i,
+				 (uint16_t)(i * CUT_CHAIN));
+	split_ring_store_index(ring + CUT_AVAILABLE, CUT_RING / CUT_CHAIN);
+}
+
+/* More of them than a process may have mappings, and all in one turn. */
+static void cut(void)
+{
+	const struct vhost_table table = { .count = 2,
+					   .region = { { PEER_GPA, 3 * PEER_BYTES, PEER_USER, 0 },
+						       { CUT_GPA, CUT_BYTES, CUT_USER, 0 } } };
+	int fds[2] = { 0, memfd_create("cut", MFD_CLOEXEC) };
+	struct vhost_message m;
+	uint8_t *ring;
+
+	begin(5);
+	fds[0] = peer.memory;
+	assert(ftruncate(fds[0], (off_t)(3 * PEER_BYTES)) == 0);
+	assert(ftruncate(fds[1], (off_t)CUT_BYTES) == 0);
+	ring = mmap(NULL, PEER_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, peer.memory,
+		    (off_t)CUT_AT(0));
+	assert(ring != MAP_FAILED);
+	cut_fill(ring);
+	vhost_peer_ask(&peer, VHOST_SET_MEM_TABLE, &table, 72, fds, 2);
+	cut_queue(0, CUT_RING);
+	assert(vhost_peer_ask(&peer, VHOST_GET_FEATURES, NULL, 0, NULL, 0) &&
+	       vhost_peer_answer(&peer, &m)); /* it has looked at the files */
+	assert(ftruncate(fds[1], 0) == 0);
+	cut_queue(1, PEER_RING); /* now there is a driver */
+	is_refused();
+	munmap(ring, PEER_BYTES);
+	close(fds[1]);
+	next_is_served("cut");
+}
+
 /* Descriptors that would make who uses them wait. */
 static void waits(void)
 {
@@ -422,6 +492,7 @@ int main(void)
 	queues();
 	rings();
 	changes();
+	cut();
 	waits();
 	anything(&random);
 	control_lines();
