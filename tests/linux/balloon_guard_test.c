@@ -1,46 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Hinted pages of regions: what was not written since the guard began is given back, in whatever state it is, and no
  * write is ever lost. */
-#include "linux/guest.h"
+#include "linux/balloon_region.h"
 #include "linux/stored.h"
 #include "support/slow.h"
 #include <sys/mman.h>
-#include <vmem/discard.h>
 #include <vmem/snapshot.h>
 
-#define PAGE ((uint64_t)VMEM_PAGE_SIZE)
 #define GPA (64 * PAGE * 3 + 5 * PAGE) /* not where a word of bits begins */
 #define PAGES 256u
 
-static struct vmemt_cpu cpu;
-static vmem_manager *manager;
-static vmem_region *region;
-static unsigned char *base;
-static vmem_discard *discard;
-static struct vmem_balloon_guard guard;
-
 static void make(uint64_t flags)
 {
-	const struct vmem_discard_piece p = { .size = sizeof(p), .kind = VMEM_DISCARD_REGION };
-	struct vmem_discard_piece piece = p;
-
 	manager = vmemt_manager(0);
 	region = vmemt_region(manager, GPA, PAGES, flags | VMEM_REGION_DMA_PINNED);
-	base = vmem_region_hva(region);
-	cpu.region = region;
 	assert(!vmem_manager_thread_start(manager));
 	assert(!vmem_discard_new(&discard, NULL));
-	piece.region = region;
-	assert(!vmem_discard_add(discard, &piece));
-	guard.size = sizeof(guard);
-	assert(!vmem_discard_get_guard(discard, &guard));
-}
-
-static void unmake(void)
-{
-	vmem_discard_free(discard);
-	vmemt_check(manager, region);
-	vmemt_end(manager, region);
+	join(GPA);
 }
 
 /* Whether the guard says that a page was not written. */
@@ -51,21 +27,9 @@ static bool is_unwritten(uint64_t page)
 	return guard.unwritten(guard.context, gfn / 64 * 64) >> gfn % 64 & 1;
 }
 
-static int hint(uint64_t first, uint64_t count, uint64_t *released)
-{
-	const struct vmem_balloon_range r = { .gpa = GPA + first * PAGE,
-					      .bytes = count * PAGE,
-					      .operation = VMEM_BALLOON_DISCARD_HINTED };
-
-	return vmem_discard_ranges(discard, &r, 1, released);
-}
-
 static struct vmem_discard_counts hinted(void)
 {
-	struct vmem_discard_metrics m = { .size = sizeof(m) };
-
-	assert(!vmem_discard_get_metrics(discard, &m));
-	return m.hinted;
+	return metrics().hinted;
 }
 
 /* One page in each state; all but the one that is written go, and it stays whatever became of it meanwhile. */

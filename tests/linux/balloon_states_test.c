@@ -1,20 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What a guest gives up leaves a region wherever it is: in place, staged, stored, with a source, poisoned. What is
  * pinned goes when it is not pinned any more, if the balloon has it still. And what a hostile guest makes of it. */
-#include "linux/guest.h"
+#include "linux/balloon_region.h"
 #include "support/slow.h"
 #include <vmem/balloon_host.h>
-#include <vmem/discard.h>
 #include <vmem/source.h>
 
-#define PAGE ((uint64_t)VMEM_PAGE_SIZE)
 #define PAGES 512u
 
-static struct vmemt_cpu cpu;
-static vmem_manager *manager;
-static vmem_region *region;
-static unsigned char *base;
-static vmem_discard *discard;
 static vmem_balloon *balloon;
 
 static int give(void *context, uint64_t gpa, void *buffer)
@@ -43,7 +36,6 @@ static void start(uint64_t features)
 static void make(uint64_t budget)
 {
 	const struct vmem_balloon_opts bo = { .size = sizeof(bo), .features = FEATURES };
-	struct vmem_discard_piece p = { .size = sizeof(p), .kind = VMEM_DISCARD_REGION };
 	struct vmem_region_opts o = { .size = sizeof(o),
 				      .flags = VMEM_REGION_DMA_PINNED,
 				      .bytes = PAGES * PAGE,
@@ -53,31 +45,18 @@ static void make(uint64_t budget)
 
 	manager = vmemt_manager(budget);
 	assert(!vmemt_alloc(&region, manager, &o));
-	base = vmem_region_hva(region);
-	cpu.region = region;
 	assert(!vmem_manager_thread_start(manager));
 	assert(!vmem_discard_new(&discard, NULL));
-	p.region = region;
-	assert(!vmem_discard_add(discard, &p));
+	join(0);
 	assert(!vmem_balloon_new(&balloon, &bo));
 	assert(!vmem_balloon_add_ram(balloon, 0, PAGES * PAGE, PAGE));
 	start(FEATURES);
 }
 
-static void unmake(void)
+static void end(void)
 {
 	vmem_balloon_free(balloon);
-	vmem_discard_free(discard);
-	vmemt_check(manager, region);
-	vmemt_end(manager, region);
-}
-
-static struct vmem_discard_metrics metrics(void)
-{
-	struct vmem_discard_metrics m = { .size = sizeof(m) };
-
-	assert(!vmem_discard_get_metrics(discard, &m));
-	return m;
+	unmake();
 }
 
 /* What a device does with a buffer. The last error of what was carried out. */
@@ -166,7 +145,7 @@ static void all_states(bool reported)
 	VMEMT_UNTIL(!vmemt_account(region).pages);
 	for (uint64_t i = 0; i < 56; i++)
 		assert(vmemt_is(&cpu, base, i, 0));
-	unmake();
+	end();
 }
 
 /* --- What is pinned --- */
@@ -212,7 +191,7 @@ static void pinned(void)
 	/* After a reset nothing is in the balloon, and nothing is discarded. */
 	start(FEATURES);
 	assert(!vmem_discard_retry(discard, balloon) && vmemt_is(&cpu, base, 10, 1));
-	unmake();
+	end();
 }
 
 /* --- A hostile guest, beside one that works --- */
@@ -303,7 +282,7 @@ static void hostile(void)
 	assert(metrics().inflated.released && metrics().inflated.pinned);
 	/* All that the balloon has is gone, once nothing is pinned. */
 	assert(!vmem_discard_retry(discard, balloon));
-	unmake();
+	end();
 }
 
 int main(void)

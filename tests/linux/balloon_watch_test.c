@@ -1,25 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Writes that the guard of free page hints must know of, whoever makes them: the VMM, a device that holds pages, who else
  * maps the file; pages that a region grows by; and a page that the kernel kept while the guard began. */
+#include "linux/balloon_region.h"
 #include "linux/discard/discard_memory.h"
 #include "linux/failing_kernel.h"
 #include "linux/peer_process.h"
 #include "linux/region/dirty.h"
-#include <vmem/discard.h>
 #include <vmem/grow.h>
 #include <vmem/snapshot.h>
 #include <vmem/source.h>
 
-#define PAGE ((uint64_t)VMEM_PAGE_SIZE)
 #define GPA (UINT64_C(9) << 30)
 #define PAGES 64u
 
-static struct vmemt_cpu cpu, second_cpu;
-static vmem_manager *manager;
-static vmem_region *region;
-static unsigned char *base;
-static vmem_discard *discard;
-static struct vmem_balloon_guard guard;
+static struct vmemt_cpu second_cpu;
 
 static int give(void *context, uint64_t gpa, void *buffer)
 {
@@ -31,7 +25,6 @@ static int give(void *context, uint64_t gpa, void *buffer)
 /* The manager's threads do not run yet. */
 static void make(uint64_t flags)
 {
-	struct vmem_discard_piece p = { .size = sizeof(p), .kind = VMEM_DISCARD_REGION };
 	const struct vmem_region_opts o = { .size = sizeof(o),
 					    .flags = flags | VMEM_REGION_DMA_PINNED,
 					    .gpa = GPA,
@@ -44,29 +37,8 @@ static void make(uint64_t flags)
 	vmemt_kernel_reset();
 	assert(!vmemi_manager_new(&manager, NULL, &vmemt_kernel_table));
 	assert(!vmem_region_alloc(&region, manager, &o));
-	base = vmem_region_hva(region);
-	cpu.region = region;
 	assert(!vmemi_discard_new(&discard, NULL, &vmemt_kernel_table));
-	p.region = region;
-	assert(!vmem_discard_add(discard, &p));
-	guard.size = sizeof(guard);
-	assert(!vmem_discard_get_guard(discard, &guard));
-}
-
-static void unmake(void)
-{
-	vmem_discard_free(discard);
-	vmemt_check(manager, region);
-	vmemt_end(manager, region);
-}
-
-static int hint(uint64_t first, uint64_t count, uint64_t *released)
-{
-	const struct vmem_balloon_range r = { .gpa = GPA + first * PAGE,
-					      .bytes = count * PAGE,
-					      .operation = VMEM_BALLOON_DISCARD_HINTED };
-
-	return vmem_discard_ranges(discard, &r, 1, released);
+	join(GPA);
 }
 
 /* Hints [first, first + count): all go, but page @kept. */
