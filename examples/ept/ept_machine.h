@@ -35,7 +35,8 @@ int ept_frame_take(struct ept_machine *machine, uint64_t *ret_hpa);
 void ept_frame_give(struct ept_machine *machine, uint64_t hpa);
 void *ept_frame(const struct ept_machine *machine, uint64_t hpa);
 
-/* Does what a change owes. On a real machine: INVEPT (or INVLPGA, IOTLB) on all processors that run the guest. */
+/* Does what a change owes. On a real machine: INVEPT (a new ASID, or TLB_CONTROL of the VMCB; the
+ * IOTLB) on all processors that run the guest. */
 void ept_machine_flush(struct ept_machine *machine, const struct vmem_ept_change *change);
 
 /* One walk by the processor. */

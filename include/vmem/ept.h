@@ -8,8 +8,9 @@
  *  error, with the place and the reason in struct vmem_ept_change, and the tables are as before.
  *
  *  **Invalidation.** Processors remember translations, and parts of them. Each call that changes entries
- *  says in struct vmem_ept_change what must be invalidated (INVEPT; INVLPGA or a new ASID; IOTLB) before the caller may
- *  rely on the change:
+ *  says in struct vmem_ept_change what must be invalidated before the caller may rely on the change, on all processors:
+ *  by INVEPT; on AMD by a new ASID, TLB_CONTROL of the VMCB, or INVLPGB for the ASID (INVLPGA takes addresses of
+ *  the guest's own paging, and does not do); for VT-d by the IOTLB.
  *
  *  | what changed                                         | owed                                   |
  *  |------------------------------------------------------|----------------------------------------|
@@ -20,10 +21,17 @@
  *  | merge; tables left out                               | the ranges, and all that a table translated; it is not freed before vmem_ept_flushed() |
  *  | accessed or dirty bits cleared                       | the ranges, or nothing if staleness is fine (vmem/ept_track.h) |
  *
- *  **Threads.** Calls that change ranges are serial: one at a time. vmem_ept_install(), vmem_ept_translate() and
- *  vmem_ept_next() may run at the same time as each other, from any number of threads, without a lock; beside
- *  a range call only as said there. Processors may use the tables all the time: each entry changes by one store, and a
- *  table is whole before it is linked. With VMEM_EPT_AD no accessed or dirty bit that a processor sets meanwhile is lost. */
+ *  **Threads.** Serial calls (those that change ranges, vmem_ept_flushed(), vmem_ept_get_stats()) are one at a time.
+ *  vmem_ept_install(), vmem_ept_log_write(), vmem_ept_translate() and vmem_ept_next() may run at the same time as each other,
+ *  from any number of threads, without a lock, but not beside a serial call: tables that they read may go, or
+ *  wait to, with marks in their entries. Processors may use the tables all the time: each entry changes by one store, and a
+ *  table is whole before it is linked. With VMEM_EPT_AD no accessed or dirty bit that a processor sets meanwhile is lost.
+ *
+ *  **Entries that are not present** keep what is in them: leaves without rights their host address, payloads bits where
+ *  addresses are, empty ones address 0. A processor with L1TF (no RDCL_NO in IA32_ARCH_CAPABILITIES) may let a guest read,
+ *  by speculation, lines in its first-level cache of the page that such an entry names. There, vmem_ept_unmap() what a guest
+ *  must not read, do not take its rights; keep nothing secret in page 0; and let payloads name no memory: bit
+ *  physical_bits - 5 of a payload is the highest bit of the address. Or empty that cache at each entry to a guest. */
 #ifndef VMEM_EPT_H
 #define VMEM_EPT_H
 #include <vmem/allocator.h>
@@ -37,7 +45,8 @@ typedef struct vmem_ept vmem_ept; /* opaque */
 struct vmem_ept_memory {
 	size_t size; /**< sizeof(*this) as the caller compiled it */
 	void *context;
-	/** A page, with any contents. @return 0, or an error (-VMEM_ENOMEM) that is passed on */
+	/** A page, with any contents, at a multiple of 4 KiB below physical_bits: any other is given back, and the call fails (-VMEM_ERANGE,
+	 *  VMEM_EPT_HOST_WIDTH). @return 0, or an error (-VMEM_ENOMEM) that is passed on */
 	int (*allocate)(void *context, uint64_t *ret_hpa);
 	/** No processor knows it any more. */
 	void (*free)(void *context, uint64_t hpa);
@@ -56,6 +65,9 @@ struct vmem_ept_memory {
 #define VMEM_EPT_CACHES_ABSENT (UINT64_C(1) << 3)
 /** Bit 63 (suppress #VE) is set in entries unless a call says VMEM_EPT_LEAF_VE. Intel, with the capability. */
 #define VMEM_EPT_SUPPRESS_ALL_VE (UINT64_C(1) << 4)
+/** Supervisor shadow-stack accesses need VMEM_EPT_LEAF_SHADOW_STACK (bit 7 of the EPTP). Intel, with the capability. Without it,
+ *  that flag of leaves would have no effect, and is -VMEM_ENOTSUP. */
+#define VMEM_EPT_SHADOW_STACK (UINT64_C(1) << 5)
 
 /** Options. Fields are only ever added at the end. */
 struct vmem_ept_opts {
@@ -72,7 +84,8 @@ struct vmem_ept_opts {
 
 /** Make tables that map nothing: one page, the root.
  *  @param[out] ret_ept  set only on success
- *  @return 0, -VMEM_EINVAL, -VMEM_E2BIG, -VMEM_ENOTSUP (the processor cannot do what is asked), -VMEM_ENOSPC (quota), -VMEM_ENOMEM
+ *  @return 0, -VMEM_EINVAL, -VMEM_E2BIG, -VMEM_ENOTSUP (the processor cannot do what is asked), -VMEM_ENOSPC (quota),
+ *          -VMEM_ENOMEM, -VMEM_ERANGE (the root is where it cannot be)
  *  @threads any
  *  @since 1.0 */
 VMEM_API int vmem_ept_new(vmem_ept **ret_ept, const struct vmem_ept_opts *opts) VMEM_NODISCARD;
@@ -80,7 +93,7 @@ VMEM_API int vmem_ept_new(vmem_ept **ret_ept, const struct vmem_ept_opts *opts) 
 /** Free it and all tables: no processor may use them any more. NULL is fine. @threads exclusive @since 1.0 */
 VMEM_API void vmem_ept_free(vmem_ept *ept);
 
-/** What to load: the EPTP (write-back tables if the processor can, levels, A/D), nCR3, or the second-stage table pointer with the address width
+/** What to load: the EPTP (write-back tables if the processor can, levels, A/D, shadow stacks), nCR3, or the second-stage table pointer with the address width
  *  in the low bits as a context entry has it (AW), and with VMEM_EPT_AD bit 9, as a PASID entry has it (SSADE).
  *  @threads any @since 1.0 */
 VMEM_API uint64_t vmem_ept_pointer(const vmem_ept *ept);
@@ -132,6 +145,7 @@ struct vmem_ept_change {
 #define VMEM_EPT_LEAF_VE \
 	(1u << 3) /**< bit 63 clear: violations may become #VE; see VMEM_EPT_SUPPRESS_ALL_VE */
 #define VMEM_EPT_LEAF_VERIFY (1u << 4)
+/* These three let a page be written in part, or by some accesses, without VMEM_EPT_WRITE. They stay when rights are taken. */
 #define VMEM_EPT_LEAF_PAGING_WRITE (1u << 5)
 #define VMEM_EPT_LEAF_SHADOW_STACK (1u << 6)
 #define VMEM_EPT_LEAF_SUBPAGE (1u << 7)
@@ -164,7 +178,8 @@ VMEM_API int vmem_ept_unmap(vmem_ept *ept, uint64_t gpa, uint64_t bytes,
 
 /** Take rights @p clear from, then give rights @p set to what is mapped in a range; holes and payloads stay. What has
  *  no rights left stays mapped, as an entry that remembers its address and has a payload's bits in no case: it is not present to
- *  the processor and vmem_ept_translate() gives it with rights 0. With VMEM_EPT_NO_EXEC_LARGE large leaves that become executable are split.
+ *  the processor and vmem_ept_translate() gives it with rights 0. What else lets write (VMEM_EPT_LEAF_PAGING_WRITE,
+ *  _SHADOW_STACK, _SUBPAGE) stays: without VMEM_EPT_WRITE it is what holds. With VMEM_EPT_NO_EXEC_LARGE large leaves that become executable are split.
  *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOTSUP (of the resulting rights some are not possible), -VMEM_ENOSPC, -VMEM_ENOMEM
  *  @threads serial @since 1.0 */
 VMEM_API int vmem_ept_protect(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t clear,
@@ -199,8 +214,9 @@ VMEM_API int vmem_ept_set_payload(vmem_ept *ept, uint64_t gpa, uint64_t bytes, u
  *  range of the leaf. A call that fails has changed nothing.
  *  @param expected  NULL: nothing or any payload may be there; else exactly this payload (UINT64_MAX: nothing at all)
  *  @return 0, -VMEM_EEXIST (somebody was first, or a table is there), -VMEM_EAGAIN (another payload than expected),
- *          -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOTSUP, -VMEM_ENOSPC, -VMEM_ENOMEM
- *  @threads any, but not beside a range call @since 1.0 */
+ *          -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOTSUP, -VMEM_ENOSPC (of the quota: while another installs, this may
+ *          pass), -VMEM_ENOMEM
+ *  @threads any, but not beside a serial call @since 1.0 */
 VMEM_API int vmem_ept_install(vmem_ept *ept, uint64_t gpa, const struct vmem_ept_leaf *leaf,
 			      const uint64_t *expected) VMEM_NODISCARD;
 
@@ -210,7 +226,8 @@ VMEM_API void vmem_ept_flushed(vmem_ept *ept, uint64_t epoch);
 /** What is at a place. Writes to no table.
  *  @param[out] ret_leaf  hpa is that of @p gpa itself, not of the leaf
  *  @param[out] ret_payload  on -VMEM_ENOENT: the payload, or UINT64_MAX: none; may be NULL
- *  @return 0, -VMEM_ENOENT (nothing is mapped), -VMEM_ERANGE @threads any @since 1.0 */
+ *  @return 0, -VMEM_ENOENT (nothing is mapped), -VMEM_ERANGE
+ *  @threads any, but not beside a serial call @since 1.0 */
 VMEM_API int vmem_ept_translate(const vmem_ept *ept, uint64_t gpa, struct vmem_ept_leaf *ret_leaf,
 				uint64_t *ret_payload);
 
@@ -224,11 +241,12 @@ struct vmem_ept_run {
 	uint64_t step;             /**< of payloads, for each 4 KiB */
 };
 /** The first run at or after @p gpa, cut there. Holes are passed over by tables.
- *  @return 0, -VMEM_ENOENT (no more), -VMEM_ERANGE, -VMEM_EINVAL @threads any, but not beside a range call @since 1.0 */
+ *  @return 0, -VMEM_ENOENT (no more), -VMEM_ERANGE, -VMEM_EINVAL @threads any, but not beside a serial call @since 1.0 */
 VMEM_API int vmem_ept_next(const vmem_ept *ept, uint64_t gpa, struct vmem_ept_run *ret_run);
 
 /** Most tables that mapping a range of @p bytes anywhere may need, whatever is there, the root left out: by leaves of up to @p level (1..3),
- *  with gpa and hpa that differ by a multiple of their size. @threads any @since 1.0 */
+ *  with gpa and hpa that differ by a multiple of their size. A level that the processor has not counts as the next lower one;
+ *  for what is executable level is 1 with VMEM_EPT_NO_EXEC_LARGE. @threads any @since 1.0 */
 VMEM_API uint64_t vmem_ept_worst_case(const vmem_ept *ept, uint64_t bytes, uint32_t level);
 
 struct vmem_ept_stats {

@@ -33,7 +33,7 @@ struct vmem_ept_harvest {
 };
 
 /** Read, and with CLEAR_* clear, accessed and dirty bits of a range. Each bit that a processor sets is seen by this call
- *  or a later one. An entry of which both bits are set is cleared by a plain store: no processor writes to it. All others need an atomic
+ *  or a later one; of a table that vmem_ept_merge() left out, by one after vmem_ept_flushed(). An entry of which both bits are set is cleared by a plain store: no processor writes to it. All others need an atomic
  *  operation each. change->leaves: entries that were cleared.
  *  @param gpa,bytes  multiples of 4 KiB; gpa of 64 pages with bitmaps
  *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOTSUP (no such bits), or what leaf returned (change->at: for which leaf; change
@@ -44,13 +44,16 @@ VMEM_API int vmem_ept_harvest(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint3
 
 /** Begin to log writes to a range by taking the right to write: leaves that may be written are remembered as such in the entry, large ones are
  *  split to @p level (1 or 2: then the range is one of 2 MiB pages) first. Those that are logged already stay as they are. What is mapped or gets the right to write later is not
- *  logged; who takes the right to read or write (vmem_ept_protect()) takes it from the log. @return as vmem_ept_split() @threads serial @since 1.0 */
+ *  logged; who takes the right to read or write (vmem_ept_protect()) takes it from the log. Leaves that may be written without that right
+ *  (VMEM_EPT_LEAF_PAGING_WRITE, _SHADOW_STACK, _SUBPAGE) cannot be logged.
+ *  @return as vmem_ept_split(), and -VMEM_ENOTSUP (VMEM_EPT_NO_CAPABILITY: at is such a leaf; nothing was changed) @threads serial @since 1.0 */
 VMEM_API int vmem_ept_log_start(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t level,
 				struct vmem_ept_change *change) VMEM_NODISCARD;
 
-/** A violation by a write: give the right back if it was taken for the log. Lock-free.
+/** A violation by a write: give the right back if it was taken for the log. Lock-free. Nothing is owed, but for VT-d the range
+ *  of the leaf.
  *  @return 0 (the guest may go on; the page counts as written), -VMEM_ENOENT (it is not logged: the violation is another matter), -VMEM_ERANGE
- *  @threads any, but not beside a range call @since 1.0 */
+ *  @threads any, but not beside a serial call @since 1.0 */
 VMEM_API int vmem_ept_log_write(vmem_ept *ept, uint64_t gpa);
 
 /** Which pages of a range were written since log_start or the last collect, or-ed into @p bitmap; they are protected again.
@@ -59,7 +62,8 @@ VMEM_API int vmem_ept_log_write(vmem_ept *ept, uint64_t gpa);
 VMEM_API int vmem_ept_log_collect(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint64_t *bitmap,
 				  struct vmem_ept_change *change);
 
-/** Give the right back to all that it was taken from; a leaf that sticks out of the range stays in the log.
+/** Give the right back to all that it was taken from; a leaf that sticks out of the range stays in the log. For VT-d the
+ *  ranges are owed.
  *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE @threads serial @since 1.0 */
 VMEM_API int vmem_ept_log_stop(vmem_ept *ept, uint64_t gpa, uint64_t bytes,
 			       struct vmem_ept_change *change);

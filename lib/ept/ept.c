@@ -7,7 +7,7 @@
 
 #define KNOWN_FLAGS                                                                            \
 	(VMEM_EPT_AD | VMEM_EPT_NO_EXEC_LARGE | VMEM_EPT_WRITE_BACK | VMEM_EPT_CACHES_ABSENT | \
-	 VMEM_EPT_SUPPRESS_ALL_VE)
+	 VMEM_EPT_SUPPRESS_ALL_VE | VMEM_EPT_SHADOW_STACK)
 #define CACHE_LINE 64u
 
 #ifdef __x86_64__
@@ -66,6 +66,9 @@ static int check_flags(const struct vmem_ept_capabilities *caps, uint64_t flags)
 	if ((flags & VMEM_EPT_SUPPRESS_ALL_VE) &&
 	    (caps->format != VMEM_EPT_INTEL || !(caps->caps & VMEM_EPT_CAP_SUPPRESS_VE)))
 		return -VMEM_ENOTSUP;
+	if ((flags & VMEM_EPT_SHADOW_STACK) &&
+	    (caps->format != VMEM_EPT_INTEL || !(caps->caps & VMEM_EPT_CAP_SHADOW_STACK)))
+		return -VMEM_ENOTSUP;
 #ifndef __x86_64__
 	if (flags & VMEM_EPT_WRITE_BACK)
 		return -VMEM_ENOTSUP;
@@ -77,6 +80,7 @@ static void set_masks(vmem_ept *ept)
 {
 	bool ad = ept->flags & VMEM_EPT_AD || ept->format == VMEM_EPT_AMD;
 
+	ept->writes = VMEMI_EPT_WRITE_BIT;
 	ept->absent = ept->flags & VMEM_EPT_SUPPRESS_ALL_VE ? VMEMI_EPT_NO_VE : 0;
 	ept->table_bits = ept->absent;
 	if (ept->format == VMEM_EPT_AMD) {
@@ -93,6 +97,7 @@ static void set_masks(vmem_ept *ept)
 		ept->present = VMEM_EPT_INTEL_READ | VMEM_EPT_INTEL_WRITE | VMEM_EPT_INTEL_EXEC;
 		if (ept->caps & VMEM_EPT_CAP_MBEC)
 			ept->present |= VMEM_EPT_INTEL_EXEC_USER;
+		ept->writes |= VMEMI_EPT_WRITES_BESIDE;
 		ept->table_bits |= ept->present;
 		ept->accessed = ad ? VMEM_EPT_INTEL_ACCESSED : 0;
 		ept->dirty = ad ? VMEM_EPT_INTEL_DIRTY : 0;
@@ -104,7 +109,7 @@ static void set_masks(vmem_ept *ept)
 
 static int make_root(vmem_ept *ept)
 {
-	int err = ept->memory.allocate(ept->memory.context, &ept->root_hpa);
+	int err = vmemi_ept_page_new(ept, &ept->root_hpa);
 
 	if (err)
 		return err;
@@ -153,6 +158,7 @@ int vmem_ept_new(vmem_ept **ret_ept, const struct vmem_ept_opts *opts)
 	ept->quick_end = !memory.map && levels == 4 ? ept->guest_end : 0;
 	ept->host_end = UINT64_C(1) << caps.physical_bits;
 	ept->max_tables = o.max_tables ? o.max_tables : UINT64_MAX;
+	ept->last_leaf[0] = UINT64_MAX; /* like none */
 #ifdef __x86_64__
 	if (o.flags & VMEM_EPT_WRITE_BACK)
 		ept->write_back = flush_lines;
@@ -183,12 +189,15 @@ void vmem_ept_free(vmem_ept *ept)
 
 uint64_t vmem_ept_pointer(const vmem_ept *ept)
 {
+	uint64_t shadow_stack =
+		ept->flags & VMEM_EPT_SHADOW_STACK ? VMEM_EPT_INTEL_POINTER_SHADOW_STACK : 0;
+
 	if (ept->format == VMEM_EPT_AMD)
 		return ept->root_hpa;
 	if (ept->format == VMEM_EPT_VTD)
 		return ept->root_hpa | (ept->levels - 2) |
 		       (ept->accessed ? VMEM_EPT_VTD_POINTER_AD : 0);
-	return ept->root_hpa |
+	return ept->root_hpa | shadow_stack |
 	       (ept->caps & VMEM_EPT_CAP_TABLES_WB ? (uint64_t)VMEM_EPT_WB : VMEM_EPT_UC) |
 	       (uint64_t)(ept->levels - 1) << 3 | (uint64_t)(ept->accessed != 0) << 6;
 }
@@ -206,6 +215,8 @@ uint64_t vmem_ept_worst_case(const vmem_ept *ept, uint64_t bytes, uint32_t level
 {
 	uint64_t tables = 0;
 
+	if (level > ept->largest)
+		level = ept->largest;
 	if (bytes > ept->guest_end)
 		bytes = ept->guest_end;
 	if (bytes < VMEM_PAGE_SIZE)
@@ -234,8 +245,10 @@ int vmem_ept_get_stats(const vmem_ept *ept, struct vmem_ept_stats *stats)
 		.waiting = ept->waiting,
 	};
 
-	memcpy(found.tables, ept->tables, sizeof(found.tables));
-	memcpy(found.leaves, ept->leaves, sizeof(found.leaves));
+	for (uint32_t level = 0; level < VMEM_EPT_LEVELS; level++) {
+		found.tables[level] = __atomic_load_n(&ept->tables[level], __ATOMIC_RELAXED);
+		found.leaves[level] = ept->leaves[level];
+	}
 	for (uint32_t i = 0; i < 1u << VMEMI_EPT_STRIPE_BITS; i++)
 		add_stripe(&found, &ept->stripes[i]);
 	if (!stats || stats->size < VMEMI_BYTES_TO(struct vmem_ept_stats, installs_lost))

@@ -31,29 +31,32 @@ static void add(uint64_t *counter, uint64_t value)
 	__atomic_fetch_add(counter, value, __ATOMIC_RELAXED);
 }
 
-/* @pages from the caller, by the quota; all or none. */
-static int have_spares(struct install *in, uint32_t pages)
+/* @pages from the quota, at once: of two that want the last ones, one gets them. */
+static int reserve(vmem_ept *ept, uint32_t pages)
 {
-	vmem_ept *ept = in->ept;
 	uint64_t out = __atomic_load_n(&ept->pages, __ATOMIC_RELAXED);
 
-	while (in->spares < pages) {
-		int err;
-
-		do {
-			if (out >= ept->max_tables)
-				return -VMEM_ENOSPC;
-		} while (!__atomic_compare_exchange_n(&ept->pages, &out, out + 1, true,
-						      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-		err = ept->memory.allocate(ept->memory.context, &in->spare[in->spares]);
-		if (err) {
-			__atomic_fetch_sub(&ept->pages, 1, __ATOMIC_RELAXED);
-			return err;
-		}
-		in->spares++;
-		out = __atomic_load_n(&ept->pages, __ATOMIC_RELAXED);
-	}
+	do {
+		if (pages > ept->max_tables - out)
+			return -VMEM_ENOSPC;
+	} while (!__atomic_compare_exchange_n(&ept->pages, &out, out + pages, true,
+					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 	return 0;
+}
+
+/* As many as @pages from the caller, by the quota. */
+static int have_spares(struct install *in, uint32_t pages)
+{
+	int err = in->spares < pages ? reserve(in->ept, pages - in->spares) : 0;
+
+	while (!err && in->spares < pages) {
+		err = vmemi_ept_page_new(in->ept, &in->spare[in->spares]);
+		if (err)
+			__atomic_fetch_sub(&in->ept->pages, pages - in->spares, __ATOMIC_RELAXED);
+		else
+			in->spares++;
+	}
+	return err;
 }
 
 static void give_spares(struct install *in)
@@ -118,6 +121,15 @@ static void mark_accessed(const struct install *in, const struct vmemi_ept_path 
 		}
 }
 
+/* What others have linked on the way, and perhaps not written back yet. */
+static void write_back_way(const struct install *in, const struct vmemi_ept_path *path)
+{
+	if (!in->ept->write_back)
+		return;
+	for (uint32_t level = path->level; level <= in->ept->levels; level++)
+		vmemi_ept_written(in->ept, path->slots[level], 1);
+}
+
 static int try(struct install *in)
 {
 	for (;;) {
@@ -126,8 +138,10 @@ static int try(struct install *in)
 		int err;
 
 		vmemi_ept_descend(in->ept, in->gpa, in->level, &path);
-		if (!vmemi_ept_is_payload(path.entry) && !vmemi_ept_is_empty(path.entry))
+		if (!vmemi_ept_is_payload(path.entry) && !vmemi_ept_is_empty(path.entry)) {
+			write_back_way(in, &path);
 			return -VMEM_EEXIST;
+		}
 		if (is_unexpected(in, path.entry))
 			return -VMEM_EAGAIN;
 		err = have_spares(in, path.level - in->level);
@@ -137,7 +151,7 @@ static int try(struct install *in)
 		if (__atomic_compare_exchange_n(slot, &path.entry,
 						make_way(in, path.level, path.entry), false,
 						__ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
-			vmemi_ept_written(in->ept, slot, 1);
+			write_back_way(in, &path);
 			mark_accessed(in, &path);
 			count(in, path.level, path.entry);
 			return 0;

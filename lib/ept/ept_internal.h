@@ -84,7 +84,7 @@ static inline uint64_t vmemi_ept_payload(uint64_t entry)
 /* The processor may still set bits in it: then a change must be a compare and exchange. */
 static inline bool vmemi_ept_is_restless(const vmem_ept *ept, uint64_t entry)
 {
-	return (~entry & ept->accessed) || ((~entry & ept->dirty) && (entry & VMEMI_EPT_WRITE_BIT));
+	return (~entry & ept->accessed) || ((~entry & ept->dirty) && (entry & ept->writes));
 }
 
 /* Changes an entry so that no bit that a processor sets meanwhile is lost; returns what it was. */
@@ -204,7 +204,9 @@ int vmemi_ept_fail(struct vmemi_ept_call *c, int err, uint32_t reason, uint64_t 
 /* The range must be invalidated. */
 void vmemi_ept_owe(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes);
 
-/* ept_reserve.c: takes @tables from the caller. 0, or an error: then none was taken. */
+/* ept_reserve.c: a page from the caller, where tables can be. 0, what allocate returned, or -VMEM_ERANGE. */
+int vmemi_ept_page_new(vmem_ept *ept, uint64_t *ret_hpa);
+/* Takes @tables from the caller. 0, or an error: then none was taken. */
 int vmemi_ept_take(struct vmemi_ept_call *c, uint64_t tables, uint64_t at);
 /* One of those taken, for a table of @level. */
 uint64_t *vmemi_ept_table_new(vmem_ept *ept, uint32_t level, uint64_t *ret_hpa);

@@ -77,7 +77,7 @@ static uint32_t flags_able(const vmem_ept *ept)
 		able |= VMEM_EPT_LEAF_VERIFY;
 	if (ept->caps & VMEM_EPT_CAP_PAGING_WRITE)
 		able |= VMEM_EPT_LEAF_PAGING_WRITE;
-	if (ept->caps & VMEM_EPT_CAP_SHADOW_STACK)
+	if (ept->flags & VMEM_EPT_SHADOW_STACK)
 		able |= VMEM_EPT_LEAF_SHADOW_STACK;
 	if (ept->caps & VMEM_EPT_CAP_SUBPAGE)
 		able |= VMEM_EPT_LEAF_SUBPAGE;

@@ -53,6 +53,22 @@ static void owe_leaf(struct log *l)
 
 /* --- Start --- */
 
+/* What may be written without the right to: the log would miss it. */
+static void refuse(struct log *l, uint64_t *slot, uint64_t entry)
+{
+	(void)slot;
+	if ((entry & l->call.ept->writes & ~VMEMI_EPT_WRITE_BIT) &&
+	    l->call.change->reason == VMEM_EPT_FINE)
+		vmemi_ept_fail(&l->call, 0, VMEM_EPT_NO_CAPABILITY, l->cursor.at);
+}
+
+/* Whether there may be such leaves at all. */
+static bool writes_beside(const vmem_ept *ept)
+{
+	return ept->leaf_flags_able &
+	       (VMEM_EPT_LEAF_PAGING_WRITE | VMEM_EPT_LEAF_SHADOW_STACK | VMEM_EPT_LEAF_SUBPAGE);
+}
+
 static bool to_be_logged(uint64_t entry)
 {
 	return (entry & (VMEMI_EPT_WRITE_BIT | VMEMI_EPT_LOGGED)) == VMEMI_EPT_WRITE_BIT;
@@ -84,6 +100,10 @@ int vmem_ept_log_start(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t lev
 		err = -VMEM_EINVAL;
 	if (!err && ((gpa | bytes) & (vmemi_ept_bytes(level) - 1)))
 		err = vmemi_ept_fail(&l.call, -VMEM_EINVAL, VMEM_EPT_UNALIGNED, gpa);
+	if (!err && writes_beside(ept)) {
+		over_leaves(&l, refuse);
+		err = l.call.change->reason == VMEM_EPT_FINE ? 0 : -VMEM_ENOTSUP;
+	}
 	if (!err)
 		err = vmemi_ept_split_range(&l.call, gpa, bytes, level);
 	if (!err)
@@ -107,7 +127,7 @@ int vmem_ept_log_write(vmem_ept *ept, uint64_t gpa)
 		    !(path.entry & VMEMI_EPT_PRESENT_BIT))
 			return -VMEM_ENOENT;
 		if (path.entry & VMEMI_EPT_WRITE_BIT)
-			return 0;
+			break; /* another gave it, and may not have written it back */
 	} while (!__atomic_compare_exchange_n(slot, &path.entry, path.entry | VMEMI_EPT_WRITE_BIT,
 					      true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 	vmemi_ept_written(ept, slot, 1);
@@ -154,8 +174,12 @@ int vmem_ept_log_collect(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint64_t *
 
 static void stop(struct log *l, uint64_t *slot, uint64_t entry)
 {
-	if ((entry & VMEMI_EPT_LOGGED) && vmemi_ept_cursor_whole(&l->cursor, l->gpa))
-		change(l, slot, VMEMI_EPT_LOGGED, VMEMI_EPT_WRITE_BIT);
+	if (!(entry & VMEMI_EPT_LOGGED) || !vmemi_ept_cursor_whole(&l->cursor, l->gpa))
+		return;
+	/* A DMA remapping unit need not look again before it faults. */
+	if (!(change(l, slot, VMEMI_EPT_LOGGED, VMEMI_EPT_WRITE_BIT) & VMEMI_EPT_WRITE_BIT) &&
+	    l->call.ept->format == VMEM_EPT_VTD)
+		owe_leaf(l);
 }
 
 int vmem_ept_log_stop(vmem_ept *ept, uint64_t gpa, uint64_t bytes, struct vmem_ept_change *change_)

@@ -233,8 +233,10 @@ static void mark_accessed(const struct put *p, const struct vmemi_ept_path *path
 	if (!p->leaves || !(p->bits[1] & (ept->accessed | ept->dirty)))
 		return;
 	for (; level <= ept->levels; level++)
-		if (!(vmemi_ept_load(path->slots[level]) & ept->accessed))
+		if (!(vmemi_ept_load(path->slots[level]) & ept->accessed)) {
 			vmemi_ept_change(ept, path->slots[level], ~UINT64_C(0), ept->accessed);
+			vmemi_ept_written(ept, path->slots[level], 1);
+		}
 }
 
 static void write_all(struct put *p)

@@ -21,6 +21,9 @@
 
 #define VMEMI_EPT_PRESENT_BIT UINT64_C(1) /* of tables, and of what may be read */
 #define VMEMI_EPT_WRITE_BIT UINT64_C(2)
+/* Intel: what lets processors write besides the right to: guest page walks, shadow stacks, parts of a page. */
+#define VMEMI_EPT_WRITES_BESIDE \
+	(VMEM_EPT_INTEL_PAGING_WRITE | VMEM_EPT_INTEL_SHADOW_STACK | VMEM_EPT_INTEL_SUBPAGE)
 #define VMEMI_EPT_LARGE_BIT UINT64_C(0x80)
 #define VMEMI_EPT_LOGGED (UINT64_C(1) << 52) /* the right to write was taken for the log */
 #define VMEMI_EPT_LEAF (UINT64_C(1) << 53)
@@ -62,6 +65,7 @@ struct vmem_ept {
 	uint64_t table_bits; /* of an entry that points to a table */
 	uint64_t accessed;   /* 0 if they are off */
 	uint64_t dirty;
+	uint64_t writes;          /* an entry with one of these bits may be written through */
 	uint32_t rights_able;     /* bit r: leaves may have the rights r */
 	uint32_t types_able;      /* bit t: the memory type t */
 	uint32_t leaf_flags_able; /* VMEM_EPT_LEAF_* */
@@ -75,7 +79,7 @@ struct vmem_ept {
 	uint64_t max_tables;                              /* UINT64_MAX: no quota */
 	void (*write_back)(const void *at, size_t bytes); /* NULL: caches are coherent */
 	struct vmemi_ept_reserve reserve;
-	uint64_t pages; /* from the caller: root, tables, those that wait; atomic in install */
+	uint64_t pages; /* from the caller: root, tables, those that wait; atomic */
 	uint64_t retired_first, retired_last; /* hpa of tables that wait; first to free first */
 	uint64_t epoch;                       /* of the last call that retired tables */
 	uint64_t payload_pages;

@@ -35,11 +35,26 @@ static uint64_t pop(vmem_ept *ept)
 	return hpa;
 }
 
+int vmemi_ept_page_new(vmem_ept *ept, uint64_t *ret_hpa)
+{
+	uint64_t hpa;
+	int err = ept->memory.allocate(ept->memory.context, &hpa);
+
+	if (err)
+		return err;
+	if ((hpa & (VMEM_EPT_TABLE_BYTES - 1)) || hpa >= ept->host_end) {
+		ept->memory.free(ept->memory.context, hpa);
+		return -VMEM_ERANGE;
+	}
+	*ret_hpa = hpa;
+	return 0;
+}
+
 void vmemi_ept_give_back(vmem_ept *ept)
 {
 	while (ept->reserve.total) {
 		ept->memory.free(ept->memory.context, pop(ept));
-		ept->pages--;
+		__atomic_fetch_sub(&ept->pages, 1, __ATOMIC_RELAXED);
 	}
 }
 
@@ -52,13 +67,15 @@ int vmemi_ept_take(struct vmemi_ept_call *c, uint64_t tables, uint64_t at)
 	if (tables > ept->max_tables - ept->pages)
 		return vmemi_ept_fail(c, -VMEM_ENOSPC, VMEM_EPT_QUOTA, at);
 	for (; tables; tables--) {
-		err = ept->memory.allocate(ept->memory.context, &hpa);
+		err = vmemi_ept_page_new(ept, &hpa);
 		if (err) {
 			vmemi_ept_give_back(ept);
-			return vmemi_ept_fail(c, err, VMEM_EPT_NO_MEMORY, at);
+			return vmemi_ept_fail(
+				c, err,
+				err == -VMEM_ERANGE ? VMEM_EPT_HOST_WIDTH : VMEM_EPT_NO_MEMORY, at);
 		}
 		push(ept, hpa);
-		ept->pages++;
+		__atomic_fetch_add(&ept->pages, 1, __ATOMIC_RELAXED);
 	}
 	return 0;
 }

@@ -94,12 +94,22 @@ void vmemi_ept_retire_tree(struct vmemi_ept_call *c, uint64_t table_hpa, uint32_
 	vmemi_ept_owe(c, gpa, vmemi_ept_bytes(level + 1));
 }
 
-static void set_below(const vmem_ept *ept, uint64_t *slot, uint64_t bits)
+static void set_bits(const vmem_ept *ept, uint64_t *slot, uint64_t bits)
 {
-	uint64_t entry = vmemi_ept_load(slot);
+	if (!(~vmemi_ept_load(slot) & bits))
+		return;
+	vmemi_ept_change(ept, slot, ~UINT64_C(0), bits);
+	vmemi_ept_written(ept, slot, 1);
+}
 
-	if (vmemi_ept_is_leaf(entry) && (~entry & bits))
-		vmemi_ept_change(ept, slot, ~UINT64_C(0), bits);
+/* Upper entries too, for harvests that look only below those that are accessed. */
+static void set_leaf(const vmem_ept *ept, const struct vmemi_ept_path *path, uint64_t bits)
+{
+	if (!vmemi_ept_is_leaf(path->entry))
+		return;
+	set_bits(ept, path->slots[path->level], bits);
+	for (uint32_t level = path->level + 1; level <= ept->levels; level++)
+		set_bits(ept, path->slots[level], bits & ept->accessed);
 }
 
 /* Into the leaf that the table became, or those that this was split into since. */
@@ -112,7 +122,7 @@ static void take_over(vmem_ept *ept, const uint64_t *table, uint64_t place)
 
 	while (bits && gpa < end) {
 		vmemi_ept_descend(ept, gpa, 1, &path);
-		set_below(ept, path.slots[path.level], bits);
+		set_leaf(ept, &path, bits);
 		gpa = (gpa | (vmemi_ept_bytes(path.level) - 1)) + 1;
 	}
 }
@@ -130,7 +140,7 @@ void vmem_ept_flushed(vmem_ept *ept, uint64_t epoch)
 			take_over(ept, table, place);
 		ept->retired_first = get(table, NEXT) << VMEM_PAGE_SHIFT;
 		ept->waiting--;
-		ept->pages--;
+		__atomic_fetch_sub(&ept->pages, 1, __ATOMIC_RELAXED);
 		ept->memory.free(ept->memory.context, hpa);
 	}
 }

@@ -180,6 +180,28 @@ Test(ept_harvest, pruned)
 	close_ept();
 }
 
+/* What was used in a merged table until the flush is found below upper entries that were cleared meanwhile. */
+Test(ept_harvest, merged_and_pruned)
+{
+	const uint32_t flags = VMEM_EPT_PRUNE | VMEM_EPT_CLEAR_ACCESSED;
+	struct vmemi_ept_path path;
+	uint64_t epoch;
+
+	start(VMEM_EPT_INTEL, VMEM_EPT_AD);
+	map(0, M2, 1);
+	vmemi_ept_descend(ept, 7 * PAGE, 1, &path);
+	cr_assert_eq(vmem_ept_merge(ept, 0, M2, 2, &change), 0);
+	epoch = change.epoch;
+	cr_assert_eq(harvest(0, 8 * M2, flags, 0), 0);
+	for (uint32_t level = 2; level <= 4; level++)
+		*path.slots[level] &= ~ept->accessed; /* as one of a larger range does */
+	*path.slots[1] |= ept->accessed;              /* by a processor that has not flushed */
+	vmem_ept_flushed(ept, epoch);
+	cr_assert_eq(harvest(0, 8 * M2, flags, 0), 0);
+	cr_assert(is_set(accessed, 0) && is_set(accessed, 511));
+	close_ept();
+}
+
 static uint64_t calls, last;
 
 static int stop_at_once(void *context, uint64_t gpa, uint64_t bytes, uint32_t bits)

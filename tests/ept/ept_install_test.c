@@ -116,6 +116,19 @@ Test(ept_install, no_memory)
 	close_ept();
 }
 
+/* What is mapped after an install is checked as ever: nothing is like the last leaf of a map when there was none. */
+Test(ept_install, then_map_without_rights)
+{
+	const struct vmem_ept_leaf nothing = { .rights = 0 };
+
+	start(0);
+	cr_assert_eq(install(0, 0, 1, NULL), 0);
+	cr_assert_eq(vmem_ept_map(ept, PAGE, PAGE, &nothing, 0, &change), -VMEM_EINVAL);
+	cr_assert_eq(change.reason, VMEM_EPT_BAD_RIGHTS);
+	cr_assert_eq(stats().leaves[0], 1);
+	close_ept();
+}
+
 /* --- The log --- */
 
 static int collect(uint64_t bytes, uint64_t *ret_bits)

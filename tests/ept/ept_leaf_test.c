@@ -142,15 +142,16 @@ Test(ept_leaf, memory_types)
 static const struct {
 	uint32_t flag;
 	uint32_t bit;
-	uint64_t cap; /* without which it is refused */
+	uint64_t cap;   /* without which it is refused */
+	uint64_t needs; /* of the object */
 } intel_flags[] = {
-	{ VMEM_EPT_LEAF_IGNORE_PAT, 6, 0 },
-	{ VMEM_EPT_LEAF_ACCESSED, 8, VMEM_EPT_CAP_AD },
-	{ VMEM_EPT_LEAF_DIRTY, 9, VMEM_EPT_CAP_AD },
-	{ VMEM_EPT_LEAF_VERIFY, 57, VMEM_EPT_CAP_VERIFY },
-	{ VMEM_EPT_LEAF_PAGING_WRITE, 58, VMEM_EPT_CAP_PAGING_WRITE },
-	{ VMEM_EPT_LEAF_SHADOW_STACK, 60, VMEM_EPT_CAP_SHADOW_STACK },
-	{ VMEM_EPT_LEAF_SUBPAGE, 61, VMEM_EPT_CAP_SUBPAGE },
+	{ VMEM_EPT_LEAF_IGNORE_PAT, 6, 0, 0 },
+	{ VMEM_EPT_LEAF_ACCESSED, 8, VMEM_EPT_CAP_AD, 0 },
+	{ VMEM_EPT_LEAF_DIRTY, 9, VMEM_EPT_CAP_AD, 0 },
+	{ VMEM_EPT_LEAF_VERIFY, 57, VMEM_EPT_CAP_VERIFY, 0 },
+	{ VMEM_EPT_LEAF_PAGING_WRITE, 58, VMEM_EPT_CAP_PAGING_WRITE, 0 },
+	{ VMEM_EPT_LEAF_SHADOW_STACK, 60, VMEM_EPT_CAP_SHADOW_STACK, VMEM_EPT_SHADOW_STACK },
+	{ VMEM_EPT_LEAF_SUBPAGE, 61, VMEM_EPT_CAP_SUBPAGE, 0 },
 };
 
 Test(ept_leaf, flags_of_intel)
@@ -162,7 +163,7 @@ Test(ept_leaf, flags_of_intel)
 					      .flags = intel_flags[i].flag };
 		uint64_t bits = 0x31 | UINT64_C(1) << intel_flags[i].bit;
 
-		open_ept(64, &caps, VMEM_EPT_AD, 4, 0);
+		open_ept(64, &caps, VMEM_EPT_AD | intel_flags[i].needs, 4, 0);
 		expect_bits(leaf, bits, bits | 0x80);
 		leaf.flags = VMEM_EPT_LEAF_SNOOP;
 		expect_refused(leaf, -VMEM_ENOTSUP, VMEM_EPT_NO_CAPABILITY);
@@ -170,6 +171,11 @@ Test(ept_leaf, flags_of_intel)
 		expect_refused(leaf, -VMEM_EINVAL, VMEM_EPT_NO_CAPABILITY);
 		close_ept();
 		leaf.flags = intel_flags[i].flag;
+		if (intel_flags[i].needs) {
+			open_ept(64, &caps, VMEM_EPT_AD, 4, 0);
+			expect_refused(leaf, -VMEM_ENOTSUP, VMEM_EPT_NO_CAPABILITY);
+			close_ept();
+		}
 		caps.caps &= ~intel_flags[i].cap;
 		open_ept(64, &caps, 0, 4, 0);
 		if (intel_flags[i].cap)

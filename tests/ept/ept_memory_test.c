@@ -112,7 +112,7 @@ Test(ept_memory, worst_case_is_met)
 {
 	const uint64_t border = UINT64_C(1) << 39;
 	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_INTEL);
-	vmem_ept *ept;
+	vmem_ept *ept, *less;
 
 	vmemt_ept_pool_init(&pool, 64);
 	change = VMEMT_EPT_CHANGE;
@@ -120,6 +120,12 @@ Test(ept_memory, worst_case_is_met)
 	cr_assert_eq(vmem_ept_worst_case(ept, 4096, 1), 3);
 	cr_assert_eq(vmem_ept_worst_case(ept, 8192, 1), 6);
 	cr_assert_eq(vmem_ept_worst_case(ept, GIB, 3), 6);
+	caps.caps &= ~VMEM_EPT_CAP_1G;
+	less = vmemt_ept_make(&pool, &caps, 0, 4, 0);
+	cr_assert_eq(vmem_ept_worst_case(less, 8 * GIB, 3), vmem_ept_worst_case(less, 8 * GIB, 2));
+	cr_assert_eq(vmem_ept_map(less, 0, 8 * GIB, &VMEMT_EPT_LEAF(.hpa = 0), 0, &change), 0);
+	cr_assert_leq(tables_of(less) - 1, vmem_ept_worst_case(less, 8 * GIB, 3));
+	vmem_ept_free(less);
 	cr_assert_eq(vmem_ept_map(ept, border - 4096, 8192, &VMEMT_EPT_LEAF(.hpa = 0), 0, &change),
 		     0);
 	cr_assert_eq(tables_of(ept), 7);
@@ -192,6 +198,139 @@ Test(ept_memory, all_that_changes_is_written_back)
 	vmem_ept_free(ept);
 	vmemt_ept_pool_destroy(&pool);
 	free(seen);
+}
+
+/* An installer that comes second returns only when what the first has linked is visible to the unit. */
+Test(ept_memory, way_of_another_is_written_back)
+{
+	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_VTD);
+	vmem_ept *ept;
+
+	vmemt_ept_pool_init(&pool, 16);
+	change = VMEMT_EPT_CHANGE;
+	ept = vmemt_ept_make(&pool, &caps, VMEM_EPT_AD, 4, 0);
+	seen = malloc(4096 * pool.count);
+	cr_assert_not_null(seen);
+	ept->flags |= VMEM_EPT_WRITE_BACK;
+	for (uint64_t page = 0; page < 2; page++) {
+		ept->write_back = NULL;
+		memcpy(seen, pool.pages, 4096 * pool.count);
+		cr_assert_eq(
+			vmem_ept_install(ept, 512 * GIB * page, &VMEMT_EPT_LEAF(.hpa = 0), NULL),
+			0);
+		ept->write_back = write_back;
+		if (page == 0)
+			cr_assert_eq(vmem_ept_install(ept, MIB2, &VMEMT_EPT_LEAF(.hpa = 0), NULL),
+				     0);
+		else
+			cr_assert_eq(
+				vmem_ept_install(ept, 512 * GIB, &VMEMT_EPT_LEAF(.hpa = 0), NULL),
+				-VMEM_EEXIST);
+		cr_assert_eq(memcmp(seen, pool.pages, 4096), 0, "the root");
+	}
+	vmem_ept_free(ept);
+	vmemt_ept_pool_destroy(&pool);
+	free(seen);
+}
+
+/* --- Pages that cannot be tables, and the quota --- */
+
+static uint64_t given, bad_address, bad_after;
+
+static int allocate_bad(void *context, uint64_t *ret_hpa)
+{
+	if (bad_after--)
+		return vmemt_ept_allocate(context, ret_hpa);
+	*ret_hpa = bad_address;
+	return 0;
+}
+
+static void take_back(void *context, uint64_t hpa)
+{
+	if (hpa == bad_address)
+		given++;
+	else
+		vmemt_ept_give_back(context, hpa);
+}
+
+static int make_bad(vmem_ept **ret_ept, uint64_t bad, uint64_t after)
+{
+	struct vmem_ept_memory memory = { .size = sizeof(memory),
+					  .context = &pool,
+					  .allocate = allocate_bad,
+					  .free = take_back };
+	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_INTEL);
+	const struct vmem_ept_opts opts = { .size = sizeof(opts),
+					    .capabilities = &caps,
+					    .memory = &memory };
+
+	memory.offset = (uint64_t)(uintptr_t)pool.pages - VMEMT_EPT_BASE;
+	change = VMEMT_EPT_CHANGE;
+	bad_address = bad;
+	bad_after = after;
+	given = 0;
+	return vmem_ept_new(ret_ept, &opts);
+}
+
+Test(ept_memory, pages_that_cannot_be_tables)
+{
+	const uint64_t bad[] = { VMEMT_EPT_BASE + 8, UINT64_C(1) << 46, UINT64_MAX };
+
+	vmemt_ept_pool_init(&pool, 16);
+	for (uint32_t i = 0; i < 3; i++) {
+		vmem_ept *ept = NULL;
+
+		cr_assert_eq(make_bad(&ept, bad[i], 0), -VMEM_ERANGE);
+		cr_assert_null(ept);
+		cr_assert_eq(given, 1);
+		for (uint64_t after = 1; after < 4; after++) {
+			cr_assert_eq(make_bad(&ept, bad[i], after), 0);
+			cr_assert_eq(
+				vmem_ept_map(ept, 0, 4096, &VMEMT_EPT_LEAF(.hpa = 0), 0, &change),
+				-VMEM_ERANGE);
+			cr_assert_eq(change.reason, VMEM_EPT_HOST_WIDTH);
+			cr_assert_eq(given, 1);
+			cr_assert_eq(pool.out, 1);
+			bad_after = after - 1;
+			cr_assert_eq(vmem_ept_install(ept, 0, &VMEMT_EPT_LEAF(.hpa = 0), NULL),
+				     -VMEM_ERANGE);
+			cr_assert_eq(given, 2);
+			cr_assert_eq(pool.out, 1);
+			cr_assert_eq(tables_of(ept), 1);
+			vmem_ept_free(ept);
+		}
+	}
+	vmemt_ept_pool_destroy(&pool);
+}
+
+static vmem_ept *watched;
+
+/* All that an installer needs is its own before it has the first: none is left for one who comes between. */
+static int allocate_between(void *context, uint64_t *ret_hpa)
+{
+	if (watched) {
+		cr_assert_eq(watched->pages, 4);
+		cr_assert_eq(vmem_ept_install(watched, GIB, &VMEMT_EPT_LEAF(.hpa = 0), NULL),
+			     -VMEM_ENOSPC);
+	}
+	return vmemt_ept_allocate(context, ret_hpa);
+}
+
+Test(ept_memory, quota_is_taken_at_once)
+{
+	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_INTEL);
+	vmem_ept *ept;
+
+	vmemt_ept_pool_init(&pool, 16);
+	ept = vmemt_ept_make(&pool, &caps, 0, 4, 4);
+	cr_assert_not_null(ept);
+	ept->memory.allocate = allocate_between;
+	watched = ept;
+	cr_assert_eq(vmem_ept_install(ept, 0, &VMEMT_EPT_LEAF(.hpa = 0), NULL), 0);
+	watched = NULL;
+	cr_assert_eq(ept->pages, 4);
+	vmem_ept_free(ept);
+	vmemt_ept_pool_destroy(&pool);
 }
 
 Test(ept_memory, remembered_absence)
