@@ -91,15 +91,17 @@ VMEM_API void vmem_balloon_free(vmem_balloon *balloon);
  *                       are remembered until all of it is in the balloon, and then come as one range. That needs
  *                       MUST_TELL_HOST: without it a guest may use pages again that are remembered here (5.5.6), and
  *                       larger blocks are never discarded
- *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE (beyond 16 TiB), -VMEM_EEXIST (overlaps), -VMEM_ENOSPC (VMEM_BALLOON_RAMS), -VMEM_ENOMEM
+ *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE (beyond 16 TiB), -VMEM_EEXIST (overlaps), -VMEM_ENOSPC (VMEM_BALLOON_RAMS),
+ *          -VMEM_ENOMEM
  *  @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_add_ram(vmem_balloon *balloon, uint64_t gpa, uint64_t bytes,
 				  uint64_t block_bytes) VMEM_NODISCARD;
 
 /* --- What the transport passes on --- */
 
-/** Features, as the driver has written them; bits 24 to 49 but VERSION_1 are the transport's. Looked at when FEATURES_OK is set; without FEATURES_OK (legacy) when
- *  DRIVER_OK is. @return 0, -VMEM_EBUSY (too late: counted, nothing changed) @threads serial @since 1.0 */
+/** Features, as the driver has written them; bits 24 to 49 but VERSION_1 are the transport's. Looked at when
+ *  FEATURES_OK is set; without FEATURES_OK (legacy) when DRIVER_OK is. @return 0, -VMEM_EBUSY (too late: counted,
+ *  nothing changed) @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_set_features(vmem_balloon *balloon, uint64_t features);
 
 /** The device status, as the driver has written it. 0 resets: the balloon is empty, buffers are
@@ -116,12 +118,14 @@ VMEM_API int vmem_balloon_queue_of(const vmem_balloon *balloon, uint32_t number,
 /** Bytes of the configuration space: 8, 12 or 16, by the features offered. @threads serial @since 1.0 */
 VMEM_API uint32_t vmem_balloon_config_bytes(const vmem_balloon *balloon);
 
-/** Read the configuration space. What is beyond it reads as 0. @return 0, -VMEM_ERANGE (partly beyond) @threads serial @since 1.0 */
+/** Read the configuration space. What is beyond it reads as 0. @return 0, -VMEM_ERANGE (partly beyond)
+ *  @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_config_read(const vmem_balloon *balloon, uint32_t offset, void *bytes,
 				      uint32_t count);
 
 /** Write it. What a driver may not write stays.
- *  @return 0, -VMEM_ERANGE (partly beyond), -VMEM_EPERM (partly not to be written, or not now) @threads serial @since 1.0 */
+ *  @return 0, -VMEM_ERANGE (partly beyond), -VMEM_EPERM (partly not to be written, or not now)
+ *          @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_config_write(vmem_balloon *balloon, uint32_t offset, const void *bytes,
 				       uint32_t count);
 

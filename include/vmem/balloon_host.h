@@ -18,11 +18,13 @@ VMEM_API int vmem_balloon_set_target(vmem_balloon *balloon, uint64_t pages, uint
 VMEM_API void vmem_balloon_tick(vmem_balloon *balloon, uint64_t now_ns);
 
 /** Ask the guest for fresh statistics: returns its buffer, by vmem_balloon_take_done().
- *  @return 0, -VMEM_EAGAIN (it has not answered the last question), -VMEM_ENOTSUP (not negotiated) @threads serial @since 1.0 */
+ *  @return 0, -VMEM_EAGAIN (it has not answered the last question), -VMEM_ENOTSUP (not negotiated)
+ *          @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_ask_stats(vmem_balloon *balloon);
 
 /** Ask the guest which pages are free; they come as DISCARD_HINTED. Ends by itself when it has told all.
- *  @return 0, -VMEM_ENOTSUP (not negotiated), -VMEM_EBUSY (running), or what the guard's begin returned @threads serial @since 1.0 */
+ *  @return 0, -VMEM_ENOTSUP (not negotiated), -VMEM_EBUSY (running), or what the guard's begin returned
+ *          @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_hint_start(vmem_balloon *balloon);
 
 /** Stop it: what comes yet is ignored, and the guest keeps its pages. @threads serial @since 1.0 */

@@ -6,8 +6,8 @@
  *      while ((err = vmem_balloon_give(balloon, &buffer)) == -VMEM_EAGAIN)
  *              drain();
  *
- *  where drain() is vmem_discard_drain(discard, balloon), and then vmem_balloon_take_done() and the buffers' return. Linux
- *  only.
+ *  where drain() is vmem_discard_drain(discard, balloon), and then vmem_balloon_take_done() and the buffers' return.
+ *  Linux only.
  *
  *  | memory                     | is given back by                          | afterwards                              |
  *  |----------------------------|-------------------------------------------|-----------------------------------------|
@@ -22,12 +22,12 @@
  *
  *  Whoever else has a userfaultfd there is told by the kernel's REMOVE events, if he asked for them; he must read them
  *  in a thread of his own, because the call waits for that. Other memory in the place of a private mapping of a file
- *  keeps MADV_DONTFORK and MADV_DONTDUMP, and else is as new: not registered with a userfaultfd, not bound to nodes (mbind(2)),
- *  and without advice about huge pages. A VM has 8192 such holes that do not touch at most, what is more fails: each costs two mappings of
- *  the process.
+ *  keeps MADV_DONTFORK and MADV_DONTDUMP, and else is as new: not registered with a userfaultfd, not bound to nodes
+ *  (mbind(2)), and without advice about huge pages. A VM has 8192 such holes that do not touch at most, what is more
+ *  fails: each costs two mappings of the process.
  *
- *  What was really given back is what the kernel's page tables say. Before Linux 6.7 (PAGEMAP_SCAN) that includes private pages that
- *  were read and never written, of which there is nothing to be had. */
+ *  What was really given back is what the kernel's page tables say. Before Linux 6.7 (PAGEMAP_SCAN) that includes
+ *  private pages that were read and never written, of which there is nothing to be had. */
 #ifndef VMEM_DISCARD_H
 #define VMEM_DISCARD_H
 #include <vmem/balloon.h>
@@ -88,7 +88,8 @@ struct vmem_discard_piece {
 /** Add memory.
  *  @return 0, -VMEM_EINVAL (unaligned, kind, not a file that can be), -VMEM_E2BIG, -VMEM_EEXIST (overlaps a piece in
  *          guest addresses), -VMEM_ENOSPC (VMEM_DISCARD_PIECES), -VMEM_ENOTSUP (memory of another process; or what is
- *          mapped at hva is not memory of that kind, of that file at that offset, not all of it is mapped), -VMEM_EBUSY (the guard watches), -VMEM_ENOMEM, -VMEM_EIO
+ *          mapped at hva is not memory of that kind, of that file at that offset, not all of it is mapped),
+ *          -VMEM_EBUSY (the guard watches), -VMEM_ENOMEM, -VMEM_EIO
  *  @threads serial
  *  @since 1.0 */
 VMEM_API int vmem_discard_add(vmem_discard *discard,
@@ -96,8 +97,8 @@ VMEM_API int vmem_discard_add(vmem_discard *discard,
 
 /** Carry out what a balloon handed out: DISCARD and DISCARD_REPORTED at once, DISCARD_HINTED only under the guard of
  *  vmem_discard_get_guard(), and where nothing was written; RETURN is nothing, because pages come
- *  back when they are touched, and sooner would be memory that the guest may not use. A range that cannot be discarded does not keep
- *  the others from it.
+ *  back when they are touched, and sooner would be memory that the guest may not use. A range that cannot be
+ *  discarded does not keep the others from it.
  *  @param[out] ret_bytes  what was really given back to the host; may be NULL
  *  @return 0, -VMEM_EINVAL (an operation that is not known; nothing was done), -VMEM_EBUSY (some is pinned or mlocked),
  *          -VMEM_EIO (the kernel kept some), -VMEM_ERANGE (some is not of any piece). Of several, of whatever
@@ -113,21 +114,23 @@ VMEM_API int vmem_discard_ranges(vmem_discard *discard, const struct vmem_balloo
  *  @since 1.0 */
 VMEM_API int vmem_discard_drain(vmem_discard *discard, vmem_balloon *balloon);
 
-/** Try again what the guest gave up and could not be given back then, because it was pinned or the kernel refused: from time
- *  to time, or when something was unpinned. Only what is in the balloon at this moment is discarded; a call looks at VMEM_BALLOON_WORK_PAGES at most. A
- *  guest without MUST_TELL_HOST may use its pages again before it tells, so there nothing is tried.
+/** Try again what the guest gave up and could not be given back then, because it was pinned or the kernel refused:
+ *  from time to time, or when something was unpinned. Only what is in the balloon at this moment is discarded; a call
+ *  looks at VMEM_BALLOON_WORK_PAGES at most. A guest without MUST_TELL_HOST may use its pages again before it tells,
+ *  so there nothing is tried.
  *  @return 0 (nothing is left), -VMEM_EAGAIN (something may be: call again later), -VMEM_EPERM (no MUST_TELL_HOST)
  *  @threads serial, and serial with the balloon
  *  @since 1.0 */
 VMEM_API int vmem_discard_retry(vmem_discard *discard, const vmem_balloon *balloon);
 
-/** The guard of free page hints that vmem_balloon_new() wants: all memory must be of regions. While hinting runs, the first
- *  write to each page is a fault; and what was written is never discarded, because a hinted page is claimed as a
- *  fault claims it, and only then looked at. What writes without a fault of a processor, as devices do, is not seen unless the page is held
- *  (vmem_region_pin()) from before the write until after: such devices must hold what they write to, or hinting must be off. vmem_region_dirty_mark() tells
- *  the guard, too, but after the write, and a hint may come between. Its begin returns -VMEM_ENOTSUP (there is none, or something that is not of a region; the kernel cannot
- *  protect this memory; VMEM_MANAGER_ASYNC_WP), -VMEM_EBUSY (it watches already), -VMEM_ENOMEM, -VMEM_EIO; then hinting
- *  does not begin. Rounds of a migration (<vmem/snapshot.h>) may run beside it.
+/** The guard of free page hints that vmem_balloon_new() wants: all memory must be of regions. While hinting runs, the
+ *  first write to each page is a fault; and what was written is never discarded, because a hinted page is claimed as
+ *  a fault claims it, and only then looked at. What writes without a fault of a processor, as devices do, is not seen
+ *  unless the page is held (vmem_region_pin()) from before the write until after: such devices must hold what they
+ *  write to, or hinting must be off. vmem_region_dirty_mark() tells the guard, too, but after the write, and a hint
+ *  may come between. Its begin returns -VMEM_ENOTSUP (there is none, or something that is not of a region; the kernel
+ *  cannot protect this memory; VMEM_MANAGER_ASYNC_WP), -VMEM_EBUSY (it watches already), -VMEM_ENOMEM, -VMEM_EIO;
+ *  then hinting does not begin. Rounds of a migration (<vmem/snapshot.h>) may run beside it.
  *  @param[out] guard  guard->size is set before the call; good while the object is there, which must outlive the balloon
  *  @return 0, -VMEM_EINVAL (guard->size)
  *  @threads any; the guard: serial

@@ -22,16 +22,18 @@
  *  | accessed or dirty bits cleared                       | the ranges, or nothing if staleness is fine (vmem/ept_track.h) |
  *
  *  **Threads.** Serial calls (those that change ranges, vmem_ept_flushed(), vmem_ept_get_stats()) are one at a time.
- *  vmem_ept_install(), vmem_ept_log_write(), vmem_ept_translate() and vmem_ept_next() may run at the same time as each other,
- *  from any number of threads, without a lock, but not beside a serial call: tables that they read may go, or
- *  wait to, with marks in their entries. Processors may use the tables all the time: each entry changes by one store, and a
- *  table is whole before it is linked. With VMEM_EPT_AD no accessed or dirty bit that a processor sets meanwhile is lost.
+ *  vmem_ept_install(), vmem_ept_log_write(), vmem_ept_translate() and vmem_ept_next() may run at the same time as
+ *  each other, from any number of threads, without a lock, but not beside a serial call: tables that they read may
+ *  go, or wait to, with marks in their entries. Processors may use the tables all the time: each entry changes by one
+ *  store, and a table is whole before it is linked. With VMEM_EPT_AD no accessed or dirty bit that a processor sets
+ *  meanwhile is lost.
  *
  *  **Entries that are not present** keep what is in them: leaves without rights their host address, payloads bits where
- *  addresses are, empty ones address 0. A processor with L1TF (no RDCL_NO in IA32_ARCH_CAPABILITIES) may let a guest read,
- *  by speculation, lines in its first-level cache of the page that such an entry names. There, vmem_ept_unmap() what a guest
- *  must not read, do not take its rights; keep nothing secret in page 0; and let payloads name no memory: bit
- *  physical_bits - 5 of a payload is the highest bit of the address. Or empty that cache at each entry to a guest. */
+ *  addresses are, empty ones address 0. A processor with L1TF (no RDCL_NO in IA32_ARCH_CAPABILITIES) may let a guest
+ *  read, by speculation, lines in its first-level cache of the page that such an entry names. There, vmem_ept_unmap()
+ *  what a guest must not read, do not take its rights; keep nothing secret in page 0; and let payloads name no
+ *  memory: bit physical_bits - 5 of a payload is the highest bit of the address. Or empty that cache at each entry to
+ *  a guest. */
 #ifndef VMEM_EPT_H
 #define VMEM_EPT_H
 #include <vmem/allocator.h>
@@ -65,8 +67,8 @@ struct vmem_ept_memory {
 #define VMEM_EPT_CACHES_ABSENT (UINT64_C(1) << 3)
 /** Bit 63 (suppress #VE) is set in entries unless a call says VMEM_EPT_LEAF_VE. Intel, with the capability. */
 #define VMEM_EPT_SUPPRESS_ALL_VE (UINT64_C(1) << 4)
-/** Supervisor shadow-stack accesses need VMEM_EPT_LEAF_SHADOW_STACK (bit 7 of the EPTP). Intel, with the capability. Without it,
- *  that flag of leaves would have no effect, and is -VMEM_ENOTSUP. */
+/** Supervisor shadow-stack accesses need VMEM_EPT_LEAF_SHADOW_STACK (bit 7 of the EPTP). Intel, with the capability.
+ *  Without it, that flag of leaves would have no effect, and is -VMEM_ENOTSUP. */
 #define VMEM_EPT_SHADOW_STACK (UINT64_C(1) << 5)
 
 /** Options. Fields are only ever added at the end. */
@@ -93,8 +95,9 @@ VMEM_API int vmem_ept_new(vmem_ept **ret_ept, const struct vmem_ept_opts *opts) 
 /** Free it and all tables: no processor may use them any more. NULL is fine. @threads exclusive @since 1.0 */
 VMEM_API void vmem_ept_free(vmem_ept *ept);
 
-/** What to load: the EPTP (write-back tables if the processor can, levels, A/D, shadow stacks), nCR3, or the second-stage table pointer with the address width
- *  in the low bits as a context entry has it (AW), and with VMEM_EPT_AD bit 9, as a PASID entry has it (SSADE).
+/** What to load: the EPTP (write-back tables if the processor can, levels, A/D, shadow stacks), nCR3, or the
+ *  second-stage table pointer with the address width in the low bits as a context entry has it (AW), and with
+ *  VMEM_EPT_AD bit 9, as a PASID entry has it (SSADE).
  *  @threads any @since 1.0 */
 VMEM_API uint64_t vmem_ept_pointer(const vmem_ept *ept);
 
@@ -164,7 +167,8 @@ struct vmem_ept_leaf {
 
 /** Map [gpa, gpa + bytes) to [leaf->hpa, ...), by the largest leaves that alignment, the processor and leaf->level
  *  allow. Payloads of not-present entries are overwritten; what is present is refused unless VMEM_EPT_REPLACE.
- *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE (widths), -VMEM_ENOTSUP, -VMEM_EEXIST, -VMEM_ENOSPC (quota), -VMEM_ENOMEM: change->reason says more
+ *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE (widths), -VMEM_ENOTSUP, -VMEM_EEXIST, -VMEM_ENOSPC (quota), -VMEM_ENOMEM:
+ *          change->reason says more
  *  @threads serial @since 1.0 */
 VMEM_API int vmem_ept_map(vmem_ept *ept, uint64_t gpa, uint64_t bytes,
 			  const struct vmem_ept_leaf *leaf, uint32_t flags,
@@ -177,15 +181,18 @@ VMEM_API int vmem_ept_unmap(vmem_ept *ept, uint64_t gpa, uint64_t bytes,
 			    struct vmem_ept_change *change) VMEM_NODISCARD;
 
 /** Take rights @p clear from, then give rights @p set to what is mapped in a range; holes and payloads stay. What has
- *  no rights left stays mapped, as an entry that remembers its address and has a payload's bits in no case: it is not present to
- *  the processor and vmem_ept_translate() gives it with rights 0. What else lets write (VMEM_EPT_LEAF_PAGING_WRITE,
- *  _SHADOW_STACK, _SUBPAGE) stays: without VMEM_EPT_WRITE it is what holds. With VMEM_EPT_NO_EXEC_LARGE large leaves that become executable are split.
- *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOTSUP (of the resulting rights some are not possible), -VMEM_ENOSPC, -VMEM_ENOMEM
+ *  no rights left stays mapped, as an entry that remembers its address and has a payload's bits in no case: it is not
+ *  present to the processor and vmem_ept_translate() gives it with rights 0. What else lets write
+ *  (VMEM_EPT_LEAF_PAGING_WRITE, _SHADOW_STACK, _SUBPAGE) stays: without VMEM_EPT_WRITE it is what holds. With
+ *  VMEM_EPT_NO_EXEC_LARGE large leaves that become executable are split.
+ *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOTSUP (of the resulting rights some are not possible),
+ *          -VMEM_ENOSPC, -VMEM_ENOMEM
  *  @threads serial @since 1.0 */
 VMEM_API int vmem_ept_protect(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t clear,
 			      uint32_t set, struct vmem_ept_change *change) VMEM_NODISCARD;
 
-/** Change memory type and IGNORE_PAT (of @p flags) of what is mapped in a range. @return as vmem_ept_protect() @threads serial @since 1.0 */
+/** Change memory type and IGNORE_PAT (of @p flags) of what is mapped in a range. @return as vmem_ept_protect()
+ *  @threads serial @since 1.0 */
 VMEM_API int vmem_ept_set_type(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t type,
 			       uint32_t flags, struct vmem_ept_change *change) VMEM_NODISCARD;
 
@@ -194,24 +201,25 @@ VMEM_API int vmem_ept_set_type(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint
 VMEM_API int vmem_ept_split(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t level,
 			    struct vmem_ept_change *change) VMEM_NODISCARD;
 
-/** Merge tables of which all 512 entries are leaves in a row and alike (but for accessed and dirty, which are joined by or) into leaves of up
- *  to @p level (2 or 3), where they are; those that are not stay. change->leaves tells how many were made.
+/** Merge tables of which all 512 entries are leaves in a row and alike (but for accessed and dirty, which are joined
+ *  by or) into leaves of up to @p level (2 or 3), where they are; those that are not stay. change->leaves tells how
+ *  many were made.
  *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOTSUP (such leaves) @threads serial @since 1.0 */
 VMEM_API int vmem_ept_merge(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t level,
 			    struct vmem_ept_change *change) VMEM_NODISCARD;
 
 #define VMEM_EPT_PAYLOAD_BITS 58u
 /** Leave a note in the not-present entries of a range (a reference into a store, a balloon's mark): one for each 4 KiB,
- *  @p payload + i * @p step for page i. What is mapped there is refused unless VMEM_EPT_REPLACE. With step 0 large ranges take one entry
- *  of an upper level, which is divided when a part of it changes.
+ *  @p payload + i * @p step for page i. What is mapped there is refused unless VMEM_EPT_REPLACE. With step 0 large
+ *  ranges take one entry of an upper level, which is divided when a part of it changes.
  *  @return as vmem_ept_map(); -VMEM_EINVAL (more than 58 bits, also of the last) @threads serial @since 1.0 */
 VMEM_API int vmem_ept_set_payload(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint64_t payload,
 				  uint64_t step, uint32_t flags,
 				  struct vmem_ept_change *change) VMEM_NODISCARD;
 
-/** Map one page, or one 2M or 1G leaf (leaf->level; 0 is 1), where nothing is present: what a violation asks for. Lock-free, also
- *  against itself: of two that install at the same place one wins. Nothing is owed, but with VMEM_EPT_CACHES_ABSENT the
- *  range of the leaf. A call that fails has changed nothing.
+/** Map one page, or one 2M or 1G leaf (leaf->level; 0 is 1), where nothing is present: what a violation asks for.
+ *  Lock-free, also against itself: of two that install at the same place one wins. Nothing is owed, but with
+ *  VMEM_EPT_CACHES_ABSENT the range of the leaf. A call that fails has changed nothing.
  *  @param expected  NULL: nothing or any payload may be there; else exactly this payload (UINT64_MAX: nothing at all)
  *  @return 0, -VMEM_EEXIST (somebody was first, or a table is there), -VMEM_EAGAIN (another payload than expected),
  *          -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOTSUP, -VMEM_ENOSPC (of the quota: while another installs, this may
@@ -220,7 +228,8 @@ VMEM_API int vmem_ept_set_payload(vmem_ept *ept, uint64_t gpa, uint64_t bytes, u
 VMEM_API int vmem_ept_install(vmem_ept *ept, uint64_t gpa, const struct vmem_ept_leaf *leaf,
 			      const uint64_t *expected) VMEM_NODISCARD;
 
-/** All invalidations owed by changes up to @p epoch are done, everywhere: tables that waited for them are freed. @threads serial @since 1.0 */
+/** All invalidations owed by changes up to @p epoch are done, everywhere: tables that waited for them are freed.
+ *  @threads serial @since 1.0 */
 VMEM_API void vmem_ept_flushed(vmem_ept *ept, uint64_t epoch);
 
 /** What is at a place. Writes to no table.
@@ -244,9 +253,10 @@ struct vmem_ept_run {
  *  @return 0, -VMEM_ENOENT (no more), -VMEM_ERANGE, -VMEM_EINVAL @threads any, but not beside a serial call @since 1.0 */
 VMEM_API int vmem_ept_next(const vmem_ept *ept, uint64_t gpa, struct vmem_ept_run *ret_run);
 
-/** Most tables that mapping a range of @p bytes anywhere may need, whatever is there, the root left out: by leaves of up to @p level (1..3),
- *  with gpa and hpa that differ by a multiple of their size. A level that the processor has not counts as the next lower one;
- *  for what is executable level is 1 with VMEM_EPT_NO_EXEC_LARGE. @threads any @since 1.0 */
+/** Most tables that mapping a range of @p bytes anywhere may need, whatever is there, the root left out: by leaves of
+ *  up to @p level (1..3), with gpa and hpa that differ by a multiple of their size. A level that the processor has
+ *  not counts as the next lower one; for what is executable level is 1 with VMEM_EPT_NO_EXEC_LARGE.
+ *  @threads any @since 1.0 */
 VMEM_API uint64_t vmem_ept_worst_case(const vmem_ept *ept, uint64_t bytes, uint32_t level);
 
 struct vmem_ept_stats {

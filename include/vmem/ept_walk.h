@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /** @file vmem/ept_walk.h
- *  A page walker in software: answers for given tables and a given access what the processor would. It shares nothing with
- *  the builder (vmem/ept.h) but the bits of vmem/ept_format.h, so that it can judge it; and works on any tables, also hostile ones.
- *  Sources: SDM vol. 3C 29.3 (EPT: translation, misconfigurations 29.3.3.1, violations 29.3.3.2, accessed and dirty 29.3.5), table 28-7 (exit
- *  qualification); APM vol. 2 15.25 (nested paging, 15.25.6 nested page faults); VT-d specification 3.7, 9.8. */
+ *  A page walker in software: answers for given tables and a given access what the processor would. It shares nothing
+ *  with the builder (vmem/ept.h) but the bits of vmem/ept_format.h, so that it can judge it; and works on any tables,
+ *  also hostile ones. Sources: SDM vol. 3C 29.3 (EPT: translation, misconfigurations 29.3.3.1, violations 29.3.3.2,
+ *  accessed and dirty 29.3.5), table 28-7 (exit qualification); APM vol. 2 15.25 (nested paging, 15.25.6 nested page
+ *  faults); VT-d specification 3.7, 9.8. */
 #ifndef VMEM_EPT_WALK_H
 #define VMEM_EPT_WALK_H
 #include <vmem/ept_format.h>
@@ -123,8 +124,8 @@ struct vmem_ept_walked {
 /** Walk for one access. Rights are judged when the leaf is reached, so that what is not present or misconfigured
  *  comes first, from the top (SDM 29.3.3.3). Accessed bits are set top-down and the dirty bit last, all only
  *  if the access is allowed; processors may also set accessed bits of upper entries when it is not.
- *  An address beyond what the levels reach is a violation, without an entry. Not modelled: the sub-page permission table, AMD's
- *  GMET, accesses to shadow stacks.
+ *  An address beyond what the levels reach is a violation, without an entry. Not modelled: the sub-page permission
+ *  table, AMD's GMET, accesses to shadow stacks.
  *  @return 0 (walked says what came of it), -VMEM_EINVAL (sizes; unknown kinds; a context that the processor has not),
  *          -VMEM_E2BIG (a structure is newer than the library, and uses what is new)
  *  @threads any @since 1.0 */
