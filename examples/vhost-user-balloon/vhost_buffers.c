@@ -4,7 +4,7 @@
 #include "vhost_client.h"
 
 #define TURN_BUFFERS 64 /* of a queue in one turn */
-#define TURN_PARTS 16   /* of a buffer in one turn */
+#define TURN_PARTS 16   /* of all buffers of all queues in one turn */
 
 /* Which queue, in which of its lives, and which buffer. */
 static uint64_t token_of(const struct vhost_client *c, uint32_t queue, uint16_t head)
@@ -35,9 +35,10 @@ void vhost_client_drain(struct vhost_client *c)
 /* True: it is done, or nobody's any more. */
 static bool give(struct vhost_client *c)
 {
-	for (int i = 0; i < TURN_PARTS; i++) {
+	while (c->parts_left) {
 		int err = vmem_balloon_give(c->balloon, &c->buffer);
 
+		c->parts_left--;
 		if (!err)
 			return true;
 		if (err != -VMEM_EAGAIN) { /* no driver yet, or none of its features: unread */
@@ -100,7 +101,7 @@ static const char *work_queue(struct vhost_client *c, uint32_t number)
 		q->due = false; /* not before there is a driver; then all are looked at */
 		return NULL;
 	}
-	for (int i = 0; i < TURN_BUFFERS && !c->part && !c->memory.lost; i++) {
+	for (int i = 0; i < TURN_BUFFERS && c->parts_left && !c->memory.lost; i++) {
 		struct split_ring_buffer b = { .pieces = c->pieces, .most = VHOST_PIECES };
 		int got = split_ring_device_take(&q->ring, &b);
 
@@ -122,6 +123,7 @@ const char *vhost_client_work(struct vhost_client *c)
 {
 	const char *why = NULL;
 
+	c->parts_left = TURN_PARTS;
 	if (c->part)
 		c->part = !give(c);
 	for (uint32_t i = 0; i < VHOST_QUEUES && !why && c->driver_ok; i++)

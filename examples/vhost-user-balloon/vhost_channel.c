@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -109,6 +110,16 @@ int vhost_channel_reply(struct vhost_channel *c, struct vhost_message *m)
 
 	m->header.flags = VHOST_VERSION | VHOST_REPLY;
 	return sendmsg(c->socket, &h, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)bytes ? 0 : -1;
+}
+
+bool vhost_channel_fd_is(int fd, const char *kind)
+{
+	char path[32], name[32] = { 0 };
+	size_t length = strlen(kind);
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return length < sizeof(name) && readlink(path, name, sizeof(name)) >= (ssize_t)length &&
+	       memcmp(name, kind, length) == 0;
 }
 
 /* What is no socket is written when there is room. Whoever shares it may fill it in between: the timer of the main

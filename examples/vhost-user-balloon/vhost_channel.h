@@ -36,6 +36,9 @@ bool vhost_channel_is_late(const struct vhost_channel *c, uint64_t now_ns);
 /* Answers with the payload of @message, of header.size bytes. @return 0, -1: the client does not read, or is gone */
 int vhost_channel_reply(struct vhost_channel *c, struct vhost_message *message);
 
+/* Whether it is of a kind, by the beginning of the name that the kernel has for it: "pipe:[". No file system is asked. */
+bool vhost_channel_fd_is(int fd, const char *kind);
+
 /* Writes all of it or nothing, to a descriptor that somebody else may have filled. @return 1, 0: no room; -1 */
 int vhost_channel_tell(int fd, const void *bytes, size_t count);
 

@@ -66,11 +66,15 @@ const char *vhost_client_make_balloon(struct vhost_client *c)
 int vhost_client_set_target(struct vhost_client *c, uint64_t pages, uint64_t pages_per_s,
 			    uint64_t now_ns)
 {
-	c->target_pages = pages;
-	c->pages_per_s = pages_per_s;
-	if (!c->memory.count)
-		return 0;
-	return vmem_balloon_set_target(c->balloon, pages, pages_per_s, now_ns);
+	int err = 0;
+
+	if (c->memory.count)
+		err = vmem_balloon_set_target(c->balloon, pages, pages_per_s, now_ns);
+	if (!err) {
+		c->target_pages = pages;
+		c->pages_per_s = pages_per_s;
+	}
+	return err;
 }
 
 /* --- The status of the device, which some clients tell and others leave to be guessed --- */

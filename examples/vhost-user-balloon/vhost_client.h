@@ -41,6 +41,7 @@ struct vhost_client {
 	struct vhost_queue queue[VHOST_QUEUES];
 	/* A buffer that is worked off in parts: until it is done nothing else is looked at. */
 	bool part;
+	uint32_t parts_left; /* of this turn */
 	struct vmem_balloon_buffer buffer;
 	struct vmem_balloon_piece pieces[VHOST_PIECES];
 	uint8_t copy[VHOST_COPY];
@@ -61,7 +62,8 @@ bool vhost_client_is_busy(const struct vhost_client *c);
  * the client has ended it */
 const char *vhost_client_serve(struct vhost_client *c, const struct pollfd *fds, uint64_t now_ns);
 
-/* @return 0, -VMEM_ERANGE: more than the guest has; kept for the next one all the same. Without memory always 0 */
+/* @return 0, -VMEM_ERANGE: more than the guest has; the one before stays. Without memory always 0: what it has may be
+ * less, and then its target is 0 */
 int vhost_client_set_target(struct vhost_client *c, uint64_t pages, uint64_t pages_per_s,
 			    uint64_t now_ns);
 

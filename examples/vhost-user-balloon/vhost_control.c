@@ -102,11 +102,14 @@ static void command(struct vhost_server *s, struct vhost_controller *p, char *li
 		text = ask_stats(s, p);
 		if (p->stats_end_ns)
 			return;
+	} else if (word && strcmp(word, "leave") == 0) {
+		s->leave = s->has_client;
+		text = s->leave ? vhost_good_text(s) : vhost_error_text("there is no client");
 	} else if (word && strcmp(word, "quit") == 0) {
 		s->quit = true;
 		text = vhost_good_text(s);
 	} else {
-		text = vhost_error_text("commands: target SIZE [RATE], status, stats, quit");
+		text = vhost_error_text("commands: target SIZE [RATE], status, stats, leave, quit");
 	}
 	answer(p, text);
 }

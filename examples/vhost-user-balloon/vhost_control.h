@@ -4,6 +4,7 @@
  *	target SIZE [RATE]	how much the guest shall give up, and how fast at most (bytes a second)
  *	status			where it stands
  *	stats			what the guest says of itself, asked for now
+ *	leave			ends the connection of the client
  *	quit			ends the back end */
 #ifndef VHOST_CONTROL_H
 #define VHOST_CONTROL_H

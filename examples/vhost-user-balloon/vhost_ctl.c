@@ -42,7 +42,8 @@ static const char description[] =
 	"  status               where it stands\n"
 	"  stats                what the guest says of itself, asked for now\n"
 	"  watch                a line a second, until Ctrl-C\n"
-	"  wait                 until the target is reached; fails when it stalls\n"
+	"  wait                 until the target is reached; fails when it stalls, or is too much\n"
+	"  leave                ends the connection of the client\n"
 	"  quit                 ends the back end\n";
 
 static error_t parse_option(int key, char *text, struct argp_state *state)
@@ -193,6 +194,7 @@ static int wait_for_target(struct ctl *c)
 	while ((o = ask(c, "status\n")) != NULL) {
 		bool there = cJSON_IsTrue(cJSON_GetObjectItem(o, "driver")) &&
 			     number(o, "balloon_bytes") == number(o, "target_bytes");
+		bool never = cJSON_IsTrue(cJSON_GetObjectItem(o, "target_too_large"));
 		bool stalled = number(o, "stalled_s") > 0;
 		double proposed = number(o, "proposed_bytes");
 
@@ -201,6 +203,8 @@ static int wait_for_target(struct ctl *c)
 		cJSON_Delete(o);
 		if (there)
 			return VHOST_GOOD;
+		if (never)
+			return fail("wait", "the guest has less memory than the target");
 		if (stalled) {
 			fprintf(stderr, "vmem-vhost-user-balloon: no progress; it can hold %s\n",
 				UNITS_BYTES((uint64_t)proposed));

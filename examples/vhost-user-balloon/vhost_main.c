@@ -180,8 +180,7 @@ static void take_client(struct vhost_server *s, int listener)
 	}
 	s->has_client = true;
 	s->clients++;
-	printf("client %llu\n", (unsigned long long)s->clients);
-	fflush(stdout);
+	vhost_say_due(s);
 	(void)vhost_server_set_target(s, s->target_bytes, s->bytes_per_s);
 }
 
@@ -189,10 +188,9 @@ static void leave_client(struct vhost_server *s, const char *why)
 {
 	if (*why)
 		s->refused++;
-	printf("client %llu has gone%s%s\n", (unsigned long long)s->clients, *why ? ": " : "", why);
-	fflush(stdout);
+	vhost_say_gone(s, why);
 	vhost_client_end(&s->client);
-	s->has_client = false;
+	s->has_client = s->leave = false;
 }
 
 static void serve_client(struct vhost_server *s, const struct pollfd *fds)
@@ -204,10 +202,12 @@ static void serve_client(struct vhost_server *s, const struct pollfd *fds)
 		(void)vmem_balloon_ask_stats(s->client.balloon);
 	}
 	why = vhost_client_serve(&s->client, fds, s->now_ns);
-	if (why)
+	if (why) {
 		leave_client(s, why);
-	else
-		vhost_say_progress(s);
+		return;
+	}
+	vhost_say_due(s);
+	vhost_say_progress(s);
 }
 
 /* --- The loop --- */
@@ -244,7 +244,9 @@ static void serve(struct vhost_server *s, struct vhost_control *control, int sig
 		if (fds[FD_SIGNALS].revents)
 			return;
 		vhost_control_serve(control, s, fds + FD_CONTROL);
-		if (s->has_client)
+		if (s->has_client && s->leave)
+			leave_client(s, "");
+		else if (s->has_client)
 			serve_client(s, fds + FD_CLIENT);
 		else if (fds[FD_LISTENER].revents)
 			take_client(s, listener);

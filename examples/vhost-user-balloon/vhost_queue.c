@@ -15,7 +15,7 @@
 
 void vhost_queue_begin(struct vhost_queue *q)
 {
-	*q = (struct vhost_queue){ .kick = -1, .call = -1, .error = -1 };
+	*q = (struct vhost_queue){ .kick = -1, .call = -1 };
 }
 
 void vhost_queue_set_fd(int *slot, int fd)
@@ -29,7 +29,6 @@ void vhost_queue_end(struct vhost_queue *q)
 {
 	vhost_queue_set_fd(&q->kick, -1);
 	vhost_queue_set_fd(&q->call, -1);
-	vhost_queue_set_fd(&q->error, -1);
 	q->started = false;
 }
 
@@ -63,30 +62,24 @@ const char *vhost_queue_set_address(struct vhost_queue *q,
 	return NULL;
 }
 
-/* Of an eventfd a read can be asked not to wait, whoever else reads it. */
-static bool is_eventfd(int fd)
-{
-	static const char kind[] = "anon_inode:[eventfd]";
-	char path[32] = "/proc/self/fd/", name[sizeof(kind)] = { 0 }, digits[12];
-	size_t n = 0, end = strlen(path);
-
-	do {
-		digits[n++] = (char)('0' + fd % 10);
-		fd /= 10;
-	} while (fd);
-	while (n)
-		path[end++] = digits[--n];
-	return readlink(path, name, sizeof(name)) == (ssize_t)sizeof(kind) - 1 &&
-	       memcmp(name, kind, sizeof(kind) - 1) == 0;
-}
-
 const char *vhost_queue_set_kick(struct vhost_queue *q, int fd)
 {
 	if (fd < 0)
 		return "a queue without a descriptor to be kicked with; polling was not offered";
-	if (!is_eventfd(fd))
+	/* Of an eventfd a read can be asked not to wait, whoever else reads it. */
+	if (!vhost_channel_fd_is(fd, "anon_inode:[eventfd]"))
 		return "what it is to be kicked with is no eventfd";
 	vhost_queue_set_fd(&q->kick, fd);
+	return NULL;
+}
+
+/* User-Mode Linux has a socket. A file could be of a file system that does not answer. */
+const char *vhost_queue_set_call(struct vhost_queue *q, int fd)
+{
+	if (fd >= 0 && !vhost_channel_fd_is(fd, "anon_inode:[eventfd]") &&
+	    !vhost_channel_fd_is(fd, "socket:[") && !vhost_channel_fd_is(fd, "pipe:["))
+		return "what it is to be notified by is no eventfd, socket or pipe";
+	vhost_queue_set_fd(&q->call, fd);
 	return NULL;
 }
 

@@ -12,7 +12,7 @@ struct vhost_queue {
 	uint16_t base; /* index of the next buffer, when it starts */
 	bool has_address, enabled, started;
 	struct vhost_vring_address address;
-	int kick, call, error; /* descriptors, or -1 */
+	int kick, call; /* descriptors, or -1 */
 	uint32_t life; /* counts starts: what was taken in an earlier one is not returned in this */
 	bool due;      /* there may be buffers */
 	bool returned; /* some were returned, and nobody was notified yet */
@@ -31,6 +31,7 @@ const char *vhost_queue_set_base(struct vhost_queue *q, uint32_t base);
 const char *vhost_queue_set_address(struct vhost_queue *q,
 				    const struct vhost_vring_address *address);
 const char *vhost_queue_set_kick(struct vhost_queue *q, int fd);
+const char *vhost_queue_set_call(struct vhost_queue *q, int fd);
 
 /* Starts the ring, where everything is there for it: all of it must be guest memory. NULL, or why not. */
 const char *vhost_queue_start(struct vhost_queue *q, const struct vhost_memory *memory);

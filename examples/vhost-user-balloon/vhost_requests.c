@@ -83,9 +83,10 @@ static const char *set_queue_fd(struct vhost_client *c, struct vhost_message *m)
 	q = &c->queue[index];
 	if (m->header.request == VHOST_SET_VRING_KICK)
 		why = vhost_queue_set_kick(q, fd);
+	else if (m->header.request == VHOST_SET_VRING_CALL)
+		why = vhost_queue_set_call(q, fd);
 	else
-		vhost_queue_set_fd(m->header.request == VHOST_SET_VRING_CALL ? &q->call : &q->error,
-				   fd);
+		return NULL; /* no error is ever told there: it is not kept */
 	if (why)
 		return why;
 	m->fd[0] = -1;
@@ -112,6 +113,16 @@ static const char *set_queue(struct vhost_client *c, const struct vhost_message 
 	why = vhost_queue_start(q, &c->memory);
 	q->due = q->started;
 	return why ? why : vhost_client_guess_status(c, false);
+}
+
+static const char *set_request_fd(struct vhost_client *c, struct vhost_message *m)
+{
+	if (!vhost_channel_fd_is(m->fd[0], "socket:["))
+		return "what requests are to be sent to is no socket";
+	vhost_queue_set_fd(&c->request, m->fd[0]);
+	m->fd[0] = -1;
+	c->config_due = true;
+	return NULL;
 }
 
 static const char *set_config(struct vhost_client *c, const struct vhost_config *config)
@@ -193,11 +204,7 @@ static const char *told(struct vhost_client *c)
 	case VHOST_SET_VRING_KICK:
 	case VHOST_SET_VRING_CALL:
 	case VHOST_SET_VRING_ERR: return set_queue_fd(c, m);
-	case VHOST_SET_BACKEND_REQ_FD:
-		vhost_queue_set_fd(&c->request, m->fd[0]);
-		m->fd[0] = -1;
-		c->config_due = true;
-		return NULL;
+	case VHOST_SET_BACKEND_REQ_FD: return set_request_fd(c, m);
 	case VHOST_SET_CONFIG: return set_config(c, &m->payload.config);
 	case VHOST_SET_STATUS:
 		return vhost_client_set_status(c, (uint32_t)(m->payload.number & 0xff));

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What people are told: events as they come, progress once a second. */
+/* What people are told: events, clients and progress, each at most once a second. */
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "common/units.h"
 #include "vhost_server.h"
@@ -32,22 +33,10 @@ static struct vmem_balloon_progress progress_of(const struct vhost_server *s)
 	return p;
 }
 
-/* Some come with every buffer. */
-static bool was_just_said(struct vhost_server *s, int event)
-{
-	bool just = s->event_said_ns[event] && s->now_ns - s->event_said_ns[event] < SECOND_NS;
-
-	if (!just)
-		s->event_said_ns[event] = s->now_ns;
-	return just;
-}
-
-void vhost_say_event(struct vhost_server *s, int event)
+static void say(struct vhost_server *s, int event)
 {
 	struct vmem_balloon_progress p = progress_of(s);
 
-	if (event != VMEM_BALLOON_EVENT_REACHED && was_just_said(s, event))
-		return;
 	switch (event) {
 	case 0:
 		printf("the target of %s is more than this guest has (%s): it is 0\n",
@@ -80,6 +69,43 @@ void vhost_say_event(struct vhost_server *s, int event)
 	default: return;
 	}
 	fflush(stdout);
+}
+
+static bool is_old(const struct vhost_server *s, uint64_t said_ns)
+{
+	return !said_ns || s->now_ns - said_ns >= SECOND_NS;
+}
+
+void vhost_say_due(struct vhost_server *s)
+{
+	if (!s->client_said && is_old(s, s->client_said_ns)) {
+		printf("client %llu\n", (unsigned long long)s->clients);
+		fflush(stdout);
+		s->client_said = true;
+		s->client_said_ns = s->now_ns;
+	}
+	for (int i = 0; i < VHOST_EVENTS; i++)
+		if (s->event_due[i] && is_old(s, s->event_said_ns[i])) {
+			say(s, i);
+			s->event_due[i] = false;
+			s->event_said_ns[i] = s->now_ns;
+		}
+}
+
+void vhost_say_event(struct vhost_server *s, int event)
+{
+	s->event_due[event] = true;
+	vhost_say_due(s);
+}
+
+void vhost_say_gone(struct vhost_server *s, const char *why)
+{
+	if (s->client_said)
+		printf("client %llu has gone%s%s\n", (unsigned long long)s->clients,
+		       *why ? ": " : "", why);
+	fflush(stdout);
+	s->client_said = false;
+	memset(s->event_due, 0, sizeof(s->event_due));
 }
 
 void vhost_say_progress(struct vhost_server *s)

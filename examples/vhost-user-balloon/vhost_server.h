@@ -10,12 +10,16 @@ struct vhost_server {
 	struct vhost_options o;
 	struct vhost_client client;
 	bool has_client, quit;
+	bool leave;      /* the client shall be left */
 	bool stats_came; /* since it was last looked at */
 	uint64_t target_bytes, bytes_per_s;
 	uint64_t clients;              /* that have come */
 	uint64_t refused;              /* of which were left for what they sent */
 	uint64_t events[VHOST_EVENTS]; /* by enum vmem_balloon_event; 0: a target was too much */
 	uint64_t event_said_ns[VHOST_EVENTS];
+	bool event_due[VHOST_EVENTS]; /* to be said when the one before is a second old */
+	bool client_said;
+	uint64_t client_said_ns;
 	uint64_t now_ns;
 	uint64_t said_ns, asked_ns; /* progress printed, statistics asked for */
 };
@@ -30,7 +34,12 @@ const char *vhost_server_set_target(struct vhost_server *s, uint64_t bytes, uint
 int vhost_listen(const char *path);
 
 /* --- vhost_say.c: what is printed --- */
+/* Events, each kind at most once a second: what comes in between is said then, once. */
 void vhost_say_event(struct vhost_server *s, int event);
+/* What is due by now: again and again while there is a client. */
+void vhost_say_due(struct vhost_server *s);
+/* Goodbye to one whose coming was said. At most one a second is. */
+void vhost_say_gone(struct vhost_server *s, const char *why);
 /* At most once a second, while the balloon is on its way. */
 void vhost_say_progress(struct vhost_server *s);
 /* The name of an event, as in answers; NULL: there is none. */

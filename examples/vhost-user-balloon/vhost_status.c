@@ -107,6 +107,9 @@ static void add_client(cJSON *o, struct vhost_server *s)
 	(void)vmem_balloon_get_progress(s->client.balloon, &p);
 	(void)vmem_balloon_get_counters(s->client.balloon, &c);
 	(void)vmem_discard_get_metrics(s->client.discard, &d);
+	json_need(cJSON_AddBoolToObject(o, "target_too_large",
+					s->client.memory.count &&
+						p.target != s->target_bytes / PAGE));
 	json_number(o, "memory_bytes", (double)vhost_memory_bytes(&s->client.memory));
 	json_number(o, "file_bytes", (double)vhost_memory_file_bytes(&s->client.memory));
 	add_progress(o, &p);

@@ -39,7 +39,7 @@ struct input {
 };
 
 static struct vhost_client client;
-static int memory, kicks[VHOST_QUEUES], other, ours, theirs;
+static int memory, kicks[VHOST_QUEUES], other, ours, theirs, requests[2];
 static const char *over;
 static uint64_t now;
 
@@ -114,6 +114,8 @@ static void any_message(struct input *in)
 
 	if (request == VHOST_SET_VRING_KICK || request == VHOST_SET_VRING_CALL)
 		fds[0] = kicks[form % VHOST_QUEUES];
+	else if (request == VHOST_SET_BACKEND_REQ_FD)
+		fds[0] = requests[0];
 	else if (request != VHOST_SET_MEM_TABLE)
 		fds[0] = other;
 	for (uint32_t i = 0; i < size; i++)
@@ -221,6 +223,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	int ends[2], open_before = count_open();
 
 	make_files();
+	require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, requests) == 0);
 	require(ftruncate(memory, (off_t)BYTES) == 0);
 	require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
 	ours = ends[0];
@@ -232,6 +235,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		step(&in);
 	vhost_client_end(&client);
 	close(theirs);
+	close(requests[0]);
+	close(requests[1]);
 	close(memory);
 	close(other);
 	for (uint32_t i = 0; i < VHOST_QUEUES; i++)

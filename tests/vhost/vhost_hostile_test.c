@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #endif
 #include <assert.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,10 +14,12 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "support/deadline.h"
 #include "support/rng.h"
+#include "support/send_fds.h"
 #include "support/slow.h"
 #include "vhost/back_end.h"
 #include "vhost/vhost_peer.h"
@@ -384,7 +387,7 @@ static void cut(void)
 static void waits(void)
 {
 	const uint64_t full = UINT64_MAX - 1, queue = 0;
-	int ends[2], event = eventfd(0, EFD_CLOEXEC), sent = 0;
+	int ends[2], pipe_ends[2], event = eventfd(0, EFD_CLOEXEC), sent = 0;
 	char junk[4096] = { 0 };
 
 	begin(all); /* an eventfd that has no room */
@@ -392,19 +395,35 @@ static void waits(void)
 	vhost_peer_ask(&peer, VHOST_SET_VRING_CALL, &queue, 8, &event, 1);
 	vhost_peer_is_served(&peer);
 	close(event);
-	/* a socket that is full, for both */
+	/* a pipe that is full, and a socket */
+	assert(pipe2(pipe_ends, O_CLOEXEC | O_NONBLOCK) == 0);
+	while (write(pipe_ends[1], junk, sizeof(junk)) > 0)
+		;
+	assert(fcntl(pipe_ends[1], F_SETFL, 0) == 0);
 	assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
 	while (send(ends[1], junk, sizeof(junk), MSG_DONTWAIT) > 0)
 		;
+	vhost_peer_ask(&peer, VHOST_SET_VRING_CALL, &queue, 8, &pipe_ends[1], 1);
+	vhost_peer_is_served(&peer);
 	vhost_peer_ask(&peer, VHOST_SET_VRING_CALL, &queue, 8, &ends[1], 1);
+	vhost_peer_ask(&peer, VHOST_SET_VRING_ERR, &queue, 8, &ends[1], 1); /* not kept */
 	vhost_peer_ask(&peer, VHOST_SET_BACKEND_REQ_FD, NULL, 0, &ends[1], 1);
 	vhost_peer_is_served(&peer);
 	assert(back_end_number(&back, "target 1M", NULL, "ok") == 1);
 	vhost_peer_is_served(&peer);
 	assert(back_end_number(&back, "target 0", NULL, "ok") == 1);
 	vhost_peer_close(&peer);
+	/* what is of no use as such */
+	begin(all);
+	vhost_peer_ask(&peer, VHOST_SET_VRING_CALL, &queue, 8, &peer.memory, 1);
+	is_refused();
+	begin(all);
+	vhost_peer_ask(&peer, VHOST_SET_BACKEND_REQ_FD, NULL, 0, &pipe_ends[1], 1);
+	is_refused();
 	close(ends[0]);
 	close(ends[1]);
+	close(pipe_ends[0]);
+	close(pipe_ends[1]);
 
 	begin(0); /* questions, and no answer is read */
 	while (sent < 1000000 && vhost_peer_ask(&peer, VHOST_GET_FEATURES, NULL, 0, NULL, 0))
@@ -412,6 +431,51 @@ static void waits(void)
 	assert(sent < 1000000);
 	is_refused();
 	next_is_served("what would wait");
+}
+
+/* It is gone, and has left its end of the connection where the back end itself holds it. */
+static void holds_on(void)
+{
+	struct vhost_message m;
+	int ends[2];
+
+	begin(all);
+	assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+	vhost_peer_ask(&peer, VHOST_SET_BACKEND_REQ_FD, NULL, 0, &ends[1], 1);
+	assert(vhost_peer_ask(&peer, VHOST_GET_FEATURES, NULL, 0, NULL, 0) &&
+	       vhost_peer_answer(&peer, &m));
+	assert(vmemt_send_fds(ends[0], "x", 1, (int[]){ peer.socket, ends[0] }, 2, MSG_NOSIGNAL) ==
+	       1);
+	close(ends[0]);
+	close(ends[1]);
+	vhost_peer_close(&peer);
+	assert(back_end_status(&back, "client") == 1);
+	assert(back_end_number(&back, "leave", NULL, "ok") == 1);
+	VMEMT_UNTIL(back_end_status(&back, "client") == 0);
+	assert(back_end_number(&back, "leave", NULL, "ok") == 0);
+	next_is_served("holds on");
+}
+
+/* A target that was there before the guest, and is more than it has. */
+static void too_much(void)
+{
+	char line[512];
+	int status;
+
+	assert(back_end_number(&back, "target 1G", NULL, "ok") == 1);
+	begin(all);
+	VMEMT_UNTIL(back_end_status(&back, "target_too_large") == 1);
+	assert(snprintf(line, sizeof(line), "%s ctl %s wait", BACK_END, back.control_path) <
+	       (int)sizeof(line));
+	status = system(line);
+	assert(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+	assert(back_end_number(&back, "target 1M", NULL, "ok") == 1);
+	assert(back_end_number(&back, "target 2G", NULL, "ok") == 0);
+	assert(back_end_status(&back, "target_bytes") == 1 << 20);
+	assert(back_end_status(&back, "target_too_large") == 0);
+	assert(back_end_number(&back, "target 0", NULL, "ok") == 1);
+	vhost_peer_close(&peer);
+	next_is_served("too much");
 }
 
 static void any_message(uint64_t *random)
@@ -478,13 +542,32 @@ static void control_lines(void)
 	next_is_served("control");
 }
 
+/* Descriptors that the back end has open, without a client. */
+static int count_open(void)
+{
+	char path[64];
+	int count = 0;
+	DIR *folder;
+
+	VMEMT_UNTIL(back_end_status(&back, "client") == 0);
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)back.pid);
+	folder = opendir(path);
+	assert(folder);
+	while (readdir(folder))
+		count++;
+	closedir(folder);
+	return count;
+}
+
 int main(void)
 {
 	uint64_t random = vmemt_seed("vhost_hostile");
+	int open_before;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	back_end_start(&back, "--quiet", "--most-memory=64G", "--stats-every=0");
 	next_is_served("nothing");
+	open_before = count_open();
 	headers();
 	goes_away();
 	descriptors();
@@ -494,7 +577,10 @@ int main(void)
 	changes();
 	cut();
 	waits();
+	holds_on();
+	too_much();
 	anything(&random);
+	assert(count_open() == open_before);
 	control_lines();
 	return back_end_stop(&back, SIGTERM);
 }
