@@ -6,31 +6,10 @@
 #include <string.h>
 #include <vmem/allocator.h>
 #include "balloon/balloon_internal.h"
+#include "support/fuzz_input.h"
 #include "support/mended_stream.h"
 
 enum { RAM_PAGES = 700, SECOND_FIRST = 1024, SECOND_PAGES = 1024, PIECES = 8 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
-
-struct input {
-	const uint8_t *data;
-	size_t left;
-};
-
-static void require(int condition)
-{
-	if (!condition)
-		abort();
-}
-
-static uint64_t take(struct input *in, size_t bytes)
-{
-	uint64_t value = 0;
-
-	for (size_t i = 0; i < bytes && in->left; i++, in->left--)
-		value |= (uint64_t)*in->data++ << 8 * i;
-	return value;
-}
 
 static int begin(void *context)
 {

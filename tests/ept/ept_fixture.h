@@ -33,4 +33,17 @@ static inline int map_at(uint64_t gpa, uint64_t bytes, uint64_t hpa, uint32_t le
 			    &change);
 }
 
+/* The pages in use are those that are counted. @return how many tables there are */
+static inline uint64_t expect_counted(struct vmem_ept_stats *ret_stats)
+{
+	uint64_t all = 0;
+
+	ret_stats->size = sizeof(*ret_stats);
+	cr_assert_eq(vmem_ept_get_stats(ept, ret_stats), 0);
+	for (uint32_t l = 0; l < VMEM_EPT_LEVELS; l++)
+		all += ret_stats->tables[l];
+	cr_assert_eq(all + ret_stats->waiting, pool.out);
+	return all;
+}
+
 #endif

@@ -5,17 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <vmem/ept_walk.h>
+#include "support/fuzz_input.h"
 
 enum { PAGES = 12, WALKS = 16 };
 
 #define AT UINT64_C(0x10000000)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
-
-struct input {
-	const uint8_t *data;
-	size_t left;
-};
 
 static struct memory {
 	uint64_t page[PAGES][512];
@@ -24,21 +18,6 @@ static struct memory {
 	uint64_t reads, most_reads;
 	uint64_t changing;
 } m;
-
-static void require(int condition)
-{
-	if (!condition)
-		abort();
-}
-
-static uint64_t take(struct input *in, size_t bytes)
-{
-	uint64_t value = 0;
-
-	for (size_t i = 0; i < bytes && in->left; i++, in->left--)
-		value |= (uint64_t)*in->data++ << 8 * i;
-	return value;
-}
 
 static uint64_t *entry_at(uint64_t hpa)
 {

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "support/fuzz_input.h"
 #include "support/send_fds.h"
 #include "vhost-user-balloon/vhost_client.h"
 
@@ -33,32 +34,10 @@ enum step {
 	STEPS
 };
 
-struct input {
-	const uint8_t *data;
-	size_t left;
-};
-
 static struct vhost_client client;
 static int memory, kicks[VHOST_QUEUES], other, ours, theirs, requests[2];
 static const char *over;
 static uint64_t now;
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
-
-static void require(bool condition)
-{
-	if (!condition)
-		abort();
-}
-
-static uint64_t take(struct input *in, size_t bytes)
-{
-	uint64_t value = 0;
-
-	for (size_t i = 0; i < bytes && in->left; i++, in->data++, in->left--)
-		value |= (uint64_t)*in->data << 8 * i;
-	return value;
-}
 
 static void on_event(void *context, int event)
 {
