@@ -40,11 +40,11 @@ struct vmemi_ept_reserve {
 	uint64_t total; /* pages in all */
 };
 
-/* What vmem_ept_install() counts, on top of what the object has: by place, so that threads do not share lines. Modulo
- * 2^64. Atomic; read by serial calls. */
+/* What vmem_ept_install() counts, on top of what the object has: by thread, so that they do not share lines, nor
+ * pairs of lines that are fetched together. Modulo 2^64. Atomic; read by serial calls. */
 #define VMEMI_EPT_STRIPE_BITS 4u
 struct vmemi_ept_stripe {
-	_Alignas(64) uint64_t leaves[VMEM_EPT_LEVELS];
+	_Alignas(128) uint64_t leaves[VMEM_EPT_LEVELS];
 	uint64_t payload_pages;
 	uint64_t installs_lost;
 };
