@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* See the header. A buffer of the guest is worked off in the hypercall that notifies of it, on the thread of that
- * vCPU, which may do nothing else meanwhile; the other threads find the lock taken and come again. */
+ * vCPU, which may do nothing else meanwhile; the other threads find the lock taken and come again. What is more than a
+ * driver that means well asks for at once waits for the next notification or tick. */
 #define VMEM_EXPERIMENTAL /* VMEM_BALLOON_F_RANGES */
 #include "runner_balloon.h"
 
@@ -11,7 +12,7 @@
 #include "virtio_registers.h"
 
 #define SECOND UINT64_C(1000000000)
-#define PIECES 64u
+#define TURN_PARTS 16u /* of buffers, under one lock: each up to a GiB */
 
 /* --- Making and unmaking --- */
 
@@ -103,12 +104,36 @@ static void drain(struct balloon *b)
 	}
 }
 
-/* To the core. false: it does not take it. */
-static bool give(struct balloon *b, uint32_t number, enum vmem_balloon_queue what,
-		 const struct split_ring_buffer *buffer)
+/* To the core what is at hand, as far as that goes now. */
+static void give(struct balloon *b)
 {
-	struct vmem_balloon_buffer given = {
-		.size = sizeof(given),
+	struct split_ring_device *ring = &b->queues[b->given.token >> 16].ring;
+
+	while (b->part && b->parts_left && !atomic_load(&b->vm->stop)) {
+		int error = vmem_balloon_give(b->core, &b->given);
+
+		b->parts_left--;
+		b->part = error == -VMEM_EAGAIN;
+		if (b->part)
+			drain(b);
+		else if (error) /* it does not take it */
+			split_ring_device_return(ring, (uint16_t)b->given.token, 0);
+	}
+}
+
+static void work_off(struct balloon *b, uint32_t number, enum vmem_balloon_queue what,
+		     const struct split_ring_buffer *buffer)
+{
+	struct split_ring_device *ring = &b->queues[number].ring;
+
+	if (buffer->readable_bytes > BALLOON_READ_MOST ||
+	    split_ring_device_read(ring, buffer, 0, b->bytes, BALLOON_READ_MOST) < 0) {
+		b->bad_buffers++;
+		split_ring_device_return(ring, buffer->head, 0);
+		return;
+	}
+	b->given = (struct vmem_balloon_buffer){
+		.size = sizeof(b->given),
 		.queue = what,
 		.token = (uint64_t)number << 16 | buffer->head,
 		.now_ns = runner_now_ns(),
@@ -117,23 +142,8 @@ static bool give(struct balloon *b, uint32_t number, enum vmem_balloon_queue wha
 		.pieces = buffer->pieces + buffer->readable,
 		.piece_count = buffer->writable,
 	};
-	int error;
-
-	while ((error = vmem_balloon_give(b->core, &given)) == -VMEM_EAGAIN)
-		drain(b);
-	return error == 0;
-}
-
-static void work_off(struct balloon *b, uint32_t number, enum vmem_balloon_queue what,
-		     const struct split_ring_buffer *buffer)
-{
-	struct split_ring_device *ring = &b->queues[number].ring;
-	bool readable = buffer->readable_bytes <= BALLOON_READ_MOST &&
-			split_ring_device_read(ring, buffer, 0, b->bytes, BALLOON_READ_MOST) >= 0;
-
-	b->bad_buffers += !readable;
-	if (!readable || !give(b, number, what, buffer))
-		split_ring_device_return(ring, buffer->head, 0);
+	b->part = true;
+	give(b);
 }
 
 /* How far it is on its way, now that a buffer is done. */
@@ -153,27 +163,34 @@ static void look_at_progress(struct balloon *b, uint64_t begun_ns)
 		way->done_ns = runner_now_ns();
 }
 
-static void notify_driver(struct balloon *b, struct balloon_queue *q)
+static void notify_driver(struct balloon *b)
 {
-	if (split_ring_device_must_notify(&q->ring))
-		b->interrupt |= VIRTIO_INTERRUPT_USED;
+	for (uint32_t i = 0; i < BALLOON_QUEUES; i++)
+		if (b->queues[i].ready && split_ring_device_must_notify(&b->queues[i].ring))
+			b->interrupt |= VIRTIO_INTERRUPT_USED;
 }
 
-void balloon_notify(struct balloon *b, uint32_t number)
+static bool may_go_on(const struct balloon *b)
 {
-	struct vmem_balloon_piece pieces[PIECES];
-	struct split_ring_buffer buffer = { .pieces = pieces, .most = PIECES };
-	uint64_t begun_ns = runner_now_ns();
+	return !b->part && b->parts_left && !atomic_load(&b->vm->stop);
+}
+
+static void work_queue(struct balloon *b, uint32_t number)
+{
+	struct split_ring_buffer buffer = { .pieces = b->pieces, .most = BALLOON_PIECES };
+	struct balloon_queue *q = &b->queues[number];
 	enum vmem_balloon_queue what;
-	struct balloon_queue *q;
 	int got = 1;
 
-	if (number >= BALLOON_QUEUES || !b->queues[number].ready ||
-	    vmem_balloon_queue_of(b->core, number, &what) != 0)
+	q->due = false;
+	if (!q->ready || vmem_balloon_queue_of(b->core, number, &what) != 0)
 		return;
-	q = &b->queues[number];
 	/* Others may go on adding; what comes later is for another notification. */
 	for (uint32_t i = 0; i < q->size && got != 0 && got != -VMEM_EIO; i++) {
+		if (!may_go_on(b)) {
+			q->due = true;
+			break;
+		}
 		got = split_ring_device_take(&q->ring, &buffer);
 		if (got > 0)
 			work_off(b, number, what, &buffer);
@@ -183,9 +200,38 @@ void balloon_notify(struct balloon *b, uint32_t number)
 		b->bad_buffers++;
 		b->interrupt |= VIRTIO_INTERRUPT_CONFIG;
 	}
+}
+
+/* Some of what is there: bounded. */
+static void work(struct balloon *b)
+{
+	uint64_t begun_ns = runner_now_ns();
+
+	b->parts_left = TURN_PARTS;
+	give(b);
+	for (uint32_t i = 0; i < BALLOON_QUEUES; i++)
+		if (b->queues[i].due && may_go_on(b))
+			work_queue(b, i);
 	drain(b);
-	notify_driver(b, q);
+	notify_driver(b);
 	look_at_progress(b, begun_ns);
+}
+
+void balloon_notify(struct balloon *b, uint32_t number)
+{
+	if (number >= BALLOON_QUEUES || !b->queues[number].ready)
+		return;
+	b->queues[number].due = true;
+	work(b);
+}
+
+static bool is_left(const struct balloon *b)
+{
+	bool left = b->part;
+
+	for (uint32_t i = 0; i < BALLOON_QUEUES; i++)
+		left |= b->queues[i].due;
+	return left;
 }
 
 /* --- Time --- */
@@ -233,10 +279,11 @@ void balloon_tick(struct vm *vm, uint64_t now_ns)
 		if (now_ns - b->asked_stats_ns >= SECOND && vmem_balloon_ask_stats(b->core) == 0) {
 			b->asked_stats_ns = now_ns;
 			drain(b);
-			if (b->queues[VMEM_BALLOON_STATS].ready)
-				notify_driver(b, &b->queues[VMEM_BALLOON_STATS]);
+			notify_driver(b);
 		}
 	}
+	if (is_left(b))
+		work(b);
 	vmem_balloon_tick(b->core, now_ns);
 	balloon_look_at_events(b);
 	pthread_mutex_unlock(&b->lock);

@@ -10,11 +10,13 @@
 #include "runner_vm.h"
 
 #define BALLOON_QUEUES 5u
+#define BALLOON_PIECES 64u       /* most of a buffer */
 #define BALLOON_READ_MOST 65536u /* bytes of a buffer; a longer one is returned unread */
 
 struct balloon_queue {
 	uint32_t size;
 	bool ready;
+	bool due;             /* there may be buffers */
 	uint64_t descriptors; /* guest physical */
 	uint64_t available;
 	uint64_t used;
@@ -45,7 +47,12 @@ struct balloon {
 	uint32_t generation;
 	uint32_t interrupt; /* VIRTIO_INTERRUPT_* */
 	struct balloon_queue queues[BALLOON_QUEUES];
-	uint8_t *bytes; /* BALLOON_READ_MOST of them: the buffer at hand */
+	/* The buffer at hand: until it is done no other is looked at. */
+	bool part;
+	uint32_t parts_left; /* of this turn */
+	struct vmem_balloon_buffer given;
+	struct vmem_balloon_piece pieces[BALLOON_PIECES];
+	uint8_t *bytes; /* BALLOON_READ_MOST of them */
 
 	_Atomic uint64_t pages; /* in it */
 	uint64_t target;        /* pages that are asked for now */

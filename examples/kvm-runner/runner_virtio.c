@@ -34,7 +34,7 @@ static void start_queue(struct balloon *b, struct balloon_queue *q)
 		.parts = { translate_all(b, q->descriptors, SPLIT_RING_DESCRIPTORS_BYTES(q->size)),
 			   translate_all(b, q->available, SPLIT_RING_AVAILABLE_BYTES(q->size)),
 			   translate_all(b, q->used, SPLIT_RING_USED_BYTES(q->size)), q->size },
-		.features = b->driver_features,
+		.features = b->driver_features & b->offered,
 		.translate = translate,
 		.context = b,
 	};
@@ -57,7 +57,10 @@ static void set_status(struct balloon *b, uint32_t value)
 		b->interrupt = 0;
 		b->driver_features = 0;
 		b->broken = false;
+		b->part = false;
 	}
+	if (b->driver_features & ~b->offered) /* 2.2.2: not with these */
+		value &= ~VMEM_VIRTIO_FEATURES_OK;
 	vmem_balloon_set_status(b->core, value, &b->status);
 }
 
@@ -88,17 +91,25 @@ static void set_queue_register(struct balloon *b, uint32_t offset, uint32_t valu
 	}
 }
 
+/* What comes too late is counted by the core, and changes nothing. */
+static void set_features(struct balloon *b, uint32_t value)
+{
+	uint64_t features = b->driver_features;
+
+	if (b->driver_features_select >= 2)
+		return;
+	set_half(&features, b->driver_features_select, value);
+	if (vmem_balloon_set_features(b->core, features) == 0 &&
+	    !(b->status & VMEM_VIRTIO_FEATURES_OK))
+		b->driver_features = features;
+}
+
 static void set_register(struct balloon *b, uint32_t offset, uint32_t value)
 {
 	switch (offset) {
 	case VIRTIO_DEVICE_FEATURES_SELECT: b->device_features_select = value; break;
 	case VIRTIO_DRIVER_FEATURES_SELECT: b->driver_features_select = value; break;
-	case VIRTIO_DRIVER_FEATURES:
-		if (b->driver_features_select < 2) {
-			set_half(&b->driver_features, b->driver_features_select, value);
-			(void)vmem_balloon_set_features(b->core, b->driver_features);
-		}
-		break;
+	case VIRTIO_DRIVER_FEATURES: set_features(b, value); break;
 	case VIRTIO_QUEUE_SELECT: b->queue_select = value; break;
 	case VIRTIO_QUEUE_NOTIFY: balloon_notify(b, value); break;
 	case VIRTIO_INTERRUPT_ACK: b->interrupt &= ~value; break;

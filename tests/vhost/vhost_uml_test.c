@@ -135,19 +135,30 @@ static void inflate_and_deflate(struct back_end *b)
 	free_all();
 }
 
+/* Both out of one answer: a guest that is slow gives none. */
+static bool has_told(struct back_end *b, double *total, double *available)
+{
+	cJSON *answer = back_end_ask(b, "stats");
+	const cJSON *first = cJSON_GetObjectItem(answer, "total_bytes");
+	const cJSON *second = cJSON_GetObjectItem(answer, "available_bytes");
+	bool told = cJSON_IsTrue(cJSON_GetObjectItem(answer, "ok")) && first && second;
+
+	*total = told ? first->valuedouble : -1;
+	*available = told ? second->valuedouble : -1;
+	cJSON_Delete(answer);
+	return told;
+}
+
 static void statistics(struct back_end *b)
 {
-	double total, available;
+	double total, available, less;
 
-	VMEMT_UNTIL(back_end_number(b, "stats", NULL, "ok") == 1);
-	total = back_end_number(b, "stats", NULL, "total_bytes");
-	available = back_end_number(b, "stats", NULL, "available_bytes");
+	VMEMT_UNTIL(has_told(b, &total, &available));
 	CHECK(total > 200.0 * (double)MIB && total <= GUEST_MIB * (double)MIB);
 	CHECK(available > 0 && available < total);
 	reach(b, 80);
 	/* The kernel counts pages per processor, so not to the page. */
-	VMEMT_UNTIL(back_end_number(b, "stats", NULL, "available_bytes") <
-		    available - 60.0 * (double)MIB);
+	VMEMT_UNTIL(has_told(b, &total, &less) && less < available - 60.0 * (double)MIB);
 	reach(b, 0);
 }
 
@@ -163,11 +174,14 @@ static void dies_in_the_middle(struct back_end *b)
 /* A guest that needs what it has given takes it back, instead of killing its own. */
 static void out_of_memory(struct back_end *b)
 {
+	double in_it;
+
 	reach(b, 160);
 	CHECK(uml_guest_run(&guest, "dd if=/dev/zero of=/tmp/f bs=1M count=120 2>/dev/null") == 0);
 	VMEMT_UNTIL(back_end_number(b, "status", "counters", "deflated") > 0);
 	VMEMT_UNTIL(back_end_number(b, "status", "events", "leak") > 0);
-	CHECK(back_end_status(b, "balloon_bytes") < 160.0 * (double)MIB);
+	in_it = back_end_status(b, "balloon_bytes");
+	CHECK(in_it >= 0 && in_it < 160.0 * (double)MIB);
 	free_all();
 }
 
