@@ -88,6 +88,7 @@ static uint64_t now_ns(void)
 
 struct given {
 	uint64_t bytes; /* that the file of its memory fell by */
+	uint64_t left;  /* that it has yet */
 	uint64_t ns;    /* from the target until it is reached */
 };
 
@@ -106,6 +107,7 @@ static struct given give(struct back_end *b)
 	after = uml_guest_file_bytes(&guest);
 	CHECK(before > after);
 	given.bytes = before - after;
+	given.left = after;
 	return given;
 }
 
@@ -115,9 +117,12 @@ static void inflate_and_deflate(struct back_end *b)
 
 	boot(b);
 	given = give(b);
-	printf("%u MiB of a guest of %u MiB: the file of its memory fell by %.1f MiB in %.0f ms\n",
-	       GIVEN_MIB, GUEST_MIB, (double)given.bytes / (double)MIB, (double)given.ns / 1e6);
-	CHECK(given.bytes >= GIVEN_MIB * MIB / 100 * 95);
+	printf("%u MiB of a guest of %u MiB: the file of its memory fell by %.1f MiB, to %.1f, in %.0f ms\n",
+	       GIVEN_MIB, GUEST_MIB, (double)given.bytes / (double)MIB,
+	       (double)given.left / (double)MIB, (double)given.ns / 1e6);
+	/* Some MiB the guest may never have touched, and give first: they take nothing from the file. */
+	CHECK(given.bytes >= GIVEN_MIB * MIB / 100 * 85);
+	CHECK(given.left <= GUEST_MIB * MIB - GIVEN_MIB * MIB / 100 * 95);
 	/* A second target before the first is looked at, and one below it. */
 	CHECK(target(b, 140) == 140.0 * (double)MIB);
 	reach(b, 60);
