@@ -267,8 +267,9 @@ static uint64_t merge_one(struct vmemt_ept_world *w, uint64_t gpa, uint32_t leve
 		return 0;
 	one = w->extent[i];
 	one.value += gpa - one.gpa;
-	if (one.logged || (w->opts.flags & VMEM_EPT_NO_EXEC_LARGE &&
-			   one.rights & (VMEM_EPT_EXEC | VMEM_EPT_EXEC_USER)))
+	if (one.logged || one.flags & VMEM_EPT_LEAF_SUBPAGE ||
+	    (w->opts.flags & VMEM_EPT_NO_EXEC_LARGE &&
+	     one.rights & (VMEM_EPT_EXEC | VMEM_EPT_EXEC_USER)))
 		return 0;
 	if (one.value & (bytes - 1))
 		return 0;

@@ -20,7 +20,7 @@
 	} while (0)
 
 #define VMEMT_EPT_BASE UINT64_C(0x40000000) /* physical address of the first page for tables */
-enum { VMEMT_EPT_EXTENTS = 4096, VMEMT_EPT_CACHED = 64 };
+enum { VMEMT_EPT_EXTENTS = 4096, VMEMT_EPT_CACHED = 2048, VMEMT_EPT_OWED = 64 };
 
 /* Pages for tables, of which each state is known. */
 struct vmemt_ept_memory {
@@ -43,7 +43,7 @@ struct vmemt_ept_extent {
 };
 
 /* What a processor may remember: a translation, an entry above one, or that there is none. */
-enum vmemt_ept_kind { VMEMT_EPT_FREE, VMEMT_EPT_TRANSLATION, VMEMT_EPT_UPPER, VMEMT_EPT_ABSENCE };
+enum vmemt_ept_kind { VMEMT_EPT_TRANSLATION, VMEMT_EPT_UPPER, VMEMT_EPT_ABSENCE };
 struct vmemt_ept_cached {
 	enum vmemt_ept_kind kind;
 	uint32_t rights, type;
@@ -69,11 +69,19 @@ struct vmemt_ept_world {
 	struct vmem_ept_change change; /* of the last operation */
 	uint32_t extents;
 	struct vmemt_ept_extent extent[VMEMT_EPT_EXTENTS];
+	struct vmem_ept_range owed[VMEMT_EPT_OWED]; /* what the processor was not told yet */
+	uint32_t owed_count;
+	uint32_t cached;
 	struct vmemt_ept_cached cache[VMEMT_EPT_CACHED];
 };
 
 /* A number below @limit. */
 uint64_t vmemt_ept_draw(struct vmemt_ept_world *w, uint64_t limit);
+
+/* Of a leaf, as the processor can have it; rare: no flag, or one that few leaves have. */
+uint32_t vmemt_ept_draw_rights(struct vmemt_ept_world *w);
+uint32_t vmemt_ept_draw_type(struct vmemt_ept_world *w);
+uint32_t vmemt_ept_draw_rare(struct vmemt_ept_world *w);
 
 /* One of @n times. */
 static inline int one_of(struct vmemt_ept_world *w, uint32_t n)
@@ -115,8 +123,10 @@ void vmemt_ept_compare_all(struct vmemt_ept_world *w);
 void vmemt_ept_judge(struct vmemt_ept_world *w, uint64_t gpa);
 void vmemt_ept_judge_all(struct vmemt_ept_world *w, const struct vmem_ept_stats *stats);
 
-/* The pretend processor: remembers what it has ever read until it is told to forget. */
+/* The pretend processor: remembers what it has ever read until it is told to forget. owe() keeps what a change owes for
+ * invalidate(); what is owed may be wrong until then. cached_right(): what touches a range. */
 void vmemt_ept_access(struct vmemt_ept_world *w, uint64_t gpa);
-void vmemt_ept_invalidate(struct vmemt_ept_world *w, const struct vmem_ept_change *change);
-void vmemt_ept_cached_right(struct vmemt_ept_world *w);
+void vmemt_ept_owe(struct vmemt_ept_world *w, const struct vmem_ept_change *change);
+void vmemt_ept_invalidate(struct vmemt_ept_world *w);
+void vmemt_ept_cached_right(struct vmemt_ept_world *w, uint64_t gpa, uint64_t bytes);
 #endif

@@ -45,12 +45,22 @@ static uint64_t address_of(uint64_t entry, uint32_t level)
 static struct vmemt_ept_cached *remember(struct vmemt_ept_world *w, enum vmemt_ept_kind kind,
 					 uint64_t gpa, uint32_t level)
 {
-	struct vmemt_ept_cached *c = &w->cache[vmemt_rand(&w->rng) % VMEMT_EPT_CACHED];
+	uint64_t bytes = VMEM_EPT_LEVEL_BYTES(level);
+	struct vmemt_ept_cached *c;
+	uint32_t i;
 
-	c->kind = kind;
-	c->level = level;
-	c->bytes = VMEM_EPT_LEVEL_BYTES(level);
-	c->gpa = gpa & ~(c->bytes - 1);
+	gpa &= ~(bytes - 1);
+	for (i = 0; i < w->cached; i++) {
+		c = &w->cache[i];
+		if (c->kind == kind && c->gpa == gpa && c->level == level)
+			break;
+	}
+	if (i == w->cached && w->cached < VMEMT_EPT_CACHED)
+		w->cached++;
+	else if (i == w->cached)
+		i = (uint32_t)(vmemt_rand(&w->rng) % VMEMT_EPT_CACHED);
+	c = &w->cache[i];
+	*c = (struct vmemt_ept_cached){ .kind = kind, .level = level, .gpa = gpa, .bytes = bytes };
 	return c;
 }
 
@@ -80,7 +90,7 @@ static uint32_t begin(struct vmemt_ept_world *w, uint64_t gpa, uint64_t *table, 
 
 	*table = vmem_ept_pointer(w->ept) & VMEM_EPT_ADDRESS;
 	*rights = 15;
-	for (uint32_t i = 0; i < VMEMT_EPT_CACHED; i++) {
+	for (uint32_t i = 0; i < w->cached; i++) {
 		const struct vmemt_ept_cached *c = &w->cache[i];
 
 		if (c->kind == VMEMT_EPT_UPPER && gpa - c->gpa < c->bytes && c->level <= level) {
@@ -92,13 +102,29 @@ static uint32_t begin(struct vmemt_ept_world *w, uint64_t gpa, uint64_t *table, 
 	return level;
 }
 
+static int overlaps(uint64_t gpa, uint64_t bytes, uint64_t other, uint64_t other_bytes)
+{
+	return gpa < other + other_bytes && other < gpa + bytes;
+}
+
+static int is_owed(const struct vmemt_ept_world *w, uint64_t gpa, uint64_t bytes)
+{
+	for (uint32_t i = 0; i < w->owed_count; i++)
+		if (overlaps(gpa, bytes, w->owed[i].gpa, w->owed[i].bytes))
+			return 1;
+	return 0;
+}
+
 void vmemt_ept_access(struct vmemt_ept_world *w, uint64_t gpa)
 {
 	int ad = (w->opts.flags & VMEM_EPT_AD) != 0;
 	struct vmemt_ept_cached *c;
 	uint64_t table, *entry;
-	uint32_t rights, level = begin(w, gpa, &table, &rights);
+	uint32_t rights, level;
 
+	if (is_owed(w, gpa, 1)) /* what it does there is not told by the list */
+		return;
+	level = begin(w, gpa, &table, &rights);
 	for (;; level--) {
 		uint64_t large = VMEM_EPT_INTEL_LARGE; /* of all formats */
 
@@ -127,24 +153,33 @@ void vmemt_ept_access(struct vmemt_ept_world *w, uint64_t gpa)
 	c->type = (uint32_t)(*entry >> VMEM_EPT_INTEL_TYPE_SHIFT & 7);
 }
 
-void vmemt_ept_invalidate(struct vmemt_ept_world *w, const struct vmem_ept_change *change)
+void vmemt_ept_owe(struct vmemt_ept_world *w, const struct vmem_ept_change *change)
 {
 	VMEMT_HOLDS(change->flush <= VMEM_EPT_FLUSH_ALL);
 	VMEMT_HOLDS(change->range_count <= VMEM_EPT_RANGES);
-	for (uint32_t i = 0; i < VMEMT_EPT_CACHED; i++) {
-		struct vmemt_ept_cached *c = &w->cache[i];
-		int drop = change->flush == VMEM_EPT_FLUSH_ALL;
-
-		for (uint32_t r = 0; r < change->range_count; r++) {
-			const struct vmem_ept_range *range = &change->ranges[r];
-
-			if (change->flush == VMEM_EPT_FLUSH_RANGES)
-				drop |= c->gpa < range->gpa + range->bytes &&
-					range->gpa < c->gpa + c->bytes;
-		}
-		if (drop)
-			c->kind = VMEMT_EPT_FREE;
+	if (change->flush == VMEM_EPT_FLUSH_NONE)
+		return;
+	if (change->flush == VMEM_EPT_FLUSH_ALL) {
+		w->owed[0] = (struct vmem_ept_range){ 0, w->top };
+		w->owed_count = 1;
+		return;
 	}
+	VMEMT_HOLDS(w->owed_count + change->range_count <= VMEMT_EPT_OWED);
+	for (uint32_t r = 0; r < change->range_count; r++)
+		w->owed[w->owed_count++] = change->ranges[r];
+}
+
+void vmemt_ept_invalidate(struct vmemt_ept_world *w)
+{
+	for (uint32_t i = 0; w->owed_count && i < w->cached;) {
+		struct vmemt_ept_cached *c = &w->cache[i];
+
+		if (is_owed(w, c->gpa, c->bytes))
+			*c = w->cache[--w->cached];
+		else
+			i++;
+	}
+	w->owed_count = 0;
 }
 
 /* A walk now finds the same table, with no fewer rights. */
@@ -181,12 +216,15 @@ static void translation_right(const struct vmemt_ept_world *w, const struct vmem
 	}
 }
 
-void vmemt_ept_cached_right(struct vmemt_ept_world *w)
+void vmemt_ept_cached_right(struct vmemt_ept_world *w, uint64_t gpa, uint64_t bytes)
 {
-	for (uint32_t n = 0; n < VMEMT_EPT_CACHED; n++) {
+	for (uint32_t n = 0; n < w->cached; n++) {
 		const struct vmemt_ept_cached *c = &w->cache[n];
-		uint32_t i = vmemt_ept_first(w, c->gpa);
+		uint32_t i;
 
+		if (!overlaps(c->gpa, c->bytes, gpa, bytes) || is_owed(w, c->gpa, c->bytes))
+			continue;
+		i = vmemt_ept_first(w, c->gpa);
 		if (c->kind == VMEMT_EPT_UPPER)
 			upper_right(w, c);
 		else if (c->kind == VMEMT_EPT_TRANSLATION)

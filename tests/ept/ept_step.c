@@ -91,30 +91,6 @@ static void draw_range(struct vmemt_ept_world *w, struct call *c)
 	c->bytes = bytes < w->top - at ? bytes : w->top - at;
 }
 
-static uint32_t draw_rights(struct vmemt_ept_world *w)
-{
-	uint32_t rights = VMEM_EPT_READ | (uint32_t)vmemt_ept_draw(w, 16);
-
-	if (w->caps.format == VMEM_EPT_VTD)
-		rights &= VMEM_EPT_READ | VMEM_EPT_WRITE;
-	if (!(w->caps.caps & VMEM_EPT_CAP_MBEC) || w->caps.format != VMEM_EPT_INTEL)
-		rights &= ~VMEM_EPT_EXEC_USER;
-	return rights;
-}
-
-static uint32_t draw_type(struct vmemt_ept_world *w)
-{
-	static const uint32_t intel[] = { VMEM_EPT_WB, VMEM_EPT_WB, VMEM_EPT_UC,
-					  VMEM_EPT_WC, VMEM_EPT_WT, VMEM_EPT_WP };
-	static const uint32_t amd[] = { VMEM_EPT_WB, VMEM_EPT_WB, VMEM_EPT_UC, VMEM_EPT_WT };
-
-	if (w->caps.format == VMEM_EPT_VTD)
-		return VMEM_EPT_WB;
-	if (w->caps.format == VMEM_EPT_AMD)
-		return amd[vmemt_ept_draw(w, 4)];
-	return intel[vmemt_ept_draw(w, 6)];
-}
-
 static void draw_leaf(struct vmemt_ept_world *w, struct call *c)
 {
 	uint64_t room = (UINT64_C(1) << w->caps.physical_bits) - 3 * G1;
@@ -124,14 +100,15 @@ static void draw_leaf(struct vmemt_ept_world *w, struct call *c)
 		c->leaf.hpa = vmemt_ept_draw(w, room / M2) * M2 + c->gpa % M2;
 	else if (one_of(w, 4))
 		c->leaf.hpa = vmemt_ept_draw(w, room / PAGE) * PAGE;
-	c->leaf.rights = draw_rights(w);
-	c->leaf.type = draw_type(w);
+	c->leaf.rights = vmemt_ept_draw_rights(w);
+	c->leaf.type = vmemt_ept_draw_type(w);
 	c->leaf.flags =
 		w->caps.format == VMEM_EPT_INTEL && one_of(w, 4) ? VMEM_EPT_LEAF_IGNORE_PAT : 0;
 	if (w->opts.flags & VMEM_EPT_AD && one_of(w, 3))
 		c->leaf.flags |= VMEM_EPT_LEAF_ACCESSED;
 	if (w->opts.flags & VMEM_EPT_AD && one_of(w, 3))
 		c->leaf.flags |= AD;
+	c->leaf.flags |= vmemt_ept_draw_rare(w);
 	c->leaf.level = (uint32_t)vmemt_ept_draw(w, 4);
 	/* Not a million leaves at a time. */
 	if (c->bytes >= G1 && c->leaf.level == 1 && !one_of(w, 256))
@@ -146,7 +123,7 @@ static void draw_call(struct vmemt_ept_world *w, struct call *c)
 	draw_leaf(w, c);
 	c->flags = one_of(w, 2) ? VMEM_EPT_REPLACE : 0;
 	c->clear = (uint32_t)(vmemt_ept_draw(w, 16) & vmemt_ept_draw(w, 16));
-	c->set = one_of(w, 2) ? draw_rights(w) & (uint32_t)vmemt_ept_draw(w, 16) : 0;
+	c->set = one_of(w, 2) ? vmemt_ept_draw_rights(w) & (uint32_t)vmemt_ept_draw(w, 16) : 0;
 	c->level = (uint32_t)vmemt_ept_draw(w, 2) + 1;
 	c->payload = vmemt_ept_draw(w, UINT64_C(1) << 57);
 	c->step = vmemt_ept_draw(w, 3);
@@ -215,8 +192,11 @@ static int expect_protect(const struct vmemt_ept_world *w, const struct call *c)
 	return 0;
 }
 
-static int level_possible(const struct vmemt_ept_world *w, uint32_t level, uint32_t rights)
+static int level_possible(const struct vmemt_ept_world *w, uint32_t level, uint32_t rights,
+			  uint32_t flags)
 {
+	if (level > 1 && flags & VMEM_EPT_LEAF_SUBPAGE)
+		return 0;
 	if (level > 1 && w->opts.flags & VMEM_EPT_NO_EXEC_LARGE &&
 	    rights & (VMEM_EPT_EXEC | VMEM_EPT_EXEC_USER))
 		return 0;
@@ -229,13 +209,29 @@ static int expect_install(const struct vmemt_ept_world *w, const struct call *c)
 	uint32_t i = vmemt_ept_first(w, c->gpa);
 	uint64_t there = UINT64_MAX;
 
-	if (rights_error(w, c->leaf.rights) || !level_possible(w, c->leaf.level, c->leaf.rights))
+	if (rights_error(w, c->leaf.rights) ||
+	    !level_possible(w, c->leaf.level, c->leaf.rights, c->leaf.flags))
 		return -VMEM_ENOTSUP;
 	if (overlaps(w, c->gpa, c->bytes, c->leaf.level == 1))
 		return -VMEM_EEXIST;
 	if (i < w->extents && w->extent[i].gpa <= c->gpa)
 		there = w->extent[i].value + (c->gpa - w->extent[i].gpa) / PAGE * w->extent[i].step;
 	return c->expected && *c->expected != there ? -VMEM_EAGAIN : 0;
+}
+
+/* What may be written without the right to cannot be logged. */
+static int expect_log_start(const struct vmemt_ept_world *w, const struct call *c)
+{
+	for (uint32_t i = vmemt_ept_first(w, c->gpa); i < w->extents; i++) {
+		const struct vmemt_ept_extent *e = &w->extent[i];
+
+		if (e->gpa >= c->gpa + c->bytes)
+			break;
+		if (e->level && e->flags & (VMEM_EPT_LEAF_PAGING_WRITE |
+					    VMEM_EPT_LEAF_SHADOW_STACK | VMEM_EPT_LEAF_SUBPAGE))
+			return -VMEM_ENOTSUP;
+	}
+	return 0;
 }
 
 static int expect(const struct vmemt_ept_world *w, struct call *c)
@@ -247,9 +243,10 @@ static int expect(const struct vmemt_ept_world *w, struct call *c)
 		return !c->flags && overlaps(w, c->gpa, c->bytes, 1) ? -VMEM_EEXIST : 0;
 	case PAYLOAD: return !c->flags && overlaps(w, c->gpa, c->bytes, 1) ? -VMEM_EEXIST : 0;
 	case PROTECT: return expect_protect(w, c);
-	case MERGE: return level_possible(w, c->level, 0) ? 0 : -VMEM_ENOTSUP;
+	case MERGE: return level_possible(w, c->level, 0, 0) ? 0 : -VMEM_ENOTSUP;
 	case INSTALL: return expect_install(w, c);
 	case HARVEST: return w->opts.flags & VMEM_EPT_AD ? 0 : -VMEM_ENOTSUP;
+	case LOG_START: return expect_log_start(w, c);
 	case LOG_WRITE: {
 		uint32_t i = vmemt_ept_first(w, c->gpa);
 
@@ -268,11 +265,21 @@ static uint32_t harvest_flags(const struct call *c)
 	return c->clear & (VMEM_EPT_CLEAR_ACCESSED | VMEM_EPT_CLEAR_DIRTY);
 }
 
+/* What the processor remembers may stay, if accessed bits alone are cleared. */
+static uint32_t stale_fine(const struct call *c)
+{
+	return harvest_flags(c) & VMEM_EPT_CLEAR_DIRTY || !c->flags ? 0 : VMEM_EPT_STALE_FINE;
+}
+
 static int harvest(struct vmemt_ept_world *w, struct call *c)
 {
 	struct vmem_ept_harvest h = { .size = sizeof(h), .accessed = c->bitmap, .dirty = c->dirty };
 
-	return vmem_ept_harvest(w->ept, c->gpa, c->bytes, harvest_flags(c), &h, &w->change);
+	int err = vmem_ept_harvest(w->ept, c->gpa, c->bytes, harvest_flags(c) | stale_fine(c), &h,
+				   &w->change);
+
+	VMEMT_HOLDS(!stale_fine(c) || w->change.flush == VMEM_EPT_FLUSH_NONE);
+	return err;
 }
 
 static int call(struct vmemt_ept_world *w, struct call *c)
@@ -457,7 +464,7 @@ static void apply(struct vmemt_ept_world *w, struct call *c)
 	case MAP:
 	case INSTALL:
 		vmemt_ept_punch(w, c->gpa, c->bytes);
-		while (!level_possible(w, most, e.rights))
+		while (!level_possible(w, most, e.rights, e.flags))
 			most--;
 		vmemt_ept_put_leaves(w, c->gpa, c->bytes, &e, most);
 		break;
@@ -485,10 +492,12 @@ static void apply(struct vmemt_ept_world *w, struct call *c)
 
 /* --- A step --- */
 
+/* What is owed is done, and what waited for it is free. */
 static void flushed(struct vmemt_ept_world *w)
 {
 	struct vmem_ept_stats stats = { .size = sizeof(stats) };
 
+	vmemt_ept_invalidate(w);
 	if (!w->epoch)
 		return;
 	vmem_ept_flushed(w->ept, w->epoch);
@@ -505,7 +514,7 @@ static void make_room(struct vmemt_ept_world *w)
 		return;
 	VMEMT_HOLDS(call(w, &c) == 0);
 	apply(w, &c);
-	vmemt_ept_invalidate(w, &w->change);
+	vmemt_ept_owe(w, &w->change);
 	w->epoch = w->change.epoch ? w->change.epoch : w->epoch;
 	flushed(w);
 	VMEMT_HOLDS(w->memory.live == 1);
@@ -537,15 +546,18 @@ void vmemt_ept_step(struct vmemt_ept_world *w)
 		VMEMT_HOLDS(memcmp(c.bitmap, c.want, sizeof(c.want)) == 0);
 		VMEMT_HOLDS(memcmp(c.dirty, c.want_dirty, sizeof(c.dirty)) == 0);
 	}
-	if (w->processor) {
-		vmemt_ept_invalidate(w, &w->change);
-		vmemt_ept_cached_right(w);
-	}
+	vmemt_ept_owe(w, &w->change);
 	if (w->change.epoch)
 		w->epoch = w->change.epoch;
 	/* Bits that a processor sets in a merged table come back with the flush; and so do those that were there. */
-	if (c.operation == MERGE || one_of(w, 4))
+	if (c.operation == MERGE || w->owed_count > VMEMT_EPT_OWED - 2 * VMEM_EPT_RANGES ||
+	    one_of(w, 4)) {
 		flushed(w);
+		vmemt_ept_cached_right(w, 0, w->top);
+	} else if (one_of(w, 2)) {
+		vmemt_ept_invalidate(w);
+	}
+	vmemt_ept_cached_right(w, c.gpa, c.bytes);
 	vmemt_ept_compare(w, c.gpa, c.bytes);
 	for (uint32_t i = 0; w->processor && i < 4; i++)
 		vmemt_ept_access(w, c.gpa + vmemt_rand(&w->rng) % c.bytes);

@@ -34,6 +34,57 @@ static void draw_processor(struct vmemt_ept_world *w)
 		caps->caps |= VMEM_EPT_CAP_NO_EXEC;
 	if (caps->format == VMEM_EPT_INTEL)
 		caps->caps |= VMEM_EPT_CAP_NO_EXEC;
+	if (caps->format == VMEM_EPT_INTEL && one_of(w, 2))
+		caps->caps |= VMEM_EPT_CAP_VERIFY | VMEM_EPT_CAP_PAGING_WRITE |
+			      VMEM_EPT_CAP_SHADOW_STACK | VMEM_EPT_CAP_SUBPAGE |
+			      VMEM_EPT_CAP_SUPPRESS_VE;
+	if (caps->format == VMEM_EPT_VTD)
+		caps->caps |= VMEM_EPT_CAP_3_LEVELS | (one_of(w, 2) ? VMEM_EPT_CAP_SNOOP : 0);
+}
+
+uint32_t vmemt_ept_draw_rights(struct vmemt_ept_world *w)
+{
+	uint32_t rights = VMEM_EPT_READ | (uint32_t)vmemt_ept_draw(w, 16);
+
+	if (w->caps.format == VMEM_EPT_VTD)
+		rights &= VMEM_EPT_READ | VMEM_EPT_WRITE;
+	if (!(w->caps.caps & VMEM_EPT_CAP_MBEC) || w->caps.format != VMEM_EPT_INTEL)
+		rights &= ~VMEM_EPT_EXEC_USER;
+	return rights;
+}
+
+uint32_t vmemt_ept_draw_type(struct vmemt_ept_world *w)
+{
+	static const uint32_t intel[] = { VMEM_EPT_WB, VMEM_EPT_WB, VMEM_EPT_UC,
+					  VMEM_EPT_WC, VMEM_EPT_WT, VMEM_EPT_WP };
+	static const uint32_t amd[] = { VMEM_EPT_WB, VMEM_EPT_WB, VMEM_EPT_UC, VMEM_EPT_WT };
+
+	if (w->caps.format == VMEM_EPT_VTD)
+		return VMEM_EPT_WB;
+	if (w->caps.format == VMEM_EPT_AMD)
+		return amd[vmemt_ept_draw(w, 4)];
+	return intel[vmemt_ept_draw(w, 6)];
+}
+
+uint32_t vmemt_ept_draw_rare(struct vmemt_ept_world *w)
+{
+	static const struct {
+		uint32_t flag;
+		uint64_t cap, needs;
+	} rare[] = {
+		{ VMEM_EPT_LEAF_VE, 0, VMEM_EPT_SUPPRESS_ALL_VE },
+		{ VMEM_EPT_LEAF_VERIFY, VMEM_EPT_CAP_VERIFY, 0 },
+		{ VMEM_EPT_LEAF_PAGING_WRITE, VMEM_EPT_CAP_PAGING_WRITE, 0 },
+		{ VMEM_EPT_LEAF_SHADOW_STACK, 0, VMEM_EPT_SHADOW_STACK },
+		{ VMEM_EPT_LEAF_SUBPAGE, VMEM_EPT_CAP_SUBPAGE, 0 },
+		{ VMEM_EPT_LEAF_SNOOP, VMEM_EPT_CAP_SNOOP, 0 },
+	};
+	uint64_t i = vmemt_ept_draw(w, 4 * sizeof(rare) / sizeof(*rare));
+
+	if (i >= sizeof(rare) / sizeof(*rare) || (rare[i].cap & ~w->caps.caps) ||
+	    (rare[i].needs & ~w->opts.flags))
+		return 0;
+	return rare[i].flag;
 }
 
 struct vmemt_ept_world *vmemt_ept_world_new(uint64_t seed, const uint8_t *data, size_t bytes,
@@ -60,9 +111,15 @@ struct vmemt_ept_world *vmemt_ept_world_new(uint64_t seed, const uint8_t *data, 
 		w->opts.flags |= VMEM_EPT_NO_EXEC_LARGE;
 	if (one_of(w, 4))
 		w->opts.flags |= VMEM_EPT_CACHES_ABSENT;
+	if (w->caps.caps & VMEM_EPT_CAP_SHADOW_STACK && one_of(w, 2))
+		w->opts.flags |= VMEM_EPT_SHADOW_STACK;
+	if (w->caps.caps & VMEM_EPT_CAP_SUPPRESS_VE && one_of(w, 2))
+		w->opts.flags |= VMEM_EPT_SUPPRESS_ALL_VE;
+	if (w->caps.format == VMEM_EPT_VTD && one_of(w, 3))
+		w->opts.levels = 3;
 	if (one_of(w, 16)) /* slow */
 		w->opts.flags |= VMEM_EPT_WRITE_BACK;
-	w->top = UINT64_C(1) << (w->opts.levels == 5 ? 57 : 48);
+	w->top = UINT64_C(1) << (12 + 9 * w->opts.levels);
 	VMEMT_HOLDS(vmem_ept_new(&w->ept, &w->opts) == 0);
 	return w;
 }
