@@ -87,9 +87,22 @@ static void offer(const struct guest_params *p, uint64_t *random)
 		available[SPLIT_RING_ENTRIES + i] = (uint16_t)random_below(random, 5);
 }
 
-void payload_abuse(struct guest_params *p)
+/* Notifications by index, which the device did not offer: it does not say that this will do. */
+static bool refuses_features(void)
+{
+	set(VIRTIO_STATUS, VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER);
+	set(VIRTIO_DRIVER_FEATURES_SELECT, 0);
+	set(VIRTIO_DRIVER_FEATURES, 3 | (uint32_t)SPLIT_RING_F_EVENT_IDX);
+	set(VIRTIO_DRIVER_FEATURES_SELECT, 1);
+	set(VIRTIO_DRIVER_FEATURES, 1);
+	set(VIRTIO_STATUS, VMEM_VIRTIO_FEATURES_OK);
+	return !(guest_in(GUEST_PORT_VIRTIO + VIRTIO_STATUS) & VMEM_VIRTIO_FEATURES_OK);
+}
+
+bool payload_abuse(struct guest_params *p)
 {
 	uint64_t random = p->seed ^ 0x6162757365;
+	bool refused;
 
 	for (uint32_t round = 0; round < ROUNDS; round++) {
 		fill_with_noise(p, &random);
@@ -115,4 +128,7 @@ void payload_abuse(struct guest_params *p)
 		(void)guest_in(GUEST_PORT_VIRTIO + 4 * (uint32_t)random_below(&random, 128));
 	}
 	set(VIRTIO_STATUS, 0);
+	refused = refuses_features();
+	set(VIRTIO_STATUS, 0);
+	return refused;
 }

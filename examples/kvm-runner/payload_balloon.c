@@ -263,8 +263,8 @@ struct payload_balloon *payload_balloon_start(struct guest_params *params)
 		.max_spans = PAYLOAD_BALLOON_SPANS(params->pages),
 	};
 
-	if (params->balloon_bad)
-		payload_abuse(params);
+	if (params->balloon_bad && !payload_abuse(params))
+		return NULL;
 	*b = (struct payload_balloon){ .params = params };
 	b->truth = (struct guest_truth *)(uintptr_t)(params->base + params->truth_gpa);
 	b->first = params->vcpu[0].first + (uint64_t)KEPT_PAGES * params->vcpus;

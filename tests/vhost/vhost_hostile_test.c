@@ -462,6 +462,7 @@ static void too_much(void)
 	char line[512];
 	int status;
 
+	VMEMT_UNTIL(back_end_status(&back, "client") == 0); /* the one before */
 	assert(back_end_number(&back, "target 1G", NULL, "ok") == 1);
 	begin(all);
 	VMEMT_UNTIL(back_end_status(&back, "target_too_large") == 1);
