@@ -100,6 +100,7 @@ int vmem_balloon_add_ram(vmem_balloon *b, uint64_t gpa, uint64_t bytes, uint64_t
 	err = vmemi_balloon_ram_init(b, &ram);
 	if (err)
 		return err;
+	vmemi_balloon_unlist(b);
 	memmove(&b->ram[at + 1], &b->ram[at], (b->rams - at) * sizeof(ram));
 	b->ram[at] = ram;
 	b->rams++;

@@ -47,24 +47,50 @@ static bool take_numbers(vmem_balloon *b, const struct vmem_balloon_buffer *buff
 	return true;
 }
 
+static uint64_t entry_at(const uint8_t *bytes, uint64_t i, uint64_t *ret_pages)
+{
+	uint64_t entry;
+
+	memcpy(&entry, bytes + i * sizeof(entry), sizeof(entry));
+	*ret_pages = entry >> 40;
+	return entry & ((UINT64_C(1) << 40) - 1);
+}
+
+/* Of @count entries those that go on where the one before ends, of @most pages at most. How many; adds their pages. */
+static uint64_t following(const uint8_t *bytes, uint64_t count, uint64_t first, uint64_t most,
+			  uint64_t *pages)
+{
+	uint64_t i, more;
+
+	for (i = 0; i < count; i++) {
+		if (entry_at(bytes, i, &more) != first + *pages || *pages + more > most)
+			break;
+		*pages += more;
+	}
+	return i;
+}
+
 /* Entries of 8 bytes, VMEM_BALLOON_RANGE(). true: all of them are done. */
 static bool take_spans(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
 {
-	uint64_t pages_left = VMEM_BALLOON_WORK_PAGES, first, pages, entry;
-	uint32_t left = VMEM_BALLOON_WORK_ENTRIES;
+	uint64_t pages_left = VMEM_BALLOON_WORK_PAGES, left = VMEM_BALLOON_WORK_ENTRIES;
+	uint64_t first, pages, n;
 
-	for (; buffer->count - b->part.at >= sizeof(entry); b->part.at += sizeof(entry)) {
-		if (!left-- || !pages_left || b->block_pages >= VMEM_BALLOON_WORK_PAGES)
+	for (; (n = (buffer->count - b->part.at) / 8) != 0; b->part.at += n * 8) {
+		const uint8_t *bytes = (const uint8_t *)buffer->bytes + b->part.at;
+
+		if (!left || !pages_left || b->block_pages >= VMEM_BALLOON_WORK_PAGES)
 			return false;
-		memcpy(&entry, (const uint8_t *)buffer->bytes + b->part.at, sizeof(entry));
-		first = entry & ((UINT64_C(1) << 40) - 1);
-		pages = entry >> 40;
+		first = entry_at(bytes, 0, &pages);
 		/* The guest may have changed the entry since its first part. */
 		if (b->part.pages > pages)
 			b->part.pages = pages;
+		n = 1 + following(bytes + 8, (n < left ? n : left) - 1, first,
+				  b->part.pages + pages_left, &pages);
+		left -= n;
 		b->part.pages += vmemi_balloon_mark(b, b->due_operation, first + b->part.pages,
 						    pages - b->part.pages, &pages_left);
-		if (b->part.pages < pages)
+		if (b->part.pages < pages) /* the first alone was too much, n is 1 */
 			return false;
 		b->part.pages = 0;
 	}

@@ -44,6 +44,25 @@ static const char *check_levels(const struct vmemi_balloon_ram *ram)
 	return NULL;
 }
 
+static const char *check_list(const struct vmemi_balloon_list *list)
+{
+	uint64_t pages = 0;
+
+	if (!list->ram)
+		return NULL;
+	VMEMI_REQUIRE(list->at < list->count && list->count <= VMEMI_BALLOON_LIST);
+	for (uint32_t i = list->at; i < list->count; i++) {
+		const struct vmemi_balloon_run *run = &list->runs[i];
+
+		VMEMI_REQUIRE(run->first < run->end);
+		VMEMI_REQUIRE(!list->sorted || i == list->at || run[-1].end < run->first);
+		VMEMI_REQUIRE(is_ram(list->ram, run->first) && is_ram(list->ram, run->end - 1));
+		pages += run->end - run->first;
+	}
+	VMEMI_REQUIRE(pages <= list->pages && list->pages <= VMEM_BALLOON_WORK_PAGES);
+	return NULL;
+}
+
 const char *vmemi_balloon_check(const vmem_balloon *b)
 {
 	uint64_t owned = 0, released = 0, pages = 0;
@@ -66,11 +85,14 @@ const char *vmemi_balloon_check(const vmem_balloon *b)
 		wrong = check_levels(ram);
 		if (wrong)
 			return wrong;
-		VMEMI_REQUIRE((b->due >> i & 1) == (ram->low <= ram->high));
+		VMEMI_REQUIRE((b->due >> i & 1) == (ram->low <= ram->high || ram == b->list.ram));
 		VMEMI_REQUIRE(released_of(b, ram) != UINT64_MAX);
 		released += released_of(b, ram);
 		pages += ram->pages;
 	}
+	wrong = check_list(&b->list);
+	if (wrong)
+		return wrong;
 	VMEMI_REQUIRE(owned == b->owned);
 	VMEMI_REQUIRE(released == b->released);
 	VMEMI_REQUIRE(pages == b->ram_pages);

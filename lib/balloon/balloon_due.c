@@ -2,6 +2,8 @@
 /* Gives due pages out as ranges, sorted and joined. */
 #include "balloon/balloon_internal.h"
 
+#define FEW 32u /* runs */
+
 struct taking {
 	struct vmem_balloon_range *ranges;
 	size_t count, n;
@@ -47,6 +49,28 @@ static inline bool take_word(struct taking *t, struct vmemi_balloon_ram *ram, ui
 	return !bits;
 }
 
+/* All of the list; no run of it is too long. false: some are left. */
+static bool take_list(struct taking *t, struct vmemi_balloon_list *list)
+{
+	const struct vmemi_balloon_run *run = &list->runs[list->at];
+	uint64_t base = list->ram->base;
+	size_t count = list->count - list->at;
+
+	if (count > t->count - t->n)
+		count = t->count - t->n;
+	for (const struct vmemi_balloon_run *end = run + count; run < end; run++)
+		t->ranges[t->n++] = (struct vmem_balloon_range){
+			.gpa = (base + run->first) << VMEM_PAGE_SHIFT,
+			.bytes = (run->end - run->first) << VMEM_PAGE_SHIFT,
+			.operation = t->operation,
+		};
+	list->at += (uint32_t)count;
+	if (list->at < list->count)
+		return false;
+	list->ram = NULL;
+	return true;
+}
+
 /* All of a RAM. false: some are left. */
 static bool take_ram(struct taking *t, struct vmemi_balloon_ram *ram)
 {
@@ -71,13 +95,29 @@ static bool take_ram(struct taking *t, struct vmemi_balloon_ram *ram)
 	return true;
 }
 
+/* Before it is taken. A few runs are sorted sooner by the bitmaps. */
+static void settle_list(vmem_balloon *b)
+{
+	struct vmemi_balloon_list *list = &b->list;
+
+	if (!list->ram)
+		return;
+	if (list->ram->low <= list->ram->high || (!list->sorted && list->count - list->at < FEW))
+		vmemi_balloon_unlist(b);
+	else if (!list->sorted)
+		vmemi_balloon_sort(list);
+}
+
 size_t vmemi_balloon_pop(vmem_balloon *b, struct vmem_balloon_range *ranges, size_t count)
 {
 	struct taking t = { .ranges = ranges, .count = count, .operation = b->due_operation };
+	struct vmemi_balloon_ram *ram;
 
+	settle_list(b);
 	while (b->due) {
+		ram = &b->ram[__builtin_ctz(b->due)];
 		t.end = 0;
-		if (!take_ram(&t, &b->ram[__builtin_ctz(b->due)]))
+		if (!(ram == b->list.ram ? take_list(&t, &b->list) : take_ram(&t, ram)))
 			break;
 		b->due &= b->due - 1;
 	}

@@ -4,8 +4,10 @@
  *   balloon.c          the object, RAM, counters
  *   balloon_config.c   status, features, queue numbers, configuration space
  *   balloon_buffer.c   buffers in, ranges and completions out
+ *   balloon_ram.c      the bitmaps of a RAM
  *   balloon_pages.c    which pages are in the balloon, and which become due to be given out
  *   balloon_due.c      those, as ranges
+ *   balloon_sort.c     runs in order
  *   balloon_hint.c     commands of free page hints
  *   balloon_stats.c    the guest's statistics
  *   balloon_target.c   target, progress, stall, events
@@ -15,7 +17,11 @@
  * A page number (gfn) stands in bit gfn - base of its RAM's bitmaps, base being the RAM's first page rounded down to
  * 64. Pages to be given out are set in due[0]; due[1] and due[2] have a bit for each word below that is not 0, and
  * `low` and `high` are the words of due[2] between which all is. So runs are found without looking at what is not
- * due, and come out sorted and joined, in whichever order they came in. */
+ * due, and come out sorted and joined, in whichever order they came in.
+ *
+ * The first runs that become due are kept as a short list instead, which costs nothing a page, and are sorted before
+ * they are taken. The list is of one RAM, and begins while that RAM's due[] is empty; what has no room in it is set in
+ * due[], and then the list is put there too before anything is taken. */
 #ifndef VMEMI_BALLOON_INTERNAL_H
 #define VMEMI_BALLOON_INTERNAL_H
 #ifndef VMEM_EXPERIMENTAL
@@ -29,6 +35,7 @@
 #define VMEMI_BALLOON_TOUCHED 18u /* pages, log2, of a bit of `touched` */
 #define VMEMI_VIRTIO_DRIVER 2u    /* status: the guest has a driver */
 #define VMEMI_BALLOON_NO_FIRST UINT64_MAX
+#define VMEMI_BALLOON_LIST 256u /* runs: as many as Linux sends page numbers in a buffer */
 
 struct vmemi_balloon_ram {
 	uint64_t first, pages; /* page numbers */
@@ -40,6 +47,20 @@ struct vmemi_balloon_ram {
 	uint64_t low, high;   /* high < low: nothing is due */
 	uint32_t block_shift; /* pages of a block, log2 */
 	uint32_t *in_block;   /* blocks of 64 pages and more: how many of each are owned */
+};
+
+struct vmemi_balloon_run { /* bits of a RAM */
+	uint64_t first, end;
+};
+
+/* Runs that are due: at .. count - 1. */
+struct vmemi_balloon_list {
+	struct vmemi_balloon_ram *ram; /* NULL: there are none */
+	uint32_t at, count;
+	bool sorted;    /* rising, none next to another */
+	uint64_t pages; /* VMEM_BALLOON_WORK_PAGES at most, with those that were taken */
+	struct vmemi_balloon_run runs[VMEMI_BALLOON_LIST];
+	struct vmemi_balloon_run spare[VMEMI_BALLOON_LIST]; /* of balloon_sort.c */
 };
 
 struct vmemi_balloon_part { /* the buffer that is being worked off */
@@ -60,7 +81,7 @@ struct vmem_balloon {
 
 	struct vmemi_balloon_ram ram[VMEM_BALLOON_RAMS]; /* by page number */
 	uint32_t rams, last;                             /* last: where the last page was found */
-	uint64_t ram_pages;
+	uint64_t ram_pages, block_most;                  /* of the largest block */
 
 	/* What the driver said. */
 	uint64_t features; /* as written */
@@ -76,6 +97,7 @@ struct vmem_balloon {
 	uint32_t due;      /* bit i: of RAM i some are to be given out */
 	uint32_t due_operation;
 	uint64_t block_pages; /* that became due as large blocks, in this call */
+	struct vmemi_balloon_list list;
 
 	/* Buffers. */
 	struct vmemi_balloon_part part;
@@ -129,9 +151,21 @@ static inline uint64_t vmemi_balloon_mask(uint64_t from, uint64_t count)
 	return count < 64 - from ? mask & ~(~UINT64_C(0) << (from + count)) : mask;
 }
 
-/* balloon_pages.c */
+/* Blocks of less than 64 pages are seen whole in a word. */
+static inline bool vmemi_balloon_counts(const struct vmemi_balloon_ram *ram)
+{
+	return ram->block_shift >= 6;
+}
+
+/* balloon_ram.c */
 int vmemi_balloon_ram_init(vmem_balloon *b, struct vmemi_balloon_ram *ram);
 void vmemi_balloon_ram_free(vmem_balloon *b, struct vmemi_balloon_ram *ram);
+/* The first owned page from bit @at of the RAM's on, and how many follow it; VMEMI_BALLOON_NO_FIRST: none. */
+uint64_t vmemi_balloon_owned_from(const struct vmemi_balloon_ram *ram, uint64_t at,
+				  uint64_t *ret_count);
+void vmemi_balloon_empty(vmem_balloon *b); /* nothing owned, nothing due */
+
+/* balloon_pages.c */
 /* Does the operation for pages gfn ..; counts what is wrong. At most *budget pages of RAM, which it is lowered by; holes
  * cost nothing. How many of @pages are done. */
 uint64_t vmemi_balloon_mark(vmem_balloon *b, uint32_t operation, uint64_t gfn, uint64_t pages,
@@ -139,14 +173,15 @@ uint64_t vmemi_balloon_mark(vmem_balloon *b, uint32_t operation, uint64_t gfn, u
 /* As vmemi_balloon_mark(), for page numbers: how many are done. Fewer when large blocks have become due. */
 size_t vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32_t *gfns,
 			       size_t count);
-void vmemi_balloon_empty(vmem_balloon *b); /* nothing owned, nothing due */
-/* The first owned page from bit @at of the RAM's on, and how many follow it; VMEMI_BALLOON_NO_FIRST: none. */
-uint64_t vmemi_balloon_owned_from(const struct vmemi_balloon_ram *ram, uint64_t at,
-				  uint64_t *ret_count);
+/* The list's runs are due in the bitmaps instead. */
+void vmemi_balloon_unlist(vmem_balloon *b);
 
 /* balloon_due.c */
 /* The first runs of due pages, of VMEM_BALLOON_WORK_PAGES and 63 at most; they are due no more. How many: 0: none is. */
 size_t vmemi_balloon_pop(vmem_balloon *b, struct vmem_balloon_range *ranges, size_t count);
+
+/* balloon_sort.c: in steps that depend on nothing but their count. */
+void vmemi_balloon_sort(struct vmemi_balloon_list *list);
 
 /* balloon_buffer.c: there is room */
 void vmemi_balloon_done(vmem_balloon *b, uint32_t queue, uint64_t token);

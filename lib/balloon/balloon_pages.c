@@ -2,72 +2,8 @@
 /* Which pages are in the balloon, and which become due to be given out (balloon_due.c). */
 #include "balloon/balloon_internal.h"
 #include "base/bits.h"
-#include "base/mem.h"
 
-static uint64_t words_of(uint64_t bits)
-{
-	return (bits + 63) / 64;
-}
-
-static uint64_t *zalloc_words(vmem_balloon *b, uint64_t words)
-{
-	return vmemi_zalloc(&b->allocator, words * sizeof(uint64_t), _Alignof(uint64_t));
-}
-
-static uint64_t touched_words(const struct vmemi_balloon_ram *ram)
-{
-	return words_of((ram->words * 64 >> VMEMI_BALLOON_TOUCHED) + 1);
-}
-
-static uint64_t blocks_of(const struct vmemi_balloon_ram *ram)
-{
-	return ram->pages >> ram->block_shift;
-}
-
-/* Blocks of less than 64 pages are seen whole in a word. */
-static bool counts_blocks(const struct vmemi_balloon_ram *ram)
-{
-	return ram->block_shift >= 6;
-}
-
-int vmemi_balloon_ram_init(vmem_balloon *b, struct vmemi_balloon_ram *ram)
-{
-	uint64_t words;
-
-	ram->base = ram->first & ~UINT64_C(63);
-	ram->words = words_of(ram->first - ram->base + ram->pages);
-	if (!(ram->owned = zalloc_words(b, ram->words)) ||
-	    !(ram->touched = zalloc_words(b, touched_words(ram))))
-		goto fail;
-	words = ram->words;
-	for (uint32_t i = 0; i < VMEMI_BALLOON_LEVELS; i++, words = words_of(words))
-		if (!(ram->due[i] = zalloc_words(b, words)))
-			goto fail;
-	ram->low = UINT64_MAX;
-	if (counts_blocks(ram)) {
-		ram->in_block = vmemi_zalloc(&b->allocator, blocks_of(ram) * sizeof(uint32_t),
-					     _Alignof(uint32_t));
-		if (!ram->in_block)
-			goto fail;
-	}
-	return 0;
-fail:
-	vmemi_balloon_ram_free(b, ram);
-	return -VMEM_ENOMEM;
-}
-
-void vmemi_balloon_ram_free(vmem_balloon *b, struct vmemi_balloon_ram *ram)
-{
-	const size_t align = _Alignof(uint64_t), bytes = sizeof(uint64_t);
-	uint64_t words = ram->words;
-
-	vmemi_free(&b->allocator, ram->owned, words * bytes, align);
-	vmemi_free(&b->allocator, ram->touched, touched_words(ram) * bytes, align);
-	for (uint32_t i = 0; i < VMEMI_BALLOON_LEVELS; i++, words = words_of(words))
-		vmemi_free(&b->allocator, ram->due[i], words * bytes, align);
-	vmemi_free(&b->allocator, ram->in_block, blocks_of(ram) * sizeof(uint32_t),
-		   _Alignof(uint32_t));
-}
+#define TOUCHED_PAGES (UINT64_C(1) << VMEMI_BALLOON_TOUCHED) /* of a bit of `touched` */
 
 /* The RAM of a page, or NULL and the first page behind it that is RAM (or 2^64 - 1). */
 static inline struct vmemi_balloon_ram *find(vmem_balloon *b, uint64_t gfn, uint64_t *ret_next)
@@ -126,14 +62,76 @@ static inline void make_due(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint
 		raise(b, ram, word);
 }
 
-/* A block's pages become due. Blocks of less than 64 pages are due as bits of a word. */
-static void make_block_due(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t block)
+static void make_run_due(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t at, uint64_t end)
 {
-	uint64_t words = UINT64_C(1) << (ram->block_shift - 6);
+	for (; at < end; at = (at | 63) + 1)
+		make_due(b, ram, at / 64, vmemi_balloon_mask(at % 64, end - at));
+}
 
-	for (uint64_t i = 0; i < words; i++)
-		make_due(b, ram, block * words + i, ~UINT64_C(0));
-	b->block_pages += words * 64;
+void vmemi_balloon_unlist(vmem_balloon *b)
+{
+	struct vmemi_balloon_list *list = &b->list;
+
+	if (!list->ram)
+		return;
+	for (uint32_t i = list->at; i < list->count; i++)
+		make_run_due(b, list->ram, list->runs[i].first, list->runs[i].end);
+	list->ram = NULL;
+}
+
+/* The run begins the list, or cannot be in it. */
+static void list_other(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t at, uint64_t end)
+{
+	struct vmemi_balloon_list *list = &b->list;
+
+	vmemi_balloon_unlist(b);
+	if (ram->low <= ram->high || end - at > VMEM_BALLOON_WORK_PAGES) {
+		make_run_due(b, ram, at, end);
+		return;
+	}
+	list->ram = ram;
+	list->at = 0;
+	list->count = 1;
+	list->sorted = true;
+	list->pages = end - at;
+	list->runs[0] = (struct vmemi_balloon_run){ at, end };
+	b->due |= UINT32_C(1) << (ram - b->ram);
+}
+
+/* Pages at .. end - 1 become due; some of them may be so already. */
+static inline void list_due(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t at,
+			    uint64_t end)
+{
+	struct vmemi_balloon_list *list = &b->list;
+	struct vmemi_balloon_run *last;
+
+	if (ram != list->ram || list->pages + (end - at) > VMEM_BALLOON_WORK_PAGES) {
+		list_other(b, ram, at, end);
+		return;
+	}
+	last = &list->runs[list->count - 1];
+	if (at == last->end) {
+		last->end = end;
+	} else if (list->count < VMEMI_BALLOON_LIST) {
+		list->sorted = list->sorted && at > last->end;
+		list->runs[list->count++] = (struct vmemi_balloon_run){ at, end };
+	} else {
+		list_other(b, ram, at, end);
+		return;
+	}
+	list->pages += end - at;
+}
+
+/* As make_due(), in the list where they are one run. */
+static inline void make_bits_due(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t word,
+				 uint64_t bits)
+{
+	uint64_t from = (uint64_t)__builtin_ctzll(bits), run = bits >> from;
+
+	if (run & (run + 1))
+		make_due(b, ram, word, bits);
+	else
+		list_due(b, ram, word * 64 + from, word * 64 + from + vmemi_bits_set(bits));
 }
 
 /* The whole blocks of a word all of whose pages are set in it: each as all of its bits. */
@@ -163,7 +161,7 @@ static uint64_t became_whole(vmem_balloon *b, struct vmemi_balloon_ram *ram, uin
 {
 	uint64_t block;
 
-	if (!counts_blocks(ram))
+	if (!vmemi_balloon_counts(ram))
 		return vmemi_balloon_remembers(b)
 			       ? whole_blocks(ram, before | new) & ~whole_blocks(ram, before)
 			       : 0;
@@ -171,7 +169,8 @@ static uint64_t became_whole(vmem_balloon *b, struct vmemi_balloon_ram *ram, uin
 	ram->in_block[block] += vmemi_bits_set(new);
 	if (ram->in_block[block] == 1u << ram->block_shift && vmemi_balloon_remembers(b)) {
 		b->released += UINT64_C(1) << ram->block_shift;
-		make_block_due(b, ram, block);
+		b->block_pages += UINT64_C(1) << ram->block_shift;
+		list_due(b, ram, block << ram->block_shift, (block + 1) << ram->block_shift);
 	}
 	return 0;
 }
@@ -196,36 +195,72 @@ static inline void inflate_word(vmem_balloon *b, struct vmemi_balloon_ram *ram, 
 	}
 	b->released += count;
 	if (new)
-		make_due(b, ram, word, new);
+		make_bits_due(b, ram, word, new);
 }
 
-/* As many whole words from @word on as have no page in the balloon, where a block is a page. Behind the last. */
-static uint64_t inflate_words(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t word,
-			      uint64_t end)
+/* How many words, of @count, are @from; they become @to. */
+static uint64_t flip_words(uint64_t *words, uint64_t count, uint64_t from, uint64_t to)
 {
-	uint64_t first = word, count;
+	uint64_t n = 0, *w;
 
-	for (; word < end && !ram->owned[word]; word++) {
-		ram->owned[word] = ram->due[0][word] = ~UINT64_C(0);
-		if (word == first || word % 64 == 0) {
-			touch(ram, word);
-			raise(b, ram, word);
-		}
-		ram->due[1][word / 64] |= UINT64_C(1) << word % 64;
+	for (; count - n >= 8; n += 8) {
+		w = words + n;
+		if ((w[0] ^ from) | (w[1] ^ from) | (w[2] ^ from) | (w[3] ^ from) | (w[4] ^ from) |
+		    (w[5] ^ from) | (w[6] ^ from) | (w[7] ^ from))
+			break;
+		w[0] = w[1] = w[2] = w[3] = w[4] = w[5] = w[6] = w[7] = to;
 	}
-	count = (word - first) * 64;
-	b->owned += count;
-	b->released += count;
-	b->counters.inflated += count;
-	return word;
+	for (; n < count && words[n] == from; n++)
+		words[n] = to;
+	return n;
+}
+
+/* Of whole words or blocks at .., as far as end, those that are all @from (0: not in the balloon; else all of it):
+ * become the contrary, and due. How many pages. */
+static inline uint64_t flip(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t at,
+			    uint64_t end, uint64_t from)
+{
+	uint64_t block = UINT64_C(1) << ram->block_shift, was = from ? block : 0, pages = 0;
+
+	if (!ram->block_shift) {
+		pages = flip_words(ram->owned + at / 64, (end - at) / 64, from, ~from) * 64;
+	} else if (vmemi_balloon_counts(ram) && at % block == 0 && vmemi_balloon_remembers(b)) {
+		for (; end - at >= pages + block; pages += block) {
+			uint32_t *in_block = &ram->in_block[(at + pages) >> ram->block_shift];
+
+			if (*in_block != was)
+				break;
+			*in_block = (uint32_t)(block - was);
+			(void)flip_words(ram->owned + (at + pages) / 64, block / 64, from, ~from);
+		}
+	}
+	if (!pages)
+		return 0;
+	if (from) {
+		b->owned -= pages;
+		b->released -= pages;
+		b->counters.deflated += pages;
+	} else {
+		b->owned += pages;
+		b->released += pages;
+		b->counters.inflated += pages;
+		for (uint64_t i = at; i < at + pages; i = (i | (TOUCHED_PAGES - 1)) + 1)
+			touch(ram, i / 64);
+		b->block_pages += ram->block_shift ? pages : 0;
+	}
+	list_due(b, ram, at, at + pages);
+	return pages;
 }
 
 static inline void inflate_bits(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t at,
 				uint64_t end)
 {
+	uint64_t pages;
+
 	while (at < end) {
-		if (at % 64 == 0 && end - at >= 64 && !ram->block_shift && !ram->owned[at / 64]) {
-			at = inflate_words(b, ram, at / 64, end / 64) * 64;
+		if (at % 64 == 0 && end - at >= 64 && !ram->owned[at / 64] &&
+		    (pages = flip(b, ram, at, end, 0)) != 0) {
+			at += pages;
 			continue;
 		}
 		inflate_word(b, ram, at / 64, vmemi_balloon_mask(at % 64, end - at));
@@ -247,7 +282,7 @@ static inline void inflate_one(vmem_balloon *b, struct vmemi_balloon_ram *ram, u
 	b->owned++;
 	b->released++;
 	b->counters.inflated++;
-	make_due(b, ram, word, bit);
+	list_due(b, ram, at, at + 1);
 }
 
 static inline void deflate_word(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t word,
@@ -262,8 +297,8 @@ static inline void deflate_word(vmem_balloon *b, struct vmemi_balloon_ram *ram, 
 	ram->owned[word] = before & ~gone;
 	b->owned -= count;
 	b->counters.deflated += count;
-	make_due(b, ram, word, gone);
-	if (counts_blocks(ram)) {
+	make_bits_due(b, ram, word, gone);
+	if (vmemi_balloon_counts(ram)) {
 		uint64_t block = word >> (ram->block_shift - 6);
 
 		if (ram->in_block[block] == 1u << ram->block_shift && vmemi_balloon_remembers(b))
@@ -276,6 +311,22 @@ static inline void deflate_word(vmem_balloon *b, struct vmemi_balloon_ram *ram, 
 					      ~whole_blocks(ram, before & ~gone));
 	} else {
 		b->released -= count;
+	}
+}
+
+static inline void deflate_bits(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t at,
+				uint64_t end)
+{
+	uint64_t pages;
+
+	while (at < end) {
+		if (at % 64 == 0 && end - at >= 64 && !~ram->owned[at / 64] &&
+		    (pages = flip(b, ram, at, end, ~UINT64_C(0))) != 0) {
+			at += pages;
+			continue;
+		}
+		deflate_word(b, ram, at / 64, vmemi_balloon_mask(at % 64, end - at));
+		at = (at | 63) + 1;
 	}
 }
 
@@ -302,7 +353,7 @@ static void free_due(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint32_t op
 
 	*counter += vmemi_bits_set(bits);
 	if (bits)
-		make_due(b, ram, word, bits);
+		make_bits_due(b, ram, word, bits);
 }
 
 /* A large block is discarded as a whole or not at all. @at, @count: bits of the RAM, whole blocks. */
@@ -333,7 +384,7 @@ static void free_bits(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint32_t o
 		return;
 	}
 	b->counters.unaligned += first - at + (end - last);
-	if (counts_blocks(ram)) {
+	if (vmemi_balloon_counts(ram)) {
 		free_large(b, ram, operation, first, last - first);
 		return;
 	}
@@ -355,8 +406,7 @@ static inline void mark_bits(vmem_balloon *b, struct vmemi_balloon_ram *ram, uin
 	if (operation == VMEM_BALLOON_DISCARD)
 		inflate_bits(b, ram, at, end);
 	else if (operation == VMEM_BALLOON_RETURN)
-		for (; at < end; at = (at | 63) + 1)
-			deflate_word(b, ram, at / 64, vmemi_balloon_mask(at % 64, end - at));
+		deflate_bits(b, ram, at, end);
 	else
 		free_bits(b, ram, operation, at, count);
 }
@@ -415,6 +465,40 @@ static inline size_t run_of(const uint32_t *gfns, size_t count, int64_t step)
 	return n;
 }
 
+/* Inflates pages that have no neighbour beside them in the numbers and are new, where a block is a page: straight into
+ * the list, which is the RAM's. As many as there are of these. */
+static size_t inflate_lone(vmem_balloon *b, struct vmemi_balloon_ram *ram, const uint32_t *gfns,
+			   size_t count)
+{
+	struct vmemi_balloon_list *list = &b->list;
+	struct vmemi_balloon_run *run = &list->runs[list->count];
+	uint64_t most = VMEM_BALLOON_WORK_PAGES - list->pages, at, bit, last = run[-1].end;
+	bool sorted = list->sorted;
+	size_t n;
+
+	most = most < VMEMI_BALLOON_LIST - list->count ? most : VMEMI_BALLOON_LIST - list->count;
+	most = most < count ? most : count;
+	for (n = 0; n < most; n++, run++) {
+		at = gfns[n] - ram->base;
+		bit = UINT64_C(1) << at % 64;
+		if (gfns[n] - ram->first >= ram->pages || (ram->owned[at / 64] & bit) ||
+		    (n + 1 < count && gfns[n + 1] - gfns[n] + 1 <= 2))
+			break;
+		ram->owned[at / 64] |= bit;
+		touch(ram, at / 64);
+		sorted = sorted && at > last;
+		last = at + 1;
+		*run = (struct vmemi_balloon_run){ at, last };
+	}
+	list->sorted = sorted;
+	list->count += (uint32_t)n;
+	list->pages += n;
+	b->owned += n;
+	b->released += n;
+	b->counters.inflated += n;
+	return n;
+}
+
 size_t vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32_t *gfns,
 			       size_t count)
 {
@@ -431,75 +515,14 @@ size_t vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32
 			first -= n - 1;
 		}
 		ram = find(b, first, &next);
-		if (ram && n == 1 && operation == VMEM_BALLOON_DISCARD && !ram->block_shift)
+		if (ram && n == 1 && operation == VMEM_BALLOON_DISCARD && !ram->block_shift) {
 			inflate_one(b, ram, first - ram->base);
-		else if (ram && first + n <= ram->first + ram->pages)
+			if (b->list.ram == ram)
+				n += inflate_lone(b, ram, gfns + i + 1, count - i - 1);
+		} else if (ram && first + n <= ram->first + ram->pages)
 			mark_bits(b, ram, operation, first - ram->base, n);
 		else
 			(void)vmemi_balloon_mark(b, operation, first, n, &budget);
 	}
 	return i;
-}
-
-/* --- All of them --- */
-
-static void empty_ram(struct vmemi_balloon_ram *ram)
-{
-	const uint64_t chunk = UINT64_C(1) << (VMEMI_BALLOON_TOUCHED - 6); /* words */
-	uint64_t first, count, blocks;
-
-	for (uint64_t i = 0; i < touched_words(ram) * 64; i++) {
-		if (!(ram->touched[i / 64] >> i % 64 & 1))
-			continue;
-		first = i * chunk;
-		count = ram->words - first < chunk ? ram->words - first : chunk;
-		memset(ram->owned + first, 0, count * sizeof(*ram->owned));
-		if (counts_blocks(ram)) { /* no block is larger than a chunk */
-			first = first * 64 >> ram->block_shift;
-			blocks = count * 64 >> ram->block_shift;
-			memset(ram->in_block + first, 0, blocks * sizeof(*ram->in_block));
-		}
-	}
-	memset(ram->touched, 0, touched_words(ram) * sizeof(*ram->touched));
-}
-
-void vmemi_balloon_empty(vmem_balloon *b)
-{
-	struct vmem_balloon_range range;
-
-	while (vmemi_balloon_pop(b, &range, 1))
-		;
-	for (uint32_t i = 0; b->owned && i < b->rams; i++)
-		empty_ram(&b->ram[i]);
-	b->owned = b->released = 0;
-}
-
-uint64_t vmemi_balloon_owned_from(const struct vmemi_balloon_ram *ram, uint64_t at,
-				  uint64_t *ret_count)
-{
-	const uint64_t bits_of_chunk = UINT64_C(1) << VMEMI_BALLOON_TOUCHED;
-	uint64_t end = ram->words * 64, first, rest;
-
-	while (at < end) {
-		uint64_t chunk = at >> VMEMI_BALLOON_TOUCHED;
-
-		if (!(ram->touched[chunk / 64] >> chunk % 64 & 1))
-			at = (at | (bits_of_chunk - 1)) + 1;
-		else if (!(ram->owned[at / 64] >> at % 64))
-			at = (at | 63) + 1;
-		else
-			break;
-	}
-	if (at >= end)
-		return VMEMI_BALLOON_NO_FIRST;
-	first = at += (uint64_t)__builtin_ctzll(ram->owned[at / 64] >> at % 64);
-	do {
-		rest = ~(ram->owned[at / 64] >> at % 64);
-		rest = rest ? (uint64_t)__builtin_ctzll(rest) : 64;
-		if (rest > 64 - at % 64)
-			rest = 64 - at % 64;
-		at += rest;
-	} while (at % 64 == 0 && at < end && (ram->owned[at / 64] & 1));
-	*ret_count = at - first;
-	return first;
 }
