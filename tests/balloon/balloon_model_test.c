@@ -96,11 +96,14 @@ static uint64_t below(uint64_t n)
 	return vmemt_rand(&rng) % n;
 }
 
-/* Runs up and down, single ones, and some far out. */
+/* Runs up and down, single ones, and some far out; or of one RAM in any order. */
 static uint32_t make_list(uint32_t *gfns)
 {
 	uint32_t count = (uint32_t)below(MOST), n = 0;
+	uint64_t ram = below(8);
 
+	for (; ram < sizeof(rams) / sizeof(*rams) && n < count; n++)
+		gfns[n] = (uint32_t)(rams[ram].first + below(rams[ram].pages));
 	while (n < count) {
 		uint32_t at = (uint32_t)below(GFNS), run = 1 + (uint32_t)below(below(2) ? 3 : 200);
 		uint32_t how = (uint32_t)below(8);
@@ -109,6 +112,22 @@ static uint32_t make_list(uint32_t *gfns)
 			gfns[n] = how == 0  ? (uint32_t)vmemt_rand(&rng) | UINT32_C(1) << 20
 				  : how < 4 ? at - i
 					    : at + i;
+	}
+	return count;
+}
+
+/* Entries for as many pages, that go on where the one before ended or do not. */
+static uint32_t make_entries(uint64_t *entries, uint32_t *pages)
+{
+	uint32_t count = (uint32_t)below(20);
+	uint64_t at = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		pages[i] = (uint32_t)below(below(2) ? 3 : 600);
+		if (below(3) == 0)
+			at = below(4) ? below(GFNS) : below(GFNS) / 64 * 64;
+		entries[i] = VMEM_BALLOON_RANGE(at, pages[i]);
+		at += pages[i];
 	}
 	return count;
 }
@@ -125,13 +144,15 @@ static void check_counters(const struct vmemt_balloon *t)
 	cr_assert_eq(c.hints_written, m.hints_written);
 }
 
-static void take_ranges(struct vmemt_balloon *t, uint32_t operation)
+/* Some of what is due, or all. */
+static void take_ranges(struct vmemt_balloon *t, uint32_t operation, bool all)
 {
 	struct vmem_balloon_range r[3];
 	uint64_t gfn = 0, end;
 	size_t n;
 
-	while ((n = vmem_balloon_take_ranges(t->b, r, 1 + below(3))) != 0)
+	do {
+		n = vmem_balloon_take_ranges(t->b, r, 1 + below(3));
 		for (size_t i = 0; i < n; i++) {
 			while (gfn < GFNS && !m.due[gfn])
 				gfn++;
@@ -143,14 +164,37 @@ static void take_ranges(struct vmemt_balloon *t, uint32_t operation)
 			cr_assert_eq(r[i].bytes, (end - gfn) * PAGE);
 			gfn = end;
 		}
+	} while (n && (all || below(3)));
+	if (n)
+		return;
 	while (gfn < GFNS && !m.due[gfn])
 		gfn++;
 	cr_assert_eq(gfn, GFNS);
 }
 
-static void one_step(struct vmemt_balloon *t)
+static void move_entries(struct vmemt_balloon *t, uint32_t queue)
 {
-	uint32_t gfns[MOST], count, buffers = 1 + (uint32_t)below(4), operation = 0;
+	uint64_t entries[20];
+	uint32_t pages[20], count = make_entries(entries, pages);
+
+	for (uint32_t i = 0; i < count; i++)
+		for (uint32_t k = 0; k < pages[i]; k++)
+			(queue ? deflate : inflate)((entries[i] & ((UINT64_C(1) << 40) - 1)) + k);
+	cr_assert_eq(vmemt_give(t, queue, entries, count * sizeof(*entries)), 0);
+}
+
+static void move_list(struct vmemt_balloon *t, uint32_t queue)
+{
+	uint32_t gfns[MOST], count = make_list(gfns);
+
+	for (uint32_t k = 0; k < count; k++)
+		(queue ? deflate : inflate)(gfns[k]);
+	cr_assert_eq(vmemt_give(t, queue, gfns, count * sizeof(*gfns)), 0);
+}
+
+static void one_step(struct vmemt_balloon *t, uint64_t features)
+{
+	uint32_t buffers = 1 + (uint32_t)below(4), operation = 0;
 	uint32_t queue = (uint32_t)below(4);
 
 	if (queue == 2) /* statistics are not pages */
@@ -158,10 +202,7 @@ static void one_step(struct vmemt_balloon *t)
 	for (uint32_t i = 0; i < buffers; i++) {
 		if (queue <= VMEM_BALLOON_DEFLATE) {
 			operation = queue ? VMEM_BALLOON_RETURN : VMEM_BALLOON_DISCARD;
-			count = make_list(gfns);
-			for (uint32_t k = 0; k < count; k++)
-				(queue ? deflate : inflate)(gfns[k]);
-			cr_assert_eq(vmemt_give(t, queue, gfns, count * sizeof(*gfns)), 0);
+			(features & VMEM_BALLOON_F_RANGES ? move_entries : move_list)(t, queue);
 		} else {
 			uint64_t first = below(GFNS), pages = 1 + below(1500);
 
@@ -170,9 +211,11 @@ static void one_step(struct vmemt_balloon *t)
 			report(first, pages, queue == VMEM_BALLOON_HINT);
 			cr_assert_eq(vmemt_give_piece(t, queue, first * PAGE, pages * PAGE), 0);
 		}
+		vmemt_balloon_sound(t->b);
+		take_ranges(t, operation, below(3) == 0);
 	}
 	vmemt_balloon_sound(t->b);
-	take_ranges(t, operation);
+	take_ranges(t, operation, true);
 	while (vmem_balloon_take_done(t->b, &(struct vmem_balloon_done){ 0 }))
 		;
 }
@@ -188,12 +231,12 @@ static void begin_hints(struct vmemt_balloon *t)
 	vmemt_one_done(t, VMEM_BALLOON_HINT);
 }
 
-Test(balloon_model, random_buffers)
+static void walk(uint64_t features)
 {
 	struct vmemt_balloon t = { 0 };
 
 	rng = vmemt_seed("balloon_model");
-	vmemt_balloon_make(&t, ALL_FEATURES | MODERN, PAGE);
+	vmemt_balloon_make(&t, features, PAGE);
 	/* That one's RAM is not this one's. */
 	vmem_balloon_free(t.b);
 	cr_assert_eq(vmem_balloon_new(&t.b, &t.opts), 0);
@@ -206,10 +249,10 @@ Test(balloon_model, random_buffers)
 			m.written[gfn] = true;
 			t.watch.written[gfn / 64] |= UINT64_C(1) << gfn % 64;
 		}
-	vmemt_balloon_start(&t, ALL_FEATURES | MODERN);
+	vmemt_balloon_start(&t, features);
 	begin_hints(&t);
 	for (uint32_t i = 0; i < STEPS; i++) {
-		one_step(&t);
+		one_step(&t, features);
 		check_counters(&t);
 		for (uint64_t gfn = 0; gfn < GFNS && i % 64 == 0; gfn++)
 			cr_assert_eq(vmem_balloon_has(t.b, gfn * PAGE),
@@ -217,10 +260,20 @@ Test(balloon_model, random_buffers)
 		if (below(100) == 0) {
 			vmem_balloon_set_status(t.b, 0, NULL);
 			memset(m.owned, 0, sizeof(m.owned));
-			vmemt_balloon_start(&t, ALL_FEATURES | MODERN);
+			vmemt_balloon_start(&t, features);
 			begin_hints(&t);
 		}
 	}
 	vmem_balloon_hint_stop(t.b);
 	vmemt_balloon_end(&t);
+}
+
+Test(balloon_model, random_buffers)
+{
+	walk(ALL_FEATURES | MODERN);
+}
+
+Test(balloon_model, random_entries)
+{
+	walk(ALL_FEATURES | VMEM_BALLOON_F_RANGES | MODERN);
 }
