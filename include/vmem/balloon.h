@@ -2,7 +2,7 @@
 /** @file vmem/balloon.h
  *  The virtio memory balloon (VIRTIO 1.3, 5.5), the device's side, without a transport: buffers of the guest go in,
  *  ranges of memory to be discarded and buffers to be returned come out. Nothing here touches guest memory but the
- *  bytes of a buffer, each read once: they may be given where the guest wrote them.
+ *  bytes of a buffer: they may be given where the guest wrote them, and change meanwhile.
  *
  *  For each buffer that the driver made available:
  *
@@ -135,7 +135,8 @@ struct vmem_balloon_buffer {
 	uint32_t queue;  /**< enum vmem_balloon_queue */
 	uint64_t token;  /**< of the caller: comes back when it is done */
 	uint64_t now_ns; /**< of a clock that does not go back */
-	/** What the driver wrote for the device to read. Each byte is read once, also from guest memory. */
+	/** What the driver wrote for the device to read. It may lie in guest memory: what is used of an entry
+	 *  was read at once. */
 	const void *bytes;
 	uint64_t count;                          /**< of them */
 	const struct vmem_balloon_piece *pieces; /**< what it lets the device write */

@@ -81,7 +81,7 @@ struct vmem_balloon {
 
 	struct vmemi_balloon_ram ram[VMEM_BALLOON_RAMS]; /* by page number */
 	uint32_t rams, last;                             /* last: where the last page was found */
-	uint64_t ram_pages, block_most;                  /* of the largest block */
+	uint64_t ram_pages;
 
 	/* What the driver said. */
 	uint64_t features; /* as written */
@@ -180,7 +180,7 @@ void vmemi_balloon_unlist(vmem_balloon *b);
 /* The first runs of due pages, of VMEM_BALLOON_WORK_PAGES and 63 at most; they are due no more. How many: 0: none is. */
 size_t vmemi_balloon_pop(vmem_balloon *b, struct vmem_balloon_range *ranges, size_t count);
 
-/* balloon_sort.c: in steps that depend on nothing but their count. */
+/* balloon_sort.c */
 void vmemi_balloon_sort(struct vmemi_balloon_list *list);
 
 /* balloon_buffer.c: there is room */

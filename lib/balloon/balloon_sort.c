@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Sorts the runs of the list, which are few, and joins them: by digits of where they begin, the lowest first, without
- * the bits that are the same in all. The steps are as many whatever a guest sends, and no branch depends on it. */
+ * the bits that are the same in all: five times at most, whatever a guest sends. */
 #include "balloon/balloon_internal.h"
 #include "base/mem.h"
 
