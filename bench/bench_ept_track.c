@@ -5,6 +5,7 @@
 #include "bench_ept.h"
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <vmem/ept_track.h>
@@ -76,8 +77,10 @@ static int compare_harvest(struct bench *bench, struct ept_bench *b, const char 
 struct worker {
 	pthread_t thread;
 	struct ept_bench *bench;
-	uint32_t *order;
-	uint32_t self, threads;
+	const uint32_t *order; /* of its pages: each @step-th, up to @end */
+	uint32_t self, step;
+	const uint32_t *end;
+	bool bare; /* only the atomic operation that there must be */
 	int error;
 };
 
@@ -88,11 +91,18 @@ static void *install(void *argument)
 				      .type = VMEM_EPT_WB };
 
 	machine_pin(w->self);
-	for (uint32_t i = w->self; i < PAGES && !w->error; i += w->threads) {
-		leaf.hpa = (uint64_t)w->order[i] << 12;
-		if (w->order[i] % VMEM_EPT_ENTRIES == VMEM_EPT_ENTRIES - 1)
+	for (const uint32_t *page = w->order; page < w->end && !w->error; page += w->step) {
+		uint64_t nothing = 0;
+
+		if (*page % VMEM_EPT_ENTRIES == VMEM_EPT_ENTRIES - 1)
 			continue;
-		w->error = vmem_ept_install(w->bench->ept, leaf.hpa, &leaf, NULL);
+		leaf.hpa = (uint64_t)*page << 12;
+		if (!w->bare)
+			w->error = vmem_ept_install(w->bench->ept, leaf.hpa, &leaf, NULL);
+		else if (!__atomic_compare_exchange_n(&w->bench->bare[*page], &nothing,
+						      leaf.hpa | 1, false, __ATOMIC_RELEASE,
+						      __ATOMIC_RELAXED))
+			w->error = -EEXIST;
 	}
 	return NULL;
 }
@@ -106,49 +116,83 @@ static int unmap_faults(struct ept_bench *b)
 	return error;
 }
 
-static int measure_install(struct ept_bench *b, uint32_t threads, double *values)
+/* How many threads, and whether each has a half of its own. */
+struct faults {
+	struct ept_bench *bench;
+	uint32_t threads;
+	bool halves;
+};
+
+static int run_threads(const struct faults *f, bool bare, double *values)
 {
+	struct ept_bench *b = f->bench;
 	struct worker workers[THREADS];
 	uint64_t start = machine_now_ns();
 	int error = 0;
 
-	for (uint32_t i = 0; i < threads; i++) {
-		workers[i] = (struct worker){
-			.bench = b, .order = b->order, .self = i, .threads = threads
-		};
+	for (uint32_t i = 0; i < f->threads; i++) {
+		const uint32_t *half = b->halves + i * (PAGES / THREADS);
+
+		workers[i] = (struct worker){ .bench = b, .self = i, .bare = bare };
+		workers[i].order = f->halves ? half : b->order + i;
+		workers[i].end = f->halves ? half + PAGES / THREADS : b->order + PAGES;
+		workers[i].step = f->halves ? 1 : f->threads;
 		if (pthread_create(&workers[i].thread, NULL, install, &workers[i]) != 0)
 			return -EAGAIN;
 	}
-	for (uint32_t i = 0; i < threads; i++) {
+	for (uint32_t i = 0; i < f->threads; i++) {
 		pthread_join(workers[i].thread, NULL);
 		error = error ? error : workers[i].error;
 	}
 	values[0] = (double)FAULTS / ((double)(machine_now_ns() - start) / 1e9);
-	return error ? error : unmap_faults(b);
+	return error;
 }
 
-static int install_1(void *context, double *values)
+static int ours_install(void *context, double *values)
 {
-	return measure_install(context, 1, values);
+	const struct faults *f = context;
+	int error = run_threads(f, false, values);
+
+	return error ? error : unmap_faults(f->bench);
 }
 
-static int install_2(void *context, double *values)
+static int bare_install(void *context, double *values)
 {
-	return measure_install(context, 2, values);
+	const struct faults *f = context;
+
+	for (uint32_t i = 0; i < PAGES; i++)
+		f->bench->bare[i] = 0;
+	return run_threads(f, true, values);
 }
 
-static int compare_install(struct bench *bench, struct ept_bench *b, const char *condition,
-			   int (*measure)(void *, double *))
+static int compare_install(struct bench *bench, struct faults f, const char *condition)
 {
 	const struct bench_metric metric = { "fault_install_per_s", "1/s", condition, 1 };
 	const struct bench_comparison comparison = {
 		.metrics = &metric,
 		.metric_count = 1,
-		.context = b,
-		.ours = { "libvmem", measure, NULL },
+		.context = &f,
+		.ours = { "libvmem", ours_install, NULL },
+		.limit = { "bare-compare-exchange", bare_install, NULL },
 	};
 
 	return bench_compare(bench, &comparison);
+}
+
+static int make_orders(struct ept_bench *b)
+{
+	uint32_t n = 0;
+
+	b->order = malloc(PAGES * sizeof(*b->order));
+	b->halves = malloc(PAGES * sizeof(*b->halves));
+	if (!b->order || !b->halves)
+		return -ENOMEM;
+	machine_shuffle(b->order, PAGES, 7);
+	for (uint32_t half = 0; half < THREADS; half++)
+		for (uint32_t i = 0; i < PAGES; i++)
+			if (b->order[i] / (PAGES / THREADS) == half)
+				b->halves[n++] = b->order[i];
+	return 0;
 }
 
 int ept_bench_track(struct bench *bench, struct ept_bench *b)
@@ -157,16 +201,13 @@ int ept_bench_track(struct bench *bench, struct ept_bench *b)
 	int error;
 
 	b->flags = VMEM_EPT_AD;
-	b->order = malloc(PAGES * sizeof(*b->order));
-	if (!b->order)
-		return -ENOMEM;
-	machine_shuffle(b->order, PAGES, 7);
-	if ((error = ept_bench_make(b)) != 0 ||
+	if ((error = make_orders(b)) != 0 || (error = ept_bench_make(b)) != 0 ||
 	    (error = compare_harvest(bench, b, "nothing set", 0)) != 0 ||
 	    (error = compare_harvest(bench, b, "all set", all)) != 0 ||
 	    (error = unmap_faults(b)) != 0)
 		return error;
-	if ((error = compare_install(bench, b, "threads=1", install_1)) != 0)
+	if ((error = compare_install(bench, (struct faults){ b, 1, false }, "threads=1")) != 0 ||
+	    (error = compare_install(bench, (struct faults){ b, 2, false }, "threads=2")) != 0)
 		return error;
-	return compare_install(bench, b, "threads=2", install_2);
+	return compare_install(bench, (struct faults){ b, 2, true }, "threads=2, halves");
 }
