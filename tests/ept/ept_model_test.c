@@ -38,7 +38,7 @@ Test(ept_model, all_sizes)
 
 Test(ept_model, small_ranges)
 {
-	run(&(struct kind){ .name = "ept_model_small_ranges", .steps = 12000, .narrow = 1 });
+	run(&(struct kind){ .name = "ept_model_small_ranges", .steps = 72000, .narrow = 1 });
 }
 
 Test(ept_model, failing)
@@ -54,7 +54,7 @@ Test(ept_model, processor)
 Test(ept_model, processor_small_ranges)
 {
 	run(&(struct kind){ .name = "ept_model_processor_small_ranges",
-			    .steps = 5000,
+			    .steps = 12000,
 			    .narrow = 1,
 			    .processor = 1 });
 }
