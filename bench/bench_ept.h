@@ -15,8 +15,6 @@ struct ept_bench {
 	uint64_t *free; /* hpa */
 	uint64_t free_count;
 	pthread_spinlock_t lock; /* guards free: vmem_ept_install() takes pages from any thread */
-	uint32_t *order;         /* pages of 1 GiB, by chance */
-	uint32_t *halves;        /* first those of its first half, then of its second */
 	uint64_t *bare;          /* as many pages, for plain loops */
 	uint32_t turns;
 	uint64_t sink;
@@ -26,5 +24,6 @@ struct ept_bench {
 int ept_bench_make(struct ept_bench *b);
 
 int ept_bench_track(struct bench *bench, struct ept_bench *b);
+int ept_bench_fault(struct bench *bench, struct ept_bench *b);
 
 #endif

@@ -179,14 +179,37 @@ static int check(const vmem_ept *ept, uint64_t gpa, const struct vmem_ept_leaf *
 	return level > 1 && level > vmemi_ept_largest(ept, leaf) ? -VMEM_ENOTSUP : 0;
 }
 
-int vmem_ept_install(vmem_ept *ept, uint64_t gpa, const struct vmem_ept_leaf *leaf,
-		     const uint64_t *expected)
+/* As most are: a page on nothing, the tables there and caches coherent. Few instructions around the two atomic
+ * operations that there must be; false: it is not so, nothing is done. */
+static inline bool install_quick(vmem_ept *ept, uint64_t gpa, const struct vmem_ept_leaf *leaf)
+{
+	uint64_t *slot, entry;
+
+	if (leaf->level > 1 || ((gpa | leaf->hpa) & (VMEM_PAGE_SIZE - 1)) ||
+	    gpa >= ept->quick_end || leaf->hpa >= ept->host_end ||
+	    !vmemi_ept_leaf_fits(ept, leaf) ||
+	    (leaf->flags & (VMEM_EPT_LEAF_ACCESSED | VMEM_EPT_LEAF_DIRTY)) || ept->write_back)
+		return false;
+	slot = vmemi_ept_quick_slot(ept, gpa);
+	if (!slot)
+		return false;
+	entry = vmemi_ept_load(slot);
+	if (!vmemi_ept_is_empty(entry) ||
+	    !__atomic_compare_exchange_n(slot, &entry,
+					 vmemi_ept_leaf_bits(ept, leaf, 1) | leaf->hpa, false,
+					 __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+		return false;
+	add(&stripe_of(ept)->leaves[0], 1);
+	return true;
+}
+
+static __attribute__((noinline)) int install_any(vmem_ept *ept, uint64_t gpa,
+						 const struct vmem_ept_leaf *leaf,
+						 const uint64_t *expected)
 {
 	struct install in = { .ept = ept, .gpa = gpa, .expected = expected };
 	int err;
 
-	if (!leaf || leaf->level > 3)
-		return -VMEM_EINVAL;
 	in.level = leaf->level ? leaf->level : 1;
 	err = check(ept, gpa, leaf, in.level);
 	if (err)
@@ -198,4 +221,14 @@ int vmem_ept_install(vmem_ept *ept, uint64_t gpa, const struct vmem_ept_leaf *le
 	if (in.spares)
 		give_spares(&in);
 	return err;
+}
+
+int vmem_ept_install(vmem_ept *ept, uint64_t gpa, const struct vmem_ept_leaf *leaf,
+		     const uint64_t *expected)
+{
+	if (!leaf || leaf->level > 3)
+		return -VMEM_EINVAL;
+	if ((!expected || *expected == VMEMI_EPT_NO_PAYLOAD) && install_quick(ept, gpa, leaf))
+		return 0;
+	return install_any(ept, gpa, leaf, expected);
 }

@@ -143,30 +143,29 @@ int vmemi_ept_begin_checked(struct vmemi_ept_call *c, vmem_ept *ept, uint64_t gp
 			    struct vmem_ept_change *change);
 int vmemi_ept_end_given(struct vmemi_ept_call *c, int err);
 
-/* Below an entry above level 1; NULL: it is no table. */
-static inline uint64_t *vmemi_ept_quick_table(const vmem_ept *ept, const uint64_t *slot)
+/* From an entry above level 1 to the table below it; false: it is no table. */
+static inline bool vmemi_ept_quick_table(uint64_t **table, uint32_t index, uint64_t offset)
 {
-	uint64_t entry = vmemi_ept_load_way(slot);
+	uint64_t entry = vmemi_ept_load_way(*table + index);
 
-	if (__builtin_expect((entry & (VMEMI_EPT_PRESENT_BIT | VMEMI_EPT_LARGE_BIT)) !=
-				     VMEMI_EPT_PRESENT_BIT,
-			     0))
-		return NULL;
-	return (uint64_t *)(uintptr_t)((entry & VMEM_EPT_ADDRESS) + ept->memory.offset);
+	*table = (uint64_t *)(uintptr_t)((entry & VMEM_EPT_ADDRESS) + offset);
+	return __builtin_expect((entry & (VMEMI_EPT_PRESENT_BIT | VMEMI_EPT_LARGE_BIT)) ==
+					VMEMI_EPT_PRESENT_BIT,
+				1);
 }
 
 /* The entry of level 1 for a place below quick_end, by four loads with little between; NULL: there is none. */
-static inline uint64_t *vmemi_ept_quick_slot(const vmem_ept *ept, uint64_t gpa)
+static inline __attribute__((always_inline)) uint64_t *vmemi_ept_quick_slot(const vmem_ept *ept,
+									    uint64_t gpa)
 {
-	uint64_t *table = vmemi_ept_quick_table(ept, ept->root + vmemi_ept_index(gpa, 4));
+	const uint64_t offset = ept->memory.offset;
+	uint64_t *table = ept->root;
 
-	if (!table)
+	if (!vmemi_ept_quick_table(&table, vmemi_ept_index(gpa, 4), offset) ||
+	    !vmemi_ept_quick_table(&table, vmemi_ept_index(gpa, 3), offset) ||
+	    !vmemi_ept_quick_table(&table, vmemi_ept_index(gpa, 2), offset))
 		return NULL;
-	table = vmemi_ept_quick_table(ept, table + vmemi_ept_index(gpa, 3));
-	if (!table)
-		return NULL;
-	table = vmemi_ept_quick_table(ept, table + vmemi_ept_index(gpa, 2));
-	return table ? table + vmemi_ept_index(gpa, 1) : NULL;
+	return table + vmemi_ept_index(gpa, 1);
 }
 
 static inline void vmemi_ept_change_init(struct vmem_ept_change *change)

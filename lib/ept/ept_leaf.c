@@ -104,8 +104,10 @@ void vmemi_ept_leaf_init(vmem_ept *ept)
 			ept->rights_able |= 1u << rights;
 	ept->leaf_flags_able = flags_able(ept);
 	/* Of Intel's leaves that have only what most have, few bits must be looked at. */
-	ept->common_mask =
-		ept->format == VMEM_EPT_INTEL ? VMEMI_EPT_LEAF | VMEMI_EPT_MARK | INTEL_RARE : 0;
+	ept->common_mask = VMEMI_EPT_LEAF | VMEMI_EPT_MARK | INTEL_RARE;
+	ept->common_bits = VMEMI_EPT_LEAF | ept->absent;
+	if (ept->format != VMEM_EPT_INTEL)
+		ept->common_mask = 0;
 	ept->common_flags = ept->leaf_flags_able & (VMEM_EPT_LEAF_ACCESSED | VMEM_EPT_LEAF_DIRTY);
 	ept->largest = ept->caps & VMEM_EPT_CAP_1G ? 3 : ept->caps & VMEM_EPT_CAP_2M ? 2 : 1;
 }

@@ -69,7 +69,8 @@ struct vmem_ept {
 	uint32_t rights_able;     /* bit r: leaves may have the rights r */
 	uint32_t types_able;      /* bit t: the memory type t */
 	uint32_t leaf_flags_able; /* VMEM_EPT_LEAF_* */
-	uint64_t common_mask;     /* vmem_ept_translate(): what tells leaves that are like most */
+	uint64_t common_mask;     /* vmem_ept_translate(): of these bits most leaves have */
+	uint64_t common_bits;     /* exactly these */
 	uint32_t common_flags;
 	uint64_t quick_end; /* first gpa that takes more than four loads at a constant offset */
 	uint64_t last_leaf

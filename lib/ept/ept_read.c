@@ -4,6 +4,9 @@
 #include "ept/ept_leaf.h"
 #include "base/opts.h"
 
+/* Entries that vmem_ept_translate_many() has on their way from memory: as many as a processor can, and some. */
+#define AT_A_TIME 32u
+
 /* What an entry says that is no small leaf as most are. */
 static __attribute__((noinline)) int tell(const vmem_ept *ept, uint64_t entry, uint32_t level,
 					  uint64_t gpa, struct vmem_ept_leaf *ret_leaf,
@@ -32,17 +35,12 @@ static __attribute__((noinline)) int translate(const vmem_ept *ept, uint64_t gpa
 	return tell(ept, path.entry, path.level, gpa, ret_leaf, ret_payload);
 }
 
-/* Four loads, and then few instructions that need the last: processors look up several places at a time so. */
-int vmem_ept_translate(const vmem_ept *ept, uint64_t gpa, struct vmem_ept_leaf *ret_leaf,
-		       uint64_t *ret_payload)
+/* An entry of level 1. Most are as common_mask says, and then few instructions need it: processors look up several
+ * places at a time so. */
+static inline int read_small(const vmem_ept *ept, uint64_t entry, uint64_t gpa,
+			     struct vmem_ept_leaf *ret_leaf, uint64_t *ret_payload)
 {
-	const uint64_t *slot = gpa < ept->quick_end ? vmemi_ept_quick_slot(ept, gpa) : NULL;
-	uint64_t entry;
-
-	if (__builtin_expect(!slot, 0))
-		return translate(ept, gpa, ret_leaf, ret_payload);
-	entry = vmemi_ept_load(slot);
-	if (__builtin_expect(((entry ^ ept->absent) & ept->common_mask) != VMEMI_EPT_LEAF, 0))
+	if (__builtin_expect((entry & ept->common_mask) != ept->common_bits, 0))
 		return tell(ept, entry, 1, gpa, ret_leaf, ret_payload);
 	ret_leaf->hpa = (entry & VMEM_EPT_ADDRESS) + (gpa & (VMEM_PAGE_SIZE - 1));
 	ret_leaf->rights = entry & 7;
@@ -50,6 +48,52 @@ int vmem_ept_translate(const vmem_ept *ept, uint64_t gpa, struct vmem_ept_leaf *
 	ret_leaf->flags = (uint32_t)(entry >> 7) & ept->common_flags;
 	ret_leaf->level = 1;
 	return 0;
+}
+
+int vmem_ept_translate(const vmem_ept *ept, uint64_t gpa, struct vmem_ept_leaf *ret_leaf,
+		       uint64_t *ret_payload)
+{
+	const uint64_t *slot;
+
+	if (__builtin_expect(gpa >= ept->quick_end, 0) || !(slot = vmemi_ept_quick_slot(ept, gpa)))
+		return translate(ept, gpa, ret_leaf, ret_payload);
+	return read_small(ept, vmemi_ept_load(slot), gpa, ret_leaf, ret_payload);
+}
+
+/* First the ways to all, then what is there. */
+static size_t translate_some(const vmem_ept *ept, const uint64_t *gpas, size_t count,
+			     struct vmem_ept_leaf *ret_leaves)
+{
+	const uint64_t *slots[AT_A_TIME];
+	size_t mapped = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		slots[i] = gpas[i] < ept->quick_end ? vmemi_ept_quick_slot(ept, gpas[i]) : NULL;
+		__builtin_prefetch(slots[i]);
+	}
+	for (size_t i = 0; i < count; i++) {
+		struct vmem_ept_leaf *leaf = &ret_leaves[i];
+		int err = slots[i] ? read_small(ept, vmemi_ept_load(slots[i]), gpas[i], leaf, NULL)
+				   : translate(ept, gpas[i], leaf, NULL);
+
+		if (err)
+			*leaf = (struct vmem_ept_leaf){ 0 };
+		else
+			mapped++;
+	}
+	return mapped;
+}
+
+size_t vmem_ept_translate_many(const vmem_ept *ept, const uint64_t *gpas, size_t count,
+			       struct vmem_ept_leaf *ret_leaves)
+{
+	size_t mapped = 0;
+
+	for (size_t at = 0; at < count; at += AT_A_TIME)
+		mapped += translate_some(ept, gpas + at,
+					 count - at < AT_A_TIME ? count - at : AT_A_TIME,
+					 ret_leaves + at);
+	return mapped;
 }
 
 /* The entry for the first place from *gpa on that is not empty, or false. */

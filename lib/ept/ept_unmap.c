@@ -67,12 +67,17 @@ static void empty_run(struct vmemi_ept_call *c, uint64_t *slots, uint64_t count,
 		vmemi_ept_owe(c, gpa + (e.first << shift), (e.end - e.first) << shift);
 }
 
-/* Whether all of a table is empty but for the @count entries from @index on, which are. Neighbours first. */
+/* Whether all of a table is empty but for the @count entries from @index on, which are. First the neighbours and the
+ * ends, where there is something most often. */
 static bool rest_is_empty(const uint64_t *table, uint64_t index, uint64_t count)
 {
-	uint64_t end = index + count;
+	uint64_t end = index + count, some = 0;
 
-	if (index && !vmemi_ept_is_empty(vmemi_ept_load(table + index - 1)))
+	if (index)
+		some = vmemi_ept_load(table + index - 1) | vmemi_ept_load(table);
+	if (end < VMEM_EPT_ENTRIES)
+		some |= vmemi_ept_load(table + end) | vmemi_ept_load(table + VMEM_EPT_ENTRIES - 1);
+	if (!vmemi_ept_is_empty(some))
 		return false;
 	return vmemi_ept_all_empty(table + end, VMEM_EPT_ENTRIES - end) &&
 	       vmemi_ept_all_empty(table, index);

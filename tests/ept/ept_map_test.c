@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Mapping ranges and reading them back: sizes of leaves, tables that come and go, what is refused. */
 #include "ept/ept_fixture.h"
+#include "support/rng.h"
 
 static void begin(uint32_t format, uint32_t levels)
 {
@@ -274,4 +275,40 @@ Test(ept_map, once_more)
 	cr_assert_eq(vmem_ept_translate(ept, GIB + 4096, &leaf, NULL), 0);
 	cr_assert_eq(leaf.rights, VMEM_EPT_READ);
 	close_ept();
+}
+
+/* Each answer is that of vmem_ept_translate(), however many there are in a call. */
+Test(ept_map, translate_many)
+{
+	enum { MOST = 100 };
+	struct vmem_ept_leaf leaves[MOST + 1], alone;
+	uint64_t gpas[MOST], seed = vmemt_seed("ept_map translate_many");
+
+	for (uint32_t format = 0; format < VMEM_EPT_FORMATS; format++) {
+		begin(format, 4);
+		cr_assert_eq(map_at(GIB, 40 * 4096, 0x5000, 0, 0), 0);
+		cr_assert_eq(map_at(GIB + MIB2, MIB2, MIB2, 0, 0), 0);
+		cr_assert_eq(vmem_ept_set_payload(ept, GIB + 2 * MIB2, MIB2, 5, 0, 0, &change), 0);
+		for (size_t count = 0; count <= MOST; count++) {
+			size_t mapped = 0;
+
+			for (size_t i = 0; i < count; i++) {
+				gpas[i] = GIB + vmemt_rand(&seed) % (4 * MIB2);
+				if (vmemt_rand(&seed) % 8 == 0)
+					gpas[i] = vmemt_rand(&seed);
+			}
+			memset(leaves, 0xa5, sizeof(leaves));
+			alone = leaves[count];
+			mapped = vmem_ept_translate_many(ept, gpas, count, leaves);
+			cr_assert_arr_eq(&leaves[count], &alone, sizeof(alone));
+			for (size_t i = 0; i < count; i++) {
+				memset(&alone, 0, sizeof(alone));
+				if (!vmem_ept_translate(ept, gpas[i], &alone, NULL))
+					mapped--;
+				cr_assert_arr_eq(&leaves[i], &alone, sizeof(alone));
+			}
+			cr_assert_eq(mapped, 0);
+		}
+		close_ept();
+	}
 }
