@@ -226,10 +226,10 @@ int ept_bench_fault(struct bench *bench, struct ept_bench *b)
 	if (!error)
 		error = compare(bench, (struct faults){ b, 1, .order = all }, "threads=1");
 	if (!error)
-		error = compare(bench, (struct faults){ b, 2, .order = all }, "threads=2");
+		error = compare(bench, (struct faults){ b, 2, .order = all },
+				"threads=2, same lines");
 	if (!error)
-		error = compare(bench, (struct faults){ b, 2, .order = halves },
-				"threads=2, halves");
+		error = compare(bench, (struct faults){ b, 2, .order = halves }, "threads=2");
 	free(all);
 	free(halves);
 	return error;

@@ -370,8 +370,8 @@ static void remember(vmem_ept *ept, const struct vmem_ept_leaf *leaf, uint64_t b
 	ept->last_bits = bits;
 }
 
-static __attribute__((noinline)) int map_any(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes,
-					     const struct vmem_ept_leaf *leaf, uint32_t flags)
+static int map_leaves(struct vmemi_ept_call *c, uint64_t gpa, uint64_t bytes,
+		      const struct vmem_ept_leaf *leaf, uint32_t flags)
 {
 	struct put p = {
 		.c = c,
@@ -388,23 +388,30 @@ static __attribute__((noinline)) int map_any(struct vmemi_ept_call *c, uint64_t 
 	for (uint32_t level = 1; level <= 3; level++)
 		p.bits[level] = vmemi_ept_leaf_bits(c->ept, leaf, level);
 	remember(c->ept, leaf, p.bits[1]);
-	return vmemi_ept_end(c, put_range(&p));
+	return put_range(&p);
+}
+
+/* Not inlined: the registers that it needs are no concern of map_again(). */
+static __attribute__((noinline)) int map_any(vmem_ept *ept, uint64_t gpa, uint64_t bytes,
+					     const struct vmem_ept_leaf *leaf, uint32_t flags,
+					     struct vmem_ept_change *change)
+{
+	struct vmemi_ept_call c;
+	int err = vmemi_ept_begin(&c, ept, gpa, bytes, change);
+
+	if (!err && (err = map_check(&c, gpa, bytes, leaf, flags)) == 0)
+		err = map_leaves(&c, gpa, bytes, leaf, flags);
+	return vmemi_ept_end(&c, err);
 }
 
 int vmem_ept_map(vmem_ept *ept, uint64_t gpa, uint64_t bytes, const struct vmem_ept_leaf *leaf,
 		 uint32_t flags, struct vmem_ept_change *change)
 {
-	struct vmemi_ept_call c;
-	int err;
-
 	if (!leaf || !change)
 		return -VMEM_EINVAL;
 	if (!(flags & ~VMEM_EPT_REPLACE) && map_again(ept, gpa, bytes, leaf, change))
 		return 0;
-	err = vmemi_ept_begin(&c, ept, gpa, bytes, change);
-	if (err || (err = map_check(&c, gpa, bytes, leaf, flags)) != 0)
-		return vmemi_ept_end(&c, err);
-	return map_any(&c, gpa, bytes, leaf, flags);
+	return map_any(ept, gpa, bytes, leaf, flags, change);
 }
 
 int vmem_ept_set_payload(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint64_t payload,
