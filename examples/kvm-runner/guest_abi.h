@@ -60,6 +60,13 @@ enum guest_content {
 	GUEST_CONTENT_ANYTHING = 3 /* it was in the balloon: overwritten before it is read */
 };
 
+/* What the driver of the balloon does. */
+enum guest_driver {
+	GUEST_DRIVER_GOOD = 0,
+	GUEST_DRIVER_BAD = 1,  /* all that it must not, and then its work */
+	GUEST_DRIVER_FLOOD = 2 /* as much work for the device as it can, until time is up */
+};
+
 /* Who may touch a page and what stands here of it. Only looked at where there is a balloon. */
 enum guest_holder {
 	GUEST_HELD_BY_NOBODY = 0,
@@ -141,7 +148,7 @@ struct guest_params {
 	uint32_t vcpus;
 	uint32_t write_percent; /* of accesses by zipf, hotcold and zerofill */
 	uint32_t balloon;       /* 1: there is one; vCPU 0 has its driver */
-	uint32_t balloon_bad;   /* 1: the driver does all that it must not */
+	uint32_t driver;        /* enum guest_driver */
 	uint64_t balloon_gpa;   /* memory for the driver */
 	uint64_t balloon_bytes; /* of it */
 	uint64_t pages;         /* of guest memory */

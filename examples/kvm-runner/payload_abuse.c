@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* See the header. All of it is aimed at the device and none at the guest itself: rings lie in the driver's own memory,
  * before that is used, and no page number in them is inflated. */
+#define VMEM_EXPERIMENTAL /* VMEM_BALLOON_RANGE */
 #include "payload_abuse.h"
 
 #include <vmem/balloon_protocol.h>
@@ -13,6 +14,10 @@
 #define ROUNDS 150u
 #define RING_AT_MOST 4096u /* of the memory: rings of up to 1024 entries fit behind it */
 #define NOISE_WORDS 1024u
+#define FLOOD_RING 256u
+#define FLOOD_CHAIN 64u     /* pieces of a buffer */
+#define FLOOD_BYTES 1024u   /* of a piece; they are all the same */
+#define FLOOD_NOTIFIES 256u /* between two looks at the clock */
 
 static void set(uint32_t offset, uint32_t value)
 {
@@ -131,4 +136,69 @@ bool payload_abuse(struct guest_params *p)
 	refused = refuses_features();
 	set(VIRTIO_STATUS, 0);
 	return refused;
+}
+
+/* --- Work without end --- */
+
+/* Behind each other in the driver's memory. */
+#define FLOOD_AVAILABLE SPLIT_RING_DESCRIPTORS_BYTES(FLOOD_RING)
+#define FLOOD_USED (FLOOD_AVAILABLE + 1024u)
+#define FLOOD_DATA (FLOOD_USED + 3072u)
+
+static void *flood_at(const struct guest_params *p, uint64_t offset)
+{
+	return (void *)(uintptr_t)(p->base + p->balloon_gpa + offset);
+}
+
+/* Page numbers, too, if ranges were not agreed on. None of these pages is in the balloon. */
+static void fill_flood(const struct guest_params *p)
+{
+	struct split_ring_descriptor *descriptors = flood_at(p, 0);
+	uint64_t *entries = flood_at(p, FLOOD_DATA);
+
+	for (uint32_t i = 0; i < FLOOD_RING; i++)
+		descriptors[i] = (struct split_ring_descriptor){
+			p->balloon_gpa + FLOOD_DATA, FLOOD_BYTES,
+			i % FLOOD_CHAIN < FLOOD_CHAIN - 1 ? SPLIT_RING_D_NEXT : 0, (uint16_t)(i + 1)
+		};
+	for (uint32_t i = 0; i < FLOOD_RING + 2; i++)
+		split_ring_store(flood_at(p, FLOOD_AVAILABLE), i, 0);
+	split_ring_store_index(flood_at(p, FLOOD_USED), 0);
+	for (uint32_t i = 0; i < FLOOD_BYTES / sizeof(*entries); i++)
+		entries[i] = VMEM_BALLOON_RANGE(0, p->pages);
+}
+
+/* All that is offered is taken. */
+static void start_flood(const struct guest_params *p)
+{
+	set(VIRTIO_STATUS, 0);
+	set(VIRTIO_STATUS, VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER);
+	for (uint32_t half = 0; half < 2; half++) {
+		set(VIRTIO_DEVICE_FEATURES_SELECT, half);
+		set(VIRTIO_DRIVER_FEATURES_SELECT, half);
+		set(VIRTIO_DRIVER_FEATURES, guest_in(GUEST_PORT_VIRTIO + VIRTIO_DEVICE_FEATURES));
+	}
+	set(VIRTIO_STATUS, VMEM_VIRTIO_FEATURES_OK);
+	set(VIRTIO_QUEUE_SELECT, VMEM_BALLOON_DEFLATE);
+	set(VIRTIO_QUEUE_SIZE, FLOOD_RING);
+	set_address(VIRTIO_QUEUE_DESCRIPTORS, p->balloon_gpa);
+	set_address(VIRTIO_QUEUE_AVAILABLE, p->balloon_gpa + FLOOD_AVAILABLE);
+	set_address(VIRTIO_QUEUE_USED, p->balloon_gpa + FLOOD_USED);
+	set(VIRTIO_QUEUE_READY, 1);
+	set(VIRTIO_STATUS, VMEM_VIRTIO_FEATURES_OK | VMEM_VIRTIO_DRIVER_OK);
+}
+
+void payload_flood(struct guest_params *p)
+{
+	fill_flood(p);
+	start_flood(p);
+	while (guest_in(GUEST_PORT_TIME) != 0)
+		for (uint32_t i = 0; i < FLOOD_NOTIFIES; i++) {
+			uint16_t used = split_ring_load_index(flood_at(p, FLOOD_USED));
+
+			split_ring_store_index(flood_at(p, FLOOD_AVAILABLE),
+					       (uint16_t)(used + FLOOD_RING));
+			set(VIRTIO_QUEUE_NOTIFY, VMEM_BALLOON_DEFLATE);
+		}
+	set(VIRTIO_STATUS, 0);
 }

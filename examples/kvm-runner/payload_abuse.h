@@ -10,4 +10,8 @@
  * offer. */
 bool payload_abuse(struct guest_params *params);
 
+/* Rings full of the longest buffers with the most work in them, full again at once, and one notification after the
+ * other until time is up. Leaves the device reset. */
+void payload_flood(struct guest_params *params);
+
 #endif

@@ -76,6 +76,11 @@ static bool take_page(struct payload_balloon *b, uint64_t gfn)
 	return true;
 }
 
+static bool is_bad(const struct payload_balloon *b)
+{
+	return b->params->driver == GUEST_DRIVER_BAD;
+}
+
 /* Pages that hold the payload itself, pages that are not there, and one page again and again. */
 static uint64_t take_badly(struct payload_balloon *b, uint64_t *ret_gfn)
 {
@@ -94,7 +99,7 @@ static uint64_t take(void *context, uint64_t most, uint64_t *ret_gfn)
 	struct payload_balloon *b = context;
 	uint64_t gfn = b->cursor, got = 0;
 
-	if (b->params->balloon_bad && b->bad_rows < BAD_ROWS && most >= 4)
+	if (is_bad(b) && b->bad_rows < BAD_ROWS && most >= 4)
 		return take_badly(b, ret_gfn);
 	if (gfn <= b->first)
 		gfn = b->params->pages; /* begins anew */
@@ -111,17 +116,17 @@ static uint64_t take(void *context, uint64_t most, uint64_t *ret_gfn)
 }
 
 /* What a bad driver gets back that it never had. */
-static bool is_bad(const struct payload_balloon *b, uint64_t gfn)
+static bool is_not_ours(const struct payload_balloon *b, uint64_t gfn)
 {
-	return b->params->balloon_bad && (gfn < b->first || gfn >= b->params->pages ||
-					  b->truth[gfn].holder != GUEST_HELD_BY_BALLOON);
+	return is_bad(b) && (gfn < b->first || gfn >= b->params->pages ||
+			     b->truth[gfn].holder != GUEST_HELD_BY_BALLOON);
 }
 
 static void give(void *context, uint64_t gfn, uint64_t pages)
 {
 	struct payload_balloon *b = context;
 
-	if (is_bad(b, gfn))
+	if (is_not_ours(b, gfn))
 		return;
 	for (uint64_t i = gfn; i < gfn + pages; i++) {
 		b->truth[i].content = GUEST_CONTENT_ANYTHING;
@@ -263,8 +268,12 @@ struct payload_balloon *payload_balloon_start(struct guest_params *params)
 		.max_spans = PAYLOAD_BALLOON_SPANS(params->pages),
 	};
 
-	if (params->balloon_bad && !payload_abuse(params))
+	if (params->driver == GUEST_DRIVER_BAD && !payload_abuse(params))
 		return NULL;
+	if (params->driver == GUEST_DRIVER_FLOOD) {
+		payload_flood(params);
+		return NULL;
+	}
 	*b = (struct payload_balloon){ .params = params };
 	b->truth = (struct guest_truth *)(uintptr_t)(params->base + params->truth_gpa);
 	b->first = params->vcpu[0].first + (uint64_t)KEPT_PAGES * params->vcpus;

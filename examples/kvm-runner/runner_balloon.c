@@ -12,7 +12,6 @@
 #include "virtio_registers.h"
 
 #define SECOND UINT64_C(1000000000)
-#define TURN_PARTS 16u /* of buffers, under one lock: each up to a GiB */
 
 /* --- Making and unmaking --- */
 
@@ -207,7 +206,7 @@ static void work(struct balloon *b)
 {
 	uint64_t begun_ns = runner_now_ns();
 
-	b->parts_left = TURN_PARTS;
+	b->parts_left = BALLOON_TURN_PARTS;
 	give(b);
 	for (uint32_t i = 0; i < BALLOON_QUEUES; i++)
 		if (b->queues[i].due && may_go_on(b))

@@ -12,6 +12,7 @@
 #define BALLOON_QUEUES 5u
 #define BALLOON_PIECES 64u       /* most of a buffer */
 #define BALLOON_READ_MOST 65536u /* bytes of a buffer; a longer one is returned unread */
+#define BALLOON_TURN_PARTS 16u   /* of buffers, each up to a GiB: a notification does no more */
 
 struct balloon_queue {
 	uint32_t size;

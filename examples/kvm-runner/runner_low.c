@@ -110,7 +110,9 @@ void low_part_fill(struct vm *vm, bool restored)
 	params->vcpus = o->vcpus;
 	params->pages = vm_pages(vm);
 	params->balloon = o->balloon_pages != 0;
-	params->balloon_bad = o->injection == INJECT_BAD_BALLOON;
+	params->driver = o->injection == INJECT_BAD_BALLOON     ? GUEST_DRIVER_BAD
+			 : o->injection == INJECT_FLOOD_BALLOON ? GUEST_DRIVER_FLOOD
+								: GUEST_DRIVER_GOOD;
 	params->balloon_gpa = vm->layout.balloon_gpa;
 	params->balloon_bytes = vm->layout.truth_gpa - vm->layout.balloon_gpa;
 	params->write_percent = o->write_percent;

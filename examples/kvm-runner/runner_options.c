@@ -119,8 +119,9 @@ static const struct argp_option option_table[] = {
 	{ "inject", KEY_INJECT, "WHAT", 0,
 	  "drop-page: discard a page of VM 0 behind the guest's back, which must find the wrong byte; "
 	  "corrupt-page: flip a bit of a stored page of VM 0, which must be poisoned; bad-balloon: guests give "
-	  "pages that are pinned, that are not there, and some twice, which must do no harm; fail-alloc=N: the "
-	  "N-th allocation fails",
+	  "pages that are pinned, that are not there, and some twice, which must do no harm; flood-balloon: "
+	  "they give their balloons work without end, which must not keep the runner; fail-alloc=N: the N-th "
+	  "allocation fails",
 	  5 },
 	{ NULL, 0, NULL, 0, NULL, 0 },
 };
@@ -212,13 +213,15 @@ static void parse_injection(struct argp_state *state, struct runner_options *o, 
 		o->injection = INJECT_CORRUPT_PAGE;
 	else if (strcmp(text, "bad-balloon") == 0)
 		o->injection = INJECT_BAD_BALLOON;
+	else if (strcmp(text, "flood-balloon") == 0)
+		o->injection = INJECT_FLOOD_BALLOON;
 	else if (strncmp(text, fail, strlen(fail)) == 0 &&
 		 units_parse_number(text + strlen(fail), 1, UINT32_MAX, &o->injection_number) == 0)
 		o->injection = INJECT_FAIL_ALLOC;
 	else
 		argp_error(
 			state,
-			"--inject %s: there is drop-page, corrupt-page, bad-balloon and fail-alloc=N",
+			"--inject %s: there is drop-page, corrupt-page, bad-balloon, flood-balloon and fail-alloc=N",
 			text);
 }
 
@@ -245,7 +248,7 @@ static void finish_balloon(struct argp_state *state, const struct parse *parse)
 
 	if (!parse->balloon) {
 		if (o->balloon_rate || o->balloon_keep || o->balloon_ranges ||
-		    o->injection == INJECT_BAD_BALLOON)
+		    o->injection == INJECT_BAD_BALLOON || o->injection == INJECT_FLOOD_BALLOON)
 			argp_error(state, "what is said about a balloon needs --balloon");
 		return;
 	}

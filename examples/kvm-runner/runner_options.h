@@ -24,10 +24,11 @@ enum runner_backend { BACKEND_AUTO, BACKEND_KVM, BACKEND_THREAD };
 
 enum runner_injection {
 	INJECT_NOTHING,
-	INJECT_DROP_PAGE,    /* a guest page is discarded behind the guest's back */
-	INJECT_CORRUPT_PAGE, /* a bit of a stored page flips */
-	INJECT_BAD_BALLOON,  /* drivers of balloons do what they must not */
-	INJECT_FAIL_ALLOC    /* the n-th allocation fails */
+	INJECT_DROP_PAGE,     /* a guest page is discarded behind the guest's back */
+	INJECT_CORRUPT_PAGE,  /* a bit of a stored page flips */
+	INJECT_BAD_BALLOON,   /* drivers of balloons do what they must not */
+	INJECT_FLOOD_BALLOON, /* they keep their devices busy without end */
+	INJECT_FAIL_ALLOC     /* the n-th allocation fails */
 };
 
 struct runner_options {

@@ -97,6 +97,20 @@ until both_bad "$@"; do
 done
 resets_and_bad_buffers
 
+# Rings that are always full, and notifications without end, of ranges or page numbers: the others work, time ends it, and
+# so does Ctrl-C.
+for unit in "" --balloon-ranges; do
+	# shellcheck disable=SC2086 # none, or one word
+	run 0 "$@" --vms 2 --vcpus 2 --budget 80% --balloon 30% $unit --seconds 1 --inject flood-balloon
+	says 'right: 2 of 2'
+	at_least not_inflated 1
+	at_least accesses 1
+done
+start "$scratch/flood.txt" "$@" --vms 2 --vcpus 2 --budget 80% --balloon 30% --seconds 600 --inject flood-balloon
+wait_for 'The VMs run'
+kill -INT "$pid"
+ended 130
+
 # Ctrl-C while it fills.
 start "$scratch/stopped.txt" "$@" --vms 2 --budget 80% --balloon 50% --balloon-rate 1M --seconds 600
 wait_for 'The VMs run'
