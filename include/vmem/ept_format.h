@@ -109,6 +109,9 @@ enum vmem_ept_type {
 #define VMEM_EPT_CAP_SNOOP (UINT64_C(1) << 17)          /**< VT-d: snoop control */
 #define VMEM_EPT_CAP_INVALIDATE_ONE (UINT64_C(1) << 18) /**< INVEPT, single-context */
 #define VMEM_EPT_CAP_INVALIDATE_ALL (UINT64_C(1) << 19) /**< INVEPT, all contexts */
+/** AMD: guest mode execute trap. Where it is on, no code runs at CPL 0 to 2 in pages with U set, as vmem/ept.h makes
+ *  them all. */
+#define VMEM_EPT_CAP_GMET (UINT64_C(1) << 20)
 
 /** A processor, or DMA remapping unit. Fields are only ever added at the end. */
 struct vmem_ept_capabilities {

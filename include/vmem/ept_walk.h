@@ -3,8 +3,8 @@
  *  A page walker in software: answers for given tables and a given access what the processor would. It shares nothing
  *  with the builder (vmem/ept.h) but the bits of vmem/ept_format.h, so that it can judge it; and works on any tables,
  *  also hostile ones. Sources: SDM vol. 3C 29.3 (EPT: translation, misconfigurations 29.3.3.1, violations 29.3.3.2,
- *  accessed and dirty 29.3.5), table 28-7 (exit qualification); APM vol. 2 15.25 (nested paging, 15.25.6 nested page
- *  faults); VT-d specification 3.7, 9.8. */
+ *  sub-page permissions 29.3.4, accessed and dirty 29.3.5), table 28-7 (exit qualification); APM vol. 2 15.25 (nested
+ *  paging, 15.25.6 nested page faults) and the guest mode execute trap; VT-d specification 3.7, 9.8. */
 #ifndef VMEM_EPT_WALK_H
 #define VMEM_EPT_WALK_H
 #include <vmem/ept_format.h>
@@ -29,6 +29,9 @@ struct vmem_ept_view {
 #define VMEM_EPT_WALK_PAGING_WRITE (1u << 3) /**< Intel: EPT paging-write control */
 #define VMEM_EPT_WALK_VERIFY (1u << 4)       /**< Intel: guest-paging verification */
 #define VMEM_EPT_WALK_5_LEVELS (1u << 5)     /**< AMD: CR4.LA57 of the host; nCR3 does not tell */
+/** AMD: guest mode execute trap, with VMEM_EPT_CAP_NO_EXEC only. In pages with U set in all entries code runs at
+ *  CPL 3 alone, in others at any; data are read and written whatever U is. */
+#define VMEM_EPT_WALK_GMET (1u << 6)
 
 enum vmem_ept_access_kind {
 	VMEM_EPT_ACCESS_READ,
@@ -38,6 +41,11 @@ enum vmem_ept_access_kind {
 	VMEM_EPT_ACCESS_GUEST_TABLE,
 	/** Accessed or dirty bits are set there. */
 	VMEM_EPT_ACCESS_GUEST_TABLE_WRITE,
+	/** To a shadow stack; not VT-d. Those that are not by user mode are to supervisor shadow-stack pages
+	 *  only, if bit 7 of the EPTP is set: all entries let read, all but the leaf's let write, and bit 60 of that one is
+	 *  set. All others need what other reads and writes need. */
+	VMEM_EPT_ACCESS_SHADOW_STACK,
+	VMEM_EPT_ACCESS_SHADOW_STACK_WRITE,
 };
 
 struct vmem_ept_access {
@@ -52,6 +60,8 @@ struct vmem_ept_access {
 	/** 1: of the guest's tables that led to this address, one is in a page without VMEM_EPT_INTEL_PAGING_WRITE;
 	 *  VMEM_EPT_WALK_VERIFY makes that a violation for leaves that want it. */
 	uint32_t unverified;
+	/** The sub-page permission table, for VMEM_EPT_WALK_SUBPAGE: SPPTP. 0: it is not known */
+	uint64_t subpage_pointer;
 };
 
 enum vmem_ept_outcome {
@@ -60,8 +70,11 @@ enum vmem_ept_outcome {
 	VMEM_EPT_WALK_MISCONFIG, /**< Intel: EPT misconfiguration; AMD: nested page fault with RSV; VT-d: reserved field */
 	VMEM_EPT_WALK_BAD_POINTER, /**< VM entry would fail */
 	VMEM_EPT_WALK_NO_TABLE,    /**< view->read or view->set failed, or set said 1 too often */
-	/** A write that the sub-page permission table decides (SDM 29.3.4), which is not looked at here. */
+	/** A write that the sub-page permission table decides (SDM 29.3.4), of which access->subpage_pointer says nothing,
+	 *  or at an address beyond the 48 bits of its four levels */
 	VMEM_EPT_WALK_SUBPAGE_TABLE,
+	VMEM_EPT_WALK_SUBPAGE_MISS, /**< SPP-related event, exit reason 66: an entry is not valid */
+	VMEM_EPT_WALK_SUBPAGE_MISCONFIG, /**< likewise: bits are set in an entry that must not be */
 };
 
 /** Why it is misconfigured, or the pointer bad. */
@@ -77,7 +90,7 @@ enum vmem_ept_misconfig {
 	VMEM_EPT_POINTER_TYPE,
 	VMEM_EPT_POINTER_LEVELS,
 	VMEM_EPT_POINTER_AD,
-	VMEM_EPT_POINTER_RESERVED,
+	VMEM_EPT_POINTER_RESERVED, /**< or of the SPPTP */
 };
 
 /* Bits of an exit qualification for EPT violations (SDM table 28-7). */
@@ -90,15 +103,22 @@ enum vmem_ept_misconfig {
 #define VMEM_EPT_QUAL_EXECUTABLE_USER (UINT64_C(1) << 6) /**< with MBEC, else 0 here (undefined) */
 #define VMEM_EPT_QUAL_LINEAR_VALID (UINT64_C(1) << 7)
 #define VMEM_EPT_QUAL_TRANSLATED \
-	(UINT64_C(1) << 8)                       /**< the access itself, not a table of the guest */
+	(UINT64_C(1) << 8) /**< the access itself, not a table of the guest */
+#define VMEM_EPT_QUAL_SHADOW_STACK (UINT64_C(1) << 13) /**< the access is to a shadow stack */
+/** Bit 60 of the leaf, if bit 7 of the EPTP is set and there is a leaf; else 0 here (undefined). */
+#define VMEM_EPT_QUAL_SHADOW_STACK_PAGE (UINT64_C(1) << 14)
 #define VMEM_EPT_QUAL_VERIFY (UINT64_C(1) << 15) /**< by guest-paging verification */
+/** Of an SPP-related event: a miss; 0: a misconfiguration. */
+#define VMEM_EPT_QUAL_SUBPAGE_MISS (UINT64_C(1) << 11)
 
 /* Bits of EXITINFO1 of a nested page fault (APM vol. 2, 15.25.6). */
 #define VMEM_EPT_NPF_PRESENT (UINT64_C(1) << 0)
 #define VMEM_EPT_NPF_WRITE (UINT64_C(1) << 1)
-#define VMEM_EPT_NPF_USER (UINT64_C(1) << 2)
+#define VMEM_EPT_NPF_USER \
+	(UINT64_C(1) << 2) /**< all accesses but, with GMET, the guest's own at CPL 0 to 2 */
 #define VMEM_EPT_NPF_RESERVED (UINT64_C(1) << 3)
 #define VMEM_EPT_NPF_FETCH (UINT64_C(1) << 4)
+#define VMEM_EPT_NPF_SHADOW_STACK (UINT64_C(1) << 6)
 #define VMEM_EPT_NPF_FINAL (UINT64_C(1) << 32)
 #define VMEM_EPT_NPF_GUEST_TABLE (UINT64_C(1) << 33)
 
@@ -107,26 +127,33 @@ struct vmem_ept_walked {
 	uint32_t outcome;   /**< enum vmem_ept_outcome */
 	uint32_t misconfig; /**< enum vmem_ept_misconfig */
 	uint32_t level;     /**< where the walk ended: of the leaf, or of the entry at fault */
-	uint32_t rights;    /**< VMEM_EPT_READ ...: the AND of all entries used */
+	/** VMEM_EPT_READ ...: the AND of all entries used. AMD with GMET: VMEM_EPT_EXEC is at CPL 0 to 2, _EXEC_USER at 3 */
+	uint32_t rights;
 	uint32_t
 		type; /**< enum vmem_ept_type, of the leaf: what the guest's PAT makes of it comes on top */
 	uint32_t ignore_pat;
-	uint64_t hpa;                      /**< of the access: WALK_OK */
-	uint64_t bytes;                    /**< of the leaf */
-	uint64_t qualification;            /**< VMEM_EPT_QUAL_*, or EXITINFO1 */
-	uint32_t virtualization_exception; /**< 1: #VE is delivered instead of a VM exit */
+	uint64_t hpa;           /**< of the access: WALK_OK */
+	uint64_t bytes;         /**< of the leaf */
+	uint64_t qualification; /**< VMEM_EPT_QUAL_*, or EXITINFO1 */
+	/** 1: the violation is convertible (SDM 26.5.7.1): if the guest is ready for #VE, that is delivered instead of a
+	 *  VM exit */
+	uint32_t virtualization_exception;
 	uint32_t
 		logged; /**< 1: it set a dirty bit that was clear (PML logs it), or would, without view->set */
 	uint64_t entries[VMEM_EPT_LEVELS]; /**< [level - 1]: as read, before bits were set */
 	uint64_t entry_hpa[VMEM_EPT_LEVELS];
+	uint64_t subpage_entry; /**< of the sub-page permission table: where that walk ended */
+	uint32_t subpage_level; /**< 4..1; 0: it was not looked at */
 };
 
 /** Walk for one access. Rights are judged when the leaf is reached, so that what is not present or misconfigured
  *  comes first, from the top (SDM 29.3.3.3). Accessed bits are set top-down and the dirty bit last, all only
  *  if the access is allowed; processors may also set accessed bits of upper entries when it is not.
- *  An address beyond what the levels reach is a violation, without an entry. Not modelled: the sub-page permission
- *  table, AMD's GMET, accesses to shadow stacks.
- *  @return 0 (walked says what came of it), -VMEM_EINVAL (sizes; unknown kinds; a context that the processor has not),
+ *  An address beyond what the levels reach is a violation, without an entry. An access is at one address: one that
+ *  lies in two pages, or writes to two sub-pages (128 bytes each), is a walk for each. Not modelled: AMD's supervisor
+ *  shadow-stack check (SSSCheckEn, bit 4 at 090h of the VMCB), which is taken as off.
+ *  @return 0 (walked says what came of it), -VMEM_EINVAL (sizes; kinds that are unknown, or that the format has not; a
+ *          context that the processor has not),
  *          -VMEM_E2BIG (a structure is newer than the library, and uses what is new)
  *  @threads any @since 1.0 */
 VMEM_API int vmem_ept_walk(const struct vmem_ept_capabilities *capabilities,

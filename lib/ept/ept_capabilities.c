@@ -93,6 +93,8 @@ int vmem_ept_capabilities_amd(struct vmem_ept_capabilities *capabilities, uint32
 		caps |= VMEM_EPT_CAP_NO_EXEC;
 	if (ecx_7 >> 16 & 1)
 		caps |= VMEM_EPT_CAP_5_LEVELS;
+	if (edx_a >> 17 & 1)
+		caps |= VMEM_EPT_CAP_GMET;
 	return give(capabilities, VMEM_EPT_AMD, physical_bits, caps);
 }
 

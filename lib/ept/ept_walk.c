@@ -18,13 +18,27 @@ struct walk {
 	struct vmem_ept_access access;
 	struct vmem_ept_walked walked;
 	uint32_t wanted; /* VMEM_EPT_READ ...: what the access is */
+	uint32_t above;  /* the AND of what the entries above the last one allow */
 	uint32_t leaf;   /* the walk reached one, at walked.level */
 	uint32_t beyond; /* the address is beyond what the levels reach: no entry was used */
 };
 
 static int is_table_access(const struct walk *w)
 {
-	return w->access.kind >= VMEM_EPT_ACCESS_GUEST_TABLE;
+	return w->access.kind == VMEM_EPT_ACCESS_GUEST_TABLE ||
+	       w->access.kind == VMEM_EPT_ACCESS_GUEST_TABLE_WRITE;
+}
+
+static int is_shadow_stack_access(const struct walk *w)
+{
+	return w->access.kind == VMEM_EPT_ACCESS_SHADOW_STACK ||
+	       w->access.kind == VMEM_EPT_ACCESS_SHADOW_STACK_WRITE;
+}
+
+/* To a shadow stack that must be in a page of its own. */
+static int is_guarded(const struct walk *w)
+{
+	return w->rules.guarded && is_shadow_stack_access(w) && !w->access.user;
 }
 
 /* What the access is. With accessed and dirty bits on, reading a table of the guest is a write, too, but not when
@@ -34,12 +48,15 @@ static uint32_t wanted(const struct walk *w)
 	const uint32_t format = w->rules.processor.format;
 
 	switch (w->access.kind) {
-	case VMEM_EPT_ACCESS_READ: return VMEM_EPT_READ;
-	case VMEM_EPT_ACCESS_WRITE: return VMEM_EPT_WRITE;
+	case VMEM_EPT_ACCESS_READ:
+	case VMEM_EPT_ACCESS_SHADOW_STACK: return VMEM_EPT_READ;
+	case VMEM_EPT_ACCESS_WRITE:
+	case VMEM_EPT_ACCESS_SHADOW_STACK_WRITE: return VMEM_EPT_WRITE;
 	case VMEM_EPT_ACCESS_FETCH:
 		if (format == VMEM_EPT_VTD)
 			return VMEM_EPT_READ;
-		return (w->rules.context & VMEM_EPT_WALK_MBEC) && w->access.user
+		return w->access.user && (w->rules.context &
+					  (VMEM_EPT_WALK_MBEC | VMEM_EPT_WALK_GMET))
 			       ? VMEM_EPT_EXEC_USER
 			       : VMEM_EPT_EXEC;
 	case VMEM_EPT_ACCESS_GUEST_TABLE:
@@ -54,7 +71,7 @@ static uint32_t wanted(const struct walk *w)
 static enum vmem_ept_outcome descend(struct walk *w)
 {
 	struct vmem_ept_walked *walked = &w->walked;
-	uint64_t table = w->rules.root;
+	uint64_t table = w->rules.root, common = UINT64_MAX;
 
 	w->leaf = 0;
 	w->beyond = w->access.gpa >> (12 + 9 * w->rules.levels) != 0;
@@ -82,8 +99,11 @@ static enum vmem_ept_outcome descend(struct walk *w)
 			walked->misconfig = why;
 			return VMEM_EPT_WALK_MISCONFIG;
 		}
+		w->above = walked->rights;
 		walked->rights &= vmemi_ept_rules_rights(&w->rules, entry);
+		common &= entry;
 		if (state == VMEMI_EPT_LEAF) {
+			walked->rights &= ~vmemi_ept_rules_withheld(&w->rules, common);
 			w->leaf = 1;
 			return VMEM_EPT_WALK_OK;
 		}
@@ -91,28 +111,46 @@ static enum vmem_ept_outcome descend(struct walk *w)
 	}
 }
 
+/* What the access wants and the entries do not allow. */
+static uint32_t lacking(const struct walk *w, uint64_t leaf)
+{
+	uint32_t lacks = w->wanted & ~w->walked.rights;
+
+	if (is_guarded(w))
+		return vmemi_ept_intel_shadow_stack_page(leaf, w->above) ? 0 : w->wanted;
+	if (is_table_access(w) && (w->rules.context & VMEM_EPT_WALK_PAGING_WRITE) &&
+	    (leaf & VMEM_EPT_INTEL_PAGING_WRITE))
+		lacks &= ~VMEM_EPT_WRITE;
+	return lacks;
+}
+
+/* A write that lacks only the right to write may have it for a part of the page. */
+static int is_for_subpages(const struct walk *w, uint64_t leaf)
+{
+	return (w->rules.context & VMEM_EPT_WALK_SUBPAGE) && (leaf & VMEM_EPT_INTEL_SUBPAGE) &&
+	       w->walked.level == 1 && w->wanted == VMEM_EPT_WRITE &&
+	       (w->walked.rights & VMEM_EPT_READ) && !is_guarded(w) && !w->access.no_linear;
+}
+
 /* The leaf is there: may the access do it? */
 static enum vmem_ept_outcome judge(struct walk *w)
 {
-	const uint64_t entry = w->walked.entries[w->walked.level - 1];
-	const uint32_t context = w->rules.context;
-	uint32_t lacking = w->wanted & ~w->walked.rights;
+	const uint64_t leaf = w->walked.entries[w->walked.level - 1];
+	enum vmem_ept_outcome outcome = VMEM_EPT_WALK_OK;
 
-	if (is_table_access(w) && (context & VMEM_EPT_WALK_PAGING_WRITE) &&
-	    (entry & VMEM_EPT_INTEL_PAGING_WRITE))
-		lacking &= ~VMEM_EPT_WRITE;
-	if (lacking == VMEM_EPT_WRITE && w->wanted == VMEM_EPT_WRITE && w->walked.level == 1 &&
-	    (context & VMEM_EPT_WALK_SUBPAGE) && (entry & VMEM_EPT_INTEL_SUBPAGE) &&
-	    (w->walked.rights & VMEM_EPT_READ))
-		return VMEM_EPT_WALK_SUBPAGE_TABLE;
-	if (lacking)
-		return VMEM_EPT_WALK_VIOLATION;
-	if ((context & VMEM_EPT_WALK_VERIFY) && (entry & VMEM_EPT_INTEL_VERIFY) &&
-	    w->access.unverified && !is_table_access(w) && !w->access.no_linear) {
+	if (lacking(w, leaf))
+		outcome = is_for_subpages(w, leaf)
+				  ? vmemi_ept_subpage_walk(&w->rules, &w->view,
+							   w->access.subpage_pointer, w->access.gpa,
+							   &w->walked)
+				  : VMEM_EPT_WALK_VIOLATION;
+	if (outcome == VMEM_EPT_WALK_OK && (w->rules.context & VMEM_EPT_WALK_VERIFY) &&
+	    (leaf & VMEM_EPT_INTEL_VERIFY) && w->access.unverified && !is_table_access(w) &&
+	    !w->access.no_linear) {
 		w->walked.qualification = VMEM_EPT_QUAL_VERIFY;
 		return VMEM_EPT_WALK_VIOLATION;
 	}
-	return VMEM_EPT_WALK_OK;
+	return outcome;
 }
 
 /* Sets accessed bits from the top down, and the dirty bit of the leaf after a write. 0, 1 (an entry has changed),
@@ -163,6 +201,11 @@ static uint64_t intel_qualification(const struct walk *w)
 		q |= VMEM_EPT_QUAL_EXECUTABLE;
 	if (rights & VMEM_EPT_EXEC_USER)
 		q |= VMEM_EPT_QUAL_EXECUTABLE_USER;
+	if (is_shadow_stack_access(w))
+		q |= VMEM_EPT_QUAL_SHADOW_STACK;
+	if (w->rules.guarded && w->leaf &&
+	    (w->walked.entries[w->walked.level - 1] & VMEM_EPT_INTEL_SHADOW_STACK))
+		q |= VMEM_EPT_QUAL_SHADOW_STACK_PAGE;
 	if (w->rules.processor.format == VMEM_EPT_VTD || w->access.no_linear)
 		return q;
 	q |= VMEM_EPT_QUAL_LINEAR_VALID;
@@ -172,16 +215,21 @@ static uint64_t intel_qualification(const struct walk *w)
 static uint64_t amd_exit_info(const struct walk *w)
 {
 	const int misconfigured = w->walked.outcome == VMEM_EPT_WALK_MISCONFIG;
-	uint64_t info = VMEM_EPT_NPF_USER;
+	const int gmet = (w->rules.context & VMEM_EPT_WALK_GMET) != 0;
+	uint64_t info = 0;
 
+	if (!gmet || is_table_access(w) || w->access.user)
+		info |= VMEM_EPT_NPF_USER;
 	if (misconfigured || w->leaf)
 		info |= VMEM_EPT_NPF_PRESENT;
 	if (misconfigured)
 		info |= VMEM_EPT_NPF_RESERVED;
 	if (w->wanted & VMEM_EPT_WRITE)
 		info |= VMEM_EPT_NPF_WRITE;
-	if (w->wanted & VMEM_EPT_EXEC)
+	if (w->wanted & (VMEM_EPT_EXEC | VMEM_EPT_EXEC_USER))
 		info |= VMEM_EPT_NPF_FETCH;
+	if (is_shadow_stack_access(w))
+		info |= VMEM_EPT_NPF_SHADOW_STACK;
 	return info | (is_table_access(w) ? VMEM_EPT_NPF_GUEST_TABLE : VMEM_EPT_NPF_FINAL);
 }
 
@@ -238,8 +286,10 @@ static int try_walk(struct walk *w)
 
 static void walk(struct walk *w)
 {
-	const enum vmem_ept_misconfig why = vmemi_ept_rules_pointer(&w->rules, w->access.pointer);
+	enum vmem_ept_misconfig why = vmemi_ept_rules_pointer(&w->rules, w->access.pointer);
 
+	if (why == VMEM_EPT_WELL && (w->rules.context & VMEM_EPT_WALK_SUBPAGE))
+		why = vmemi_ept_subpage_pointer(&w->rules, w->access.subpage_pointer);
 	if (why != VMEM_EPT_WELL) {
 		memset(&w->walked, 0, sizeof(w->walked));
 		w->walked.outcome = VMEM_EPT_WALK_BAD_POINTER;
@@ -271,7 +321,8 @@ int vmem_ept_walk(const struct vmem_ept_capabilities *capabilities,
 		err = vmemi_ept_rules_take(&w.rules, capabilities, w.access.context);
 	if (err)
 		return err;
-	if (!w.view.read || w.access.kind > VMEM_EPT_ACCESS_GUEST_TABLE_WRITE)
+	if (!w.view.read || w.access.kind > VMEM_EPT_ACCESS_SHADOW_STACK_WRITE ||
+	    (w.rules.processor.format == VMEM_EPT_VTD && is_shadow_stack_access(&w)))
 		return -VMEM_EINVAL;
 	walk(&w);
 	return vmemi_opts_give(ret_walked, &w.walked, sizeof(w.walked));

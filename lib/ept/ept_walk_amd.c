@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* AMD nested paging as processors read it: ordinary long-mode paging, in which every access of the guest is one by a
- * user (APM vol. 2, 5.3 formats, 15.25.5 rights, 15.25.6 faults). Pure functions. Bits that are left to software: 11:9,
- * 58:52, and 62:59, which are protection keys elsewhere. GMET (CPUID 8000_000Ah EDX bit 17) is taken as off. */
+ * user (APM vol. 2, 5.3 formats, 15.25.5 rights, 15.25.6 faults). With the guest mode execute trap U says nothing of
+ * data, and is for code what it is with SMEP, but that code at CPL 3 may also run where it is clear. Pure functions.
+ * Bits that are left to software: 11:9, 58:52, and 62:59, which are protection keys elsewhere. */
 #include "ept/ept_walk_rules.h"
 
 #define GLOBAL (UINT64_C(1) << 8) /* must be 0 at the levels from 3 on, unless it is a leaf */
@@ -22,16 +23,17 @@ enum vmem_ept_misconfig vmemi_ept_amd_pointer(struct vmemi_ept_rules *rules, uin
 	return VMEM_EPT_WELL;
 }
 
-uint32_t vmemi_ept_amd_rights(uint64_t entry)
+uint32_t vmemi_ept_amd_rights(const struct vmemi_ept_rules *rules, uint64_t entry)
 {
+	const int gmet = (rules->context & VMEM_EPT_WALK_GMET) != 0;
 	uint32_t rights = VMEM_EPT_READ;
 
-	if (!(entry & VMEM_EPT_AMD_USER))
+	if (!gmet && !(entry & VMEM_EPT_AMD_USER))
 		return 0;
 	if (entry & VMEM_EPT_AMD_WRITE)
 		rights |= VMEM_EPT_WRITE;
 	if (!(entry & VMEM_EPT_AMD_NO_EXEC))
-		rights |= VMEM_EPT_EXEC;
+		rights |= gmet ? VMEM_EPT_EXEC | VMEM_EPT_EXEC_USER : VMEM_EPT_EXEC;
 	return rights;
 }
 

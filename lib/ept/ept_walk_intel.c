@@ -30,6 +30,7 @@ enum vmem_ept_misconfig vmemi_ept_intel_pointer(struct vmemi_ept_rules *rules, u
 		return VMEM_EPT_POINTER_RESERVED;
 	rules->levels = (uint32_t)levels;
 	rules->ad = !!(pointer & VMEM_EPT_INTEL_POINTER_AD);
+	rules->guarded = !!(pointer & VMEM_EPT_INTEL_POINTER_SHADOW_STACK);
 	rules->accessed = VMEM_EPT_INTEL_ACCESSED;
 	rules->dirty = VMEM_EPT_INTEL_DIRTY;
 	rules->root = pointer & VMEM_EPT_ADDRESS;
@@ -92,4 +93,12 @@ enum vmem_ept_misconfig vmemi_ept_intel_misconfig(const struct vmemi_ept_rules *
 	if (level == 1 || large)
 		return bad_leaf(level, entry);
 	return entry & TABLE_RESERVED ? VMEM_EPT_RESERVED_BITS : VMEM_EPT_WELL;
+}
+
+int vmemi_ept_intel_shadow_stack_page(uint64_t leaf, uint32_t above)
+{
+	const uint32_t all = VMEM_EPT_READ | VMEM_EPT_WRITE;
+
+	return (above & all) == all && (leaf & VMEM_EPT_INTEL_READ) &&
+	       (leaf & VMEM_EPT_INTEL_SHADOW_STACK);
 }

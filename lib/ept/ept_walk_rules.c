@@ -14,6 +14,7 @@ static const struct {
 	{ VMEM_EPT_WALK_PAGING_WRITE, VMEM_EPT_INTEL, VMEM_EPT_CAP_PAGING_WRITE },
 	{ VMEM_EPT_WALK_VERIFY, VMEM_EPT_INTEL, VMEM_EPT_CAP_VERIFY },
 	{ VMEM_EPT_WALK_5_LEVELS, VMEM_EPT_AMD, VMEM_EPT_CAP_5_LEVELS },
+	{ VMEM_EPT_WALK_GMET, VMEM_EPT_AMD, VMEM_EPT_CAP_GMET | VMEM_EPT_CAP_NO_EXEC },
 };
 
 int vmemi_ept_rules_take(struct vmemi_ept_rules *rules,
@@ -30,11 +31,12 @@ int vmemi_ept_rules_take(struct vmemi_ept_rules *rules,
 	if (p->format >= VMEM_EPT_FORMATS || p->physical_bits < 32 || p->physical_bits > 52)
 		return -VMEM_EINVAL;
 	for (size_t i = 0; i < sizeof(controls) / sizeof(*controls); i++)
-		if (p->format == controls[i].format && (p->caps & controls[i].caps))
+		if (p->format == controls[i].format && !(controls[i].caps & ~p->caps))
 			left &= ~controls[i].context;
 	if (left)
 		return -VMEM_EINVAL;
 	rules->context = context;
+	rules->guarded = 0;
 	rules->too_wide = VMEM_EPT_ADDRESS & ~((UINT64_C(1) << p->physical_bits) - 1);
 	return 0;
 }
@@ -82,10 +84,16 @@ enum vmemi_ept_entry vmemi_ept_rules_entry(const struct vmemi_ept_rules *rules, 
 uint32_t vmemi_ept_rules_rights(const struct vmemi_ept_rules *rules, uint64_t entry)
 {
 	switch (rules->processor.format) {
-	case VMEM_EPT_AMD: return vmemi_ept_amd_rights(entry);
+	case VMEM_EPT_AMD: return vmemi_ept_amd_rights(rules, entry);
 	case VMEM_EPT_VTD: return vmemi_ept_vtd_rights(entry);
 	default: return vmemi_ept_intel_rights(rules, entry);
 	}
+}
+
+uint32_t vmemi_ept_rules_withheld(const struct vmemi_ept_rules *rules, uint64_t common)
+{
+	return (rules->context & VMEM_EPT_WALK_GMET) && (common & VMEM_EPT_AMD_USER) ? VMEM_EPT_EXEC
+										     : 0;
 }
 
 enum vmem_ept_type vmemi_ept_rules_type(const struct vmemi_ept_rules *rules, uint64_t entry)

@@ -10,6 +10,7 @@ struct vmemi_ept_rules {
 	uint32_t context;  /* VMEM_EPT_WALK_* */
 	uint32_t levels;   /* the pointer's */
 	uint32_t ad;       /* accessed and dirty bits are on */
+	uint32_t guarded;  /* Intel: supervisor shadow stacks are in pages of their own */
 	uint64_t root;     /* where the first table is */
 	uint64_t too_wide; /* bits of an address that the processor has not */
 	uint64_t accessed; /* the bit, or 0 */
@@ -37,6 +38,9 @@ enum vmemi_ept_entry vmemi_ept_rules_entry(const struct vmemi_ept_rules *rules, 
 /* What a present entry allows: VMEM_EPT_READ ... */
 uint32_t vmemi_ept_rules_rights(const struct vmemi_ept_rules *rules, uint64_t entry);
 
+/* What all entries together do not allow, though each does; @common: their AND. */
+uint32_t vmemi_ept_rules_withheld(const struct vmemi_ept_rules *rules, uint64_t common);
+
 /* The memory type of a leaf. */
 enum vmem_ept_type vmemi_ept_rules_type(const struct vmemi_ept_rules *rules, uint64_t entry);
 
@@ -51,10 +55,21 @@ enum vmem_ept_misconfig vmemi_ept_intel_misconfig(const struct vmemi_ept_rules *
 						  uint32_t level, uint64_t entry);
 uint32_t vmemi_ept_intel_rights(const struct vmemi_ept_rules *rules, uint64_t entry);
 
+/* A leaf lets a supervisor use a shadow stack in it; @above: the AND of what the entries above it allow. */
+int vmemi_ept_intel_shadow_stack_page(uint64_t leaf, uint32_t above);
+/* Whether an SPPTP can be loaded: VMEM_EPT_WELL, or what is wrong with it. */
+enum vmem_ept_misconfig vmemi_ept_subpage_pointer(const struct vmemi_ept_rules *rules,
+						  uint64_t pointer);
+/* May @gpa be written, by the sub-page permission table? WALK_OK, WALK_VIOLATION, WALK_NO_TABLE, WALK_SUBPAGE_TABLE,
+ * or an SPP-related event with its qualification and reason. */
+enum vmem_ept_outcome vmemi_ept_subpage_walk(const struct vmemi_ept_rules *rules,
+					     const struct vmem_ept_view *view, uint64_t pointer,
+					     uint64_t gpa, struct vmem_ept_walked *walked);
+
 enum vmem_ept_misconfig vmemi_ept_amd_pointer(struct vmemi_ept_rules *rules, uint64_t pointer);
 enum vmem_ept_misconfig vmemi_ept_amd_misconfig(const struct vmemi_ept_rules *rules, uint32_t level,
 						uint64_t entry);
-uint32_t vmemi_ept_amd_rights(uint64_t entry);
+uint32_t vmemi_ept_amd_rights(const struct vmemi_ept_rules *rules, uint64_t entry);
 enum vmem_ept_type vmemi_ept_amd_type(uint64_t entry);
 
 enum vmem_ept_misconfig vmemi_ept_vtd_pointer(struct vmemi_ept_rules *rules, uint64_t pointer);

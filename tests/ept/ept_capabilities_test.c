@@ -92,6 +92,10 @@ Test(ept_capabilities, amd)
 	cr_assert_eq(c.caps, always);
 	cr_assert_eq(vmem_ept_capabilities_amd(&c, 1u << 20, 0, 1, 1u << 11, 48), 0);
 	cr_assert_eq(c.caps, always | VMEM_EPT_CAP_NO_EXEC);
+	for (uint32_t bit = 1; bit < 32; bit++) {
+		cr_assert_eq(vmem_ept_capabilities_amd(&c, 0, 0, 1u | 1u << bit, 0, 48), 0);
+		cr_assert_eq(c.caps, always | (bit == 17 ? VMEM_EPT_CAP_GMET : 0), "bit %u", bit);
+	}
 	cr_assert_eq(vmem_ept_capabilities_amd(&c, ~0u, ~0u, ~1u, ~UINT64_C(0), 48), -VMEM_ENOTSUP);
 }
 

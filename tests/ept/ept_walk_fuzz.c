@@ -105,8 +105,16 @@ static void look_at_walked(const struct vmem_ept_capabilities *processor,
 {
 	const uint64_t width = UINT64_C(1) << processor->physical_bits;
 
-	require(walked->outcome <= VMEM_EPT_WALK_SUBPAGE_TABLE);
+	require(walked->outcome <= VMEM_EPT_WALK_SUBPAGE_MISCONFIG);
 	require(walked->level <= VMEM_EPT_LEVELS);
+	require(walked->subpage_level <= 4);
+	if (walked->subpage_level)
+		require((access->context & VMEM_EPT_WALK_SUBPAGE) && walked->level == 1 &&
+			(access->kind == VMEM_EPT_ACCESS_WRITE ||
+			 access->kind == VMEM_EPT_ACCESS_SHADOW_STACK_WRITE));
+	if (walked->outcome == VMEM_EPT_WALK_SUBPAGE_MISS ||
+	    walked->outcome == VMEM_EPT_WALK_SUBPAGE_MISCONFIG)
+		require(walked->subpage_level && !walked->virtualization_exception);
 	if (walked->outcome == VMEM_EPT_WALK_OK) {
 		require(walked->hpa < width && walked->level >= 1 && walked->level <= 3);
 		require(walked->bytes == VMEM_EPT_LEVEL_BYTES(walked->level));
@@ -116,6 +124,7 @@ static void look_at_walked(const struct vmem_ept_capabilities *processor,
 	if (walked->outcome == VMEM_EPT_WALK_VIOLATION && processor->format != VMEM_EPT_AMD)
 		require((walked->qualification & 7) != 0);
 	require((walked->outcome == VMEM_EPT_WALK_MISCONFIG ||
+		 walked->outcome == VMEM_EPT_WALK_SUBPAGE_MISCONFIG ||
 		 walked->outcome == VMEM_EPT_WALK_BAD_POINTER) == (walked->misconfig != 0));
 }
 
@@ -125,7 +134,7 @@ static struct vmem_ept_walked walk(const struct vmem_ept_capabilities *processor
 	struct vmem_ept_walked walked = { .size = sizeof(walked) };
 
 	m.reads = 0;
-	m.most_reads = 5 * 260; /* set says "changed" up to 255 times */
+	m.most_reads = (5 + 4) * 260; /* set says "changed" up to 255 times */
 	require(vmem_ept_walk(processor, &view, access, &walked) == 0);
 	look_at_walked(processor, access, &walked);
 	return walked;
@@ -158,8 +167,12 @@ static uint32_t context_of(const struct vmem_ept_capabilities *processor, uint32
 	const uint64_t caps = processor->caps;
 	uint32_t context = 0;
 
-	if (processor->format == VMEM_EPT_AMD)
-		return caps & VMEM_EPT_CAP_5_LEVELS ? wish & VMEM_EPT_WALK_5_LEVELS : 0;
+	if (processor->format == VMEM_EPT_AMD) {
+		context |= caps & VMEM_EPT_CAP_5_LEVELS ? wish & VMEM_EPT_WALK_5_LEVELS : 0;
+		if ((caps & VMEM_EPT_CAP_GMET) && (caps & VMEM_EPT_CAP_NO_EXEC))
+			context |= wish & VMEM_EPT_WALK_GMET;
+		return context;
+	}
 	if (processor->format == VMEM_EPT_VTD)
 		return 0;
 	context |= caps & VMEM_EPT_CAP_MBEC ? VMEM_EPT_WALK_MBEC : 0;
@@ -177,6 +190,7 @@ static void agree(const struct vmem_ept_capabilities *processor, struct vmem_ept
 	struct vmem_ept_walked walked;
 
 	access.gpa = checked.gpa;
+	access.subpage_pointer = 0;
 	walked = walk(processor, &access);
 	if (checked.defect == VMEM_EPT_DEFECT_POINTER)
 		require(walked.outcome == VMEM_EPT_WALK_BAD_POINTER);
@@ -206,6 +220,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	changing = take(&in, 1);
 	take_tables(&in);
 	access.context = context_of(&processor, (uint32_t)wish);
+	if (wish & 0x80) /* mostly one that may be loaded */
+		access.subpage_pointer = AT + 4096 * (changing % (PAGES + 1)) + (changing == 255);
 	checked = check(&processor, access.pointer,
 			access.context & VMEM_EPT_WALK_5_LEVELS ? VMEM_EPT_CHECK_5_LEVELS : 0);
 	agree(&processor, access, checked);
@@ -214,7 +230,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 
 		/* Near what was asked, where tables are, and anywhere. */
 		access.gpa = (gpas + (i & 3) * UINT64_C(0x40201000)) >> (i & 12);
-		access.kind = (uint32_t)(i + wish) % 5;
+		access.kind = (uint32_t)(i + wish) % (VMEM_EPT_ACCESS_SHADOW_STACK_WRITE + 1);
+		if (processor.format == VMEM_EPT_VTD)
+			access.kind %= VMEM_EPT_ACCESS_SHADOW_STACK;
 		access.user = (wish >> 6 ^ i) & 1;
 		access.no_linear = i == 7;
 		access.unverified = i & 1;
@@ -222,7 +240,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		walked = walk(&processor, &access);
 		if (checked.defect == VMEM_EPT_SOUND)
 			require(walked.outcome != VMEM_EPT_WALK_MISCONFIG &&
-				walked.outcome != VMEM_EPT_WALK_NO_TABLE);
+				(walked.outcome != VMEM_EPT_WALK_NO_TABLE || walked.subpage_level));
 	}
 	only_marks(processor.format);
 	return 0;

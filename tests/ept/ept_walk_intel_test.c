@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What else Intel's manual says of a walk: the EPTP, accessed and dirty bits, page-modification logging, virtualization
- * exceptions, sub-page permissions, paging-write and verification, widths; and how the call itself is refused. */
+ * exceptions, which writes are for sub-pages, paging-write and verification, widths; and how the call itself is refused. */
 #include <criterion/criterion.h>
 #include "ept/ept_walk_tools.h"
 
@@ -357,7 +357,7 @@ Test(ept_walk_call, refused)
 			     #change);                                                         \
 		cr_assert_eq(walked.level, 99);                                                \
 	} while (0)
-	REFUSED(access.kind = 5);
+	REFUSED(access.kind = 7);
 	REFUSED(access.size = 8);
 	REFUSED(view.size = 8);
 	REFUSED(view.read = NULL);

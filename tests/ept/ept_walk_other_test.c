@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* AMD nested paging (APM vol. 2, 5.3, 15.25) and VT-d second stage (VT-d specification, 3.7, 9.8): rights, reserved
- * bits, fault information, pointers. Expected values are written by hand. */
+ * bits, fault information, pointers, AMD's guest mode execute trap. Expected values are written by hand. */
 #include <criterion/criterion.h>
 #include "ept/ept_walk_tools.h"
 
@@ -182,6 +182,96 @@ Test(ept_walk_amd, five_levels_are_the_hosts_choice)
 	*path.entry[5] |= 0x80;
 	cr_assert_eq(vmemt_walk(&tables, GPA, 0, VMEM_EPT_WALK_5_LEVELS).outcome,
 		     VMEM_EPT_WALK_MISCONFIG);
+}
+
+/* The guest mode execute trap. Letters as above, for a read by the supervisor and by the user, a write and a fetch
+ * by the supervisor, a fetch by the user, and a table of the guest; U is set in all other entries. */
+static const struct {
+	uint64_t bits;
+	const char *letters;
+} gmet_rows[] = {
+	{ 0, "VVVVVV" },       { US | RW, "VVVVVV" },          { P, "..V..V" },
+	{ P | RW, "......" },  { P | US, "..VV.V" },           { P | RW | US, "...V.." },
+	{ P | NX, "..VVVV" },  { P | NX | RW, "...VV." },      { P | NX | US, "..VVVV" },
+	{ NX | RW, "VVVVVV" }, { P | NX | RW | US, "...VV." },
+};
+
+static const struct {
+	uint32_t kind, user;
+	uint64_t asked; /* US is who it is, but for tables of the guest */
+} gmet_columns[6] = {
+	{ VMEM_EPT_ACCESS_READ, 0, UINT64_C(0x100000000) },
+	{ VMEM_EPT_ACCESS_READ, 1, UINT64_C(0x100000004) },
+	{ VMEM_EPT_ACCESS_WRITE, 0, UINT64_C(0x100000002) },
+	{ VMEM_EPT_ACCESS_FETCH, 0, UINT64_C(0x100000010) },
+	{ VMEM_EPT_ACCESS_FETCH, 1, UINT64_C(0x100000014) },
+	{ VMEM_EPT_ACCESS_GUEST_TABLE, 0, UINT64_C(0x200000006) },
+};
+
+static void gmet_one(uint32_t leaf, uint32_t level, size_t row, unsigned column)
+{
+	const int fine = gmet_rows[row].letters[column] == '.';
+	struct vmem_ept_access access;
+	struct vmem_ept_walked walked;
+
+	amd(VMEMT_ALL_CAPS | VMEM_EPT_CAP_GMET, leaf);
+	*path.entry[level] = (*path.entry[level] & ~(NX | 7)) | gmet_rows[row].bits;
+	access = vmemt_access_of(&tables, GPA, VMEMT_READ, VMEM_EPT_WALK_GMET);
+	access.kind = gmet_columns[column].kind;
+	access.user = gmet_columns[column].user;
+	walked = vmemt_walk_access(&tables, &access);
+	cr_assert_eq(walked.outcome, fine ? VMEM_EPT_WALK_OK : VMEM_EPT_WALK_VIOLATION,
+		     "leaf %u level %u row %zu column %u", leaf, level, row, column);
+	cr_assert_eq(walked.qualification,
+		     fine ? 0 : gmet_columns[column].asked | (gmet_rows[row].bits & P));
+}
+
+Test(ept_walk_amd, guest_mode_execute_trap)
+{
+	for (uint32_t leaf = 1; leaf <= 3; leaf++)
+		for (uint32_t level = leaf; level <= 4; level++)
+			for (size_t row = 0; row < sizeof(gmet_rows) / sizeof(*gmet_rows); row++)
+				for (unsigned column = 0; column < 6; column++)
+					gmet_one(leaf, level, row, column);
+}
+
+/* Each entry that refuses a right takes it; the right that U takes is taken by all of them together. */
+Test(ept_walk_amd, guest_mode_execute_trap_rights)
+{
+	for (unsigned set = 0; set < 16; set++) {
+		amd(VMEMT_ALL_CAPS | VMEM_EPT_CAP_GMET, 1);
+		for (uint32_t level = 1; level <= 4; level++)
+			if (!(set >> (level - 1) & 1))
+				*path.entry[level] &= ~(uint64_t)US;
+		cr_assert_eq(vmemt_walk(&tables, GPA, VMEMT_FETCH_USER, VMEM_EPT_WALK_GMET).rights,
+			     VMEM_EPT_READ | VMEM_EPT_WRITE | VMEM_EPT_EXEC_USER |
+				     (set == 15 ? 0 : VMEM_EPT_EXEC));
+		*path.entry[3] |= NX;
+		cr_assert_eq(vmemt_walk(&tables, GPA, VMEMT_READ, VMEM_EPT_WALK_GMET).rights,
+			     VMEM_EPT_READ | VMEM_EPT_WRITE);
+	}
+}
+
+Test(ept_walk_amd, guest_mode_execute_trap_is_refused_without)
+{
+	static const struct {
+		uint32_t format;
+		uint64_t caps;
+		uint32_t outcome;
+	} processors[] = {
+		{ VMEM_EPT_AMD, VMEMT_ALL_CAPS | VMEM_EPT_CAP_GMET, VMEM_EPT_WALK_OK },
+		{ VMEM_EPT_AMD, VMEMT_ALL_CAPS, UINT32_MAX },
+		{ VMEM_EPT_AMD, (VMEMT_ALL_CAPS | VMEM_EPT_CAP_GMET) & ~VMEM_EPT_CAP_NO_EXEC,
+		  UINT32_MAX },
+		{ VMEM_EPT_INTEL, VMEMT_ALL_CAPS | VMEM_EPT_CAP_GMET, UINT32_MAX },
+		{ VMEM_EPT_VTD, VMEMT_ALL_CAPS | VMEM_EPT_CAP_GMET, UINT32_MAX },
+	};
+
+	for (size_t i = 0; i < sizeof(processors) / sizeof(*processors); i++) {
+		setup(processors[i].format, 4, processors[i].caps, 1, 1);
+		cr_assert_eq(vmemt_walk(&tables, GPA, VMEMT_READ, VMEM_EPT_WALK_GMET).outcome,
+			     processors[i].outcome, "%zu", i);
+	}
 }
 
 #define VTD_GPA (GPA & 0x7fffffffff)
