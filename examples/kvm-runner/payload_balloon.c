@@ -266,6 +266,7 @@ struct payload_balloon *payload_balloon_start(struct guest_params *params)
 		.features = VMEM_BALLOON_F_MUST_TELL_HOST | VMEM_BALLOON_F_STATS_VQ |
 			    VMEM_BALLOON_F_RANGES | VMEM_VIRTIO_F_VERSION_1,
 		.max_spans = PAYLOAD_BALLOON_SPANS(params->pages),
+		.entries = PAYLOAD_BALLOON_ENTRIES,
 	};
 
 	if (params->driver == GUEST_DRIVER_BAD && !payload_abuse(params))

@@ -8,7 +8,9 @@
 
 /* The memory that it needs at params->balloon_gpa, in a guest with so many pages. */
 #define PAYLOAD_BALLOON_SPANS(pages) ((pages) / 16 + 64) /* rows of pages that it can give */
-#define PAYLOAD_BALLOON_BYTES(pages) (20480u + PAYLOAD_BALLOON_SPANS(pages) * 8)
+#define PAYLOAD_BALLOON_ENTRIES 2048u                    /* of a buffer */
+#define PAYLOAD_BALLOON_BYTES(pages) \
+	(16384u + PAYLOAD_BALLOON_ENTRIES * 16 + PAYLOAD_BALLOON_SPANS(pages) * 8)
 
 struct payload_balloon;
 

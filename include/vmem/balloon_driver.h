@@ -2,7 +2,8 @@
 /** @file vmem/balloon_driver.h
  *  The virtio memory balloon (VIRTIO 1.3, 5.5), the driver's side, without a transport: for small guests, and as the
  *  partner of a device under test. The guest's memory is behind callbacks; buffers for the device come out, returned
- *  ones go in. One buffer a queue is on its way at a time, and none is allocated.
+ *  ones go in. One buffer a queue is on its way at a time, and none is allocated. How many pages the device has
+ *  (VMEM_BALLOON_CONFIG_ACTUAL) it is told when there is nothing more to be moved, and every 16 MiB before that.
  *
  *  The transport, after each of its interrupts and after each call below that says so:
  *
@@ -19,8 +20,9 @@
 #include <vmem/balloon_protocol.h>
 VMEM_BEGIN_DECLS
 
-#define VMEM_BALLOON_DRIVER_ENTRIES 256u /**< page numbers, or ranges, of a buffer */
-#define VMEM_BALLOON_DRIVER_PIECES 32u   /**< of a report */
+#define VMEM_BALLOON_DRIVER_ENTRIES 256u /**< page numbers, or ranges, of a buffer, as a rule */
+#define VMEM_BALLOON_DRIVER_ENTRIES_MOST 16384u
+#define VMEM_BALLOON_DRIVER_PIECES 32u /**< of a report */
 
 typedef struct vmem_balloon_driver vmem_balloon_driver; /* opaque */
 
@@ -60,6 +62,9 @@ struct vmem_balloon_driver_opts {
 	uint64_t features;  /**< to take if they are offered */
 	uint64_t max_spans; /**< rows of pages that it can hold, 8 bytes each; at least 1 */
 	uint32_t poison;    /**< what free pages hold; 0: nothing that matters */
+	/** Page numbers, or ranges, of a buffer, 16 bytes of memory each; 0: VMEM_BALLOON_DRIVER_ENTRIES, as Linux has
+	 *  it, and some devices take no more. More of them are fewer notifications. */
+	uint32_t entries;
 };
 
 /** @param[out] ret_driver  set only on success

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The balloon's driver. Pages that it holds are rows ("spans"), the last given the first to come back. At most one
- * buffer a queue is on its way; what is in a buffer stands in the driver until it is returned. Pages on their way out
- * are the guest's again when the device has returned the buffer, or at once where it need not be told first (VIRTIO 1.3,
- * 5.5.6). Guard: the caller, one call at a time. */
+ * buffer a queue is on its way, and one of pages, in or out: what is in it stands in the driver until it is returned.
+ * Pages on their way out are the guest's again when the device has returned the buffer, or at once where it need not be
+ * told first (VIRTIO 1.3, 5.5.6). `actual` is written when nothing more is to be moved, and before that when it is
+ * BEHIND_MOST pages behind: 5.5.6.1 has it once after many buffers, and each write is an exit from a guest. Guard: the
+ * caller, one call at a time. */
 #define VMEM_EXPERIMENTAL /* VMEM_BALLOON_F_RANGES */
 #include <stdbool.h>
 #include <vmem/balloon_driver.h>
@@ -10,20 +12,21 @@
 #include "base/mem.h"
 #include "base/opts.h"
 
-#define ENTRIES VMEM_BALLOON_DRIVER_ENTRIES
 #define STATS 32u
+#define BEHIND_MOST 4096u
 
 struct span {
 	uint32_t first, pages;
 };
 
-/* Page numbers on their way in or out. */
+/* Page numbers on their way, in or out. */
 struct carried {
-	struct span spans[ENTRIES];
-	uint32_t span_count;
-	uint32_t entries; /* of `bytes` that are used */
+	struct span *spans;
+	uint64_t *bytes;     /* as the device reads them */
+	uint32_t most;       /* spans, and entries of `bytes` */
+	uint32_t span_count; /* those that are used */
+	uint32_t entries;
 	uint64_t pages;
-	uint64_t bytes[ENTRIES]; /* as the device reads them */
 };
 
 enum hint_stage { HINT_IDLE, HINT_BEGIN, HINT_PAGES, HINT_END };
@@ -37,12 +40,12 @@ struct vmem_balloon_driver {
 
 	struct span *held;
 	uint64_t held_count; /* spans */
-	uint64_t pages;      /* given, those in `in` and `out` included */
+	uint64_t pages;      /* given, those on their way included */
 	uint64_t target, oom, starved;
 	bool waits;                     /* there were no pages; until the next try */
 	uint32_t actual;                /* as last written */
 	bool away[VMEM_BALLOON_QUEUES]; /* a buffer is on its way */
-	struct carried in, out;
+	struct carried moving;
 
 	bool stats_due;
 	uint8_t stats[STATS * VMEM_BALLOON_STAT_BYTES];
@@ -70,15 +73,19 @@ static bool tells_first(const vmem_balloon_driver *d)
 }
 
 /* How many pages of a row still fit into the buffer. */
-static uint64_t room(const vmem_balloon_driver *d, const struct carried *c)
+static uint64_t room(const vmem_balloon_driver *d)
 {
-	if (c->span_count == ENTRIES || c->entries == ENTRIES)
+	const struct carried *c = &d->moving;
+
+	if (c->span_count == c->most || c->entries == c->most)
 		return 0;
-	return has(d, VMEM_BALLOON_F_RANGES) ? VMEM_BALLOON_RANGE_PAGES : ENTRIES - c->entries;
+	return has(d, VMEM_BALLOON_F_RANGES) ? VMEM_BALLOON_RANGE_PAGES : c->most - c->entries;
 }
 
-static void carry(const vmem_balloon_driver *d, struct carried *c, uint32_t first, uint32_t pages)
+static void carry(vmem_balloon_driver *d, uint32_t first, uint32_t pages)
 {
+	struct carried *c = &d->moving;
+
 	c->spans[c->span_count++] = (struct span){ first, pages };
 	c->pages += pages;
 	if (has(d, VMEM_BALLOON_F_RANGES)) {
@@ -92,14 +99,16 @@ static void carry(const vmem_balloon_driver *d, struct carried *c, uint32_t firs
 	}
 }
 
-static void carry_nothing(struct carried *c)
+static void carry_nothing(vmem_balloon_driver *d)
 {
-	c->span_count = c->entries = 0;
-	c->pages = 0;
+	d->moving.span_count = d->moving.entries = 0;
+	d->moving.pages = 0;
 }
 
-static void give_back(const vmem_balloon_driver *d, const struct carried *c)
+static void give_back(const vmem_balloon_driver *d)
 {
+	const struct carried *c = &d->moving;
+
 	for (uint32_t i = 0; i < c->span_count; i++)
 		d->memory.give(d->memory.context, c->spans[i].first, c->spans[i].pages);
 }
@@ -109,9 +118,9 @@ static bool fill_in(vmem_balloon_driver *d)
 {
 	uint64_t most, got, gfn;
 
-	carry_nothing(&d->in);
-	while (d->pages < d->target && d->held_count + d->in.span_count < d->max_spans &&
-	       (most = room(d, &d->in)) != 0) {
+	carry_nothing(d);
+	while (d->pages < d->target && d->held_count + d->moving.span_count < d->max_spans &&
+	       (most = room(d)) != 0) {
 		most = most < d->target - d->pages ? most : d->target - d->pages;
 		got = d->memory.take(d->memory.context, most, &gfn);
 		if (!got || got > most)
@@ -121,12 +130,12 @@ static bool fill_in(vmem_balloon_driver *d)
 			d->memory.give(d->memory.context, gfn, got);
 			break;
 		}
-		carry(d, &d->in, (uint32_t)gfn, (uint32_t)got);
+		carry(d, (uint32_t)gfn, (uint32_t)got);
 		d->pages += got;
 	}
-	d->waits = d->pages < d->target && room(d, &d->in);
-	d->starved += !d->in.span_count;
-	return d->in.span_count;
+	d->waits = d->pages < d->target && room(d);
+	d->starved += !d->moving.span_count;
+	return d->moving.span_count;
 }
 
 /* Pages that go back, down to the target, or beyond it when memory is short. false: there are none. */
@@ -136,24 +145,24 @@ static bool fill_out(vmem_balloon_driver *d)
 
 	if (left < d->oom)
 		left = d->oom;
-	carry_nothing(&d->out);
-	while (left && d->held_count && (most = room(d, &d->out)) != 0) {
+	carry_nothing(d);
+	while (left && d->held_count && (most = room(d)) != 0) {
 		struct span *span = &d->held[d->held_count - 1];
 		uint32_t pages = span->pages;
 
 		most = most < left ? most : left;
 		pages = pages < most ? pages : (uint32_t)most;
 		span->pages -= pages;
-		carry(d, &d->out, span->first + span->pages, pages);
+		carry(d, span->first + span->pages, pages);
 		d->held_count -= !span->pages;
 		left -= pages;
 	}
-	d->oom -= d->oom < d->out.pages ? d->oom : d->out.pages;
+	d->oom -= d->oom < d->moving.pages ? d->oom : d->moving.pages;
 	if (!d->held_count)
 		d->oom = 0;
 	if (!tells_first(d))
-		give_back(d, &d->out);
-	return d->out.span_count;
+		give_back(d);
+	return d->moving.span_count;
 }
 
 /* --- What goes out --- */
@@ -166,9 +175,26 @@ static int send(vmem_balloon_driver *d, struct vmem_balloon_out *out, uint32_t q
 	return 1;
 }
 
-static uint32_t entry_bytes(const vmem_balloon_driver *d)
+static int send_pages(vmem_balloon_driver *d, struct vmem_balloon_out *out, uint32_t queue)
 {
-	return has(d, VMEM_BALLOON_F_RANGES) ? sizeof(uint64_t) : sizeof(uint32_t);
+	uint32_t entry_bytes = has(d, VMEM_BALLOON_F_RANGES) ? sizeof(uint64_t) : sizeof(uint32_t);
+
+	return send(d, out, queue, d->moving.bytes, d->moving.entries * entry_bytes);
+}
+
+/* How many pages the device does not know of by `actual`. */
+static uint64_t behind(const vmem_balloon_driver *d)
+{
+	return d->pages > d->actual ? d->pages - d->actual : d->actual - d->pages;
+}
+
+static int tell_actual(vmem_balloon_driver *d, struct vmem_balloon_out *out)
+{
+	d->actual = (uint32_t)d->pages;
+	*out = (struct vmem_balloon_out){ .queue = VMEM_BALLOON_NO_QUEUE,
+					  .offset = VMEM_BALLOON_CONFIG_ACTUAL,
+					  .value = d->actual };
+	return 1;
 }
 
 static int next_pages(vmem_balloon_driver *d, struct vmem_balloon_out *out)
@@ -176,20 +202,13 @@ static int next_pages(vmem_balloon_driver *d, struct vmem_balloon_out *out)
 	/* In and out in turn, so that `actual` is what the device has seen. */
 	if (d->away[VMEM_BALLOON_INFLATE] || d->away[VMEM_BALLOON_DEFLATE])
 		return 0;
-	if (d->actual != d->pages) {
-		d->actual = (uint32_t)d->pages;
-		*out = (struct vmem_balloon_out){ .queue = VMEM_BALLOON_NO_QUEUE,
-						  .offset = VMEM_BALLOON_CONFIG_ACTUAL,
-						  .value = d->actual };
-		return 1;
-	}
+	if (behind(d) >= BEHIND_MOST)
+		return tell_actual(d, out);
 	if ((d->pages > d->target || d->oom) && fill_out(d))
-		return send(d, out, VMEM_BALLOON_DEFLATE, d->out.bytes,
-			    d->out.entries * entry_bytes(d));
+		return send_pages(d, out, VMEM_BALLOON_DEFLATE);
 	if (d->pages < d->target && !d->waits && fill_in(d))
-		return send(d, out, VMEM_BALLOON_INFLATE, d->in.bytes,
-			    d->in.entries * entry_bytes(d));
-	return 0;
+		return send_pages(d, out, VMEM_BALLOON_INFLATE);
+	return behind(d) ? tell_actual(d, out) : 0;
 }
 
 static int next_stats(vmem_balloon_driver *d, struct vmem_balloon_out *out)
@@ -271,17 +290,17 @@ int vmem_balloon_driver_next(vmem_balloon_driver *d, struct vmem_balloon_out *ou
 
 static void inflated(vmem_balloon_driver *d)
 {
-	for (uint32_t i = 0; i < d->in.span_count; i++)
-		d->held[d->held_count++] = d->in.spans[i]; /* fill_in() has left room */
-	carry_nothing(&d->in);
+	for (uint32_t i = 0; i < d->moving.span_count; i++)
+		d->held[d->held_count++] = d->moving.spans[i]; /* fill_in() has left room */
+	carry_nothing(d);
 }
 
 static void deflated(vmem_balloon_driver *d)
 {
-	d->pages -= d->out.pages;
+	d->pages -= d->moving.pages;
 	if (tells_first(d))
-		give_back(d, &d->out);
-	carry_nothing(&d->out);
+		give_back(d);
+	carry_nothing(d);
 }
 
 static void reported(vmem_balloon_driver *d)
@@ -359,7 +378,7 @@ void vmem_balloon_driver_retry(vmem_balloon_driver *d)
 
 uint64_t vmem_balloon_driver_oom(vmem_balloon_driver *d, uint64_t pages)
 {
-	uint64_t held = d->pages - d->in.pages - d->out.pages;
+	uint64_t held = d->pages - d->moving.pages;
 
 	if (!has(d, VMEM_BALLOON_F_DEFLATE_ON_OOM))
 		return 0;
@@ -385,13 +404,11 @@ int vmem_balloon_driver_get_state(const vmem_balloon_driver *d,
 
 static void begin_anew(vmem_balloon_driver *d)
 {
-	if (d->away[VMEM_BALLOON_DEFLATE] && tells_first(d))
-		give_back(d, &d->out);
-	give_back(d, &d->in);
+	if (!d->away[VMEM_BALLOON_DEFLATE] || tells_first(d)) /* else they have been given back */
+		give_back(d);
 	for (uint64_t i = 0; i < d->held_count; i++)
 		d->memory.give(d->memory.context, d->held[i].first, d->held[i].pages);
-	carry_nothing(&d->in);
-	carry_nothing(&d->out);
+	carry_nothing(d);
 	reported(d);
 	release_hints(d);
 	memset(d->away, 0, sizeof(d->away));
@@ -446,6 +463,17 @@ static int take_memory(struct vmem_balloon_guest_memory *m,
 	return 0;
 }
 
+static int make_arrays(vmem_balloon_driver *d)
+{
+	struct carried *c = &d->moving;
+
+	d->held =
+		vmemi_alloc(&d->allocator, d->max_spans * sizeof(*d->held), _Alignof(struct span));
+	c->spans = vmemi_alloc(&d->allocator, c->most * sizeof(*c->spans), _Alignof(struct span));
+	c->bytes = vmemi_alloc(&d->allocator, c->most * sizeof(*c->bytes), _Alignof(uint64_t));
+	return d->held && c->spans && c->bytes ? 0 : -VMEM_ENOMEM;
+}
+
 int vmem_balloon_driver_new(vmem_balloon_driver **ret_driver,
 			    const struct vmem_balloon_driver_opts *opts)
 {
@@ -460,7 +488,8 @@ int vmem_balloon_driver_new(vmem_balloon_driver **ret_driver,
 	if ((err = vmemi_opts_take(&o, sizeof(o), opts)) != 0 ||
 	    (err = vmemi_alloc_take(&allocator, o.allocator)) != 0)
 		return err;
-	if (o.flags || !o.max_spans || o.max_spans > UINT32_MAX)
+	if (o.flags || !o.max_spans || o.max_spans > UINT32_MAX ||
+	    o.entries > VMEM_BALLOON_DRIVER_ENTRIES_MOST)
 		return -VMEM_EINVAL;
 	err = take_memory(&memory, o.memory);
 	if (err)
@@ -468,27 +497,31 @@ int vmem_balloon_driver_new(vmem_balloon_driver **ret_driver,
 	d = vmemi_zalloc(&allocator, sizeof(*d), _Alignof(vmem_balloon_driver));
 	if (!d)
 		return -VMEM_ENOMEM;
-	d->held = vmemi_alloc(&allocator, o.max_spans * sizeof(*d->held), _Alignof(struct span));
-	if (!d->held) {
-		vmemi_free(&allocator, d, sizeof(*d), _Alignof(vmem_balloon_driver));
-		return -VMEM_ENOMEM;
-	}
 	d->allocator = allocator;
 	d->memory = memory;
 	d->wanted = o.features;
 	d->max_spans = o.max_spans;
 	d->poison = o.poison;
-	*ret_driver = d;
-	return 0;
+	d->moving.most = o.entries ? o.entries : VMEM_BALLOON_DRIVER_ENTRIES;
+	err = make_arrays(d);
+	if (err)
+		vmem_balloon_driver_free(d);
+	else
+		*ret_driver = d;
+	return err;
 }
 
 void vmem_balloon_driver_free(vmem_balloon_driver *d)
 {
 	struct vmem_allocator allocator;
+	struct carried *c;
 
 	if (!d)
 		return;
 	allocator = d->allocator;
+	c = &d->moving;
 	vmemi_free(&allocator, d->held, d->max_spans * sizeof(*d->held), _Alignof(struct span));
+	vmemi_free(&allocator, c->spans, c->most * sizeof(*c->spans), _Alignof(struct span));
+	vmemi_free(&allocator, c->bytes, c->most * sizeof(*c->bytes), _Alignof(uint64_t));
 	vmemi_free(&allocator, d, sizeof(*d), _Alignof(vmem_balloon_driver));
 }

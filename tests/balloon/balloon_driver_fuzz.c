@@ -155,7 +155,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 
 	memset(&g, 0, sizeof(g));
 	opts.max_spans = 1 + number(&data, &bytes, 1);
-	opts.poison = (uint32_t)number(&data, &bytes, 1) % 2;
+	opts.poison = (uint32_t)number(&data, &bytes, 1);
+	opts.entries = opts.poison >> 1;
+	opts.poison &= 1;
 	require(vmem_balloon_driver_new(&d, &opts) == 0);
 	while (bytes)
 		one_step(d, &data, &bytes);

@@ -1,274 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The driver and the device over queues in memory, with a guest whose pages are looked after: none is ever in two
- * places, and the device knows of just those that the driver has given. */
+/* The driver and the device together: driver_pair.h. */
 #define VMEM_EXPERIMENTAL /* VMEM_BALLOON_F_RANGES */
-#include <vmem/balloon_driver.h>
-#include "balloon/balloon_tools.h"
+#include "balloon/driver_pair.h"
 
-#define GUEST_PAGES 4096u
 #define ROUNDS 120u
-
-enum use { FREE, USED, HELD, ISOLATED };
-
-struct guest {
-	uint8_t use[GUEST_PAGES];
-	uint64_t cursor; /* of free ranges */
-	uint64_t row;    /* most pages that take() gives at once */
-	uint64_t far;    /* take() gives this page, which the device has no number for; 0: no */
-	uint64_t far_back;
-	uint32_t asked;
-};
-
-static uint64_t take(void *context, uint64_t most, uint64_t *ret_gfn)
-{
-	struct guest *g = context;
-	uint64_t first = 0, pages = 0;
-
-	if (g->far) {
-		*ret_gfn = g->far;
-		return 1;
-	}
-	while (first < GUEST_PAGES && g->use[first] != FREE)
-		first++;
-	while (first + pages < GUEST_PAGES && g->use[first + pages] == FREE && pages < most &&
-	       pages < g->row)
-		g->use[first + pages++] = HELD;
-	*ret_gfn = first;
-	return pages;
-}
-
-static void give(void *context, uint64_t gfn, uint64_t pages)
-{
-	struct guest *g = context;
-
-	if (gfn == g->far && gfn) {
-		g->far_back += pages;
-		return;
-	}
-	for (uint64_t i = gfn; i < gfn + pages; i++) {
-		cr_assert_lt(i, GUEST_PAGES);
-		cr_assert_eq(g->use[i], HELD);
-		g->use[i] = FREE;
-	}
-}
-
-static uint32_t stats(void *context, struct vmem_balloon_stat *s, uint32_t most)
-{
-	struct guest *g = context;
-
-	cr_assert_geq(most, 2);
-	s[0] = (struct vmem_balloon_stat){ VMEM_BALLOON_TOTAL, GUEST_PAGES * PAGE };
-	s[1] = (struct vmem_balloon_stat){ VMEM_BALLOON_MINOR_FAULTS, ++g->asked };
-	return 2;
-}
-
-static int isolate(void *context, struct vmem_balloon_piece *piece)
-{
-	struct guest *g = context;
-	uint64_t first, pages = 0;
-
-	while (g->cursor < GUEST_PAGES && g->use[g->cursor] != FREE)
-		g->cursor++;
-	first = g->cursor;
-	while (first + pages < GUEST_PAGES && g->use[first + pages] == FREE && pages < 64)
-		g->use[first + pages++] = ISOLATED;
-	g->cursor += pages;
-	*piece = (struct vmem_balloon_piece){ first * PAGE, pages * PAGE };
-	return pages != 0;
-}
-
-static void begin_free(void *context)
-{
-	((struct guest *)context)->cursor = 0;
-}
-
-static void release(void *context, const struct vmem_balloon_piece *piece)
-{
-	struct guest *g = context;
-
-	for (uint64_t i = piece->gpa / PAGE; i < (piece->gpa + piece->bytes) / PAGE; i++) {
-		cr_assert_eq(g->use[i], ISOLATED);
-		g->use[i] = FREE;
-	}
-}
-
-static void release_all(void *context)
-{
-	struct guest *g = context;
-
-	for (uint64_t i = 0; i < GUEST_PAGES; i++)
-		if (g->use[i] == ISOLATED)
-			g->use[i] = FREE;
-}
-
-struct pair {
-	struct vmemt_balloon device;
-	struct guest guest;
-	struct vmem_balloon_guest_memory memory;
-	vmem_balloon_driver *driver;
-	struct vmemt_fail_alloc driver_memory;
-	uint64_t discarded; /* pages, of all kinds */
-};
-
-static void make_pair(struct pair *p, uint64_t offered, uint64_t wanted, uint32_t map)
-{
-	struct vmem_balloon_driver_opts o = { .size = sizeof(o),
-					      .allocator = &p->driver_memory.allocator,
-					      .memory = &p->memory,
-					      .features = wanted,
-					      .max_spans = GUEST_PAGES };
-
-	p->guest.row = p->guest.row ? p->guest.row : 5;
-	p->memory = (struct vmem_balloon_guest_memory){ .size = sizeof(p->memory),
-							.context = &p->guest,
-							.take = take,
-							.give = give,
-							.stats = stats,
-							.isolate = isolate,
-							.begin_free = begin_free,
-							.release = release,
-							.release_all = release_all };
-	vmemt_fail_alloc_init(&p->driver_memory);
-	p->device.opts.map = map;
-	vmemt_balloon_make(&p->device, offered, PAGE);
-	cr_assert_eq(vmem_balloon_driver_new(&p->driver, &o), 0);
-}
-
-static void read_config(struct pair *p)
-{
-	uint8_t space[VMEM_BALLOON_CONFIG_BYTES];
-	uint32_t count = vmem_balloon_config_bytes(p->device.b);
-
-	cr_assert_eq(vmem_balloon_config_read(p->device.b, 0, space, count), 0);
-	vmem_balloon_driver_config(p->driver, space, count);
-}
-
-static void start_pair(struct pair *p)
-{
-	uint64_t features = vmem_balloon_driver_negotiate(p->driver, p->device.opts.features);
-	vmem_balloon *b = p->device.b;
-	uint32_t poison, status;
-
-	vmem_balloon_set_status(b, 0, NULL);
-	vmem_balloon_set_status(b, 3, NULL);
-	cr_assert_eq(vmem_balloon_set_features(b, features), 0);
-	vmem_balloon_set_status(b, VMEM_VIRTIO_FEATURES_OK, NULL);
-	if (vmem_balloon_driver_poison(p->driver, &poison))
-		cr_assert_eq(vmem_balloon_config_write(b, VMEM_BALLOON_CONFIG_POISON, &poison, 4),
-			     0);
-	vmem_balloon_set_status(b, VMEM_VIRTIO_DRIVER_OK, &status);
-	cr_assert(status & VMEM_VIRTIO_DRIVER_OK);
-	vmem_balloon_driver_start(p->driver);
-	read_config(p);
-}
-
-static void end_pair(struct pair *p)
-{
-	vmem_balloon_driver_free(p->driver);
-	cr_assert_eq(p->driver_memory.live_bytes, 0);
-	vmemt_balloon_end(&p->device);
-}
-
-/* What the device does for one notification. A page that it discards is not in use. */
-static void device_works(struct pair *p)
-{
-	struct vmem_balloon_range r;
-	struct vmem_balloon_done done;
-
-	while (vmem_balloon_take_ranges(p->device.b, &r, 1))
-		for (uint64_t i = r.gpa / PAGE; i < (r.gpa + r.bytes) / PAGE; i++) {
-			if (r.operation == VMEM_BALLOON_RETURN)
-				continue;
-			cr_assert_eq(p->guest.use[i],
-				     r.operation == VMEM_BALLOON_DISCARD ? HELD : ISOLATED);
-			p->discarded++;
-		}
-	while (vmem_balloon_take_done(p->device.b, &done))
-		cr_assert_eq(vmem_balloon_driver_returned(p->driver,
-							  (enum vmem_balloon_queue)done.queue),
-			     0);
-}
-
-static void one_out(struct pair *p, const struct vmem_balloon_out *out)
-{
-	struct vmem_balloon_buffer buffer = { .size = sizeof(buffer),
-					      .queue = out->queue,
-					      .token = ++p->device.tokens,
-					      .now_ns = p->device.now,
-					      .bytes = out->bytes,
-					      .count = out->count,
-					      .pieces = out->pieces,
-					      .piece_count = out->piece_count };
-	enum vmem_balloon_queue found;
-	int err;
-
-	if (out->queue == VMEM_BALLOON_NO_QUEUE) {
-		cr_assert_eq(vmem_balloon_config_write(p->device.b, out->offset, &out->value, 4),
-			     0);
-		return;
-	}
-	cr_assert_eq(vmem_balloon_queue_of(p->device.b, p->device.b->numbers[out->queue], &found),
-		     0);
-	cr_assert_eq(found, out->queue);
-	while ((err = vmem_balloon_give(p->device.b, &buffer)) == -VMEM_EAGAIN)
-		device_works(p);
-	cr_assert_eq(err, 0);
-}
-
-/* Until neither has anything to do. */
-static void run(struct pair *p)
-{
-	struct vmem_balloon_out out = { .size = sizeof(out) };
-	int event;
-
-	for (uint32_t i = 0; vmem_balloon_driver_next(p->driver, &out); i++) {
-		cr_assert_lt(i, 100000);
-		one_out(p, &out);
-		device_works(p);
-		while ((event = vmem_balloon_next_event(p->device.b)) != 0)
-			if (event == VMEM_BALLOON_EVENT_CONFIG)
-				read_config(p);
-	}
-}
-
-static uint64_t held(const struct pair *p)
-{
-	uint64_t n = 0;
-
-	for (uint64_t i = 0; i < GUEST_PAGES; i++)
-		n += p->guest.use[i] == HELD;
-	return n;
-}
-
-static void set_target(struct pair *p, uint64_t pages)
-{
-	cr_assert_eq(vmem_balloon_set_target(p->device.b, pages, 0, p->device.now), 0);
-	read_config(p);
-	run(p);
-}
-
-static struct vmem_balloon_driver_state state_of(const struct pair *p)
-{
-	struct vmem_balloon_driver_state s = { .size = sizeof(s) };
-
-	cr_assert_eq(vmem_balloon_driver_get_state(p->driver, &s), 0);
-	return s;
-}
-
-/* Both know of the same pages, and nobody has lost one. */
-static void agree(const struct pair *p)
-{
-	struct vmem_balloon_counters c = vmemt_counters(&p->device);
-
-	for (uint64_t i = 0; i < GUEST_PAGES; i++)
-		cr_assert_eq(vmem_balloon_has(p->device.b, i * PAGE), p->guest.use[i] == HELD);
-	cr_assert_eq(vmemt_progress(&p->device).pages, held(p));
-	cr_assert_eq(vmemt_progress(&p->device).actual, held(p));
-	cr_assert_eq(state_of(p).pages, held(p));
-	cr_assert_eq(c.outside + c.inflated_twice + c.not_inflated + c.free_inflated + c.malformed +
-			     c.unexpected + c.late_writes,
-		     0);
-}
 
 Test(balloon_driver, in_and_out)
 {
@@ -287,6 +22,109 @@ Test(balloon_driver, in_and_out)
 	agree(&p);
 	cr_assert_eq(held(&p), 0);
 	end_pair(&p);
+}
+
+/* 5.5.6.1: `actual` is told once after all buffers of a change, also when there are no more pages to give, and when
+ * memory is short. */
+Test(balloon_driver, actual_when_all_is_moved)
+{
+	struct pair p = { 0 };
+
+	make_pair(&p, ALL_FEATURES | MODERN, ALL_FEATURES | MODERN, 0);
+	start_pair(&p);
+	set_target(&p, 1000);
+	agree(&p);
+	cr_assert_eq(vmemt_counters(&p.device).inflated, 1000);
+	cr_assert_eq(p.told, 1);
+	set_target(&p, 100);
+	agree(&p);
+	cr_assert_eq(p.told, 2);
+	set_target(&p, 100);
+	cr_assert_eq(p.told, 2);
+	memset(p.guest.use + 2000, USED, GUEST_PAGES - 2000);
+	set_target(&p, 2048); /* it stops short of it */
+	agree(&p);
+	cr_assert_eq(held(&p), 2000);
+	cr_assert_eq(p.told, 3);
+	cr_assert_eq(vmem_balloon_driver_oom(p.driver, 1000), 1000);
+	run(&p);
+	agree(&p);
+	cr_assert_eq(p.told, 4);
+	end_pair(&p);
+}
+
+static uint64_t take_next(void *context, uint64_t most, uint64_t *ret_gfn)
+{
+	uint64_t *next = context;
+
+	*ret_gfn = *next;
+	*next += most;
+	return most;
+}
+
+static void give_nothing(void *context, uint64_t gfn, uint64_t pages)
+{
+	(void)context;
+	(void)gfn;
+	(void)pages;
+}
+
+/* On a long way it is told from time to time, and never more than was acknowledged. */
+Test(balloon_driver, actual_on_a_long_way)
+{
+	const uint32_t pages = 20000, step = 4096, entries = VMEM_BALLOON_DRIVER_ENTRIES;
+	uint32_t moved = 0, told = 0, times = 0, config[2] = { pages };
+	struct vmem_balloon_out out = { .size = sizeof(out) };
+	uint64_t next = 0;
+	struct vmem_balloon_guest_memory m = {
+		.size = sizeof(m), .context = &next, .take = take_next, .give = give_nothing
+	};
+	struct vmem_balloon_driver_opts o = { .size = sizeof(o), .memory = &m, .max_spans = 1000 };
+	vmem_balloon_driver *d;
+
+	cr_assert_eq(vmem_balloon_driver_new(&d, &o), 0);
+	(void)vmem_balloon_driver_negotiate(d, MODERN);
+	vmem_balloon_driver_start(d);
+	vmem_balloon_driver_config(d, config, sizeof(config));
+	while (vmem_balloon_driver_next(d, &out)) {
+		if (out.queue == VMEM_BALLOON_NO_QUEUE) {
+			cr_assert_eq(out.value, moved);
+			told = out.value;
+			times++;
+			continue;
+		}
+		cr_assert_eq(vmem_balloon_driver_next(d, &out), 0); /* it waits for the buffer */
+		moved += out.count / 4;
+		cr_assert_eq(vmem_balloon_driver_returned(d, VMEM_BALLOON_INFLATE), 0);
+		cr_assert_lt(moved - told, step + entries);
+	}
+	cr_assert_eq(told, pages);
+	cr_assert_eq(times, pages / step + 1);
+	vmem_balloon_driver_free(d);
+}
+
+/* As many page numbers as are wanted, or ranges, are in a buffer. */
+Test(balloon_driver, entries)
+{
+	static const uint32_t entries[] = { 0, 1, 3, 1000, VMEM_BALLOON_DRIVER_ENTRIES_MOST };
+
+	for (int ranges = 0; ranges < 2; ranges++)
+		for (size_t i = 0; i < sizeof(entries) / sizeof(*entries); i++) {
+			uint64_t each = entries[i] ? entries[i] : VMEM_BALLOON_DRIVER_ENTRIES;
+			struct pair p = { .guest.row = 2, .entries = entries[i] };
+			uint64_t features = MODERN | (ranges ? VMEM_BALLOON_F_RANGES : 0);
+
+			if (ranges)
+				each *= p.guest.row;
+			make_pair(&p, features, features, 0);
+			start_pair(&p);
+			set_target(&p, 2500);
+			agree(&p);
+			cr_assert_eq(vmemt_counters(&p.device).buffers, (2500 + each - 1) / each);
+			set_target(&p, 0);
+			agree(&p);
+			end_pair(&p);
+		}
 }
 
 /* Rows go as ranges where both know them: far fewer buffers. */
@@ -396,6 +234,28 @@ Test(balloon_driver, b13_used_when_acknowledged)
 	}
 }
 
+/* A reset gives the guest all pages back, each once, also those on their way in or out. */
+Test(balloon_driver, reset_while_pages_move)
+{
+	for (int way = 0; way < 3; way++) {
+		uint64_t features = MODERN | (way == 2 ? VMEM_BALLOON_F_MUST_TELL_HOST : 0);
+		struct vmem_balloon_out out = { .size = sizeof(out) };
+		struct pair p = { 0 };
+
+		make_pair(&p, ALL_FEATURES | MODERN, features, 0);
+		start_pair(&p);
+		set_target(&p, 300);
+		cr_assert_eq(vmem_balloon_set_target(p.device.b, way ? 200 : 400, 0, p.device.now),
+			     0);
+		read_config(&p);
+		cr_assert_eq(vmem_balloon_driver_next(p.driver, &out), 1);
+		cr_assert_eq(out.queue, way ? VMEM_BALLOON_DEFLATE : VMEM_BALLOON_INFLATE);
+		(void)vmem_balloon_driver_negotiate(p.driver, features);
+		cr_assert_eq(held(&p), 0);
+		end_pair(&p);
+	}
+}
+
 /* All free pages are hinted once, and the guest has them back when the device is done. */
 Test(balloon_driver, hints)
 {
@@ -488,6 +348,9 @@ Test(balloon_driver, options)
 	o.max_spans = 0;
 	cr_assert_eq(vmem_balloon_driver_new(&d, &o), -VMEM_EINVAL);
 	o.max_spans = 1;
+	o.entries = VMEM_BALLOON_DRIVER_ENTRIES_MOST + 1;
+	cr_assert_eq(vmem_balloon_driver_new(&d, &o), -VMEM_EINVAL);
+	o.entries = 0;
 	o.memory = NULL;
 	cr_assert_eq(vmem_balloon_driver_new(&d, &o), -VMEM_EINVAL);
 	o.memory = &m;
