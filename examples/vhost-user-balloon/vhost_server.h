@@ -6,8 +6,11 @@
 
 #define VHOST_EVENTS 16
 
+struct vhost_control;
+
 struct vhost_server {
 	struct vhost_options o;
+	int signals, listener; /* descriptors, or -1 */
 	struct vhost_client client;
 	bool has_client, quit;
 	bool leave;      /* the client shall be left */
@@ -24,7 +27,17 @@ struct vhost_server {
 	uint64_t said_ns, asked_ns; /* progress printed, statistics asked for */
 };
 
+/* vhost_main.c: of a clock that does not go back. */
 uint64_t vhost_now_ns(void);
+
+/* With the options as they are. */
+void vhost_server_begin(struct vhost_server *s);
+/* Leaves the client, and listens no more. */
+void vhost_server_end(struct vhost_server *s);
+
+/* Waits until there is something to do, and does some of it: whatever a client sends, not for long.
+ * False: it is to end. */
+bool vhost_server_turn(struct vhost_server *s, struct vhost_control *control);
 
 /* @return NULL, or why it cannot be */
 const char *vhost_server_set_target(struct vhost_server *s, uint64_t bytes, uint64_t bytes_per_s);
