@@ -119,6 +119,23 @@ static const char *work_queue(struct vhost_client *c, uint32_t number)
 	return NULL;
 }
 
+/* One after the other, from where the last turn came to its end: none keeps the others from being looked at. */
+static const char *work_queues(struct vhost_client *c)
+{
+	uint32_t first = c->first;
+	const char *why = NULL;
+
+	for (uint32_t i = 0; i < VHOST_QUEUES && !why && !c->part && c->parts_left; i++) {
+		uint32_t number = (first + i) % VHOST_QUEUES;
+
+		if (!c->queue[number].due || !vhost_queue_runs(&c->queue[number]))
+			continue;
+		why = work_queue(c, number);
+		c->first = (number + 1) % VHOST_QUEUES;
+	}
+	return why;
+}
+
 const char *vhost_client_work(struct vhost_client *c)
 {
 	const char *why = NULL;
@@ -126,9 +143,8 @@ const char *vhost_client_work(struct vhost_client *c)
 	c->parts_left = TURN_PARTS;
 	if (c->part)
 		c->part = !give(c);
-	for (uint32_t i = 0; i < VHOST_QUEUES && !why && c->driver_ok; i++)
-		if (!c->part && c->queue[i].due && vhost_queue_runs(&c->queue[i]))
-			why = work_queue(c, i);
+	if (c->driver_ok)
+		why = work_queues(c);
 	if (why)
 		return why;
 	if (!c->part)

@@ -42,6 +42,7 @@ struct vhost_client {
 	/* A buffer that is worked off in parts: until it is done nothing else is looked at. */
 	bool part;
 	uint32_t parts_left; /* of this turn */
+	uint32_t first;      /* queue that the next turn begins with */
 	struct vmem_balloon_buffer buffer;
 	struct vmem_balloon_piece pieces[VHOST_PIECES];
 	uint8_t copy[VHOST_COPY];
