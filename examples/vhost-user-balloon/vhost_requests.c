@@ -135,10 +135,13 @@ static const char *set_config(struct vhost_client *c, const struct vhost_config 
 	return NULL;
 }
 
+/* Nothing of before is returned: what queues there are begins anew, when it is told to. */
 static const char *reset(struct vhost_client *c)
 {
-	for (uint32_t i = 0; i < VHOST_QUEUES; i++)
+	for (uint32_t i = 0; i < VHOST_QUEUES; i++) {
 		(void)vhost_queue_stop(&c->queue[i]);
+		c->queue[i].enabled = !(c->features & VHOST_F_PROTOCOL_FEATURES);
+	}
 	return vhost_client_set_status(c, 0);
 }
 
@@ -207,6 +210,8 @@ static const char *told(struct vhost_client *c)
 	case VHOST_SET_BACKEND_REQ_FD: return set_request_fd(c, m);
 	case VHOST_SET_CONFIG: return set_config(c, &m->payload.config);
 	case VHOST_SET_STATUS:
+		if (!(m->payload.number & 0xff))
+			return reset(c);
 		return vhost_client_set_status(c, (uint32_t)(m->payload.number & 0xff));
 	default: return set_queue(c, m);
 	}

@@ -109,21 +109,21 @@ bool turns_take_answer(struct turns *t, struct vhost_message *m)
 	return true;
 }
 
-void turns_set_up(struct turns *t)
+void turns_set_up(struct turns *t, uint64_t protocol)
 {
 	const uint64_t features = FEATURES | VHOST_F_PROTOCOL_FEATURES;
 	const struct vhost_table table = { .count = 1, .region = { { 0, TURNS_BYTES, USER, 0 } } };
 
+	turns_send(t, VHOST_SET_PROTOCOL_FEATURES, &protocol, sizeof(protocol), -1);
 	turns_send(t, VHOST_SET_FEATURES, &features, sizeof(features), -1);
 	turns_send(t, VHOST_SET_MEM_TABLE, &table, 8 + sizeof(table.region[0]), t->memory);
 	turns_settle(t);
 }
 
-void turns_start(struct turns *t, uint32_t queue, uint32_t size, uint16_t base)
+void turns_place(struct turns *t, uint32_t queue, uint32_t size, uint16_t base)
 {
 	const uint64_t at = USER + RING_AT(queue), number = queue;
-	const struct vhost_vring_state sizes = { queue, size }, from = { queue, base },
-				       on = { queue, 1 };
+	const struct vhost_vring_state sizes = { queue, size }, from = { queue, base };
 	const struct vhost_vring_address address = { .index = queue,
 						     .descriptors = at,
 						     .available = at + AVAILABLE_AT,
@@ -133,6 +133,13 @@ void turns_start(struct turns *t, uint32_t queue, uint32_t size, uint16_t base)
 	turns_send(t, VHOST_SET_VRING_BASE, &from, sizeof(from), -1);
 	turns_send(t, VHOST_SET_VRING_ADDR, &address, sizeof(address), -1);
 	turns_send(t, VHOST_SET_VRING_KICK, &number, sizeof(number), t->kick[queue]);
+	turns_settle(t);
+}
+
+void turns_enable(struct turns *t, uint32_t queue)
+{
+	const struct vhost_vring_state on = { queue, 1 };
+
 	turns_send(t, VHOST_SET_VRING_ENABLE, &on, sizeof(on), -1);
 	turns_settle(t);
 }

@@ -33,9 +33,10 @@ void turns_send(struct turns *t, uint32_t request, const void *payload, uint32_t
 /* An answer that is there already. */
 bool turns_take_answer(struct turns *t, struct vhost_message *m);
 
-/* Features and memory; then queues, whose rings are as they are in memory. */
-void turns_set_up(struct turns *t);
-void turns_start(struct turns *t, uint32_t queue, uint32_t size, uint16_t base);
+/* Features and memory; then queues, whose rings are as they are in memory. @protocol: features of the protocol. */
+void turns_set_up(struct turns *t, uint64_t protocol);
+void turns_place(struct turns *t, uint32_t queue, uint32_t size, uint16_t base);
+void turns_enable(struct turns *t, uint32_t queue);
 
 /* Parts of a ring that starts, for all sizes at the same place. */
 struct split_ring_descriptor *turns_descriptors(const struct turns *t, uint32_t queue);

@@ -153,11 +153,12 @@ static void begin(void)
 {
 	memset(&t, 0, sizeof(t));
 	turns_begin(&t);
-	turns_set_up(&t);
+	turns_set_up(&t, 0);
 	fill_data();
 	for (uint32_t i = 0; i < TURNS_QUEUES; i++) {
 		describe_all(i);
-		turns_start(&t, i, RING, 0);
+		turns_place(&t, i, RING, 0);
+		turns_enable(&t, i);
 	}
 }
 
