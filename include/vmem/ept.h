@@ -32,8 +32,9 @@
  *  addresses are, empty ones address 0. A processor with L1TF (no RDCL_NO in IA32_ARCH_CAPABILITIES) may let a guest
  *  read, by speculation, lines in its first-level cache of the page that such an entry names. There, vmem_ept_unmap()
  *  what a guest must not read, do not take its rights; keep nothing secret in page 0; and let payloads name no
- *  memory: bit physical_bits - 5 of a payload is the highest bit of the address. Or empty that cache at each entry to
- *  a guest. */
+ *  memory: bit physical_bits - 5 of a payload is the highest bit of the address, and with it set (with
+ *  VMEM_EPT_INVERT_PAYLOAD: clear) nothing is named where memory ends below half of what physical_bits reach. Or empty
+ *  that cache at each entry to a guest. */
 #ifndef VMEM_EPT_H
 #define VMEM_EPT_H
 #include <vmem/allocator.h>
@@ -70,6 +71,9 @@ struct vmem_ept_memory {
 /** Supervisor shadow-stack accesses need VMEM_EPT_LEAF_SHADOW_STACK (bit 7 of the EPTP). Intel, with the capability.
  *  Without it, that flag of leaves would have no effect, and is -VMEM_ENOTSUP. */
 #define VMEM_EPT_SHADOW_STACK (UINT64_C(1) << 5)
+/** The bits of payloads that are where addresses are (51:12) are kept inverted, so that small payloads name no memory
+ *  to a processor with L1TF. */
+#define VMEM_EPT_INVERT_PAYLOAD (UINT64_C(1) << 6)
 
 /** Options. Fields are only ever added at the end. */
 struct vmem_ept_opts {

@@ -7,7 +7,7 @@
 
 #define KNOWN_FLAGS                                                                            \
 	(VMEM_EPT_AD | VMEM_EPT_NO_EXEC_LARGE | VMEM_EPT_WRITE_BACK | VMEM_EPT_CACHES_ABSENT | \
-	 VMEM_EPT_SUPPRESS_ALL_VE | VMEM_EPT_SHADOW_STACK)
+	 VMEM_EPT_SUPPRESS_ALL_VE | VMEM_EPT_SHADOW_STACK | VMEM_EPT_INVERT_PAYLOAD)
 #define CACHE_LINE 64u
 
 #ifdef __x86_64__
@@ -82,6 +82,7 @@ static void set_masks(vmem_ept *ept)
 
 	ept->writes = VMEMI_EPT_WRITE_BIT;
 	ept->absent = ept->flags & VMEM_EPT_SUPPRESS_ALL_VE ? VMEMI_EPT_NO_VE : 0;
+	ept->payload_flip = ept->flags & VMEM_EPT_INVERT_PAYLOAD ? VMEM_EPT_ADDRESS : 0;
 	ept->table_bits = ept->absent;
 	if (ept->format == VMEM_EPT_AMD) {
 		ept->present = VMEM_EPT_AMD_PRESENT;

@@ -72,8 +72,8 @@ static void give_spares(struct install *in)
 /* A payload, or nothing, that the caller does not expect there. */
 static bool is_unexpected(const struct install *in, uint64_t entry)
 {
-	uint64_t payload =
-		vmemi_ept_is_payload(entry) ? vmemi_ept_payload(entry) : VMEMI_EPT_NO_PAYLOAD;
+	uint64_t payload = vmemi_ept_is_payload(entry) ? vmemi_ept_payload(in->ept, entry)
+						       : VMEMI_EPT_NO_PAYLOAD;
 
 	return in->expected && *in->expected != payload;
 }

@@ -73,11 +73,13 @@ static inline bool vmemi_ept_is_empty(uint64_t entry)
 
 static inline uint64_t vmemi_ept_payload_entry(const vmem_ept *ept, uint64_t payload)
 {
-	return VMEMI_EPT_MARK | (payload & 0x7f) << 3 | payload >> 7 << 11 | ept->absent;
+	return (VMEMI_EPT_MARK | (payload & 0x7f) << 3 | payload >> 7 << 11 | ept->absent) ^
+	       ept->payload_flip;
 }
 
-static inline uint64_t vmemi_ept_payload(uint64_t entry)
+static inline uint64_t vmemi_ept_payload(const vmem_ept *ept, uint64_t entry)
 {
+	entry ^= ept->payload_flip;
 	return (entry >> 3 & 0x7f) | (entry & ~(VMEMI_EPT_MARK | VMEMI_EPT_NO_VE)) >> 11 << 7;
 }
 

@@ -5,7 +5,7 @@
  * differs are masks in the object, so that the loops over entries are the same code for all, with the masks in
  * registers. Bits of our own are among those that every format ignores:
  *   LEAF   in each leaf, with rights or without: it has an address
- *   MARK   in a payload, never in a present entry; bits 9:3 and 61:11 are its 58 bits
+ *   MARK   in a payload, never in a present entry; bits 9:3 and 61:11 are its 58 bits, 51:12 of them perhaps inverted
  *   what is neither, and no table, is empty: 0, or bit 63 alone with VMEM_EPT_SUPPRESS_ALL_VE.
  *
  * A range call looks first (does it fit, is it allowed, how many tables will it need), takes all tables from the
@@ -60,10 +60,11 @@ struct vmem_ept {
 	uint64_t caps;
 	uint32_t format;
 	uint32_t levels;
-	uint64_t absent;     /* an entry with nothing */
-	uint64_t present;    /* an entry with one of these bits is present */
-	uint64_t table_bits; /* of an entry that points to a table */
-	uint64_t accessed;   /* 0 if they are off */
+	uint64_t absent;       /* an entry with nothing */
+	uint64_t payload_flip; /* bits of payloads that are kept inverted */
+	uint64_t present;      /* an entry with one of these bits is present */
+	uint64_t table_bits;   /* of an entry that points to a table */
+	uint64_t accessed;     /* 0 if they are off */
 	uint64_t dirty;
 	uint64_t writes;          /* an entry with one of these bits may be written through */
 	uint32_t rights_able;     /* bit r: leaves may have the rights r */

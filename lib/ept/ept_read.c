@@ -18,7 +18,7 @@ static __attribute__((noinline)) int tell(const vmem_ept *ept, uint64_t entry, u
 		return 0;
 	}
 	if (ret_payload)
-		*ret_payload = vmemi_ept_is_payload(entry) ? vmemi_ept_payload(entry)
+		*ret_payload = vmemi_ept_is_payload(entry) ? vmemi_ept_payload(ept, entry)
 							   : VMEMI_EPT_NO_PAYLOAD;
 	return -VMEM_ENOENT;
 }
@@ -124,19 +124,19 @@ struct growing {
 };
 
 /* Whether the entry after it belongs to the run. */
-static bool goes_on(struct growing *g, uint64_t entry, uint32_t level)
+static bool goes_on(const vmem_ept *ept, struct growing *g, uint64_t entry, uint32_t level)
 {
 	uint64_t step;
 
 	if (!g->settled) {
 		g->settled = true;
-		step = vmemi_ept_payload(entry) - g->run.payload;
+		step = vmemi_ept_payload(ept, entry) - g->run.payload;
 		g->run.step = level == 1 && step == 1 && vmemi_ept_is_payload(entry);
 	}
 	if (vmemi_ept_is_leaf(g->entry))
 		return level == g->level && entry == g->entry + vmemi_ept_bytes(level);
 	return vmemi_ept_is_payload(entry) && (!g->run.step || level == 1) &&
-	       vmemi_ept_payload(entry) ==
+	       vmemi_ept_payload(ept, entry) ==
 		       g->run.payload + g->run.step * (g->run.bytes >> VMEM_PAGE_SHIFT);
 }
 
@@ -155,7 +155,7 @@ static void begin_run(const vmem_ept *ept, uint64_t gpa, const struct vmemi_ept_
 		.settled = true,
 	};
 	if (vmemi_ept_is_payload(path->entry)) {
-		g->run.payload = vmemi_ept_payload(path->entry);
+		g->run.payload = vmemi_ept_payload(ept, path->entry);
 		g->settled = path->level > 1;
 		return;
 	}
@@ -186,7 +186,7 @@ int vmem_ept_next(const vmem_ept *ept, uint64_t gpa, struct vmem_ept_run *ret_ru
 		} else {
 			vmemi_ept_descend(ept, at, 1, &path);
 		}
-		if (!goes_on(&g, path.entry, path.level))
+		if (!goes_on(ept, &g, path.entry, path.level))
 			break;
 		g.entry = path.entry;
 		g.run.bytes += vmemi_ept_bytes(path.level);

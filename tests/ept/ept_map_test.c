@@ -196,6 +196,98 @@ Test(ept_map, payloads)
 	}
 }
 
+/* The entry of level 1, as it is in memory. */
+static uint64_t entry_at(uint64_t gpa)
+{
+	uint64_t table = vmem_ept_pointer(ept) & VMEM_EPT_ADDRESS, entry = 0;
+
+	for (uint32_t level = 4; level; level--) {
+		entry = vmemt_ept_page(&pool, table)[gpa >> (3 + 9 * level) & 511];
+		table = entry & VMEM_EPT_ADDRESS;
+	}
+	return entry;
+}
+
+/* What a payload is in an entry: bits 9:3 and 61:11, those of the address inverted if that is asked for. */
+static void payload_bits(uint64_t flip)
+{
+	const uint64_t gpa = GIB + 4096;
+	struct vmem_ept_leaf leaf;
+	uint64_t payload;
+
+	for (uint32_t bit = 0; bit < VMEM_EPT_PAYLOAD_BITS; bit++) {
+		cr_assert_eq(
+			vmem_ept_set_payload(ept, gpa, 4096, UINT64_C(1) << bit, 0, 0, &change), 0);
+		cr_assert_eq(entry_at(gpa) ^ flip,
+			     UINT64_C(1) << 62 | UINT64_C(1) << (bit < 7 ? bit + 3 : bit + 4));
+		vmem_ept_translate(ept, gpa, &leaf, &payload);
+		cr_assert_eq(payload, UINT64_C(1) << bit);
+	}
+	/* In a row, in one entry for many, and as what an install expects. */
+	cr_assert_eq(vmem_ept_set_payload(ept, GIB, MIB2, 250, 1, 0, &change), 0);
+	cr_assert_eq(vmem_ept_set_payload(ept, 2 * GIB, GIB, 9, 0, 0, &change), 0);
+	for (uint64_t i = 0; i < 512; i++) {
+		cr_assert_eq((entry_at(GIB + 4096 * i) ^ flip) & VMEM_EPT_ADDRESS,
+			     (250 + i) >> 8 << 12);
+		vmem_ept_translate(ept, GIB + 4096 * i, &leaf, &payload);
+		cr_assert_eq(payload, 250 + i);
+	}
+	payload = 10;
+	leaf = VMEMT_EPT_LEAF(.hpa = GIB);
+	cr_assert_eq(vmem_ept_install(ept, 2 * GIB, &leaf, &payload), -VMEM_EAGAIN);
+	payload = 9;
+	cr_assert_eq(vmem_ept_install(ept, 2 * GIB, &leaf, &payload), 0);
+	vmem_ept_translate(ept, 2 * GIB + 4096, &leaf, &payload);
+	cr_assert_eq(payload, 9);
+}
+
+Test(ept_map, payloads_inverted)
+{
+	struct vmem_ept_run run = { .size = sizeof(run) };
+
+	for (uint32_t format = 0; format < VMEM_EPT_FORMATS; format++)
+		for (int inverted = 0; inverted < 2; inverted++) {
+			struct vmem_ept_capabilities caps = vmemt_ept_caps(format);
+
+			open_ept(64, &caps, inverted ? VMEM_EPT_INVERT_PAYLOAD : 0, 4, 0);
+			payload_bits(inverted ? UINT64_C(0xffffffffff000) : 0);
+			cr_assert_eq(vmem_ept_next(ept, 0, &run), 0);
+			cr_assert_eq(run.gpa, GIB);
+			cr_assert_eq(run.bytes, MIB2);
+			cr_assert_eq(run.payload, 250);
+			cr_assert_eq(run.step, 1);
+			cr_assert_eq(vmem_ept_unmap(ept, 0, 4 * GIB, &change), 0);
+			expect_hole(GIB);
+			expect_hole(3 * GIB - 4096);
+			vmem_ept_flushed(ept, change.epoch);
+			close_ept();
+		}
+}
+
+/* What the documentation says of L1TF: the highest bit of the address is that of the payload, or its inverse. */
+Test(ept_map, payloads_beyond_memory)
+{
+	static const uint64_t others[] = {
+		0, 1, 0xff, 0x100, (UINT64_C(1) << 41) - 1, UINT64_C(0x3ff) << 48
+	};
+	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_INTEL);
+	const uint64_t half = UINT64_C(1) << (caps.physical_bits - 1);
+
+	for (int inverted = 0; inverted < 2; inverted++) {
+		open_ept(16, &caps, inverted ? VMEM_EPT_INVERT_PAYLOAD : 0, 4, 0);
+		for (size_t i = 0; i < 6; i++)
+			for (uint64_t bit = 0; bit < 2; bit++) {
+				cr_assert_eq(vmem_ept_set_payload(
+						     ept, 0, 4096,
+						     others[i] | bit << (caps.physical_bits - 5), 0,
+						     0, &change),
+					     0);
+				cr_assert_eq((entry_at(0) & half) != 0, (int)bit != inverted);
+			}
+		close_ept();
+	}
+}
+
 Test(ept_map, runs)
 {
 	struct vmem_ept_run run = { .size = sizeof(run) };
