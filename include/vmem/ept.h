@@ -265,11 +265,13 @@ struct vmem_ept_run {
  *  @return 0, -VMEM_ENOENT (no more), -VMEM_ERANGE, -VMEM_EINVAL @threads any, but not beside a serial call @since 1.0 */
 VMEM_API int vmem_ept_next(const vmem_ept *ept, uint64_t gpa, struct vmem_ept_run *ret_run);
 
-/** Most tables that mapping a range of @p bytes anywhere may need, whatever is there, the root left out: by leaves of
- *  up to @p level (1..3), with gpa and hpa that differ by a multiple of their size. A level that the processor has
- *  not counts as the next lower one; for what is executable level is 1 with VMEM_EPT_NO_EXEC_LARGE.
+/** Most tables that mapping a range of @p bytes anywhere may need, whatever is there, the root left out: by leaves
+ *  like @p leaf, as vmem_ept_map() would make them of its rights, flags and level, with gpa and hpa that differ by a
+ *  multiple of their size. NULL: by leaves of 4 KiB, or payloads; as many do for what is mapped and split later, also
+ *  because vmem_ept_protect() makes it executable with VMEM_EPT_NO_EXEC_LARGE.
  *  @threads any @since 1.0 */
-VMEM_API uint64_t vmem_ept_worst_case(const vmem_ept *ept, uint64_t bytes, uint32_t level);
+VMEM_API uint64_t vmem_ept_worst_case(const vmem_ept *ept, uint64_t bytes,
+				      const struct vmem_ept_leaf *leaf);
 
 struct vmem_ept_stats {
 	size_t size; /**< sizeof(*this) as the caller compiled it; set before the call */

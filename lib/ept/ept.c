@@ -212,12 +212,11 @@ static uint64_t most_touched(const vmem_ept *ept, uint64_t bytes, uint64_t span)
 	return touched < all ? touched : all;
 }
 
-uint64_t vmem_ept_worst_case(const vmem_ept *ept, uint64_t bytes, uint32_t level)
+uint64_t vmem_ept_worst_case(const vmem_ept *ept, uint64_t bytes, const struct vmem_ept_leaf *leaf)
 {
+	const uint32_t level = leaf ? vmemi_ept_largest(ept, leaf) : 1;
 	uint64_t tables = 0;
 
-	if (level > ept->largest)
-		level = ept->largest;
 	if (bytes > ept->guest_end)
 		bytes = ept->guest_end;
 	if (bytes < VMEM_PAGE_SIZE)

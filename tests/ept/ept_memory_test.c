@@ -73,33 +73,38 @@ static uint64_t tables_of(const vmem_ept *ept)
 	return tables;
 }
 
-/* No mapping needs more than the estimate, and the worst one needs as many. */
+/* No mapping needs more than the estimate, and the worst one needs as many. Leaves that are executable, or have
+ * sub-pages, may have to be small. */
 Test(ept_memory, worst_case)
 {
 	uint64_t seed = vmemt_seed("worst_case");
 	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_INTEL);
 
 	for (uint32_t i = 0; i < 300; i++) {
-		uint32_t level = 1 + (uint32_t)(vmemt_rand(&seed) % 3);
-		uint64_t unit = VMEM_EPT_LEVEL_BYTES(level);
+		uint32_t level = (uint32_t)(vmemt_rand(&seed) % 4); /* 0: as large as fits */
+		uint64_t unit = VMEM_EPT_LEVEL_BYTES(level ? level : 3);
 		uint64_t bytes = 4096 * (1 + vmemt_rand(&seed) % (1u << (1 + i % 17)));
 		uint64_t border = VMEM_EPT_LEVEL_BYTES(1 + (uint32_t)(vmemt_rand(&seed) % 4)) *
 				  (1 + vmemt_rand(&seed) % 300);
 		uint64_t gpa =
 			(border > bytes ? border - vmemt_rand(&seed) % bytes : 0) & ~UINT64_C(4095);
-		const struct vmem_ept_leaf leaf = {
-			.hpa = gpa % unit + unit, .rights = 1, .type = VMEM_EPT_WB, .level = level
-		};
+		const struct vmem_ept_leaf leaf = { .hpa = gpa % unit + unit,
+						    .rights = i % 3 ? 1 : 5,
+						    .type = VMEM_EPT_WB,
+						    .flags = i % 5 ? 0 : VMEM_EPT_LEAF_SUBPAGE,
+						    .level = level };
 		uint64_t estimate, before;
 		vmem_ept *ept;
 
 		vmemt_ept_pool_init(&pool, 1200);
 		change = VMEMT_EPT_CHANGE;
-		ept = vmemt_ept_make(&pool, &caps, 0, 4 + i % 2, 0);
+		ept = vmemt_ept_make(&pool, &caps, i & 8 ? VMEM_EPT_NO_EXEC_LARGE : 0, 4 + i % 2,
+				     0);
 		if (i & 4)
 			cr_assert_eq(vmem_ept_set_payload(ept, 0, 1024 * GIB, 7, 0, 0, &change), 0);
 		before = tables_of(ept);
-		estimate = vmem_ept_worst_case(ept, bytes, level);
+		estimate = vmem_ept_worst_case(ept, bytes, &leaf);
+		cr_assert_leq(estimate, vmem_ept_worst_case(ept, bytes, NULL));
 		cr_assert_eq(vmem_ept_map(ept, gpa, bytes, &leaf, 0, &change), 0);
 		cr_assert_leq(tables_of(ept) - before, estimate, "%lx + %lx by %u",
 			      (unsigned long)gpa, (unsigned long)bytes, level);
@@ -117,20 +122,45 @@ Test(ept_memory, worst_case_is_met)
 	vmemt_ept_pool_init(&pool, 64);
 	change = VMEMT_EPT_CHANGE;
 	ept = vmemt_ept_make(&pool, &caps, 0, 4, 0);
-	cr_assert_eq(vmem_ept_worst_case(ept, 4096, 1), 3);
-	cr_assert_eq(vmem_ept_worst_case(ept, 8192, 1), 6);
-	cr_assert_eq(vmem_ept_worst_case(ept, GIB, 3), 6);
+	cr_assert_eq(vmem_ept_worst_case(ept, 4096, NULL), 3);
+	cr_assert_eq(vmem_ept_worst_case(ept, 8192, &VMEMT_EPT_LEAF(.level = 1)), 6);
+	cr_assert_eq(vmem_ept_worst_case(ept, GIB, &VMEMT_EPT_LEAF(.level = 3)), 6);
+	cr_assert_eq(vmem_ept_worst_case(ept, GIB, &VMEMT_EPT_LEAF(.level = 0)), 6);
 	caps.caps &= ~VMEM_EPT_CAP_1G;
 	less = vmemt_ept_make(&pool, &caps, 0, 4, 0);
-	cr_assert_eq(vmem_ept_worst_case(less, 8 * GIB, 3), vmem_ept_worst_case(less, 8 * GIB, 2));
+	cr_assert_eq(vmem_ept_worst_case(less, 8 * GIB, &VMEMT_EPT_LEAF(.level = 3)),
+		     vmem_ept_worst_case(less, 8 * GIB, &VMEMT_EPT_LEAF(.level = 2)));
 	cr_assert_eq(vmem_ept_map(less, 0, 8 * GIB, &VMEMT_EPT_LEAF(.hpa = 0), 0, &change), 0);
-	cr_assert_leq(tables_of(less) - 1, vmem_ept_worst_case(less, 8 * GIB, 3));
+	cr_assert_leq(tables_of(less) - 1,
+		      vmem_ept_worst_case(less, 8 * GIB, &VMEMT_EPT_LEAF(.hpa = 0)));
 	vmem_ept_free(less);
 	cr_assert_eq(vmem_ept_map(ept, border - 4096, 8192, &VMEMT_EPT_LEAF(.hpa = 0), 0, &change),
 		     0);
 	cr_assert_eq(tables_of(ept), 7);
 	vmem_ept_free(ept);
 	vmemt_ept_pool_destroy(&pool);
+}
+
+/* With NO_EXEC_LARGE what is executable takes tables for 4 KiB leaves, and what is not does not. */
+Test(ept_memory, worst_case_of_what_is_executable)
+{
+	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_INTEL);
+	const uint64_t small = 2 + 2 + 513; /* of levels 3, 2 and 1 */
+
+	for (uint32_t rights = 1; rights < 16; rights++)
+		for (int limited = 0; limited < 2; limited++) {
+			const struct vmem_ept_leaf leaf = { .rights = rights, .level = 3 };
+			vmem_ept *ept;
+
+			vmemt_ept_pool_init(&pool, 1);
+			ept = vmemt_ept_make(&pool, &caps, limited ? VMEM_EPT_NO_EXEC_LARGE : 0, 4,
+					     0);
+			cr_assert_eq(vmem_ept_worst_case(ept, GIB, &leaf),
+				     limited && rights >= 4 ? small : 6, "rights %u", rights);
+			cr_assert_eq(vmem_ept_worst_case(ept, GIB, NULL), small);
+			vmem_ept_free(ept);
+			vmemt_ept_pool_destroy(&pool);
+		}
 }
 
 /* What was written back since the last look: a copy of all pages, as a unit that does not snoop sees them. */
