@@ -93,7 +93,8 @@ enum vmem_ept_misconfig {
 	VMEM_EPT_POINTER_RESERVED, /**< or of the SPPTP */
 };
 
-/* Bits of an exit qualification for EPT violations (SDM table 28-7). */
+/* Bits of an exit qualification for EPT violations (SDM table 28-7). Bits 9 to 12 and 16, which tell of the guest (its
+ * own paging, an IRET, accesses beside its instructions), are 0 here. */
 #define VMEM_EPT_QUAL_READ (UINT64_C(1) << 0)
 #define VMEM_EPT_QUAL_WRITE (UINT64_C(1) << 1)
 #define VMEM_EPT_QUAL_FETCH (UINT64_C(1) << 2)
@@ -112,7 +113,8 @@ enum vmem_ept_misconfig {
 #define VMEM_EPT_QUAL_SUBPAGE_MISS (UINT64_C(1) << 11)
 
 /* Bits of EXITINFO1 of a nested page fault (APM vol. 2, 15.25.6). */
-#define VMEM_EPT_NPF_PRESENT (UINT64_C(1) << 0)
+#define VMEM_EPT_NPF_PRESENT \
+	(UINT64_C(1) << 0) /**< processors may leave it out for tables of the guest */
 #define VMEM_EPT_NPF_WRITE (UINT64_C(1) << 1)
 #define VMEM_EPT_NPF_USER \
 	(UINT64_C(1) << 2) /**< all accesses but, with GMET, the guest's own at CPL 0 to 2 */
@@ -150,8 +152,8 @@ struct vmem_ept_walked {
  *  comes first, from the top (SDM 29.3.3.3). Accessed bits are set top-down and the dirty bit last, all only
  *  if the access is allowed; processors may also set accessed bits of upper entries when it is not.
  *  An address beyond what the levels reach is a violation, without an entry. An access is at one address: one that
- *  lies in two pages, or writes to two sub-pages (128 bytes each), is a walk for each. Not modelled: AMD's supervisor
- *  shadow-stack check (SSSCheckEn, bit 4 at 090h of the VMCB), which is taken as off.
+ *  lies in two pages, or writes to two sub-pages (128 bytes each), is a walk for each. Not modelled, and taken as off:
+ *  AMD's supervisor shadow-stack check and its read-only guest page tables (bits 4 and 6 at 090h of the VMCB).
  *  @return 0 (walked says what came of it), -VMEM_EINVAL (sizes; kinds that are unknown, or that the format has not; a
  *          context that the processor has not),
  *          -VMEM_E2BIG (a structure is newer than the library, and uses what is new)
