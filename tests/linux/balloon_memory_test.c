@@ -115,32 +115,6 @@ static void locked_memory(void)
 	assert(!munmap(base, 8 * PAGE) && !munmap(shared, 8 * PAGE) && !close(fd));
 }
 
-static uint64_t held(void *context, uint64_t gpa)
-{
-	uint64_t page = *(uint64_t *)context - gpa / PAGE; /* in 64 pages from there */
-
-	return page < 64 ? UINT64_C(1) << page : 0;
-}
-
-static void pinned_memory(void)
-{
-	unsigned char *base = mapped(PAGES, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	uint64_t pinned = GPA / PAGE + 100, released;
-	struct vmem_discard_opts o = { .size = sizeof(o), .pinned = held, .context = &pinned };
-	vmem_discard *d;
-
-	assert(!vmem_discard_new(&d, &o));
-	add(d,
-	    &(struct vmem_discard_piece){
-		    .gpa = GPA, .bytes = PAGES * PAGE, .kind = VMEM_DISCARD_PRIVATE, .hva = base });
-	fill(base, PAGES, 1);
-	assert(discard(d, 0, PAGES, &released) == -VMEM_EBUSY);
-	assert(released == (PAGES - 1) * PAGE && metrics(d).inflated.pinned == PAGE);
-	assert(is_filled(base + 100 * PAGE, 100) && present(base, PAGES) == 1);
-	vmem_discard_free(d);
-	assert(!munmap(base, PAGES * PAGE));
-}
-
 /* Two pieces with a gap between them, given in the wrong order, and a range over all. */
 static void pieces(void)
 {
@@ -167,32 +141,6 @@ static void pieces(void)
 	assert(present(base, 16) == 6 && is_filled(base + 8 * PAGE, 8));
 	vmem_discard_free(d);
 	assert(!munmap(base, 16 * PAGE));
-}
-
-/* Of several errors the worst, whichever of them came last. */
-static void worst_first(void)
-{
-	unsigned char *base = mapped(4, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	uint64_t pinned = GPA / PAGE, released;
-	struct vmem_discard_opts o = { .size = sizeof(o), .pinned = held, .context = &pinned };
-	struct vmem_balloon_range r[] = {
-		{ .gpa = GPA + 4 * PAGE, .bytes = PAGE, .operation = VMEM_BALLOON_DISCARD },
-		{ .gpa = GPA, .bytes = PAGE, .operation = VMEM_BALLOON_DISCARD_REPORTED },
-	};
-	vmem_discard *d;
-
-	assert(!vmem_discard_new(&d, &o));
-	add(d, &(struct vmem_discard_piece){
-		       .gpa = GPA, .bytes = 4 * PAGE, .kind = VMEM_DISCARD_PRIVATE, .hva = base });
-	assert(vmem_discard_ranges(d, r, 2, &released) == -VMEM_ERANGE);
-	assert(vmem_discard_ranges(d, r + 1, 1, &released) == -VMEM_EBUSY);
-	/* One that wraps ends where addresses do. */
-	r[0].bytes = UINT64_MAX;
-	r[0].gpa = GPA;
-	assert(vmem_discard_ranges(d, r, 1, &released) == -VMEM_ERANGE);
-	assert(metrics(d).inflated.outside == PAGE + UINT64_MAX - GPA - 4 * PAGE);
-	vmem_discard_free(d);
-	assert(!munmap(base, 4 * PAGE));
 }
 
 static void refusals(void)
@@ -486,81 +434,6 @@ static void watched_memory(bool shared)
 	assert(!munmap(base, PAGES * PAGE) && !close(fd));
 }
 
-/* --- A kernel that refuses --- */
-
-static unsigned char *bad; /* this page */
-static int bad_error;
-
-static bool is_bad(const void *memory, size_t bytes)
-{
-	return (uintptr_t)bad - (uintptr_t)memory < bytes;
-}
-
-static int bad_madvise(void *memory, size_t bytes, int advice)
-{
-	return is_bad(memory, bytes) ? bad_error
-				     : vmemi_kernel_linux.madvise(memory, bytes, advice);
-}
-
-static ssize_t bad_vector(const struct iovec *ranges, size_t count, int advice)
-{
-	ssize_t bytes = 0;
-
-	for (size_t i = 0; i < count; i++) {
-		if (is_bad(ranges[i].iov_base, ranges[i].iov_len))
-			return bytes ? bytes : bad_error;
-		assert(!vmemi_kernel_linux.madvise(ranges[i].iov_base, ranges[i].iov_len, advice));
-		bytes += (ssize_t)ranges[i].iov_len;
-	}
-	return bytes;
-}
-
-static ssize_t no_vector(const struct iovec *ranges, size_t count, int advice)
-{
-	(void)ranges;
-	(void)count;
-	(void)advice;
-	return -VMEM_EINVAL;
-}
-
-/* One range of many, in the middle: the others go, and it is told as what it is. */
-static void one_refused(bool vector, int error)
-{
-	unsigned char *base = mapped(PAGES, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct vmemi_kernel k = vmemi_kernel_linux;
-	struct vmem_balloon_range r[16];
-	struct vmem_discard_counts c;
-	uint64_t released;
-	vmem_discard *d;
-
-	k.madvise = bad_madvise;
-	k.madvise_vector = vector ? bad_vector : no_vector;
-	bad = base + 71 * PAGE; /* of 70 to 72 */
-	bad_error = error;
-	d = made(&k);
-	add(d,
-	    &(struct vmem_discard_piece){
-		    .gpa = GPA, .bytes = PAGES * PAGE, .kind = VMEM_DISCARD_PRIVATE, .hva = base });
-	fill(base, PAGES, 1);
-	for (uint64_t i = 0; i < 16; i++)
-		r[i] = (struct vmem_balloon_range){ .gpa = GPA + i * 10 * PAGE,
-						    .bytes = 3 * PAGE,
-						    .operation = VMEM_BALLOON_DISCARD };
-	assert(vmem_discard_ranges(d, r, 16, &released) ==
-	       (error == -VMEM_EINVAL ? -VMEM_EBUSY : -VMEM_EIO));
-	assert(released == 45 * PAGE && present(base, PAGES) == PAGES - 45);
-	c = metrics(d).inflated;
-	assert(c.asked == 48 * PAGE && c.released == released);
-	assert(c.pinned == (error == -VMEM_EINVAL ? 3 * PAGE : 0));
-	assert(c.failed == (error == -VMEM_EINVAL ? 0 : 3 * PAGE));
-	for (uint64_t i = 70; i < 73; i++)
-		assert(is_filled(base + i * PAGE, i));
-	bad = NULL;
-	assert(!vmem_discard_ranges(d, r, 16, &released) && released == 3 * PAGE);
-	vmem_discard_free(d);
-	assert(!munmap(base, PAGES * PAGE));
-}
-
 int main(void)
 {
 	watched_memory(false);
@@ -571,18 +444,13 @@ int main(void)
 	private_memory(&vmemt_kernel_table, false);
 	file_memory(true);
 	file_memory(false);
-	pinned_memory();
 	pieces();
-	worst_first();
 	refusals();
 	other_kinds();
 	huge_memory(MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB);
 	huge_memory(MAP_SHARED);
 	drained();
 	retried_in_blocks();
-	one_refused(true, -VMEM_ENOMEM);
-	one_refused(false, -VMEM_ENOMEM);
-	one_refused(true, -VMEM_EINVAL);
 	locked_memory();
 	return 0;
 }

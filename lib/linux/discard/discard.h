@@ -5,7 +5,7 @@
 #include "linux/region/table.h"
 #include <sys/uio.h>
 
-/* Discards ranges of private memory of this process, by one call where the kernel can (@vector).
+/* Discards ranges of private memory of this process, by one call for almost 2 GiB where the kernel can (@vector).
  * Returns the bytes discarded, from the first range on; less than all if the kernel refused one. */
 size_t vmemi_discard_ranges(const struct vmemi_kernel *k, bool vector, const struct iovec *ranges,
 			    size_t count);

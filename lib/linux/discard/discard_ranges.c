@@ -18,21 +18,27 @@ static size_t one_by_one(const struct vmemi_kernel *k, const struct iovec *range
 size_t vmemi_discard_ranges(const struct vmemi_kernel *k, bool vector, const struct iovec *ranges,
 			    size_t count)
 {
-	size_t done = 0, total = 0, i = 0;
+	size_t done = 0, i = 0;
 
-	if (count < 2 || !vector)
-		return one_by_one(k, ranges, count);
-	for (size_t n = 0; n < count; n++)
-		total += ranges[n].iov_len;
-	/* One call does whole ranges, and may stop between two of them. */
-	while (done < total) {
+	while (vector && count - i > 1) {
 		ssize_t bytes = k->madvise_vector(ranges + i, count - i, MADV_DONTNEED);
+		size_t left = bytes > 0 ? (size_t)bytes : 0;
+		struct iovec rest;
 
-		if (bytes <= 0)
-			return done + one_by_one(k, ranges + i, count - i);
-		done += (size_t)bytes;
-		for (size_t left = (size_t)bytes; i < count && left >= ranges[i].iov_len; i++)
+		if (!left)
+			break;
+		done += left;
+		for (; i < count && left >= ranges[i].iov_len; i++)
 			left -= ranges[i].iov_len;
+		if (!left)
+			continue;
+		/* One call does almost 2 GiB at most, and stops inside a range. */
+		rest = (struct iovec){ (char *)ranges[i].iov_base + left,
+				       ranges[i].iov_len - left };
+		if (!one_by_one(k, &rest, 1))
+			return done;
+		done += rest.iov_len;
+		i++;
 	}
-	return done;
+	return done + one_by_one(k, ranges + i, count - i);
 }
