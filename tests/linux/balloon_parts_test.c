@@ -57,6 +57,49 @@ static void worst_first(void)
 	assert(!munmap(base, 4 * PAGE));
 }
 
+/* Blocks of a few pages, one of them pinned, whichever: its block stays, all others go. */
+static unsigned asked;
+
+static uint64_t held_of_words(void *context, uint64_t gpa)
+{
+	asked++;
+	return held(context, gpa);
+}
+
+static void pinned_in_blocks(uint64_t pages_of_block)
+{
+	const uint64_t block = pages_of_block * PAGE;
+	unsigned char *room = mapped(2 * PAGES, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char *base = room + (block - (uintptr_t)room % block) % block;
+	uint64_t pinned, released, gone = PAGES - pages_of_block, turns = 0;
+	struct vmem_discard_opts o = { .size = sizeof(o),
+				       .pinned = held_of_words,
+				       .context = &pinned };
+	vmem_discard *d;
+
+	assert(!vmem_discard_new(&d, &o));
+	add(d, &(struct vmem_discard_piece){ .gpa = GPA,
+					     .bytes = PAGES * PAGE,
+					     .kind = VMEM_DISCARD_PRIVATE,
+					     .hva = base,
+					     .block_bytes = block });
+	for (uint64_t page = 0; page < PAGES; page += 7) {
+		uint64_t first = page / pages_of_block * pages_of_block;
+
+		pinned = GPA / PAGE + page;
+		asked = 0;
+		fill(base, PAGES, 1);
+		assert(discard(d, 0, PAGES, &released) == -VMEM_EBUSY);
+		assert(released == gone * PAGE && present(base, PAGES) == pages_of_block);
+		assert(metrics(d).inflated.pinned == ++turns * block);
+		for (uint64_t i = first; i < first + pages_of_block; i++)
+			assert(is_filled(base + i * PAGE, i));
+		assert(asked <= PAGES / 64);
+	}
+	vmem_discard_free(d);
+	assert(!munmap(room, 2 * PAGES * PAGE));
+}
+
 /* --- A kernel that refuses --- */
 
 static unsigned char *bad; /* this page */
@@ -219,6 +262,8 @@ static void more_than_one_call(void)
 int main(void)
 {
 	pinned_memory();
+	for (uint64_t pages = 2; pages <= 128; pages *= 2)
+		pinned_in_blocks(pages);
 	worst_first();
 	one_refused(true, -VMEM_ENOMEM);
 	one_refused(false, -VMEM_ENOMEM);

@@ -10,6 +10,7 @@
 
 #define TAKEN 64 /* ranges at a time */
 #define BLOCK_MAX (UINT64_C(1) << 30)
+#define WORD_BYTES (64 * (uint64_t)VMEM_PAGE_SIZE) /* of which pages are pinned is said at once */
 #define WORK_BYTES \
 	((uint64_t)VMEM_BALLOON_WORK_PAGES * VMEM_PAGE_SIZE) /* of a call that tries again */
 
@@ -56,24 +57,23 @@ static void add_run(vmem_discard *d, struct vmemi_piece *p, uint64_t at, uint64_
 		d->runs[d->run_count++] = (struct iovec){ (void *)(uintptr_t)at, bytes };
 }
 
-/* Pages of 64 that may not be discarded. */
-static uint64_t pinned_pages(const vmem_discard *d, const struct vmemi_piece *p, uint64_t at)
-{
-	return d->pinned(d->context, p->gpa + at);
-}
-
-/* Cuts around what is pinned. A block with a pinned page in it stays. */
+/* Cuts around what is pinned, which is asked for once a word of pages. A block with a pinned page in it stays. */
 static void cut_pinned(vmem_discard *d, struct vmemi_piece *p, uint64_t at, uint64_t bytes)
 {
-	const uint64_t step = p->block_bytes, word = 64 * VMEM_PAGE_SIZE;
+	const uint64_t step = p->block_bytes;
+	const uint64_t block =
+		step < WORD_BYTES ? (UINT64_C(1) << step / VMEM_PAGE_SIZE) - 1 : UINT64_MAX;
+	uint64_t word = UINT64_MAX, pinned = 0;
 
 	for (uint64_t end = at + bytes; at < end; at += step) {
 		uint64_t held = 0;
 
-		for (uint64_t i = at; i < at + step && !held; i += word) {
-			held = pinned_pages(d, p, i / word * word);
-			if (step < word)
-				held = held >> i % word / VMEM_PAGE_SIZE & 1;
+		for (uint64_t i = at; i < at + step && !held; i += WORD_BYTES) {
+			if (word != i / WORD_BYTES) {
+				word = i / WORD_BYTES;
+				pinned = d->pinned(d->context, p->gpa + word * WORD_BYTES);
+			}
+			held = pinned >> i % WORD_BYTES / VMEM_PAGE_SIZE & block;
 		}
 		if (held)
 			d->counts->pinned += step;
