@@ -138,6 +138,29 @@ static void refused(void)
 	assert(!munmap(memory, PAGE));
 }
 
+/* All regions are watched, or none. */
+static void second_refuses(void)
+{
+	struct vmem_balloon_guard its = { .size = sizeof(its) };
+	struct vmem_discard_piece p = { .size = sizeof(p), .kind = VMEM_DISCARD_REGION };
+	vmem_discard *other;
+
+	make(0);
+	p.region = vmemt_region(manager, GPA + PAGES * PAGE, PAGES, VMEM_REGION_DMA_PINNED);
+	assert(!vmem_discard_new(&other, NULL) && !vmem_discard_add(other, &p));
+	assert(!vmem_discard_add(discard, &p) && !vmem_discard_get_guard(other, &its));
+	assert(!its.begin(its.context));
+	assert(guard.begin(guard.context) == -VMEM_EBUSY && !is_unwritten(0));
+	its.end(its.context);
+	assert(!guard.begin(guard.context) && is_unwritten(0));
+	guard.end(guard.context);
+	vmem_discard_free(other);
+	vmem_discard_free(discard);
+	discard = NULL;
+	assert(!vmem_region_detach(p.region, VMEM_DETACH_DISCARD));
+	unmake();
+}
+
 /* --- Guests that write all the time --- */
 
 #define GUESTS 2
@@ -246,6 +269,7 @@ int main(void)
 	states();
 	with_a_migration();
 	refused();
+	second_refuses();
 	writers();
 	vmemt_cpu_stop(&cpu);
 	return 0;

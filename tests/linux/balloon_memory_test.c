@@ -311,7 +311,8 @@ static uint64_t all_or_none(void *context, uint64_t gpa)
 	return *(bool *)context ? UINT64_MAX : 0;
 }
 
-static void inflate(vmem_balloon *b, vmem_discard *d, uint32_t first, uint32_t count)
+/* @count pages, every @step-th. */
+static void inflate(vmem_balloon *b, vmem_discard *d, uint32_t first, uint32_t count, uint32_t step)
 {
 	struct vmem_balloon_buffer buffer = { .size = sizeof(buffer) };
 	struct vmem_balloon_done done;
@@ -319,13 +320,46 @@ static void inflate(vmem_balloon *b, vmem_discard *d, uint32_t first, uint32_t c
 
 	for (uint32_t i = 0; i < count; i += 1024) {
 		for (uint32_t k = 0; k < 1024; k++)
-			gfns[k] = first + i + k;
+			gfns[k] = first + (i + k) * step;
 		buffer.bytes = gfns;
 		buffer.count = (count - i < 1024 ? count - i : 1024) * sizeof(*gfns);
 		assert(!vmem_balloon_give(b, &buffer));
 		vmem_discard_drain(d, b);
 		assert(vmem_balloon_take_done(b, &done));
 	}
+}
+
+/* More ranges than one call may look at, however small they are. */
+static void retried_in_parts(void)
+{
+	enum { MORE = 8 };
+	const uint64_t count = VMEM_BALLOON_WORK_ENTRIES + MORE, pages = 2 * count;
+	unsigned char *base = mapped(pages, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	bool held_all = true;
+	struct vmem_discard_opts o = { .size = sizeof(o),
+				       .pinned = all_or_none,
+				       .context = &held_all };
+	struct vmem_balloon_opts bo = { .size = sizeof(bo),
+					.features = VMEM_VIRTIO_F_VERSION_1 |
+						    VMEM_BALLOON_F_MUST_TELL_HOST };
+	vmem_balloon *b;
+	vmem_discard *d;
+
+	assert(!vmem_discard_new(&d, &o) && !vmem_balloon_new(&b, &bo));
+	assert(!vmem_balloon_add_ram(b, 0, pages * PAGE, PAGE));
+	start(b, bo.features);
+	add(d, &(struct vmem_discard_piece){
+		       .bytes = pages * PAGE, .kind = VMEM_DISCARD_PRIVATE, .hva = base });
+	inflate(b, d, 0, (uint32_t)count, 2);
+	assert(metrics(d).inflated.pinned == count * PAGE);
+	held_all = false;
+	assert(vmem_discard_retry(d, b) == -VMEM_EAGAIN);
+	assert(metrics(d).retried.asked == VMEM_BALLOON_WORK_ENTRIES * PAGE);
+	assert(!vmem_discard_retry(d, b));
+	assert(metrics(d).retried.asked == count * PAGE && !metrics(d).retried.pinned);
+	vmem_discard_free(d);
+	vmem_balloon_free(b);
+	assert(!munmap(base, pages * PAGE));
 }
 
 /* More than one call may look at, and its limit is in the middle of a block: that comes whole with the next. */
@@ -360,8 +394,8 @@ static void retried_in_blocks(void)
 	few[0] = 1;
 	for (uint64_t i = 0; i < bytes; i += block)
 		base[i] = 1;
-	inflate(b, d, 0, 16);
-	inflate(b, d, (uint32_t)(block / PAGE), (uint32_t)(bytes / PAGE));
+	inflate(b, d, 0, 16, 1);
+	inflate(b, d, (uint32_t)(block / PAGE), (uint32_t)(bytes / PAGE), 1);
 	assert(metrics(d).inflated.pinned == bytes + 16 * PAGE && few[0] && base[0]);
 	held_all = false;
 	assert(vmem_discard_retry(d, b) == -VMEM_EAGAIN);
@@ -450,6 +484,7 @@ int main(void)
 	huge_memory(MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB);
 	huge_memory(MAP_SHARED);
 	drained();
+	retried_in_parts();
 	retried_in_blocks();
 	locked_memory();
 	return 0;
