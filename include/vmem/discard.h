@@ -27,7 +27,9 @@
  *  fails: each costs two mappings of the process.
  *
  *  What was really given back is what the kernel's page tables say. Before Linux 6.7 (PAGEMAP_SCAN) that includes
- *  private pages that were read and never written, of which there is nothing to be had. */
+ *  private pages that were read and never written, of which there is nothing to be had. Of a region it is what its
+ *  budget is relieved of: pages in place, among them those that were only read; pages in staging, which are freed a
+ *  moment later; and what the store and its devices had, of pages in place, too. */
 #ifndef VMEM_DISCARD_H
 #define VMEM_DISCARD_H
 #include <vmem/balloon.h>
@@ -137,7 +139,8 @@ VMEM_API int vmem_discard_retry(vmem_discard *discard, const vmem_balloon *ballo
  *  @since 1.0 */
 VMEM_API int vmem_discard_get_guard(vmem_discard *discard, struct vmem_balloon_guard *guard);
 
-/** Counters of one operation, in bytes. */
+/** Counters of one operation, in bytes. What is pinned, failed, written, cut and outside are parts of `asked` that do not
+ *  overlap. Of the rest some may not have been there; and what was both in place and in the store is released twice. */
 struct vmem_discard_counts {
 	uint64_t asked; /**< to be given back */
 	uint64_t

@@ -214,7 +214,8 @@ VMEM_API int vmem_region_resolve(vmem_region *region, uint64_t gpa, int write) V
 
 /** Drop the contents of pages: they read as zero from then on. Pinned pages are left alone.
  *  @param gpa,bytes  rounded inwards to pages
- *  @param[out] ret_bytes  what was really released: resident, staged and stored bytes; may be NULL
+ *  @param[out] ret_bytes  what was really released: resident, staged and stored bytes, as the budget counts them, which
+ *              has pages that were only read, too; may be NULL
  *  @return 0, -VMEM_ERANGE, -VMEM_EBUSY (some pages are pinned; the others are dropped), -VMEM_EIO (the kernel kept
  *          some; poisoned ones stay so)
  *  @threads any

@@ -193,6 +193,8 @@ static bool live_guarded(const struct failure *f, long nth)
 	struct vmem_balloon_range r = { .bytes = REGION_PAGES * PAGE,
 					.operation = VMEM_BALLOON_DISCARD_HINTED };
 	struct vmem_balloon_guard guard = { .size = sizeof(guard) };
+	struct vmem_discard_metrics metrics = { .size = sizeof(metrics) };
+	const struct vmem_discard_counts *c = &metrics.hinted;
 	struct vmemt_page page, want;
 	vmem_manager *m;
 	vmem_discard *d;
@@ -230,6 +232,9 @@ static bool live_guarded(const struct failure *f, long nth)
 		gone++;
 	}
 	assert(error || gone == REGION_PAGES);
+	assert(!vmem_discard_get_metrics(d, &metrics));
+	assert(c->released == gone * PAGE);
+	assert(c->asked == c->released + c->failed + c->written);
 	vmem_discard_free(d);
 	vmemt_check(m, piece.region);
 	assert(!vmem_region_detach(piece.region, VMEM_DETACH_DISCARD) && !vmem_manager_free(m));
@@ -261,6 +266,7 @@ static void guarded(void)
 			n++;
 		fprintf(stderr, "guarded, %s %d: %ld times\n", vmemt_call_name(f->call), f->error,
 			n);
+		assert(n);
 	}
 }
 

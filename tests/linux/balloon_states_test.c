@@ -151,6 +151,20 @@ static void all_states(bool reported)
 	end();
 }
 
+/* What a region releases is what its budget is relieved of, pages that were only read among it. */
+static void only_read(void)
+{
+	uint64_t used;
+
+	make(0);
+	for (uint64_t i = 0; i < 8; i++)
+		assert(vmemt_is(&cpu, base, i, 0));
+	used = vmemt_manager_metrics(manager).resident_bytes;
+	assert(!inflate(0, 16) && metrics().inflated.released == 8 * PAGE);
+	assert(vmemt_manager_metrics(manager).resident_bytes == used - 8 * PAGE);
+	end();
+}
+
 /* --- What is pinned --- */
 
 static void pinned(void)
@@ -310,6 +324,7 @@ int main(void)
 	vmemt_cpu_start(&cpu);
 	all_states(false);
 	all_states(true);
+	only_read();
 	pinned();
 	reported_and_pinned();
 	hostile();

@@ -191,6 +191,7 @@ static void begin_now(enum vmemt_call call)
 static void kept(uint64_t flags, enum vmemi_watch_of which)
 {
 	bool file = flags & VMEM_REGION_FILE;
+	uint64_t released = 77;
 	struct vmemt_page p;
 
 	make(flags);
@@ -201,7 +202,8 @@ static void kept(uint64_t flags, enum vmemi_watch_of which)
 	vmemt_kernel.fail_after = vmemt_kernel.calls[vmemt_kernel.fail];
 	vmemt_kernel.error = -VMEM_ENOMEM;
 	vmemt_kernel.at_call = begin_now;
-	assert(vmem_region_discard(region, GPA + 7 * PAGE, PAGE, NULL) == -VMEM_EIO);
+	assert(vmem_region_discard(region, GPA + 7 * PAGE, PAGE, &released) == -VMEM_EIO);
+	assert(!released);
 	assert(vmemt_kernel.failed == 1 && !vmemt_kernel.at_call);
 	assert(vmemt_state(region, 7) != VMEM_PAGE_ABSENT);
 	assert(vmemi_watch_has(&region->watch[which], 7));

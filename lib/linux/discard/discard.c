@@ -64,10 +64,12 @@ static void flush(struct vmemi_discard_batch *b)
 			vmemi_uffd_wake(r->uffd, vmemi_region_page(r, b->page[i]), VMEM_PAGE_SIZE);
 			vmemi_peers_wake(r, b->page[i]);
 		}
-		if (kept)
+		if (kept) {
 			b->failed++;
-		else
-			vmemi_tally(&r->counters.discarded, 1);
+			continue;
+		}
+		b->released += b->frame[i] ? VMEM_PAGE_SIZE : 0;
+		vmemi_tally(&r->counters.discarded, 1);
 	}
 	b->count = 0;
 }
@@ -76,6 +78,8 @@ static void add(struct vmemi_discard_batch *b, uint64_t page, uint64_t old)
 {
 	enum vmem_page_state was = vmemi_page_state(old);
 	struct vmemi_host *host = b->r->host;
+	bool staged = was == VMEM_PAGE_STAGED || was == VMEM_PAGE_STORING ||
+		      (!has_frame(was) && in_file(b->r, old));
 
 	/* Nobody may make a hinted page writable before its frame is gone: so the guard does not hear of it. */
 	vmemi_watch_mark(&b->r->watch[VMEMI_WATCH_DIRTY], page);
@@ -84,18 +88,14 @@ static void add(struct vmemi_discard_batch *b, uint64_t page, uint64_t old)
 	if (has_frame(was)) {
 		vmemi_frames_force(&host->frames, 1); /* it is there until discarded */
 		b->frames++;
-		b->released += VMEM_PAGE_SIZE;
 	}
-	if (was == VMEM_PAGE_STAGED || was == VMEM_PAGE_STORING ||
-	    (!has_frame(was) && in_file(b->r, old))) {
-		b->staged = true;
-		b->released += VMEM_PAGE_SIZE;
-	}
+	b->staged |= staged;
 	if (vmemi_page_ref(old)) {
 		b->released += vmemi_store_ref_bytes(host->store, vmemi_page_ref(old));
 		vmemi_region_drop_ref(b->r, old);
 	}
 	b->was[b->count] = was;
+	b->frame[b->count] = has_frame(was) || staged;
 	b->mapped[b->count] = has_frame(was) || was == VMEM_PAGE_POISONED || in_file(b->r, old);
 	b->page[b->count++] = page;
 	if (b->count == VMEMI_DISCARD_BATCH)

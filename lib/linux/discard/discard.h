@@ -21,10 +21,11 @@ struct vmemi_discard_batch {
 	uint64_t page[VMEMI_DISCARD_BATCH];
 	enum vmem_page_state was[VMEMI_DISCARD_BATCH];
 	bool mapped[VMEMI_DISCARD_BATCH]; /* it has a frame, or an error in its place */
+	bool frame[VMEMI_DISCARD_BATCH];  /* in place, in staging or in its file */
 	bool stuck[VMEMI_DISCARD_BATCH];  /* the error could not be taken away */
 	unsigned frames;                  /* of them in place */
 	bool staged;                      /* copies in staging were left behind */
-	uint64_t released;                /* bytes */
+	uint64_t released;                /* bytes, as the budget counts them */
 	uint64_t pinned, failed, written; /* pages that stayed */
 };
 
