@@ -57,7 +57,8 @@ enum guest_content {
 	GUEST_CONTENT_LOADED = 0,  /* as the runner loaded it */
 	GUEST_CONTENT_STAMPED = 1, /* the stamps of `version` are in it */
 	GUEST_CONTENT_ZEROED = 2,
-	GUEST_CONTENT_ANYTHING = 3 /* it was in the balloon: overwritten before it is read */
+	GUEST_CONTENT_ANYTHING = 3, /* free: overwritten before it is read */
+	GUEST_CONTENT_REPORTED = 4  /* the same, and the balloon's device knows */
 };
 
 /* What the driver of the balloon does. */
@@ -81,6 +82,11 @@ struct guest_truth {
 	uint16_t content; /* enum guest_content */
 	uint16_t holder;  /* enum guest_holder */
 };
+
+static inline int guest_is_free(const struct guest_truth *truth)
+{
+	return truth->content >= GUEST_CONTENT_ANYTHING;
+}
 
 /* A write changes a few words to a stamp: which page, which write, by whom, which of the words. A
  * wrong stamp tells whose bytes they are and how old. */
@@ -149,10 +155,13 @@ struct guest_params {
 	uint32_t write_percent; /* of accesses by zipf, hotcold and zerofill */
 	uint32_t balloon;       /* 1: there is one; vCPU 0 has its driver */
 	uint32_t driver;        /* enum guest_driver */
+	uint32_t frees; /* 1: the guest has no need of some of its pages from time to time */
+	uint32_t pad;
 	uint64_t balloon_gpa;   /* memory for the driver */
 	uint64_t balloon_bytes; /* of it */
 	uint64_t pages;         /* of guest memory */
-	uint64_t unused;        /* pages with GUEST_CONTENT_ANYTHING: free, as the guest sees it */
+	uint64_t unused;        /* pages that are free and nobody's, as the guest sees it */
+	uint64_t missed;        /* how often a page was wanted that is in the balloon */
 	struct guest_vcpu vcpu[GUEST_MAX_VCPUS];
 };
 

@@ -137,7 +137,7 @@ static void page_zero(struct work *w, uint64_t gfn)
 		words[i] = 0;
 	truth->sum = w->zero_sum;
 	truth->version++;
-	if (truth->content == GUEST_CONTENT_ANYTHING)
+	if (guest_is_free(truth))
 		(void)__atomic_sub_fetch(&w->params->unused, 1, __ATOMIC_RELAXED);
 	truth->content = GUEST_CONTENT_ZEROED;
 	count(&w->me->writes);
@@ -174,9 +174,11 @@ static void page_release(struct work *w, uint64_t gfn)
 /* Ready to be worked with: right, or made so where a page that was in the balloon is used again. */
 static bool page_open(struct work *w, uint64_t gfn)
 {
-	if (!page_hold(w, gfn))
+	if (!page_hold(w, gfn)) {
+		(void)__atomic_add_fetch(&w->params->missed, 1, __ATOMIC_RELAXED);
 		return false;
-	if (w->truth[gfn].content == GUEST_CONTENT_ANYTHING)
+	}
+	if (guest_is_free(&w->truth[gfn]))
 		page_zero(w, gfn);
 	else
 		page_verify(w, gfn);
@@ -307,7 +309,7 @@ static void sweep(struct work *w)
 		uint64_t gfn = own_page(w, i);
 		bool held = page_hold(w, gfn);
 
-		if (!held || w->truth[gfn].content == GUEST_CONTENT_ANYTHING) {
+		if (!held || guest_is_free(&w->truth[gfn])) {
 			count(&w->me->left_out);
 		} else {
 			page_verify(w, gfn);

@@ -13,15 +13,19 @@
 #include "virtio_registers.h"
 #include "common/split_ring_driver.h"
 
-#define QUEUES 3u /* inflate, deflate, statistics: numbered as in enum vmem_balloon_queue (5.5.2) */
-#define RING_SIZE 4u
-#define ROUNDS 512u     /* most that are done at a time: a buffer each */
-#define POLLS_A_TRY 64u /* how often no pages could be given before it tries again */
-#define LOOKS 65536u    /* pages that are looked at in search of some to give */
-#define BAD_ROWS 60u    /* that a bad driver gives */
-#define KEPT_PAGES 64u  /* of each vCPU: the idle workload has these */
+#define RING_SIZE VMEM_BALLOON_DRIVER_PIECES
+#define ROUNDS 512u      /* most that are done at a time: a buffer each */
+#define POLLS_A_TRY 16u  /* how often no pages could be given before it tries again */
+#define LOOKS 65536u     /* pages that are looked at in search of some to give */
+#define BAD_ROWS 60u     /* that a bad driver gives */
+#define KEPT_PAGES 64u   /* of each vCPU: the idle workload has these */
+#define FREED_PAGES 512u /* that are freed at a time */
+#define FREE_SHARE 8u    /* no more than one in so many are free then */
+#define REPORT_PAGES 16u /* least of a free range that is reported */
+#define SHORT_PAGES 256u /* that are taken back when some are missed; Linux does so, too */
 
 struct queue {
+	bool ready;
 	struct split_ring_driver ring;
 	struct split_ring_slot slots[RING_SIZE];
 	_Alignas(16) uint8_t descriptors[SPLIT_RING_DESCRIPTORS_BYTES(RING_SIZE)];
@@ -35,12 +39,15 @@ struct payload_balloon {
 	vmem_balloon_driver *driver;
 	uint64_t first;  /* page that may be given */
 	uint64_t cursor; /* the pages below it are looked at next */
+	uint64_t next_freed;
+	uint64_t next_free;  /* in search of what may be reported */
+	uint32_t looks_left; /* of that search */
 	uint64_t taken;
 	uint32_t polls;
 	uint32_t bad_rows;   /* that a bad driver has given */
 	uint64_t used_bytes; /* of its memory */
 	struct vmem_allocator allocator;
-	struct queue queues[QUEUES];
+	struct queue queues[VMEM_BALLOON_QUEUES]; /* numbered as there (5.5.2) */
 };
 
 /* --- Memory --- */
@@ -71,7 +78,7 @@ static bool take_page(struct payload_balloon *b, uint64_t gfn)
 	if (!__atomic_compare_exchange_n(&b->truth[gfn].holder, &nobody, GUEST_HELD_BY_BALLOON, 0,
 					 __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return false;
-	if (b->truth[gfn].content == GUEST_CONTENT_ANYTHING)
+	if (guest_is_free(&b->truth[gfn]))
 		(void)__atomic_sub_fetch(&b->params->unused, 1, __ATOMIC_RELAXED);
 	return true;
 }
@@ -79,6 +86,15 @@ static bool take_page(struct payload_balloon *b, uint64_t gfn)
 static bool is_bad(const struct payload_balloon *b)
 {
 	return b->params->driver == GUEST_DRIVER_BAD;
+}
+
+/* It is anybody's again. */
+static void put_page(struct payload_balloon *b, uint64_t gfn, uint16_t content)
+{
+	b->truth[gfn].content = content;
+	if (guest_is_free(&b->truth[gfn]))
+		(void)__atomic_add_fetch(&b->params->unused, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&b->truth[gfn].holder, GUEST_HELD_BY_NOBODY, __ATOMIC_RELEASE);
 }
 
 /* Pages that hold the payload itself, pages that are not there, and one page again and again. */
@@ -128,12 +144,103 @@ static void give(void *context, uint64_t gfn, uint64_t pages)
 
 	if (is_not_ours(b, gfn))
 		return;
-	for (uint64_t i = gfn; i < gfn + pages; i++) {
-		b->truth[i].content = GUEST_CONTENT_ANYTHING;
-		__atomic_store_n(&b->truth[i].holder, GUEST_HELD_BY_NOBODY, __ATOMIC_RELEASE);
-	}
-	(void)__atomic_add_fetch(&b->params->unused, pages, __ATOMIC_RELAXED);
+	for (uint64_t i = gfn; i < gfn + pages; i++)
+		put_page(b, i, GUEST_CONTENT_ANYTHING);
 	b->taken -= pages;
+}
+
+/* --- Free memory --- */
+
+/* A program ends, so to say: pages that anybody may have had are free. */
+static void free_some(struct payload_balloon *b)
+{
+	if (__atomic_load_n(&b->params->unused, __ATOMIC_RELAXED) >= b->params->pages / FREE_SHARE)
+		return;
+	for (uint32_t i = 0; i < FREED_PAGES; i++) {
+		uint64_t gfn = b->next_freed++;
+
+		if (b->next_freed >= b->params->pages)
+			b->next_freed = b->first;
+		if (!guest_is_free(&b->truth[gfn]) && take_page(b, gfn))
+			put_page(b, gfn, GUEST_CONTENT_ANYTHING);
+	}
+}
+
+static void begin_free(void *context)
+{
+	struct payload_balloon *b = context;
+	uint64_t pages = b->params->pages - b->first;
+
+	b->looks_left = pages < LOOKS ? (uint32_t)pages : LOOKS;
+}
+
+/* A page that is free, and not reported since it is. */
+static bool take_free(struct payload_balloon *b, uint64_t gfn)
+{
+	const uint16_t *content = &b->truth[gfn].content;
+
+	/* Its owner misses it meanwhile: first a look, without. */
+	if (__atomic_load_n(content, __ATOMIC_RELAXED) != GUEST_CONTENT_ANYTHING ||
+	    !take_page(b, gfn))
+		return false;
+	if (*content == GUEST_CONTENT_ANYTHING)
+		return true;
+	put_page(b, gfn, b->truth[gfn].content);
+	return false;
+}
+
+static void put_range(struct payload_balloon *b, uint64_t first, uint64_t pages, uint16_t content)
+{
+	for (uint64_t gfn = first; gfn < first + pages; gfn++)
+		put_page(b, gfn, content);
+}
+
+/* The next row; 0: there is none before the end of memory, or of the search. */
+static uint64_t take_free_row(struct payload_balloon *b, uint64_t *ret_first)
+{
+	uint64_t pages = 0;
+
+	for (; b->looks_left; b->looks_left--) {
+		if (b->next_free >= b->params->pages) {
+			b->next_free = b->first;
+			if (pages)
+				break;
+		}
+		if (take_free(b, b->next_free))
+			*ret_first = b->next_free - pages++;
+		else if (pages)
+			break;
+		b->next_free++;
+	}
+	return pages;
+}
+
+static int isolate(void *context, struct vmem_balloon_piece *piece)
+{
+	struct payload_balloon *b = context;
+	uint64_t first = 0, pages;
+
+	while ((pages = take_free_row(b, &first)) != 0) {
+		if (pages >= REPORT_PAGES) {
+			*piece = (struct vmem_balloon_piece){ first * GUEST_PAGE_SIZE,
+							      pages * GUEST_PAGE_SIZE };
+			return 1;
+		}
+		put_range(b, first, pages, GUEST_CONTENT_ANYTHING);
+	}
+	return 0;
+}
+
+static void release(void *context, const struct vmem_balloon_piece *piece)
+{
+	put_range(context, piece->gpa >> GUEST_PAGE_SHIFT, piece->bytes >> GUEST_PAGE_SHIFT,
+		  GUEST_CONTENT_REPORTED);
+}
+
+/* For hints, which it does not take. */
+static void release_all(void *context)
+{
+	(void)context;
 }
 
 static uint32_t statistics(void *context, struct vmem_balloon_stat *stats, uint32_t most)
@@ -192,7 +299,8 @@ static bool start_queue(struct payload_balloon *b, uint32_t number)
 	set_address(VIRTIO_QUEUE_AVAILABLE, gpa_of(b, q->available));
 	set_address(VIRTIO_QUEUE_USED, gpa_of(b, q->used));
 	set(VIRTIO_QUEUE_READY, 1);
-	return get(VIRTIO_QUEUE_READY) == 1;
+	q->ready = get(VIRTIO_QUEUE_READY) == 1;
+	return q->ready;
 }
 
 static uint64_t features_offered(void)
@@ -225,10 +333,19 @@ static void read_config(struct payload_balloon *b)
 	vmem_balloon_driver_config(b->driver, config, sizeof(config));
 }
 
+/* Two are always there, the others with their features. */
+static bool start_queues(struct payload_balloon *b, uint64_t features)
+{
+	return start_queue(b, VMEM_BALLOON_INFLATE) && start_queue(b, VMEM_BALLOON_DEFLATE) &&
+	       (!(features & VMEM_BALLOON_F_STATS_VQ) || start_queue(b, VMEM_BALLOON_STATS)) &&
+	       (!(features & VMEM_BALLOON_F_PAGE_REPORTING) || start_queue(b, VMEM_BALLOON_REPORT));
+}
+
 /* 3.1.1 */
 static bool start_device(struct payload_balloon *b)
 {
 	uint32_t status = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER;
+	uint64_t features;
 
 	if (get(VIRTIO_MAGIC) != VIRTIO_MAGIC_VALUE || get(VIRTIO_VERSION) != 2 ||
 	    get(VIRTIO_DEVICE) != VIRTIO_DEVICE_BALLOON)
@@ -236,14 +353,14 @@ static bool start_device(struct payload_balloon *b)
 	set(VIRTIO_STATUS, 0);
 	set(VIRTIO_STATUS, VIRTIO_STATUS_ACKNOWLEDGE);
 	set(VIRTIO_STATUS, status);
-	accept_features(vmem_balloon_driver_negotiate(b->driver, features_offered()));
+	features = vmem_balloon_driver_negotiate(b->driver, features_offered());
+	accept_features(features);
 	status |= VMEM_VIRTIO_FEATURES_OK;
 	set(VIRTIO_STATUS, status);
 	if (!(get(VIRTIO_STATUS) & VMEM_VIRTIO_FEATURES_OK))
 		return false;
-	for (uint32_t i = 0; i < QUEUES; i++)
-		if (!start_queue(b, i))
-			return false;
+	if (!start_queues(b, features))
+		return false;
 	set(VIRTIO_STATUS, status | VMEM_VIRTIO_DRIVER_OK);
 	vmem_balloon_driver_start(b->driver);
 	read_config(b);
@@ -258,12 +375,17 @@ struct payload_balloon *payload_balloon_start(struct guest_params *params)
 							  .context = b,
 							  .take = take,
 							  .give = give,
-							  .stats = statistics };
+							  .stats = statistics,
+							  .isolate = isolate,
+							  .begin_free = begin_free,
+							  .release = release,
+							  .release_all = release_all };
 	struct vmem_balloon_driver_opts opts = {
 		.size = sizeof(opts),
 		.allocator = &b->allocator,
 		.memory = &memory,
 		.features = VMEM_BALLOON_F_MUST_TELL_HOST | VMEM_BALLOON_F_STATS_VQ |
+			    VMEM_BALLOON_F_DEFLATE_ON_OOM | VMEM_BALLOON_F_PAGE_REPORTING |
 			    VMEM_BALLOON_F_RANGES | VMEM_VIRTIO_F_VERSION_1,
 		.max_spans = PAYLOAD_BALLOON_SPANS(params->pages),
 		.entries = PAYLOAD_BALLOON_ENTRIES,
@@ -278,6 +400,7 @@ struct payload_balloon *payload_balloon_start(struct guest_params *params)
 	*b = (struct payload_balloon){ .params = params };
 	b->truth = (struct guest_truth *)(uintptr_t)(params->base + params->truth_gpa);
 	b->first = params->vcpu[0].first + (uint64_t)KEPT_PAGES * params->vcpus;
+	b->next_freed = b->next_free = b->first;
 	b->used_bytes = sizeof(*b);
 	b->allocator = (struct vmem_allocator){ sizeof(b->allocator), b, allocate, free_nothing };
 	if (b->first >= params->pages || vmem_balloon_driver_new(&b->driver, &opts) != 0)
@@ -291,23 +414,39 @@ static void collect(struct payload_balloon *b)
 {
 	uint32_t token, written;
 
-	for (uint32_t i = 0; i < QUEUES; i++)
-		while (split_ring_driver_take(&b->queues[i].ring, &token, &written) == 1)
+	for (uint32_t i = 0; i < VMEM_BALLOON_QUEUES; i++)
+		while (b->queues[i].ready &&
+		       split_ring_driver_take(&b->queues[i].ring, &token, &written) == 1)
 			(void)vmem_balloon_driver_returned(b->driver, (enum vmem_balloon_queue)i);
 }
 
 static void send(struct payload_balloon *b, const struct vmem_balloon_out *out)
 {
-	struct vmem_balloon_piece piece;
+	struct vmem_balloon_piece piece = { gpa_of(b, out->bytes), out->count };
+	const struct vmem_balloon_piece *pieces = out->piece_count ? out->pieces : &piece;
 
 	if (out->queue == VMEM_BALLOON_NO_QUEUE) {
 		set(VIRTIO_CONFIG + out->offset, out->value);
 		return;
 	}
-	piece = (struct vmem_balloon_piece){ gpa_of(b, out->bytes), out->count };
-	if (split_ring_driver_add(&b->queues[out->queue].ring, &piece, 1, 0, 0) == 0 &&
+	if (split_ring_driver_add(&b->queues[out->queue].ring, pieces, !out->piece_count,
+				  out->piece_count, 0) == 0 &&
 	    split_ring_driver_must_kick(&b->queues[out->queue].ring))
 		set(VIRTIO_QUEUE_NOTIFY, out->queue);
+}
+
+/* When pages are missed the guest takes some back, if that was agreed on, and gives none again at once. */
+static void try_again(struct payload_balloon *b)
+{
+	uint64_t missed = __atomic_exchange_n(&b->params->missed, 0, __ATOMIC_RELAXED);
+
+	if (missed && vmem_balloon_driver_oom(b->driver, SHORT_PAGES))
+		b->polls = 0;
+	if (++b->polls % POLLS_A_TRY != 0)
+		return;
+	if (b->params->frees)
+		free_some(b);
+	vmem_balloon_driver_retry(b->driver);
 }
 
 void payload_balloon_poll(struct payload_balloon *b)
@@ -319,8 +458,7 @@ void payload_balloon_poll(struct payload_balloon *b)
 		set(VIRTIO_INTERRUPT_ACK, why);
 	if (why & VIRTIO_INTERRUPT_CONFIG)
 		read_config(b);
-	if (++b->polls % POLLS_A_TRY == 0)
-		vmem_balloon_driver_retry(b->driver);
+	try_again(b);
 	collect(b);
 	for (uint32_t i = 0; i < ROUNDS && vmem_balloon_driver_next(b->driver, &out); i++) {
 		send(b, &out);

@@ -28,6 +28,10 @@ static int make_core(struct balloon *b)
 
 	if (o->balloon_ranges)
 		opts.features |= VMEM_BALLOON_F_RANGES;
+	if (o->balloon_report)
+		opts.features |= VMEM_BALLOON_F_PAGE_REPORTING;
+	if (o->balloon_oom)
+		opts.features |= VMEM_BALLOON_F_DEFLATE_ON_OOM;
 	b->offered = opts.features;
 	error = vmem_balloon_new(&b->core, &opts);
 	return error ? error : vmem_balloon_add_ram(b->core, 0, o->mem_bytes, GUEST_PAGE_SIZE);
@@ -245,6 +249,8 @@ void balloon_look_at_events(struct balloon *b)
 			b->generation++;
 		} else if (event == VMEM_BALLOON_EVENT_STALLED) {
 			b->stalls++;
+		} else if (event == VMEM_BALLOON_EVENT_LEAK) {
+			b->leaks++;
 		}
 }
 
@@ -334,4 +340,12 @@ void balloon_print(struct vm *vm)
 		UNITS_BYTES(s.discard.inflated.released), UNITS_BYTES(s.discard.inflated.pinned),
 		UNITS_BYTES(s.discard.returned), b->out.asked_ns ? time_of(&out, &b->out) : "kept",
 		UNITS_BYTES(s.progress.pages << GUEST_PAGE_SHIFT), (unsigned long long)wrong);
+	if (vm->runner->options->balloon_report)
+		print_line("vm %u: balloon: %s reported free, %s of it really released", vm->index,
+			   UNITS_BYTES(s.counters.reported << GUEST_PAGE_SHIFT),
+			   UNITS_BYTES(s.discard.reported.released));
+	if (vm->runner->options->balloon_oom)
+		print_line(
+			"vm %u: balloon: %llu times the guest took pages back that were asked for",
+			vm->index, (unsigned long long)b->leaks);
 }

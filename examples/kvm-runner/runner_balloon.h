@@ -61,6 +61,7 @@ struct balloon {
 	uint64_t
 		bad_buffers; /* malformed chains, buffers that are too long or elsewhere, rings that broke */
 	uint64_t stalls;
+	uint64_t leaks; /* looks that found pages taken back that are asked for */
 	uint64_t asked_stats_ns;
 	struct balloon_way in, out;
 };

@@ -165,17 +165,21 @@ static void add_balloon(cJSON *vm_object, struct balloon *b)
 	number(object, "guest_free_bytes", s.guest.values[VMEM_BALLOON_FREE]);
 	number(object, "guest_total_bytes", s.guest.values[VMEM_BALLOON_TOTAL]);
 	number(object, "guest_available_bytes", s.guest.values[VMEM_BALLOON_AVAILABLE]);
+	number(object, "reported_released_bytes", s.discard.reported.released);
 	number(object, "stalls", b->stalls);
+	number(object, "leaks", b->leaks);
 	number(object, "bad_buffers", b->bad_buffers);
 #define ADD(field) number(object, #field, s.counters.field)
 	ADD(buffers);
 	ADD(inflated);
 	ADD(deflated);
+	ADD(reported);
 	ADD(stats);
 	ADD(resets);
 	ADD(outside);
 	ADD(inflated_twice);
 	ADD(not_inflated);
+	ADD(free_inflated);
 	ADD(malformed);
 	ADD(unexpected);
 	ADD(late_writes);

@@ -86,10 +86,10 @@ static void empty_balloon(struct vm *vm)
 	for (uint64_t gfn = vm_first_page(vm); gfn < vm_pages(vm); gfn++) {
 		struct guest_truth *truth = &vm->truth[gfn];
 
-		if (truth->holder == GUEST_HELD_BY_BALLOON)
+		if (truth->holder == GUEST_HELD_BY_BALLOON || guest_is_free(truth))
 			truth->content = GUEST_CONTENT_ANYTHING;
 		truth->holder = GUEST_HELD_BY_NOBODY;
-		vm->params->unused += truth->content == GUEST_CONTENT_ANYTHING;
+		vm->params->unused += (uint64_t)guest_is_free(truth);
 	}
 }
 
@@ -110,6 +110,7 @@ void low_part_fill(struct vm *vm, bool restored)
 	params->vcpus = o->vcpus;
 	params->pages = vm_pages(vm);
 	params->balloon = o->balloon_pages != 0;
+	params->frees = o->balloon_report;
 	params->driver = o->injection == INJECT_BAD_BALLOON     ? GUEST_DRIVER_BAD
 			 : o->injection == INJECT_FLOOD_BALLOON ? GUEST_DRIVER_FLOOD
 								: GUEST_DRIVER_GOOD;

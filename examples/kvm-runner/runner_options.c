@@ -44,6 +44,8 @@ enum option_key {
 	KEY_BALLOON_RATE,
 	KEY_BALLOON_KEEP,
 	KEY_BALLOON_RANGES,
+	KEY_BALLOON_REPORT,
+	KEY_BALLOON_OOM,
 	KEY_INJECT
 };
 
@@ -79,6 +81,10 @@ static const struct argp_option option_table[] = {
 	{ "balloon-keep", KEY_BALLOON_KEEP, NULL, 0, "it is not given back", 1 },
 	{ "balloon-ranges", KEY_BALLOON_RANGES, NULL, 0,
 	  "in ranges, which is not in the standard, instead of page by page", 1 },
+	{ "balloon-report", KEY_BALLOON_REPORT, NULL, 0,
+	  "guests free some of their memory from time to time, and report what is free", 1 },
+	{ "balloon-oom", KEY_BALLOON_OOM, NULL, 0,
+	  "guests that miss pages take some back, whatever they are asked for", 1 },
 	{ NULL, 0, NULL, 0, "What they do:", 2 },
 	{ "image", KEY_IMAGE, "FILE", 0,
 	  "memory image that a VM starts with; may be given again, then VM i takes image i modulo their "
@@ -247,8 +253,9 @@ static void finish_balloon(struct argp_state *state, const struct parse *parse)
 	uint64_t bytes = 0;
 
 	if (!parse->balloon) {
-		if (o->balloon_rate || o->balloon_keep || o->balloon_ranges ||
-		    o->injection == INJECT_BAD_BALLOON || o->injection == INJECT_FLOOD_BALLOON)
+		if (o->balloon_rate || o->balloon_keep || o->balloon_ranges || o->balloon_report ||
+		    o->balloon_oom || o->injection == INJECT_BAD_BALLOON ||
+		    o->injection == INJECT_FLOOD_BALLOON)
 			argp_error(state, "what is said about a balloon needs --balloon");
 		return;
 	}
@@ -304,6 +311,8 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	case KEY_BALLOON: parse->balloon = text; break;
 	case KEY_BALLOON_KEEP: o->balloon_keep = true; break;
 	case KEY_BALLOON_RANGES: o->balloon_ranges = true; break;
+	case KEY_BALLOON_REPORT: o->balloon_report = true; break;
+	case KEY_BALLOON_OOM: o->balloon_oom = true; break;
 	case KEY_BALLOON_RATE:
 		if (units_parse_bytes(text, &o->balloon_rate) != 0 ||
 		    (o->balloon_rate >>= GUEST_PAGE_SHIFT) == 0)

@@ -59,6 +59,8 @@ struct runner_options {
 	uint64_t balloon_rate;  /* so many pages a second; 0: as fast as it goes */
 	bool balloon_keep;      /* to the end */
 	bool balloon_ranges;    /* ranges instead of page numbers */
+	bool balloon_report;    /* free pages are reported */
+	bool balloon_oom;       /* guests may take pages back when they are short of them */
 	struct swap_options swap;
 	const char *json; /* NULL: none */
 	uint64_t seed;
