@@ -23,7 +23,7 @@
  *
  *  What the host wants of it is in vmem/balloon_host.h.
  *
- *  Memory: 14 KiB, 66 KiB for each GiB of RAM, and 4 bytes for each block of 256 KiB and more. */
+ *  Memory: 10 KiB, 66 KiB for each GiB of RAM, and 4 bytes for each block of 256 KiB and more. */
 #ifndef VMEM_BALLOON_H
 #define VMEM_BALLOON_H
 #include <vmem/allocator.h>

@@ -52,12 +52,14 @@ static const char *check_list(const struct vmemi_balloon_list *list)
 		return NULL;
 	VMEMI_REQUIRE(list->at < list->count && list->count <= VMEMI_BALLOON_LIST);
 	for (uint32_t i = list->at; i < list->count; i++) {
-		const struct vmemi_balloon_run *run = &list->runs[i];
+		uint64_t first = vmemi_balloon_run_first(list->runs[i]);
+		uint64_t end = vmemi_balloon_run_end(list->runs[i]);
 
-		VMEMI_REQUIRE(run->first < run->end);
-		VMEMI_REQUIRE(!list->sorted || i == list->at || run[-1].end < run->first);
-		VMEMI_REQUIRE(is_ram(list->ram, run->first) && is_ram(list->ram, run->end - 1));
-		pages += run->end - run->first;
+		VMEMI_REQUIRE(first < end);
+		VMEMI_REQUIRE(!list->sorted || i == list->at ||
+			      vmemi_balloon_run_first(list->runs[i - 1]) <= first);
+		VMEMI_REQUIRE(is_ram(list->ram, first) && is_ram(list->ram, end - 1));
+		pages += end - first;
 	}
 	VMEMI_REQUIRE(pages <= list->pages && list->pages <= VMEM_BALLOON_WORK_PAGES);
 	return NULL;

@@ -2,7 +2,7 @@
 /* Gives due pages out as ranges, sorted and joined. */
 #include "balloon/balloon_internal.h"
 
-#define FEW 32u /* runs */
+#define FEW 16u /* runs */
 
 struct taking {
 	struct vmem_balloon_range *ranges;
@@ -49,22 +49,34 @@ static inline bool take_word(struct taking *t, struct vmemi_balloon_ram *ram, ui
 	return !bits;
 }
 
-/* All of the list; no run of it is too long. false: some are left. */
+/* All of the list: its runs are no more pages together than a range may have. Those that touch or overlap are joined.
+ * false: some are left. */
 static bool take_list(struct taking *t, struct vmemi_balloon_list *list)
 {
-	const struct vmemi_balloon_run *run = &list->runs[list->at];
-	uint64_t base = list->ram->base;
-	size_t count = list->count - list->at;
+	const uint64_t base = list->ram->base;
+	struct vmem_balloon_range *range = t->ranges + t->n, *none = t->ranges + t->count;
+	uint64_t first, pages, behind = 0; /* behind the end of the last range */
 
-	if (count > t->count - t->n)
-		count = t->count - t->n;
-	for (const struct vmemi_balloon_run *end = run + count; run < end; run++)
-		t->ranges[t->n++] = (struct vmem_balloon_range){
-			.gpa = (base + run->first) << VMEM_PAGE_SHIFT,
-			.bytes = (run->end - run->first) << VMEM_PAGE_SHIFT,
+	for (; list->at < list->count; list->at++) {
+		first = vmemi_balloon_run_first(list->runs[list->at]);
+		pages = vmemi_balloon_run_pages(list->runs[list->at]);
+		if (first < behind) {
+			if (first + pages >= behind) {
+				range[-1].bytes += (first + pages + 1 - behind) << VMEM_PAGE_SHIFT;
+				behind = first + pages + 1;
+			}
+			continue;
+		}
+		if (range == none)
+			break;
+		*range++ = (struct vmem_balloon_range){
+			.gpa = (base + first) << VMEM_PAGE_SHIFT,
+			.bytes = pages << VMEM_PAGE_SHIFT,
 			.operation = t->operation,
 		};
-	list->at += (uint32_t)count;
+		behind = first + pages + 1;
+	}
+	t->n = (size_t)(range - t->ranges);
 	if (list->at < list->count)
 		return false;
 	list->ram = NULL;

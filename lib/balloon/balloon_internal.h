@@ -49,18 +49,15 @@ struct vmemi_balloon_ram {
 	uint32_t *in_block;   /* blocks of 64 pages and more: how many of each are owned */
 };
 
-struct vmemi_balloon_run { /* bits of a RAM */
-	uint64_t first, end;
-};
-
 /* Runs that are due: at .. count - 1. */
 struct vmemi_balloon_list {
 	struct vmemi_balloon_ram *ram; /* NULL: there are none */
 	uint32_t at, count;
-	bool sorted;    /* rising, none next to another */
-	uint64_t pages; /* VMEM_BALLOON_WORK_PAGES at most, with those that were taken */
-	struct vmemi_balloon_run runs[VMEMI_BALLOON_LIST];
-	struct vmemi_balloon_run spare[VMEMI_BALLOON_LIST]; /* of balloon_sort.c */
+	bool sorted;     /* by where they begin */
+	uint64_t differ; /* bits that are not the same in all these, and in those that were taken */
+	uint64_t pages;  /* VMEM_BALLOON_WORK_PAGES at most, with those that were taken */
+	uint64_t runs[VMEMI_BALLOON_LIST];  /* vmemi_balloon_run() */
+	uint64_t spare[VMEMI_BALLOON_LIST]; /* of balloon_sort.c */
 };
 
 struct vmemi_balloon_part { /* the buffer that is being worked off */
@@ -149,6 +146,27 @@ static inline uint64_t vmemi_balloon_mask(uint64_t from, uint64_t count)
 	uint64_t mask = ~UINT64_C(0) << from;
 
 	return count < 64 - from ? mask & ~(~UINT64_C(0) << (from + count)) : mask;
+}
+
+/* A run of a RAM's bits as a number: smaller ones begin sooner. A RAM has at most 2^32 of them. */
+static inline uint64_t vmemi_balloon_run(uint64_t first, uint64_t pages)
+{
+	return first << 32 | pages;
+}
+
+static inline uint64_t vmemi_balloon_run_first(uint64_t run)
+{
+	return run >> 32;
+}
+
+static inline uint64_t vmemi_balloon_run_pages(uint64_t run)
+{
+	return (uint32_t)run;
+}
+
+static inline uint64_t vmemi_balloon_run_end(uint64_t run)
+{
+	return (run >> 32) + (uint32_t)run;
 }
 
 /* Blocks of less than 64 pages are seen whole in a word. */

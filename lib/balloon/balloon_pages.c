@@ -75,7 +75,8 @@ void vmemi_balloon_unlist(vmem_balloon *b)
 	if (!list->ram)
 		return;
 	for (uint32_t i = list->at; i < list->count; i++)
-		make_run_due(b, list->ram, list->runs[i].first, list->runs[i].end);
+		make_run_due(b, list->ram, vmemi_balloon_run_first(list->runs[i]),
+			     vmemi_balloon_run_end(list->runs[i]));
 	list->ram = NULL;
 }
 
@@ -93,8 +94,9 @@ static void list_other(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint64_t 
 	list->at = 0;
 	list->count = 1;
 	list->sorted = true;
+	list->differ = 0;
 	list->pages = end - at;
-	list->runs[0] = (struct vmemi_balloon_run){ at, end };
+	list->runs[0] = vmemi_balloon_run(at, end - at);
 	b->due |= UINT32_C(1) << (ram - b->ram);
 }
 
@@ -103,18 +105,20 @@ static inline void list_due(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint
 			    uint64_t end)
 {
 	struct vmemi_balloon_list *list = &b->list;
-	struct vmemi_balloon_run *last;
+	uint64_t *last, behind;
 
 	if (ram != list->ram || list->pages + (end - at) > VMEM_BALLOON_WORK_PAGES) {
 		list_other(b, ram, at, end);
 		return;
 	}
 	last = &list->runs[list->count - 1];
-	if (at == last->end) {
-		last->end = end;
+	behind = vmemi_balloon_run_end(*last);
+	if (at == behind) {
+		*last += end - at;
 	} else if (list->count < VMEMI_BALLOON_LIST) {
-		list->sorted = list->sorted && at > last->end;
-		list->runs[list->count++] = (struct vmemi_balloon_run){ at, end };
+		list->sorted = list->sorted && at >= vmemi_balloon_run_first(*last);
+		list->differ |= at ^ vmemi_balloon_run_first(*last);
+		list->runs[list->count++] = vmemi_balloon_run(at, end - at);
 	} else {
 		list_other(b, ram, at, end);
 		return;
@@ -148,7 +152,7 @@ static uint64_t whole_blocks(const struct vmemi_balloon_ram *ram, uint64_t bits)
 
 /* --- The four operations on the bits @mask of a word --- */
 
-static inline void touch(struct vmemi_balloon_ram *ram, uint64_t word)
+static inline void touch(const struct vmemi_balloon_ram *ram, uint64_t word)
 {
 	uint64_t chunk = word >> (VMEMI_BALLOON_TOUCHED - 6);
 
@@ -456,47 +460,74 @@ uint64_t vmemi_balloon_mark(vmem_balloon *b, uint32_t operation, uint64_t gfn, u
 }
 
 /* How many of the numbers follow each other, up (1) or down (-1). */
-static inline size_t run_of(const uint32_t *gfns, size_t count, int64_t step)
+static inline size_t run_of(const uint32_t *gfns, size_t count, int32_t step)
 {
+	uint64_t most = 1 + (uint64_t)(step > 0 ? UINT32_MAX - gfns[0] : gfns[0]);
+	uint32_t next = gfns[0];
 	size_t n = 1;
 
-	while (n < count && gfns[n] == gfns[n - 1] + step)
+	most = most < count ? most : count;
+	while (n < most && gfns[n] == (next += (uint32_t)step))
 		n++;
 	return n;
 }
 
-/* Inflates pages that have no neighbour beside them in the numbers and are new, where a block is a page: straight into
- * the list, which is the RAM's. As many as there are of these. */
-static size_t inflate_lone(vmem_balloon *b, struct vmemi_balloon_ram *ram, const uint32_t *gfns,
-			   size_t count)
+/* Pages alone in the numbers, new in the balloon (@was 0) or all in it (2^64 - 1), where a block is a page: straight into
+ * the list, which is the RAM's. As many as there are of these; not the last, whose neighbour is not known. Most of the
+ * time of page numbers in no order is spent here. */
+static __attribute__((noinline)) size_t mark_lone(struct vmemi_balloon_list *list,
+						  const uint32_t *gfns, size_t count, uint64_t was)
 {
-	struct vmemi_balloon_list *list = &b->list;
-	struct vmemi_balloon_run *run = &list->runs[list->count];
-	uint64_t most = VMEM_BALLOON_WORK_PAGES - list->pages, at, bit, last = run[-1].end;
-	bool sorted = list->sorted;
-	size_t n;
+	const struct vmemi_balloon_ram *ram = list->ram;
+	const uint64_t base = ram->base, first = ram->first - base, pages = ram->pages;
+	uint64_t *owned = ram->owned, *run = &list->runs[list->count];
+	uint64_t at, last = vmemi_balloon_run_first(run[-1]), bits, differ = 0, falls = 0;
+	const uint32_t *gfn = gfns, *end = gfns + count - 1;
 
-	most = most < VMEMI_BALLOON_LIST - list->count ? most : VMEMI_BALLOON_LIST - list->count;
-	most = most < count ? most : count;
-	for (n = 0; n < most; n++, run++) {
-		at = gfns[n] - ram->base;
-		bit = UINT64_C(1) << at % 64;
-		if (gfns[n] - ram->first >= ram->pages || (ram->owned[at / 64] & bit) ||
-		    (n + 1 < count && gfns[n + 1] - gfns[n] + 1 <= 2))
+	if (count > VMEMI_BALLOON_LIST - list->count)
+		end = gfns + VMEMI_BALLOON_LIST - list->count;
+	if ((uint64_t)(end - gfns) > VMEM_BALLOON_WORK_PAGES - list->pages)
+		end = gfns + (VMEM_BALLOON_WORK_PAGES - list->pages);
+	for (; gfn < end; gfn++) {
+		at = *gfn - base;
+		if (at - first >= pages || gfn[1] - gfn[0] + 1 <= 2)
 			break;
-		ram->owned[at / 64] |= bit;
-		touch(ram, at / 64);
-		sorted = sorted && at > last;
-		last = at + 1;
-		*run = (struct vmemi_balloon_run){ at, last };
+		bits = owned[at / 64];
+		if ((bits ^ was) >> at % 64 & 1)
+			break;
+		owned[at / 64] = bits ^ UINT64_C(1) << at % 64;
+		if (!bits)
+			touch(ram, at / 64);
+		differ |= at ^ last;
+		falls |= at - last;
+		last = at;
+		*run++ = vmemi_balloon_run(at, 1);
 	}
-	list->sorted = sorted;
-	list->count += (uint32_t)n;
-	list->pages += n;
-	b->owned += n;
-	b->released += n;
-	b->counters.inflated += n;
-	return n;
+	list->sorted = list->sorted && !(falls >> 63);
+	list->differ |= differ;
+	list->count += (uint32_t)(gfn - gfns);
+	list->pages += (uint64_t)(gfn - gfns);
+	return (size_t)(gfn - gfns);
+}
+
+/* A page alone, and those after it that are alone, too. */
+static size_t mark_ones(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint32_t operation,
+			const uint32_t *gfns, size_t count)
+{
+	bool in = operation == VMEM_BALLOON_DISCARD;
+	size_t n = 0;
+
+	if (in)
+		inflate_one(b, ram, gfns[0] - ram->base);
+	else
+		deflate_word(b, ram, (gfns[0] - ram->base) / 64,
+			     UINT64_C(1) << (gfns[0] - ram->base) % 64);
+	if (b->list.ram == ram && count > 1)
+		n = mark_lone(&b->list, gfns + 1, count - 1, in ? 0 : ~UINT64_C(0));
+	b->owned += in ? n : -n;
+	b->released += in ? n : -n;
+	*(in ? &b->counters.inflated : &b->counters.deflated) += n;
+	return n + 1;
 }
 
 size_t vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32_t *gfns,
@@ -515,11 +546,9 @@ size_t vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32
 			first -= n - 1;
 		}
 		ram = find(b, first, &next);
-		if (ram && n == 1 && operation == VMEM_BALLOON_DISCARD && !ram->block_shift) {
-			inflate_one(b, ram, first - ram->base);
-			if (b->list.ram == ram)
-				n += inflate_lone(b, ram, gfns + i + 1, count - i - 1);
-		} else if (ram && first + n <= ram->first + ram->pages)
+		if (ram && n == 1 && !ram->block_shift)
+			n = mark_ones(b, ram, operation, gfns + i, count - i);
+		else if (ram && first + n <= ram->first + ram->pages)
 			mark_bits(b, ram, operation, first - ram->base, n);
 		else
 			(void)vmemi_balloon_mark(b, operation, first, n, &budget);

@@ -1,70 +1,78 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Sorts the runs of the list, which are few, and joins them: by digits of where they begin, the lowest first, without
- * the bits that are the same in all: five times at most, whatever a guest sends. */
+/* Sorts the runs of the list, which are few: by digits, the lower one first, and two at a time, without the bits that
+ * are the same in all. Where that is more than two digits have, the highest bits nearly always do: those below are
+ * looked at only if the list is not in order then. */
 #include "balloon/balloon_internal.h"
 #include "base/mem.h"
 
-#define DIGIT 8u /* bits, at most */
+#define BITS 9u /* of a digit */
+#define DIGITS (1u << BITS)
 
-static void sort_by(uint32_t shift, uint32_t bits, const struct vmemi_balloon_run *in,
-		    struct vmemi_balloon_run *out, uint32_t count)
+_Static_assert(VMEMI_BALLOON_LIST <= 256, "places are of 8 bits");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "bytes of a word are in order");
+
+static inline uint64_t high_of(uint64_t run)
 {
-	const uint64_t mask = (UINT64_C(1) << bits) - 1;
-	uint16_t places[1u << DIGIT];
-	uint32_t place = 0, n;
-
-	memset(places, 0, sizeof(*places) << bits);
-	for (uint32_t i = 0; i < count; i++)
-		places[in[i].first >> shift & mask]++;
-	for (uint32_t i = 0; i <= mask; i++) {
-		n = places[i];
-		places[i] = (uint16_t)place;
-		place += n;
-	}
-	for (uint32_t i = 0; i < count; i++)
-		out[places[in[i].first >> shift & mask]++] = in[i];
+	return run >> (64 - BITS);
 }
 
-/* Sorted ones to @out, joined. How many those are. */
-static uint32_t join(const struct vmemi_balloon_run *in, uint32_t count,
-		     struct vmemi_balloon_run *out)
+static inline uint64_t low_of(uint64_t run)
 {
-	struct vmemi_balloon_run last = in[0];
-	uint32_t n = 0;
+	return run >> (64 - 2 * BITS) & (DIGITS - 1);
+}
 
-	for (uint32_t i = 1; i < count; i++) {
-		if (in[i].first > last.end) {
-			out[n++] = last;
-			last = in[i];
-		} else if (in[i].end > last.end) {
-			last.end = in[i].end;
-		}
+/* Numbers of runs for each digit become the places of those runs: how many have a lower one. Only behind the last run a
+ * sum may be more than a byte has, and there it does not matter. */
+static uint64_t place(uint8_t *counts, uint64_t before)
+{
+	uint64_t word, sums;
+
+	memcpy(&word, counts, sizeof(word));
+	sums = (word + before) * UINT64_C(0x0101010101010101);
+	word = sums - word;
+	memcpy(counts, &word, sizeof(word));
+	return sums >> 56;
+}
+
+/* By the two highest digits of the runs, each times @scale. */
+static void sort_by(uint64_t *runs, uint64_t *spare, uint32_t count, uint64_t scale)
+{
+	uint8_t highs[DIGITS] = { 0 }, lows[DIGITS] = { 0 };
+	uint64_t before_high = 0, before_low = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		highs[high_of(runs[i] * scale)]++;
+		lows[low_of(runs[i] * scale)]++;
 	}
-	out[n++] = last;
-	return n;
+	for (uint32_t i = 0; i < DIGITS; i += 8) {
+		before_high = place(highs + i, before_high);
+		before_low = place(lows + i, before_low);
+	}
+	for (uint32_t i = 0; i < count; i++)
+		spare[lows[low_of(runs[i] * scale)]++] = runs[i];
+	for (uint32_t i = 0; i < count; i++)
+		runs[highs[high_of(spare[i] * scale)]++] = spare[i];
+}
+
+static bool rise(const uint64_t *runs, uint32_t count)
+{
+	uint32_t i = 1;
+
+	while (i < count && runs[i - 1] <= runs[i])
+		i++;
+	return i >= count;
 }
 
 void vmemi_balloon_sort(struct vmemi_balloon_list *list)
 {
-	struct vmemi_balloon_run *runs = list->runs + list->at, *in = runs, *out = list->spare;
-	uint32_t count = list->count - list->at, shift, end, bits;
-	struct vmemi_balloon_run *other;
-	uint64_t differ = 0;
+	uint64_t *runs = list->runs + list->at, differ = list->differ << 32, scale;
+	uint32_t count = list->count - list->at;
 
-	for (uint32_t i = 1; i < count; i++)
-		differ |= runs[i].first ^ runs[0].first;
-	if (differ) {
-		shift = (uint32_t)__builtin_ctzll(differ);
-		end = 64 - (uint32_t)__builtin_clzll(differ);
-		bits = (end - shift + DIGIT - 1) / DIGIT; /* digits, */
-		bits = (end - shift + bits - 1) / bits;   /* and as short as they may be */
-		for (; shift < end; shift += bits) {
-			sort_by(shift, bits, in, out, count);
-			other = in;
-			in = out;
-			out = other;
-		}
-	}
-	list->count = list->at + join(in, count, runs);
 	list->sorted = true;
+	scale = UINT64_C(1) << __builtin_clzll(differ | 1);
+	sort_by(runs, list->spare, count, scale);
+	if (!(differ * scale << 2 * BITS) || rise(runs, count))
+		return;
+	sort_by(runs, list->spare, count, scale << 2 * BITS);
+	sort_by(runs, list->spare, count, scale);
 }

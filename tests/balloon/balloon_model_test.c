@@ -192,7 +192,8 @@ static void move_list(struct vmemt_balloon *t, uint32_t queue)
 	cr_assert_eq(vmemt_give(t, queue, gfns, count * sizeof(*gfns)), 0);
 }
 
-static void one_step(struct vmemt_balloon *t, uint64_t features)
+/* Some of what they make due is taken between them. The operation of what is left. */
+static uint32_t some_buffers(struct vmemt_balloon *t, uint64_t features)
 {
 	uint32_t buffers = 1 + (uint32_t)below(4), operation = 0;
 	uint32_t queue = (uint32_t)below(4);
@@ -215,7 +216,12 @@ static void one_step(struct vmemt_balloon *t, uint64_t features)
 		take_ranges(t, operation, below(3) == 0);
 	}
 	vmemt_balloon_sound(t->b);
-	take_ranges(t, operation, true);
+	return operation;
+}
+
+static void one_step(struct vmemt_balloon *t, uint64_t features)
+{
+	take_ranges(t, some_buffers(t, features), true);
 	while (vmem_balloon_take_done(t->b, &(struct vmem_balloon_done){ 0 }))
 		;
 }
@@ -258,8 +264,12 @@ static void walk(uint64_t features)
 			cr_assert_eq(vmem_balloon_has(t.b, gfn * PAGE),
 				     ram_of(gfn) < 0 ? -VMEM_ERANGE : m.owned[gfn]);
 		if (below(100) == 0) {
+			some_buffers(&t, features);
 			vmem_balloon_set_status(t.b, 0, NULL);
+			vmemt_no_range(&t);
+			vmemt_balloon_sound(t.b);
 			memset(m.owned, 0, sizeof(m.owned));
+			memset(m.due, 0, sizeof(m.due));
 			vmemt_balloon_start(&t, features);
 			begin_hints(&t);
 		}
