@@ -92,7 +92,7 @@ VMEM_API void vmem_balloon_free(vmem_balloon *balloon);
  *                       MUST_TELL_HOST: without it a guest may use pages again that are remembered here (5.5.6), and
  *                       larger blocks are never discarded
  *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE (beyond 16 TiB), -VMEM_EEXIST (overlaps), -VMEM_ENOSPC (VMEM_BALLOON_RAMS),
- *          -VMEM_ENOMEM
+ *          -VMEM_EBUSY (hints run, and their guard watches the RAM that there was), -VMEM_ENOMEM
  *  @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_add_ram(vmem_balloon *balloon, uint64_t gpa, uint64_t bytes,
 				  uint64_t block_bytes) VMEM_NODISCARD;

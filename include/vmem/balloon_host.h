@@ -92,7 +92,7 @@ struct vmem_balloon_counters {
 	uint64_t reported, hinted;   /**< pages that were, and were given out to be discarded */
 	uint64_t hints_written;      /**< pages that were hinted and written since: left alone */
 	uint64_t
-		hints_late; /**< pages hinted for a command that is not the current one: left alone */
+		hints_late; /**< pieces hinted for a command that is not the current one: left alone */
 	uint64_t
 		poisoned; /**< pages reported or hinted whose contents the guest wants kept: left alone */
 	uint64_t unaligned; /**< pages reported or hinted that are no whole block: left alone */

@@ -97,6 +97,8 @@ int vmem_balloon_add_ram(vmem_balloon *b, uint64_t gpa, uint64_t bytes, uint64_t
 		return -VMEM_EEXIST;
 	if (b->rams == VMEM_BALLOON_RAMS)
 		return -VMEM_ENOSPC;
+	if (b->hint_running) /* the guard does not watch it */
+		return -VMEM_EBUSY;
 	err = vmemi_balloon_ram_init(b, &ram);
 	if (err)
 		return err;

@@ -103,7 +103,7 @@ static bool take_pieces(vmem_balloon *b, const struct vmem_balloon_buffer *buffe
 	uint64_t pages_left = VMEM_BALLOON_WORK_PAGES, first, last;
 	uint32_t left = VMEM_BALLOON_WORK_ENTRIES;
 
-	for (; b->part.at < buffer->piece_count; b->part.at++) {
+	for (; b->part.at < buffer->piece_count; b->part.at++, b->part.pages = 0) {
 		const struct vmem_balloon_piece *piece = &buffer->pieces[b->part.at];
 
 		if (!left-- || !pages_left)
@@ -128,7 +128,6 @@ static bool take_pieces(vmem_balloon *b, const struct vmem_balloon_buffer *buffe
 						    last - first - b->part.pages, &pages_left);
 		if (b->part.pages < last - first)
 			return false;
-		b->part.pages = 0;
 	}
 	return true;
 }

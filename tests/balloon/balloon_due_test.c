@@ -219,3 +219,44 @@ Test(balloon_due, ram_below)
 	take_lone(&t, 12000, 100, 100);
 	vmemt_balloon_end(&t);
 }
+
+/* RAM that the guard does not watch is not added while it watches. */
+Test(balloon_due, no_ram_while_hints_run)
+{
+	struct vmemt_balloon t = { 0 };
+
+	vmemt_balloon_new(&t, ALL_FEATURES | MODERN);
+	start_hints(&t);
+	cr_assert_eq(vmem_balloon_add_ram(t.b, 4096 * PAGE, PAGE, PAGE), -VMEM_EBUSY);
+	cr_assert_eq(vmem_balloon_has(t.b, 4096 * PAGE), -VMEM_ERANGE);
+	vmem_balloon_hint_stop(t.b);
+	cr_assert_eq(vmem_balloon_add_ram(t.b, 4096 * PAGE, PAGE, PAGE), 0);
+	vmemt_balloon_end(&t);
+}
+
+/* A piece that is another one when its second part is given takes nothing from the next. */
+Test(balloon_due, piece_that_shrinks)
+{
+	const uint64_t most = VMEM_BALLOON_WORK_PAGES;
+	const uint64_t shrunk[] = { 0, PAGE / 2, UINT64_MAX };
+	struct vmem_balloon_piece pieces[2];
+	struct vmem_balloon_buffer buffer = { .size = sizeof(buffer),
+					      .queue = VMEM_BALLOON_REPORT,
+					      .pieces = pieces,
+					      .piece_count = 2 };
+	struct vmemt_balloon t = { 0 };
+
+	vmemt_balloon_new(&t, ALL_FEATURES | MODERN);
+	cr_assert_eq(vmem_balloon_add_ram(t.b, 4096 * PAGE, 2 * most * PAGE, PAGE), 0);
+	for (size_t i = 0; i < sizeof(shrunk) / sizeof(*shrunk); i++) {
+		pieces[0] = (struct vmem_balloon_piece){ 4096 * PAGE, (most + 1) * PAGE };
+		pieces[1] = (struct vmem_balloon_piece){ PAGE, 4000 * PAGE };
+		cr_assert_eq(vmem_balloon_give(t.b, &buffer), -VMEM_EAGAIN);
+		vmemt_one_range(&t, VMEM_BALLOON_DISCARD_REPORTED, 4096, most);
+		pieces[0].bytes = shrunk[i];
+		cr_assert_eq(vmem_balloon_give(t.b, &buffer), 0);
+		vmemt_one_range(&t, VMEM_BALLOON_DISCARD_REPORTED, 1, 4000);
+		vmemt_one_done(&t, VMEM_BALLOON_REPORT);
+	}
+	vmemt_balloon_end(&t);
+}
