@@ -92,11 +92,12 @@ struct vmem_balloon_counters {
 	uint64_t reported, hinted;   /**< pages that were, and were given out to be discarded */
 	uint64_t hints_written;      /**< pages that were hinted and written since: left alone */
 	uint64_t
-		hints_late; /**< pieces hinted for a command that is not the current one: left alone */
+		hints_late; /**< pages hinted for a command that is not the current one: left alone */
 	uint64_t
 		poisoned; /**< pages reported or hinted whose contents the guest wants kept: left alone */
-	uint64_t unaligned; /**< pages reported or hinted that are no whole block: left alone */
-	uint64_t stats;     /**< statistics taken */
+	uint64_t
+		unaligned; /**< pages reported or hinted of blocks that are not whole: left alone */
+	uint64_t stats;    /**< statistics taken */
 	uint64_t resets;
 	/* What the guest did wrong. */
 	uint64_t outside;        /**< pages named that are not RAM */

@@ -97,37 +97,46 @@ static bool take_spans(vmem_balloon *b, const struct vmem_balloon_buffer *buffer
 	return true;
 }
 
-/* Pieces: free pages. true: all of them are done. */
-static bool take_pieces(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
+/* The pages that lie wholly in a piece, first .. last - 1, if any. How many it has a part of. */
+static uint64_t pages_of(const struct vmem_balloon_piece *piece, uint64_t *ret_first,
+			 uint64_t *ret_last)
 {
-	uint64_t pages_left = VMEM_BALLOON_WORK_PAGES, first, last;
+	const uint64_t end = piece->gpa + piece->bytes;
+
+	*ret_first = piece->gpa / VMEM_PAGE_SIZE + (piece->gpa % VMEM_PAGE_SIZE != 0);
+	*ret_last = end / VMEM_PAGE_SIZE;
+	return (end - 1) / VMEM_PAGE_SIZE + 1 - piece->gpa / VMEM_PAGE_SIZE;
+}
+
+/* Pieces: free pages. @left_alone: NULL, or all are, and counted here. true: all of them are done. */
+static bool take_pieces(vmem_balloon *b, const struct vmem_balloon_buffer *buffer,
+			uint64_t *left_alone)
+{
+	uint64_t pages_left = VMEM_BALLOON_WORK_PAGES, first, last, touched, whole;
 	uint32_t left = VMEM_BALLOON_WORK_ENTRIES;
 
 	for (; b->part.at < buffer->piece_count; b->part.at++, b->part.pages = 0) {
-		const struct vmem_balloon_piece *piece = &buffer->pieces[b->part.at];
+		const struct vmem_balloon_piece piece = buffer->pieces[b->part.at];
 
 		if (!left-- || !pages_left)
 			return false;
-		if (!piece->bytes || piece->bytes > UINT64_MAX - piece->gpa) {
+		if (!piece.bytes || piece.bytes > UINT64_MAX - piece.gpa) {
 			b->counters.malformed++;
 			continue;
 		}
-		first = piece->gpa / VMEM_PAGE_SIZE + (piece->gpa % VMEM_PAGE_SIZE != 0);
-		last = (piece->gpa + piece->bytes) / VMEM_PAGE_SIZE;
-		if (first >= last) {
-			b->counters.unaligned++;
+		touched = pages_of(&piece, &first, &last);
+		whole = first < last ? last - first : 0;
+		if (left_alone) {
+			*left_alone += touched;
 			continue;
 		}
-		if (vmemi_balloon_poisons(b)) {
-			b->counters.poisoned++;
-			continue;
-		}
-		if (b->part.pages > last - first) /* it has been changed since, as above */
-			b->part.pages = last - first;
+		if (b->part.pages > whole) /* it has been changed since, as above */
+			b->part.pages = whole;
 		b->part.pages += vmemi_balloon_mark(b, b->due_operation, first + b->part.pages,
-						    last - first - b->part.pages, &pages_left);
-		if (b->part.pages < last - first)
+						    whole - b->part.pages, &pages_left);
+		if (b->part.pages < whole)
 			return false;
+		b->counters.unaligned += touched - whole;
 	}
 	return true;
 }
@@ -148,14 +157,18 @@ static bool take_pages(vmem_balloon *b, const struct vmem_balloon_buffer *buffer
 	return whole;
 }
 
+static bool take_free(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
+{
+	return take_pieces(b, buffer, vmemi_balloon_poisons(b) ? &b->counters.poisoned : NULL);
+}
+
 static bool take_hint(vmem_balloon *b, const struct vmem_balloon_buffer *buffer)
 {
 	if (!b->part.at && !b->part.pages && buffer->count)
 		vmemi_balloon_hint_command(b, buffer);
-	if (b->hint_running && b->hint_open)
-		return take_pieces(b, buffer);
-	b->counters.hints_late += buffer->piece_count;
-	return true;
+	if (!b->hint_running || !b->hint_open)
+		return take_pieces(b, buffer, &b->counters.hints_late);
+	return take_free(b, buffer);
 }
 
 /* true: the whole buffer is done with. */
@@ -164,7 +177,7 @@ static bool take_buffer(vmem_balloon *b, const struct vmem_balloon_buffer *buffe
 	switch (buffer->queue) {
 	case VMEM_BALLOON_INFLATE:
 	case VMEM_BALLOON_DEFLATE: return take_pages(b, buffer);
-	case VMEM_BALLOON_REPORT: return take_pieces(b, buffer);
+	case VMEM_BALLOON_REPORT: return take_free(b, buffer);
 	case VMEM_BALLOON_HINT: return take_hint(b, buffer);
 	default: vmemi_balloon_take_stats(b, buffer); return true;
 	}

@@ -369,9 +369,13 @@ static void free_large(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint32_t 
 	for (uint64_t word = at / 64; word < (at + count) / 64; word += words) {
 		good = 0;
 		for (uint64_t i = 0; i < words; i++)
-			good += free_of_word(b, ram, operation, word + i, ~UINT64_C(0)) ==
-				~UINT64_C(0);
-		for (uint64_t i = 0; good == words && i < words; i++)
+			good += vmemi_bits_set(
+				free_of_word(b, ram, operation, word + i, ~UINT64_C(0)));
+		if (good < words * 64) {
+			b->counters.unaligned += good;
+			continue;
+		}
+		for (uint64_t i = 0; i < words; i++)
 			free_due(b, ram, operation, word + i, ~UINT64_C(0));
 	}
 }
@@ -395,9 +399,10 @@ static void free_bits(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint32_t o
 	for (; first < last; first = (first | 63) + 1) {
 		uint64_t bits = free_of_word(b, ram, operation, first / 64,
 					     vmemi_balloon_mask(first % 64, last - first));
+		uint64_t whole = ram->block_shift ? whole_blocks(ram, bits) : bits;
 
-		free_due(b, ram, operation, first / 64,
-			 ram->block_shift ? whole_blocks(ram, bits) : bits);
+		b->counters.unaligned += vmemi_bits_set(bits & ~whole);
+		free_due(b, ram, operation, first / 64, whole);
 	}
 }
 

@@ -81,6 +81,7 @@ static void report(uint64_t first, uint64_t pages, bool hint)
 			in_use += m.owned[i];
 			written += hint && !m.owned[i] && m.written[i];
 		}
+		m.unaligned += in_use || written ? block - in_use - written : 0;
 		m.in_use += in_use;
 		m.hints_written += written;
 		for (uint64_t i = 0; !in_use && !written && i < block; i++)

@@ -152,9 +152,46 @@ Test(balloon, reports_of_blocks)
 	cr_assert_eq(r[0].bytes, 512 * PAGE);
 	cr_assert_eq(r[1].gpa, 1536 * PAGE);
 	cr_assert_eq(r[1].bytes, 512 * PAGE);
-	cr_assert_eq(vmemt_counters(&t).unaligned, 412 + 52);
+	cr_assert_eq(vmemt_counters(&t).unaligned, 412 + 511 + 52);
 	cr_assert_eq(vmemt_counters(&t).free_inflated, 1);
 	cr_assert_eq(vmemt_counters(&t).reported, 1024);
+	vmemt_balloon_end(&t);
+}
+
+/* Each page that a piece has a part of is counted, once. */
+Test(balloon, pages_of_pieces)
+{
+	static const struct {
+		uint64_t gpa, bytes, unaligned, reported;
+	} cases[] = {
+		{ 100, 200, 1, 0 },
+		{ PAGE / 2, PAGE, 2, 0 },
+		{ PAGE - 1, 2, 2, 0 },
+		{ 8 * PAGE, 1, 1, 0 },
+		{ 8 * PAGE - 1, 8 * PAGE + 2, 2, 8 },
+		{ 8 * PAGE, 8 * PAGE, 0, 8 },
+		{ 1, 16 * PAGE - 1, 8, 8 },
+		{ 16 * PAGE, 15 * PAGE, 7, 8 },
+		{ 24 * PAGE, 16 * PAGE, 7, 8 }, /* a page of the second block is in the balloon */
+	};
+	struct vmemt_balloon t = { 0 };
+	uint64_t unaligned = 0, reported = 0;
+
+	vmemt_balloon_make(&t, ALL_FEATURES | MODERN, 8 * PAGE);
+	vmemt_balloon_start(&t, ALL_FEATURES | MODERN);
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 33, 1);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		cr_assert_eq(
+			vmemt_give_piece(&t, VMEM_BALLOON_REPORT, cases[i].gpa, cases[i].bytes), 0);
+		unaligned += cases[i].unaligned;
+		reported += cases[i].reported;
+		cr_assert_eq(vmemt_counters(&t).unaligned, unaligned, "piece %zu", i);
+		cr_assert_eq(vmemt_counters(&t).reported, reported, "piece %zu", i);
+		if (cases[i].reported)
+			cr_assert_eq(
+				vmem_balloon_take_ranges(t.b, &(struct vmem_balloon_range){ 0 }, 1),
+				1);
+	}
 	vmemt_balloon_end(&t);
 }
 
