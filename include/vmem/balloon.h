@@ -101,7 +101,7 @@ VMEM_API int vmem_balloon_add_ram(vmem_balloon *balloon, uint64_t gpa, uint64_t 
 
 /** Features, as the driver has written them; bits 24 to 49 but VERSION_1 are the transport's. Looked at when
  *  FEATURES_OK is set; without FEATURES_OK (legacy) when DRIVER_OK is. @return 0, -VMEM_EBUSY (too late: counted,
- *  nothing changed) @threads serial @since 1.0 */
+ *  nothing changed, and FEATURES_OK fails unless it is set) @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_set_features(vmem_balloon *balloon, uint64_t features);
 
 /** The device status, as the driver has written it. 0 resets: the balloon is empty, buffers are

@@ -22,7 +22,8 @@ VMEM_API void vmem_balloon_tick(vmem_balloon *balloon, uint64_t now_ns);
  *          @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_ask_stats(vmem_balloon *balloon);
 
-/** Ask the guest which pages are free; they come as DISCARD_HINTED. Ends by itself when it has told all.
+/** Ask the guest which pages are free; they come as DISCARD_HINTED. Ends by itself when it has told all, or resets; a
+ *  guest that never says that it has told all keeps the guard watching until vmem_balloon_hint_stop() is called.
  *  @return 0, -VMEM_ENOTSUP (not negotiated), -VMEM_EBUSY (running), or what the guard's begin returned
  *          @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_hint_start(vmem_balloon *balloon);
@@ -39,7 +40,7 @@ enum vmem_balloon_event {
 	VMEM_BALLOON_EVENT_STATS,  /**< there are new statistics */
 	VMEM_BALLOON_EVENT_SWAPS,  /**< the guest swaps while the balloon has pages */
 	VMEM_BALLOON_EVENT_LEAK,   /**< the guest took pages back that the target asks for */
-	VMEM_BALLOON_EVENT_HINTED, /**< hinting has ended */
+	VMEM_BALLOON_EVENT_HINTED, /**< hinting has ended, by itself, vmem_balloon_hint_stop() or a reset */
 	VMEM_BALLOON_EVENT_RESET, /**< the driver has reset the device: all pages are the guest's again */
 };
 

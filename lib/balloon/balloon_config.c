@@ -89,22 +89,24 @@ static bool negotiate(vmem_balloon *b)
 int vmem_balloon_set_features(vmem_balloon *b, uint64_t features)
 {
 	features &= ~TRANSPORT_FEATURES;
-	if (b->negotiated && features != b->features) {
+	b->refused = b->negotiated && features != b->features;
+	if (b->refused) {
 		b->counters.late_writes++;
 		return -VMEM_EBUSY;
 	}
 	b->features = features;
+	b->written = true;
 	return 0;
 }
 
 static void reset(vmem_balloon *b)
 {
-	if (!b->status && !b->negotiated)
+	if (!b->status && !b->written && !b->negotiated)
 		return;
 	vmemi_balloon_hint_reset(b);
 	vmemi_balloon_empty(b);
 	b->features = 0;
-	b->negotiated = false;
+	b->negotiated = b->written = b->refused = false;
 	b->status = 0;
 	memset(b->actual_bytes, 0, sizeof(b->actual_bytes));
 	b->actual = b->poison = 0;
@@ -125,7 +127,8 @@ void vmem_balloon_set_status(vmem_balloon *b, uint32_t status, uint32_t *ret_sta
 		reset(b);
 	} else {
 		status |= b->status; /* bits are only ever added (2.1.1) */
-		if ((status & VMEM_VIRTIO_FEATURES_OK) && !negotiate(b))
+		if ((status & ~b->status & VMEM_VIRTIO_FEATURES_OK) &&
+		    (b->refused || !negotiate(b)))
 			status &= ~VMEM_VIRTIO_FEATURES_OK;
 		if ((status & VMEM_VIRTIO_DRIVER_OK) &&
 		    (!(legacy || (status & VMEM_VIRTIO_FEATURES_OK)) || !negotiate(b)))
@@ -136,10 +139,13 @@ void vmem_balloon_set_status(vmem_balloon *b, uint32_t status, uint32_t *ret_sta
 		*ret_status = b->status;
 }
 
-/* Legacy drivers may use queues before DRIVER_OK (3.1.2). */
+/* Legacy drivers may use queues before DRIVER_OK (3.1.2). Until features are written, only what is offered tells whether
+ * it is one. */
 static bool is_early(const vmem_balloon *b)
 {
-	return (b->status & VMEMI_VIRTIO_DRIVER) && !(b->features & VMEM_VIRTIO_F_VERSION_1);
+	uint64_t features = b->written ? b->features : b->offered;
+
+	return (b->status & VMEMI_VIRTIO_DRIVER) && !(features & VMEM_VIRTIO_F_VERSION_1);
 }
 
 bool vmemi_balloon_ready(vmem_balloon *b, uint32_t queue)

@@ -11,12 +11,17 @@ static void show(vmem_balloon *b, uint32_t id)
 	vmemi_balloon_event(b, VMEM_BALLOON_EVENT_CONFIG);
 }
 
-static void end(vmem_balloon *b, uint32_t id)
+static void watch_no_more(vmem_balloon *b)
 {
 	b->hint_running = b->hint_open = b->hint_ended = false;
 	b->guard.end(b->guard.context);
-	show(b, id);
 	vmemi_balloon_event(b, VMEM_BALLOON_EVENT_HINTED);
+}
+
+static void end(vmem_balloon *b, uint32_t id)
+{
+	watch_no_more(b);
+	show(b, id);
 }
 
 int vmem_balloon_hint_start(vmem_balloon *b)
@@ -52,8 +57,7 @@ void vmem_balloon_hint_stop(vmem_balloon *b)
 void vmemi_balloon_hint_reset(vmem_balloon *b)
 {
 	if (b->hint_running)
-		b->guard.end(b->guard.context);
-	b->hint_running = b->hint_open = b->hint_ended = false;
+		watch_no_more(b);
 	b->hint_id = VMEM_BALLOON_HINT_STOP;
 }
 

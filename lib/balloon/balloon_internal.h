@@ -82,7 +82,9 @@ struct vmem_balloon {
 
 	/* What the driver said. */
 	uint64_t features; /* as written */
+	bool written;      /* they were */
 	bool negotiated;   /* they hold until the next reset */
+	bool refused;      /* others were written after that, last */
 	uint32_t status;
 	uint32_t numbers[VMEM_BALLOON_QUEUES];
 	uint8_t actual_bytes[4]; /* as written; they count with the last one */

@@ -8,11 +8,16 @@
 
 #define VERSION 1u
 
+/* What is known of the features, as bits. */
+enum { WRITTEN = 1, NEGOTIATED = 2, REFUSED = 4 };
+
 static void put_state(struct vmemi_stream *s, const vmem_balloon *b)
 {
+	const uint64_t known = (b->written ? WRITTEN : 0u) | (b->negotiated ? NEGOTIATED : 0u) |
+			       (b->refused ? REFUSED : 0u);
 	const uint64_t numbers[] = {
 		VERSION,       b->offered,    b->rams,
-		b->features,   b->negotiated, b->status,
+		b->features,   known,         b->status,
 		b->actual,     b->poison,     b->hint_last,
 		b->target,     b->rate,       b->told,
 		b->stats_seen, b->stats_held, b->stats_held ? b->stats_token : 0,
@@ -72,11 +77,16 @@ static void get_same(struct vmemi_stream *s, uint64_t expected)
 
 static void get_state(struct vmemi_stream *s, vmem_balloon *b)
 {
+	uint64_t known;
+
 	get_same(s, VERSION);
 	get_same(s, b->offered);
 	get_same(s, b->rams);
 	b->features = vmemi_stream_get(s);
-	b->negotiated = get(s, 1);
+	known = get(s, WRITTEN | NEGOTIATED | REFUSED);
+	b->written = known & WRITTEN;
+	b->negotiated = known & NEGOTIATED;
+	b->refused = known & REFUSED;
 	b->status = (uint32_t)get(s, UINT32_MAX);
 	b->actual = (uint32_t)get(s, UINT32_MAX);
 	b->poison = (uint32_t)get(s, UINT32_MAX);
@@ -116,7 +126,7 @@ static void renew(vmem_balloon *b)
 {
 	vmemi_balloon_empty(b);
 	b->features = b->target = b->rate = b->told = 0;
-	b->negotiated = b->stats_seen = b->stats_held = false;
+	b->written = b->negotiated = b->refused = b->stats_seen = b->stats_held = false;
 	b->status = b->actual = b->poison = 0;
 	b->hint_last = VMEM_BALLOON_HINT_FIRST - 1;
 	memset(b->actual_bytes, 0, sizeof(b->actual_bytes));

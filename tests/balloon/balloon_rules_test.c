@@ -24,6 +24,44 @@ Test(balloon_rules, b1_must_tell_host)
 	vmemt_balloon_end(&t);
 }
 
+/* B1: features that were refused are not agreed on, and who has not written any yet is no legacy driver. */
+Test(balloon_rules, b1_buffers_before_features)
+{
+	struct vmemt_balloon t = { .opts.flags = VMEM_BALLOON_REQUIRE_TELL };
+	const uint32_t gfn = 7;
+	uint32_t status;
+
+	vmemt_balloon_make(&t, ALL_FEATURES | MODERN, PAGE);
+	vmem_balloon_set_status(t.b, 3, NULL);
+	cr_assert_eq(vmemt_give(&t, VMEM_BALLOON_INFLATE, &gfn, sizeof(gfn)), -VMEM_EPERM);
+	cr_assert_eq(vmem_balloon_queue_of(t.b, 0, &(enum vmem_balloon_queue){ 0 }), -VMEM_ENOENT);
+	cr_assert_eq(vmemt_balloon_start(&t, MODERN), 3u);
+	vmem_balloon_set_status(t.b, 0, NULL);
+	/* One that begins as a legacy driver does not become another. */
+	vmem_balloon_set_status(t.b, 3, NULL);
+	cr_assert_eq(vmem_balloon_set_features(t.b, VMEM_BALLOON_F_STATS_VQ), 0);
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 7, 1);
+	cr_assert_eq(vmem_balloon_set_features(t.b, MODERN), -VMEM_EBUSY);
+	vmem_balloon_set_status(t.b, 3 | VMEM_VIRTIO_FEATURES_OK, &status);
+	cr_assert_eq(status, 3u);
+	cr_assert_eq(vmem_balloon_set_features(t.b, VMEM_BALLOON_F_STATS_VQ), 0);
+	vmem_balloon_set_status(t.b, 3 | VMEM_VIRTIO_FEATURES_OK, &status);
+	cr_assert_eq(status, 3 | VMEM_VIRTIO_FEATURES_OK);
+	cr_assert_eq(vmemt_progress(&t).features, VMEM_BALLOON_F_STATS_VQ);
+	vmemt_balloon_end(&t);
+}
+
+/* Where there is only the legacy interface, nothing needs to be written before. */
+Test(balloon_rules, b1_only_legacy)
+{
+	struct vmemt_balloon t = { 0 };
+
+	vmemt_balloon_make(&t, ALL_FEATURES, PAGE);
+	vmem_balloon_set_status(t.b, 3, NULL);
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 7, 1);
+	vmemt_balloon_end(&t);
+}
+
 /* B2: pages are changed only before the inflate buffer is returned; taken back, they are the guest's again only when
  * the deflate buffer is. */
 Test(balloon_rules, b2_changed_before_the_buffer_is_returned)
@@ -289,6 +327,24 @@ Test(balloon_rules, b9_done)
 	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_HINT_ID), VMEM_BALLOON_HINT_DONE);
 	cr_assert_eq(t.watch.ended, 1);
 	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_HINTED));
+	vmemt_balloon_end(&t);
+}
+
+/* A reset ends it, too: the guard watches no more, and the host is told. */
+Test(balloon_rules, b9_reset)
+{
+	struct vmemt_balloon t = { 0 };
+
+	vmemt_balloon_new(&t, ALL_FEATURES | MODERN);
+	cr_assert_eq(vmem_balloon_hint_start(t.b), 0);
+	cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_HINTED));
+	vmem_balloon_set_status(t.b, 0, NULL);
+	cr_assert_eq(t.watch.ended, 1);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_HINTED));
+	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_HINT_ID), VMEM_BALLOON_HINT_STOP);
+	vmemt_balloon_start(&t, ALL_FEATURES | MODERN);
+	vmem_balloon_set_status(t.b, 0, NULL);
+	cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_HINTED)); /* none ran */
 	vmemt_balloon_end(&t);
 }
 
