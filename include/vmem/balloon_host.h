@@ -7,7 +7,8 @@
 #include <vmem/balloon.h>
 VMEM_BEGIN_DECLS
 
-/** How many pages the balloon shall hold. The driver is told by vmem_balloon_tick().
+/** How many pages the balloon shall hold. The driver is told by vmem_balloon_tick(). The target that it has already
+ *  changes nothing but the rate; one that asks for pages the same way does not end a stall.
  *  @param pages_per_s  no faster than this; 0: at once
  *  @return 0, -VMEM_ERANGE (more than there is RAM) @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_set_target(vmem_balloon *balloon, uint64_t pages, uint64_t pages_per_s,
@@ -36,10 +37,13 @@ enum vmem_balloon_event {
 		1, /**< the configuration has changed: the transport tells the driver */
 	VMEM_BALLOON_EVENT_REACHED, /**< the target is */
 	VMEM_BALLOON_EVENT_STALLED, /**< no progress for stall_ns; vmem_balloon_progress.proposed is what it can have */
-	VMEM_BALLOON_EVENT_ACTUAL, /**< the driver claims another number of pages than it gave */
-	VMEM_BALLOON_EVENT_STATS,  /**< there are new statistics */
-	VMEM_BALLOON_EVENT_SWAPS,  /**< the guest swaps while the balloon has pages */
-	VMEM_BALLOON_EVENT_LEAK,   /**< the guest took pages back that the target asks for */
+	/** the driver claims another number of pages than it gave: with none on its way when it wrote that, or for
+	 *  stall_ns in which none moved */
+	VMEM_BALLOON_EVENT_ACTUAL,
+	VMEM_BALLOON_EVENT_STATS, /**< there are new statistics */
+	VMEM_BALLOON_EVENT_SWAPS, /**< the guest swaps while the balloon has pages */
+	/** the guest took pages back that the target asks for; not one page that it has given another for */
+	VMEM_BALLOON_EVENT_LEAK,
 	VMEM_BALLOON_EVENT_HINTED, /**< hinting has ended, by itself, vmem_balloon_hint_stop() or a reset */
 	VMEM_BALLOON_EVENT_RESET, /**< the driver has reset the device: all pages are the guest's again */
 };
@@ -56,8 +60,8 @@ struct vmem_balloon_progress {
 	uint64_t actual; /**< pages, as the driver claims */
 	uint64_t
 		partial; /**< of pages, those in blocks that are not whole yet: still take memory */
-	uint64_t pages_per_s; /**< of late */
-	uint64_t eta_ns;      /**< until the target at that rate; UINT64_MAX: no progress */
+	uint64_t pages_per_s; /**< of late, in or out */
+	uint64_t eta_ns;      /**< until the target at that rate; UINT64_MAX: it comes no nearer */
 	uint64_t stalled_ns;  /**< since the last progress; 0: not stalled */
 	uint64_t
 		proposed; /**< a target that the guest can hold: pages, when stalled, else target */

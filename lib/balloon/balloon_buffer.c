@@ -150,8 +150,7 @@ static bool take_pages(vmem_balloon *b, const struct vmem_balloon_buffer *buffer
 		whole = take_spans(b, buffer);
 	else
 		whole = take_numbers(b, buffer);
-	if (b->owned < before && b->owned < b->told)
-		vmemi_balloon_event(b, VMEM_BALLOON_EVENT_LEAK);
+	vmemi_balloon_taken_back(b, before);
 	if (whole)
 		b->counters.malformed += b->part.at != buffer->count || !buffer->count;
 	return whole;

@@ -221,8 +221,7 @@ static bool write_byte(vmem_balloon *b, uint32_t offset, uint8_t byte)
 		if (offset != VMEM_BALLOON_CONFIG_ACTUAL + 3) /* 5.5.6: not before the last byte */
 			return true;
 		b->actual = get_le32(b->actual_bytes);
-		if (b->actual != b->owned && !b->due && !b->part.busy)
-			vmemi_balloon_event(b, VMEM_BALLOON_EVENT_ACTUAL);
+		vmemi_balloon_claim(b);
 		return true;
 	}
 	if (offset < VMEM_BALLOON_CONFIG_POISON || (b->status & VMEM_VIRTIO_DRIVER_OK) ||

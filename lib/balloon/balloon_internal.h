@@ -123,10 +123,14 @@ struct vmem_balloon {
 	uint64_t tick_ns;             /* the last tick */
 	uint64_t told_rest;           /* of pages * 1e9 that the rate allows */
 	uint64_t seen_pages, seen_ns; /* for the speed */
-	uint64_t speed;               /* pages a second */
-	uint64_t nearest;             /* the least distance from told since it changed */
-	uint64_t progress_ns;         /* when that was */
+	int64_t speed;                /* pages a second: in, or out if negative */
+	int way;                      /* that pages had to go at the last tick: balloon_target.c */
+	uint64_t furthest;    /* pages in the balloon when they had come furthest that way */
+	uint64_t progress_ns; /* when that was */
+	uint64_t most;        /* pages that it held, told at most */
+	uint64_t rest_pages, rest_ns; /* so many are in it since then */
 	bool reached, stalled;
+	bool claim_told; /* there was an event for `actual` as it is */
 
 	uint32_t events; /* bit i: enum vmem_balloon_event i */
 	struct vmem_balloon_counters counters;
@@ -217,6 +221,11 @@ void vmemi_balloon_take_stats(vmem_balloon *b, const struct vmem_balloon_buffer 
 /* balloon_target.c */
 void vmemi_balloon_event(vmem_balloon *b, enum vmem_balloon_event event);
 void vmemi_balloon_target_reset(vmem_balloon *b);
+/* The driver has written `actual`. */
+void vmemi_balloon_claim(vmem_balloon *b);
+/* Pages came in or went out; @before: how many there were. Those that the target asks for may not go, but while the
+ * balloon fills a driver may give a page for another that it then takes back, as Linux does to move pages. */
+void vmemi_balloon_taken_back(vmem_balloon *b, uint64_t before);
 
 /* balloon_check.c: for tests. NULL, or what is wrong. */
 const char *vmemi_balloon_check(const vmem_balloon *b);

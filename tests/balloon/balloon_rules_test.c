@@ -213,6 +213,43 @@ Test(balloon_rules, b5_actual_counts_when_whole)
 	vmemt_balloon_end(&t);
 }
 
+static bool doubted_after(struct vmemt_balloon *t, uint64_t ns)
+{
+	vmem_balloon_tick(t->b, t->now += ns);
+	return vmemt_event(t, VMEM_BALLOON_EVENT_ACTUAL);
+}
+
+/* What is written while pages are on their way, or never, is looked at when none has moved for long; once. */
+Test(balloon_rules, b5_actual_at_rest)
+{
+	struct vmemt_balloon t = { .opts.stall_ns = 1000 };
+	const uint32_t gfn = 5, none = 0, one = 1;
+	struct vmem_balloon_range r;
+
+	vmemt_balloon_new(&t, MODERN);
+	cr_assert_eq(vmemt_give(&t, VMEM_BALLOON_INFLATE, &gfn, sizeof(gfn)), 0);
+	cr_assert_eq(vmem_balloon_config_write(t.b, VMEM_BALLOON_CONFIG_ACTUAL, &none, 4), 0);
+	cr_assert_not(doubted_after(&t, 0));
+	cr_assert_not(doubted_after(&t, 5000)); /* the page is still to be taken */
+	cr_assert_eq(vmem_balloon_take_ranges(t.b, &r, 1), 1);
+	cr_assert_not(doubted_after(&t, 999));
+	cr_assert(doubted_after(&t, 1));
+	cr_assert_not(doubted_after(&t, 5000));
+	vmemt_one_done(&t, VMEM_BALLOON_INFLATE);
+	cr_assert_eq(vmem_balloon_config_write(t.b, VMEM_BALLOON_CONFIG_ACTUAL, &one, 4), 0);
+	cr_assert_not(doubted_after(&t, 5000));
+	/* Buffers one after the other, and its word when all have gone: nothing to doubt. */
+	for (uint32_t i = 0; i < 10; i++) {
+		vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 10 + i, 1);
+		cr_assert_not(doubted_after(&t, 999));
+	}
+	cr_assert_not(doubted_after(&t, 999));
+	cr_assert(doubted_after(&t, 1)); /* no word */
+	vmem_balloon_set_status(t.b, 0, NULL);
+	cr_assert_not(doubted_after(&t, 5000));
+	vmemt_balloon_end(&t);
+}
+
 static void send_id(struct vmemt_balloon *t, uint32_t id)
 {
 	cr_assert_eq(vmemt_give(t, VMEM_BALLOON_HINT, &id, sizeof(id)), 0);
@@ -421,6 +458,39 @@ Test(balloon_rules, b14_taken_below_the_target)
 	cr_assert_eq(vmemt_progress(&t).pages, 246);
 	cr_assert_eq(vmem_balloon_set_target(t.b, 100, 0, t.now), 0);
 	vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, 10, 146);
+	cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_LEAK));
+	vmemt_balloon_end(&t);
+}
+
+/* B14: a page given for another that comes back then, which is how Linux moves them, is none taken back; nor is what
+ * was taken back before. */
+Test(balloon_rules, b14_pages_that_move)
+{
+	struct vmemt_balloon t = { 0 };
+
+	vmemt_balloon_new(&t, VMEM_BALLOON_F_DEFLATE_ON_OOM | MODERN);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 256, 0, t.now), 0);
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 0, 100);
+	for (uint32_t round = 0; round < 3; round++) {
+		for (uint32_t i = 0; i < 3; i++) {
+			vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 1000 + i, 1);
+			vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, 1000 + i, 1);
+			cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_LEAK));
+		}
+		vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, 10 * round, 1);
+		vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, 10 * round + 1, 9);
+		cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_LEAK));
+	}
+	/* When the target is reached each page counts; and down to a lower one none does. */
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 2000, 256 - 70);
+	vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, 2000, 1);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_LEAK));
+	cr_assert_eq(vmem_balloon_set_target(t.b, 50, 0, t.now), 0);
+	vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, 2001, 185);
+	vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, 70, 20);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 256, 0, t.now), 0);
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 1000, 1);
+	vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, 1000, 1);
 	cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_LEAK));
 	vmemt_balloon_end(&t);
 }

@@ -64,6 +64,17 @@ Test(balloon_target, speed_and_eta)
 	cr_assert_eq(p.pages, 1000);
 	cr_assert(p.pages_per_s > 900 && p.pages_per_s <= 1000);
 	cr_assert(p.eta_ns >= 1000 * MS && p.eta_ns < 1200 * MS);
+	/* A guest that takes its pages back has no time left to the target; to one below it has. */
+	for (uint32_t i = 0; i < 5; i++) {
+		vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, i * 100, 100);
+		vmem_balloon_tick(t.b, t.now += 100 * MS);
+	}
+	p = vmemt_progress(&t);
+	cr_assert_gt(p.pages_per_s, 0);
+	cr_assert_eq(p.eta_ns, UINT64_MAX);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 100, 0, t.now), 0);
+	p = vmemt_progress(&t);
+	cr_assert_eq(p.eta_ns, 400 * 1000 * MS / p.pages_per_s);
 	vmemt_balloon_end(&t);
 }
 
@@ -106,6 +117,56 @@ Test(balloon_target, stall)
 		cr_assert_eq(vmemt_progress(&t).stalled_ns, 0);
 		cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
 		vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, i, 1);
+	}
+	vmemt_balloon_end(&t);
+}
+
+/* A guest that does nothing stalls while the driver is still being told more, and when it is told the same again. */
+Test(balloon_target, stall_on_the_way)
+{
+	struct vmemt_balloon t = { .opts.stall_ns = 1000 * MS };
+
+	vmemt_balloon_new(&t, MODERN);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 4000, 100, t.now), 0);
+	vmem_balloon_tick(t.b, t.now += 10 * MS); /* a page */
+	for (uint32_t i = 0; i < 9; i++) {
+		vmem_balloon_tick(t.b, t.now += 100 * MS);
+		cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
+	}
+	vmem_balloon_tick(t.b, t.now += 100 * MS);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
+	cr_assert_eq(vmemt_progress(&t).told, 101);
+	/* A page more is progress, although the driver has been told more meanwhile. */
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 0, 1);
+	vmem_balloon_tick(t.b, t.now += 100 * MS);
+	cr_assert_eq(vmemt_progress(&t).stalled_ns, 0);
+	for (uint32_t i = 0; i < 9; i++) {
+		cr_assert_eq(vmem_balloon_set_target(t.b, 4000, 0, t.now += 100 * MS), 0);
+		cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
+	}
+	cr_assert_eq(vmem_balloon_set_target(t.b, 4000, 0, t.now += 100 * MS), 0);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
+	/* Another way begins anew. */
+	cr_assert_eq(vmem_balloon_set_target(t.b, 0, 0, t.now), 0);
+	cr_assert_eq(vmemt_progress(&t).stalled_ns, 0);
+	vmem_balloon_tick(t.b, t.now += 1000 * MS);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
+	vmemt_balloon_end(&t);
+}
+
+/* What has been reached is told once, however often it is set. */
+Test(balloon_target, set_again)
+{
+	struct vmemt_balloon t = { 0 };
+
+	vmemt_balloon_new(&t, MODERN);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 10, 0, t.now), 0);
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 0, 10);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 10, 0, t.now += MS), 0);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_REACHED));
+	for (uint32_t i = 0; i < 3; i++) {
+		cr_assert_eq(vmem_balloon_set_target(t.b, 10, i, t.now += MS), 0);
+		cr_assert_eq(vmem_balloon_next_event(t.b), 0);
 	}
 	vmemt_balloon_end(&t);
 }
