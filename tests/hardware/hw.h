@@ -85,6 +85,7 @@ struct hw_guest {
 	uint64_t pointer; /* vmem_ept_pointer() */
 	uint64_t log;     /* Intel: a page for page-modification logging, or 0 */
 	uint16_t log_index;
+	uint64_t subpages; /* Intel: a sub-page permission table, or 0 */
 	int ve; /* Intel: violations become virtualization exceptions (#VE) where bit 63 is clear */
 };
 
@@ -94,7 +95,8 @@ enum hw_exit_kind {
 	HW_EXIT_VIOLATION, /* AMD: nested page fault */
 	HW_EXIT_MISCONFIG,
 	HW_EXIT_LOG_FULL,
-	HW_EXIT_VE, /* the guest has got one, with the same information as an exit */
+	HW_EXIT_SUBPAGE, /* Intel: SPP-related event */
+	HW_EXIT_VE,      /* the guest has got one, with the same information as an exit */
 	HW_EXIT_OTHER,
 };
 struct hw_exit {
@@ -135,8 +137,9 @@ struct hw_world {
 	uint64_t ept_flags;
 	struct hw_guest guest;
 	unsigned quirks;
-	uint32_t levels;  /* of the tables */
-	uint32_t context; /* VMEM_EPT_WALK_*: what is on in guests */
+	uint32_t levels;   /* of the tables */
+	uint32_t context;  /* VMEM_EPT_WALK_*: what is on in guests */
+	uint64_t subpages; /* with VMEM_EPT_WALK_SUBPAGE: the sub-page permission table */
 };
 /* Where the processor is known not to do what its manual says. It is found out, and printed, before the cases. */
 enum {
@@ -145,6 +148,7 @@ enum {
 	HW_QUIRK_TABLE = 2,    /* Bochs 2.7: access to a guest's table is a write, but no read */
 	HW_QUIRK_BIT_8 = 4,    /* QEMU 7.2: bit 8 of tables' entries of levels 3 and 4 may be set */
 	HW_QUIRK_RESERVED = 8, /* QEMU 7.2: with reserved bits set, the fault is one of absence */
+	HW_QUIRK_SUBPAGE = 16, /* Bochs 2.7: odd bits of sub-page permissions may be set */
 };
 extern struct hw_world hw_world; /* there is one at a time; the guest reaches it, too */
 
@@ -171,9 +175,13 @@ uint64_t hw_guest_write(uint64_t address, uint64_t value, uint64_t unused);
 
 /* --- the cases --- */
 
-void hw_walk_cases(void);   /* hw_walks.c */
-void hw_change_cases(void); /* hw_changes.c */
-void hw_log_cases(void);    /* hw_logs.c */
+/* If it is found, notes it and says so. hw_walks.c */
+void hw_quirk(int found, unsigned bit, const char *text);
+
+void hw_walk_cases(void);    /* hw_walks.c */
+void hw_change_cases(void);  /* hw_changes.c */
+void hw_log_cases(void);     /* hw_logs.c */
+void hw_subpage_cases(void); /* hw_subpages.c */
 
 void hw_main(void);
 

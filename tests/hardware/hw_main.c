@@ -26,6 +26,7 @@ static void print_missing(uint64_t caps)
 		{ VMEM_EPT_CAP_5_LEVELS, "five levels", 1, 1 },
 		{ VMEM_EPT_CAP_SUPPRESS_VE, "virtualization exceptions", 1, 0 },
 		{ VMEM_EPT_CAP_PML, "page-modification log", 1, 0 },
+		{ VMEM_EPT_CAP_SUBPAGE, "sub-page write permissions", 1, 0 },
 	};
 
 	for (unsigned i = 0; i < sizeof(features) / sizeof(features[0]); i++)
@@ -63,4 +64,6 @@ void hw_main(void)
 	hw_change_cases();
 	hw_log_cases();
 	hw_walk_cases();
+	if (hw_world.capabilities.caps & VMEM_EPT_CAP_SUBPAGE)
+		hw_subpage_cases();
 }

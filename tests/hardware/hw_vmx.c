@@ -22,6 +22,7 @@
 #define PROC2_LOG (1u << 17)
 #define PROC2_VE (1u << 18)
 #define PROC2_MBEC (1u << 22)
+#define PROC2_SUBPAGE (1u << 23)
 #define VECTOR_VE 20u
 #define EXIT_HOST_64 (1u << 9)
 #define EXIT_SAVE_EFER (1u << 20)
@@ -38,6 +39,7 @@ enum {
 	LOG_ADDRESS = 0x200e,
 	EPT_POINTER = 0x201a,
 	VE_INFORMATION = 0x202a,
+	SUBPAGE_POINTER = 0x2030,
 	GUEST_PHYSICAL = 0x2400,
 	LINK = 0x2800,
 	GUEST_DEBUGCTL = 0x2802,
@@ -81,7 +83,8 @@ enum {
 	REASON_CALL = 18,
 	REASON_VIOLATION = 48,
 	REASON_MISCONFIG = 49,
-	REASON_LOG_FULL = 62
+	REASON_LOG_FULL = 62,
+	REASON_SUBPAGE = 66
 };
 
 extern uint64_t hw_gdt[];
@@ -212,8 +215,9 @@ static const char *start(struct vmem_ept_capabilities *ret_capabilities)
 	write_host();
 	write_guest();
 	if (vmem_ept_capabilities_intel(ret_capabilities, cap,
-					allowed2 & (PROC2_LOG | PROC2_VE | PROC2_MBEC), 0,
-					hw_cpuid(0x80000008).eax & 0xff))
+					allowed2 &
+						(PROC2_LOG | PROC2_VE | PROC2_MBEC | PROC2_SUBPAGE),
+					0, hw_cpuid(0x80000008).eax & 0xff))
 		return "capabilities that lib/ept refuses";
 	return NULL;
 }
@@ -251,6 +255,7 @@ static void read_exit(struct hw_guest *guest, struct hw_exit *ret_exit)
 	case REASON_VIOLATION: ret_exit->kind = HW_EXIT_VIOLATION; return;
 	case REASON_MISCONFIG: ret_exit->kind = HW_EXIT_MISCONFIG; return;
 	case REASON_LOG_FULL: ret_exit->kind = HW_EXIT_LOG_FULL; return;
+	case REASON_SUBPAGE: ret_exit->kind = HW_EXIT_SUBPAGE; return;
 	default:
 		if (is_ve(ret_exit))
 			return;
@@ -264,8 +269,11 @@ static void read_exit(struct hw_guest *guest, struct hw_exit *ret_exit)
 static void enter(struct hw_guest *guest, struct hw_exit *ret_exit)
 {
 	*ret_exit = (struct hw_exit){ .kind = HW_EXIT_OTHER };
-	vmwrite(PROC2_CONTROLS,
-		controls2 | (guest->log ? PROC2_LOG : 0) | (guest->ve ? PROC2_VE : 0));
+	vmwrite(PROC2_CONTROLS, controls2 | (guest->log ? PROC2_LOG : 0) |
+					(guest->ve ? PROC2_VE : 0) |
+					(guest->subpages ? PROC2_SUBPAGE : 0));
+	if (guest->subpages)
+		vmwrite(SUBPAGE_POINTER, guest->subpages);
 	if (guest->log) {
 		vmwrite(LOG_ADDRESS, guest->log);
 		vmwrite(GUEST_LOG_INDEX, guest->log_index);

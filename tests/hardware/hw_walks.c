@@ -182,7 +182,7 @@ static int read_with_bit(unsigned level, unsigned bit, struct hw_exit *ret_exit)
 	return ret_exit->kind == HW_EXIT_DONE;
 }
 
-static void quirk(int found, unsigned bit, const char *text)
+void hw_quirk(int found, unsigned bit, const char *text)
 {
 	if (!found)
 		return;
@@ -197,22 +197,22 @@ static void find_quirks(void)
 
 	hw_case_begin("quirks");
 	if (hw_is_amd) {
-		quirk(read_with_bit(4, 8, &exit), HW_QUIRK_BIT_8,
-		      "bit 8 of upper entries is not checked");
+		hw_quirk(read_with_bit(4, 8, &exit), HW_QUIRK_BIT_8,
+			 "bit 8 of upper entries is not checked");
 		HW_CHECK(!read_with_bit(2, 20, &exit));
-		quirk(!(exit.qualification & VMEM_EPT_NPF_PRESENT), HW_QUIRK_RESERVED,
-		      "reserved bits are reported as not present");
+		hw_quirk(!(exit.qualification & VMEM_EPT_NPF_PRESENT), HW_QUIRK_RESERVED,
+			 "reserved bits are reported as not present");
 	} else {
-		quirk(read_with_bit(2, 12, &exit), HW_QUIRK_BIT_12,
-		      "bit 12 of large leaves is not checked");
+		hw_quirk(read_with_bit(2, 12, &exit), HW_QUIRK_BIT_12,
+			 "bit 12 of large leaves is not checked");
 		hw_world_open(VMEM_EPT_AD);
 		hw_guest_begin(&hw_world.guest, vmem_ept_pointer(hw_world.ept), hw_guest_read, 0, 0,
 			       0);
 		hw_world.guest.cr3 = HW_GUEST_BASE;
 		hw_world.processor->enter(&hw_world.guest, &exit);
 		HW_CHECK(exit.kind == HW_EXIT_VIOLATION);
-		quirk(!(exit.qualification & VMEM_EPT_QUAL_READ), HW_QUIRK_TABLE,
-		      "access to a guest's table is a write, but no read");
+		hw_quirk(!(exit.qualification & VMEM_EPT_QUAL_READ), HW_QUIRK_TABLE,
+			 "access to a guest's table is a write, but no read");
 		hw_world_close();
 	}
 	hw_case_end();

@@ -28,6 +28,7 @@ void hw_guest_begin(struct hw_guest *guest, uint64_t pointer, hw_guest_function 
 	guest->pointer = pointer;
 	guest->log = 0;
 	guest->ve = !!(hw_world.context & VMEM_EPT_WALK_VE);
+	guest->subpages = hw_world.subpages;
 }
 
 uint64_t hw_guest_read(uint64_t address, uint64_t unused, uint64_t unused2)
@@ -101,6 +102,7 @@ void hw_predict(uint32_t kind, uint64_t gpa, struct vmem_ept_walked *ret_walked)
 		.kind = kind,
 		.context = hw_world.context,
 		.pointer = vmem_ept_pointer(hw_world.ept),
+		.subpage_pointer = hw_world.subpages,
 	};
 
 	*ret_walked = (struct vmem_ept_walked){ .size = sizeof(*ret_walked) };
@@ -124,6 +126,9 @@ static enum hw_exit_kind kind_of(const struct vmem_ept_walked *walked)
 		return HW_EXIT_VE;
 	if (walked->outcome == VMEM_EPT_WALK_MISCONFIG && !hw_is_amd)
 		return HW_EXIT_MISCONFIG;
+	if (walked->outcome == VMEM_EPT_WALK_SUBPAGE_MISS ||
+	    walked->outcome == VMEM_EPT_WALK_SUBPAGE_MISCONFIG)
+		return HW_EXIT_SUBPAGE;
 	return HW_EXIT_VIOLATION;
 }
 
@@ -137,7 +142,7 @@ void hw_judge_exit(const struct hw_exit *exit, const struct vmem_ept_walked *wal
 	if (exit->kind == HW_EXIT_MISCONFIG)
 		return; /* it has no qualification */
 	if (!hw_is_amd) {
-		is &= QUALIFICATION_BITS;
+		is &= exit->kind == HW_EXIT_SUBPAGE ? UINT64_MAX : QUALIFICATION_BITS;
 		HW_CHECK(exit->linear == linear);
 	}
 	if (!HW_CHECK(!((is ^ want) & ~wrong_bits(want))))
