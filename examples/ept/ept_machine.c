@@ -44,13 +44,14 @@ static void table_give(void *context, uint64_t hpa)
 	ept_frame_give(context, hpa);
 }
 
-static int all_capabilities(struct vmem_ept_capabilities *processor, uint32_t format)
+static int all_capabilities(struct vmem_ept_capabilities *processor, uint32_t format,
+			    uint32_t levels)
 {
 	processor->size = sizeof(*processor);
 	switch (format) {
-	case VMEM_EPT_AMD: /* 1-GiB pages, no-execute, five levels, nested paging */
-		return vmem_ept_capabilities_amd(processor, 1u << 26 | 1u << 20, 1u << 16, 1,
-						 1u << 11, PHYSICAL_BITS);
+	case VMEM_EPT_AMD: /* 1-GiB pages, no-execute, nested paging; CR4.LA57 is what tells levels */
+		return vmem_ept_capabilities_amd(processor, 1u << 26 | 1u << 20, 1, 1u << 11,
+						 levels == 5 ? 1u << 12 : 0, PHYSICAL_BITS);
 	case VMEM_EPT_VTD: /* three to five levels, large pages, snoop control, accessed and dirty */
 		return vmem_ept_capabilities_vtd(processor, 7u << 9 | UINT64_C(3) << 34,
 						 1u << 7 | UINT64_C(1) << 45, PHYSICAL_BITS);
@@ -92,7 +93,7 @@ int ept_machine_begin(struct ept_machine *machine, uint32_t frames, uint32_t for
 	if (!machine->memory || !machine->free_list)
 		error = -VMEM_ENOMEM;
 	else
-		error = all_capabilities(&machine->processor, format);
+		error = all_capabilities(&machine->processor, format, machine->levels);
 	for (uint32_t frame = frames; frame > 0 && !error; frame--)
 		machine->free_list[machine->free_frames++] = frame;
 	if (!error)

@@ -83,7 +83,9 @@ struct vmem_ept_opts {
 		*allocator; /**< for the object itself. NULL: libc (freestanding: -VMEM_EINVAL) */
 	const struct vmem_ept_capabilities *capabilities;
 	const struct vmem_ept_memory *memory;
-	uint32_t levels;     /**< 3..5; 0: the most that the processor can do, up to 4 */
+	/** 3..5; 0: 4 if the processor can, else 3, else 5. AMD: those of the host's mode, which capabilities tell; 0 with
+	 *  both of 4 and 5 there is -VMEM_EINVAL. */
+	uint32_t levels;
 	uint32_t guest_bits; /**< guest physical addresses; 0: what the levels reach (39, 48, 57) */
 	uint64_t max_tables; /**< quota, the root included; 0: none */
 };
@@ -101,7 +103,8 @@ VMEM_API void vmem_ept_free(vmem_ept *ept);
 
 /** What to load: the EPTP (write-back tables if the processor can, levels, A/D, shadow stacks), nCR3, or the
  *  second-stage table pointer with the address width in the low bits as a context entry has it (AW), and with
- *  VMEM_EPT_AD bit 9, as a PASID entry has it (SSADE).
+ *  VMEM_EPT_AD bit 9, as a PASID entry has it (SSADE). nCR3 says nothing of levels: run guests on it with CR4.LA57 of
+ *  the host as it was when the capabilities were taken, or a guest's own memory is walked as a table.
  *  @threads any @since 1.0 */
 VMEM_API uint64_t vmem_ept_pointer(const vmem_ept *ept);
 

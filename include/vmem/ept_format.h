@@ -92,7 +92,8 @@ enum vmem_ept_type {
 #define VMEM_EPT_CAP_2M (UINT64_C(1) << 1)        /**< leaves of 2 MiB */
 #define VMEM_EPT_CAP_1G (UINT64_C(1) << 2)        /**< leaves of 1 GiB */
 #define VMEM_EPT_CAP_3_LEVELS (UINT64_C(1) << 3)  /**< VT-d only */
-#define VMEM_EPT_CAP_4_LEVELS (UINT64_C(1) << 4)
+#define VMEM_EPT_CAP_4_LEVELS \
+	(UINT64_C(1) << 4) /**< AMD: this or the next, as the host's mode is */
 #define VMEM_EPT_CAP_5_LEVELS (UINT64_C(1) << 5)
 #define VMEM_EPT_CAP_AD (UINT64_C(1) << 6)        /**< accessed and dirty bits; AMD: always */
 #define VMEM_EPT_CAP_MBEC (UINT64_C(1) << 7)      /**< mode-based execute control */
@@ -136,12 +137,13 @@ VMEM_API int vmem_ept_capabilities_intel(struct vmem_ept_capabilities *capabilit
 
 /** From AMD's.
  *  @param edx_1    CPUID 8000_0001h EDX: bit 26 1-GiB pages, bit 20 NX
- *  @param ecx_7    CPUID 7h ECX: bit 16 5-level paging
  *  @param edx_a    CPUID 8000_000Ah EDX: bit 0 nested paging, without which it is -VMEM_ENOTSUP; bit 17 GMET
  *  @param efer     of the host: bit 11 NXE
+ *  @param cr4      of the host, as it is at VMRUN: with bit 12 (LA57) nested tables have five levels, without it four
+ *                  (APM vol. 2, 15.25). VMEM_EPT_CAP_4_LEVELS or _5_LEVELS tells; never both
  *  @return 0, -VMEM_EINVAL, -VMEM_ENOTSUP @threads any @since 1.0 */
 VMEM_API int vmem_ept_capabilities_amd(struct vmem_ept_capabilities *capabilities, uint32_t edx_1,
-				       uint32_t ecx_7, uint32_t edx_a, uint64_t efer,
+				       uint32_t edx_a, uint64_t efer, uint64_t cr4,
 				       uint32_t physical_bits);
 
 /** From a DMA remapping unit's.

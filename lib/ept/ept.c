@@ -23,9 +23,13 @@ static void flush_lines(const void *at, size_t bytes)
 
 static int choose_levels(const struct vmem_ept_capabilities *caps, uint32_t asked, uint32_t *ret)
 {
+	const uint64_t both = VMEM_EPT_CAP_4_LEVELS | VMEM_EPT_CAP_5_LEVELS;
 	static const uint32_t order[] = { 4, 3, 5 };
 
 	if (asked && (asked < 3 || asked > 5))
+		return -VMEM_EINVAL;
+	/* nCR3 does not say which: tables of four levels, walked as five, would let the guest write its own. */
+	if (!asked && caps->format == VMEM_EPT_AMD && (caps->caps & both) == both)
 		return -VMEM_EINVAL;
 	for (uint32_t i = 0; i < 3; i++)
 		if ((!asked || asked == order[i]) &&

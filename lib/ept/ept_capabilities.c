@@ -78,9 +78,9 @@ int vmem_ept_capabilities_intel(struct vmem_ept_capabilities *capabilities, uint
 }
 
 int vmem_ept_capabilities_amd(struct vmem_ept_capabilities *capabilities, uint32_t edx_1,
-			      uint32_t ecx_7, uint32_t edx_a, uint64_t efer, uint32_t physical_bits)
+			      uint32_t edx_a, uint64_t efer, uint64_t cr4, uint32_t physical_bits)
 {
-	uint64_t caps = VMEM_EPT_CAP_2M | VMEM_EPT_CAP_AD | VMEM_EPT_CAP_4_LEVELS;
+	uint64_t caps = VMEM_EPT_CAP_2M | VMEM_EPT_CAP_AD;
 	int err = begin(capabilities, physical_bits);
 
 	if (err)
@@ -91,10 +91,9 @@ int vmem_ept_capabilities_amd(struct vmem_ept_capabilities *capabilities, uint32
 		caps |= VMEM_EPT_CAP_1G;
 	if ((edx_1 >> 20 & 1) && (efer >> 11 & 1))
 		caps |= VMEM_EPT_CAP_NO_EXEC;
-	if (ecx_7 >> 16 & 1)
-		caps |= VMEM_EPT_CAP_5_LEVELS;
 	if (edx_a >> 17 & 1)
 		caps |= VMEM_EPT_CAP_GMET;
+	caps |= cr4 >> 12 & 1 ? VMEM_EPT_CAP_5_LEVELS : VMEM_EPT_CAP_4_LEVELS;
 	return give(capabilities, VMEM_EPT_AMD, physical_bits, caps);
 }
 

@@ -76,27 +76,31 @@ Test(ept_capabilities, each_control_of_intel)
 
 Test(ept_capabilities, amd)
 {
-	const uint64_t always = VMEM_EPT_CAP_2M | VMEM_EPT_CAP_AD | VMEM_EPT_CAP_4_LEVELS;
+	const uint64_t others = VMEM_EPT_CAP_2M | VMEM_EPT_CAP_AD;
+	const uint64_t always = others | VMEM_EPT_CAP_4_LEVELS;
 	struct vmem_ept_capabilities c = MAKE(.caps = 0);
 
-	cr_assert_eq(vmem_ept_capabilities_amd(&c, 0, 0, 1, 0, 48), 0);
+	cr_assert_eq(vmem_ept_capabilities_amd(&c, 0, 1, 0, 0, 48), 0);
 	cr_assert_eq(c.caps, always);
 	cr_assert_eq(c.format, VMEM_EPT_AMD);
-	cr_assert_eq(vmem_ept_capabilities_amd(&c, 1u << 26, 0, 1, 0, 48), 0);
+	cr_assert_eq(vmem_ept_capabilities_amd(&c, 1u << 26, 1, 0, 0, 48), 0);
 	cr_assert_eq(c.caps, always | VMEM_EPT_CAP_1G);
-	cr_assert_eq(vmem_ept_capabilities_amd(&c, 0, 1u << 16, 1, 0, 48), 0);
-	cr_assert_eq(c.caps, always | VMEM_EPT_CAP_5_LEVELS);
-	cr_assert_eq(vmem_ept_capabilities_amd(&c, 1u << 20, 0, 1, 0, 48), 0);
+	cr_assert_eq(vmem_ept_capabilities_amd(&c, 0, 1, 0, 1u << 12, 48), 0);
+	cr_assert_eq(c.caps, others | VMEM_EPT_CAP_5_LEVELS, "LA57");
+	cr_assert_eq(vmem_ept_capabilities_amd(&c, 0, 1, 0, ~(UINT64_C(1) << 12), 48), 0);
+	cr_assert_eq(c.caps, always, "any other bit of CR4");
+	cr_assert_eq(vmem_ept_capabilities_amd(&c, 1u << 20, 1, 0, 0, 48), 0);
 	cr_assert_eq(c.caps, always, "able, but EFER.NXE is clear");
-	cr_assert_eq(vmem_ept_capabilities_amd(&c, 0, 0, 1, 1u << 11, 48), 0);
+	cr_assert_eq(vmem_ept_capabilities_amd(&c, 0, 1, 1u << 11, 0, 48), 0);
 	cr_assert_eq(c.caps, always);
-	cr_assert_eq(vmem_ept_capabilities_amd(&c, 1u << 20, 0, 1, 1u << 11, 48), 0);
+	cr_assert_eq(vmem_ept_capabilities_amd(&c, 1u << 20, 1, 1u << 11, 0, 48), 0);
 	cr_assert_eq(c.caps, always | VMEM_EPT_CAP_NO_EXEC);
 	for (uint32_t bit = 1; bit < 32; bit++) {
-		cr_assert_eq(vmem_ept_capabilities_amd(&c, 0, 0, 1u | 1u << bit, 0, 48), 0);
+		cr_assert_eq(vmem_ept_capabilities_amd(&c, 0, 1u | 1u << bit, 0, 0, 48), 0);
 		cr_assert_eq(c.caps, always | (bit == 17 ? VMEM_EPT_CAP_GMET : 0), "bit %u", bit);
 	}
-	cr_assert_eq(vmem_ept_capabilities_amd(&c, ~0u, ~0u, ~1u, ~UINT64_C(0), 48), -VMEM_ENOTSUP);
+	cr_assert_eq(vmem_ept_capabilities_amd(&c, ~0u, ~1u, ~UINT64_C(0), ~UINT64_C(0), 48),
+		     -VMEM_ENOTSUP);
 }
 
 Test(ept_capabilities, vtd)

@@ -8,7 +8,7 @@ static uint8_t *copy;
 
 static void begin(uint32_t format, uint32_t levels, uint64_t quota)
 {
-	caps = vmemt_ept_caps(format);
+	caps = vmemt_ept_caps_of(format, levels);
 	open_ept(1200, &caps, 0, levels, quota);
 	copy = malloc(4096 * pool.count);
 	cr_assert_not_null(copy);

@@ -40,7 +40,7 @@ static uint8_t *seen_pages;
 
 static void begin(const struct kind *k)
 {
-	processor = vmemt_ept_caps(k->format);
+	processor = vmemt_ept_caps_of(k->format, k->levels);
 	processor.caps &= ~k->without;
 	open_ept(2048, &processor, k->flags, k->levels, 0);
 	seen_pages = calloc(pool.count, 1);
@@ -130,6 +130,25 @@ static void judge_tree(const struct kind *k)
 		cr_assert_eq(checked.leaves[i], stats.leaves[i], "leaves of level %u: %lu, %lu",
 			     i + 1, (unsigned long)checked.leaves[i],
 			     (unsigned long)stats.leaves[i]);
+	}
+}
+
+/* nCR3 does not tell how many levels there are. Tables as the capabilities have them are walked in the mode of the host that
+ * these are from: what a guest writes into its page is never taken for an entry. */
+Test(ept_judge, amd_tables_are_of_the_hosts_mode)
+{
+	for (uint32_t levels = 4; levels <= 5; levels++) {
+		const struct kind k = { VMEM_EPT_AMD, levels, 0, 0 };
+		struct vmem_ept_walked walked;
+
+		processor = vmemt_ept_caps_of(VMEM_EPT_AMD, levels);
+		open_ept(16, &processor, 0, 0, 0);
+		cr_assert_eq(map_at(0, 4096, 0x5000, 1, 0), 0);
+		walked = walk(&k, 0, VMEM_EPT_ACCESS_WRITE, 0);
+		cr_assert_eq(walked.outcome, VMEM_EPT_WALK_OK);
+		cr_assert_eq(walked.hpa, 0x5000, "%u levels: %lx", levels,
+			     (unsigned long)walked.hpa);
+		close_ept();
 	}
 }
 

@@ -272,9 +272,16 @@ Test(ept_leaf, pointers)
 	cr_assert_eq(pointer, 3 << 3);
 	caps.caps &= ~VMEM_EPT_CAP_TABLES_UC;
 	cr_assert_eq(make(&caps, 4, 0, &pointer), -VMEM_ENOTSUP);
-	caps = vmemt_ept_caps(VMEM_EPT_AMD);
-	cr_assert_eq(make(&caps, 0, 0, &pointer), 0);
-	cr_assert_eq(pointer, 0);
+	for (uint32_t levels = 4; levels <= 5; levels++) {
+		caps = vmemt_ept_caps_of(VMEM_EPT_AMD, levels);
+		cr_assert_eq(make(&caps, 0, 0, &pointer), 0);
+		cr_assert_eq(pointer, 0);
+		cr_assert_eq(make(&caps, levels, 0, &pointer), 0);
+		cr_assert_eq(make(&caps, 9 - levels, 0, &pointer), -VMEM_ENOTSUP, "other mode");
+	}
+	caps.caps |= VMEM_EPT_CAP_4_LEVELS;
+	cr_assert_eq(make(&caps, 0, 0, &pointer), -VMEM_EINVAL, "which mode is not told");
+	cr_assert_eq(make(&caps, 4, 0, &pointer), 0);
 	caps = vmemt_ept_caps(VMEM_EPT_VTD);
 	for (uint32_t levels = 3; levels <= 5; levels++) {
 		cr_assert_eq(make(&caps, levels, 0, &pointer), 0);

@@ -5,7 +5,7 @@
 
 static void begin(uint32_t format, uint32_t levels)
 {
-	struct vmem_ept_capabilities caps = vmemt_ept_caps(format);
+	struct vmem_ept_capabilities caps = vmemt_ept_caps_of(format, levels);
 
 	open_ept(2048, &caps, 0, levels, 0);
 }

@@ -74,14 +74,14 @@ static inline void vmemt_ept_pool_destroy(struct vmemt_ept_pool *p)
 	free(p->used);
 }
 
-/* An object of a format with all that it can do, and no optional flags. */
-static inline struct vmem_ept_capabilities vmemt_ept_caps(uint32_t format)
+/* A processor of a format that can do all; on AMD the host's mode has so many levels. */
+static inline struct vmem_ept_capabilities vmemt_ept_caps_of(uint32_t format, uint32_t levels)
 {
 	struct vmem_ept_capabilities c = { .size = sizeof(c) };
 
 	if (format == VMEM_EPT_AMD)
-		assert(!vmem_ept_capabilities_amd(&c, 1u << 26 | 1u << 20, 1u << 16, 1, 1u << 11,
-						  46));
+		assert(!vmem_ept_capabilities_amd(&c, 1u << 26 | 1u << 20, 1, 1u << 11,
+						  levels == 5 ? 1u << 12 : 0, 46));
 	else if (format == VMEM_EPT_VTD)
 		assert(!vmem_ept_capabilities_vtd(&c, 7u << 9 | UINT64_C(3) << 34,
 						  1u << 7 | UINT64_C(1) << 45, 46));
@@ -90,6 +90,12 @@ static inline struct vmem_ept_capabilities vmemt_ept_caps(uint32_t format)
 	return c;
 }
 
+static inline struct vmem_ept_capabilities vmemt_ept_caps(uint32_t format)
+{
+	return vmemt_ept_caps_of(format, 4);
+}
+
+/* An object with no optional flags. */
 static inline vmem_ept *vmemt_ept_make(struct vmemt_ept_pool *p,
 				       const struct vmem_ept_capabilities *caps, uint64_t flags,
 				       uint32_t levels, uint64_t quota)

@@ -51,12 +51,9 @@ void hw_main(void)
 		return;
 	}
 	hw_case_end();
-	hw_world.levels = 4;
-	if (hw_is_amd &&
-	    hw_read_cr4() & HW_CR4_LA57) { /* nested tables have as many as the host's */
-		hw_world.levels = 5;
+	hw_world.levels = hw_world.capabilities.caps & VMEM_EPT_CAP_4_LEVELS ? 4 : 5;
+	if (hw_is_amd && hw_world.levels == 5)
 		hw_world.context = VMEM_EPT_WALK_5_LEVELS;
-	}
 	hw_printf("capabilities %lx, %u bits of physical addresses, %u levels\n",
 		  hw_world.capabilities.caps, hw_world.capabilities.physical_bits, hw_world.levels);
 	print_missing(hw_world.capabilities.caps);

@@ -90,9 +90,9 @@ static const char *start(struct vmem_ept_capabilities *ret_capabilities)
 	*field(DR7) = 0x400;
 	*field(RFLAGS) = 2;
 	*field(GUEST_PAT) = UINT64_C(0x0007040600070406);
-	if (vmem_ept_capabilities_amd(ret_capabilities, hw_cpuid(0x80000001).edx,
-				      hw_cpuid(0).eax >= 7 ? hw_cpuid(7).ecx : 0, features,
-				      hw_rdmsr(HW_MSR_EFER), hw_cpuid(0x80000008).eax & 0xff))
+	if (vmem_ept_capabilities_amd(ret_capabilities, hw_cpuid(0x80000001).edx, features,
+				      hw_rdmsr(HW_MSR_EFER), hw_read_cr4(),
+				      hw_cpuid(0x80000008).eax & 0xff))
 		return "capabilities that lib/ept refuses";
 	return NULL;
 }
