@@ -90,8 +90,9 @@ enum vmem_ept_type {
 /* What a processor can do. */
 #define VMEM_EPT_CAP_EXEC_ONLY (UINT64_C(1) << 0) /**< executable and not readable */
 #define VMEM_EPT_CAP_2M (UINT64_C(1) << 1)        /**< leaves of 2 MiB */
-#define VMEM_EPT_CAP_1G (UINT64_C(1) << 2)        /**< leaves of 1 GiB */
-#define VMEM_EPT_CAP_3_LEVELS (UINT64_C(1) << 3)  /**< VT-d only */
+/** Leaves of 1 GiB. Tables are built without them where there are none of 2 MiB, into which parts of them are split. */
+#define VMEM_EPT_CAP_1G (UINT64_C(1) << 2)
+#define VMEM_EPT_CAP_3_LEVELS (UINT64_C(1) << 3) /**< VT-d only */
 #define VMEM_EPT_CAP_4_LEVELS \
 	(UINT64_C(1) << 4) /**< AMD: this or the next, as the host's mode is */
 #define VMEM_EPT_CAP_5_LEVELS (UINT64_C(1) << 5)

@@ -109,7 +109,9 @@ void vmemi_ept_leaf_init(vmem_ept *ept)
 	if (ept->format != VMEM_EPT_INTEL)
 		ept->common_mask = 0;
 	ept->common_flags = ept->leaf_flags_able & (VMEM_EPT_LEAF_ACCESSED | VMEM_EPT_LEAF_DIRTY);
-	ept->largest = ept->caps & VMEM_EPT_CAP_1G ? 3 : ept->caps & VMEM_EPT_CAP_2M ? 2 : 1;
+	ept->largest = 1;
+	if (ept->caps & VMEM_EPT_CAP_2M)
+		ept->largest = ept->caps & VMEM_EPT_CAP_1G ? 3 : 2;
 }
 
 /* The bits that give rights, where such bits are. */

@@ -321,6 +321,28 @@ Test(ept_leaf, what_a_processor_cannot)
 	vmemt_ept_pool_destroy(&pool);
 }
 
+/* A leaf of 1 GiB could not be split: one of 2 MiB in between would have reserved bits set. */
+Test(ept_leaf, no_1g_without_2m)
+{
+	for (uint32_t format = 0; format < VMEM_EPT_FORMATS; format++) {
+		struct vmem_ept_capabilities caps = vmemt_ept_caps(format);
+
+		caps.caps &= ~VMEM_EPT_CAP_2M;
+		open_ept(600, &caps, 0, 4, 0);
+		cr_assert_eq(vmem_ept_worst_case(ept, GIB, &VMEMT_EPT_LEAF(.level = 3)),
+			     vmem_ept_worst_case(ept, GIB, &VMEMT_EPT_LEAF(.level = 1)));
+		cr_assert_eq(map_at(0, GIB, 0, 0, 0), 0);
+		cr_assert_eq(change.leaves, GIB / 4096);
+		for (uint32_t level = 2; level <= 3; level++) {
+			const struct vmem_ept_leaf leaf = VMEMT_EPT_LEAF(.level = level);
+
+			cr_assert_eq(vmem_ept_install(ept, GIB, &leaf, NULL), -VMEM_ENOTSUP);
+			cr_assert_eq(vmem_ept_merge(ept, 0, GIB, level, &change), -VMEM_ENOTSUP);
+		}
+		close_ept();
+	}
+}
+
 /* Leaves of sizes that the processor has not are made of smaller ones. */
 Test(ept_leaf, sizes_that_a_processor_has)
 {
