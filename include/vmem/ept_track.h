@@ -48,8 +48,8 @@ VMEM_API int vmem_ept_harvest(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint3
 
 /** Begin to log writes to a range by taking the right to write: leaves that may be written are remembered as such in
  *  the entry, large ones are split to @p level (1 or 2: then the range is one of 2 MiB pages) first. Those that are
- *  logged already stay as they are. What is mapped or gets the right to write later is not logged; who takes the
- *  right to read or write (vmem_ept_protect()) takes it from the log. Leaves that may be written without that right
+ *  logged already stay as they are. What is mapped later is not logged; and what vmem_ept_protect() takes the right to
+ *  read or write from, or gives that to write, is not any more, with what was known of it: collect before. Leaves that may be written without that right
  *  (VMEM_EPT_LEAF_PAGING_WRITE, _SHADOW_STACK, _SUBPAGE) cannot be logged.
  *  @return as vmem_ept_split(), and -VMEM_ENOTSUP (VMEM_EPT_NO_CAPABILITY: at is such a leaf; nothing was changed)
  *          @threads serial @since 1.0 */

@@ -178,7 +178,8 @@ int vmem_ept_protect(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t clear
 	}
 	if (!err) {
 		vmemi_ept_rights_masks(ept, clear, set, &m.keep, &m.give);
-		if (clear & (VMEM_EPT_READ | VMEM_EPT_WRITE)) /* not to come back by the log */
+		/* What is taken is not to come back by the log, and what is given is not to go by it. */
+		if ((clear & (VMEM_EPT_READ | VMEM_EPT_WRITE)) || (set & VMEM_EPT_WRITE))
 			m.keep &= ~VMEMI_EPT_LOGGED;
 		m.calm = calm_bits(ept, m.keep);
 		/* A DMA remapping unit need not look again before it faults. */

@@ -207,6 +207,30 @@ Test(ept_log, taken)
 	close_ept();
 }
 
+/* Nor is what another call gives logged any more: nobody wrote, and it keeps the right. */
+Test(ept_log, given)
+{
+	const uint32_t rw = VMEM_EPT_READ | VMEM_EPT_WRITE;
+	uint64_t bits;
+
+	start(0);
+	for (uint64_t page = 0; page < 24; page++)
+		cr_assert_eq(install(page * PAGE, page * PAGE, 1, NULL), 0);
+	cr_assert_eq(vmem_ept_log_start(ept, 0, M2, 1, &change), 0);
+	cr_assert_eq(vmem_ept_log_write(ept, 22 * PAGE), 0);
+	cr_assert_eq(vmem_ept_protect(ept, 0, 20 * PAGE, 0, VMEM_EPT_WRITE, &change), 0);
+	cr_assert_eq(vmem_ept_protect(ept, 20 * PAGE, 4 * PAGE, 0, VMEM_EPT_EXEC, &change), 0);
+	rights(0, rw);
+	cr_assert_eq(collect(64 * PAGE, &bits), 0);
+	cr_assert_eq(bits, 1u << 22);
+	for (uint64_t page = 0; page < 20; page++) {
+		rights(page * PAGE, rw);
+		cr_assert_eq(vmem_ept_log_write(ept, page * PAGE), -VMEM_ENOENT);
+	}
+	cr_assert_eq(vmem_ept_log_write(ept, 20 * PAGE), 0); /* execute is another matter */
+	close_ept();
+}
+
 Test(ept_log, large)
 {
 	uint64_t bits;

@@ -399,7 +399,7 @@ static void change_extent(const struct call *c, struct vmemt_ept_extent *e)
 
 	if (c->operation == PROTECT) {
 		e->rights = protected_rights(e, c);
-		if (c->clear & (VMEM_EPT_READ | VMEM_EPT_WRITE))
+		if (c->clear & (VMEM_EPT_READ | VMEM_EPT_WRITE) || c->set & VMEM_EPT_WRITE)
 			e->logged = 0;
 	} else if (c->operation == SET_TYPE) {
 		e->type = type;
