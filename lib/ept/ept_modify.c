@@ -11,8 +11,9 @@ struct modify {
 	uint64_t keep, give;
 	uint64_t
 		calm; /* with all these bits it is present, stays so, and no processor changes it */
-	bool owes;    /* of what is present */
-	bool owes_all; /* of what was not, too */
+	/* Of what is present, losing one of the first or getting one of the second owes an invalidation. */
+	uint64_t owe_lost, owe_got;
+	bool owe_present; /* becoming present, too */
 };
 
 /* What was done to a run. */
@@ -33,6 +34,11 @@ static void note(struct modified *m, uint64_t at, uint64_t count, bool owes)
 	m->end = at + count;
 }
 
+static bool is_owed(const struct modify *m, struct vmemi_ept_seen seen)
+{
+	return (seen.any & m->owe_lost) || (~seen.all & m->owe_got);
+}
+
 static void modify_entry(const struct modify *m, uint64_t *slots, uint64_t i, uint32_t level,
 			 struct modified *done)
 {
@@ -46,7 +52,9 @@ static void modify_entry(const struct modify *m, uint64_t *slots, uint64_t i, ui
 	before = entry & ept->present;
 	after = ((entry & m->keep) | m->give) & ept->present;
 	ept->leaves[level - 1] += (uint64_t)after - (uint64_t)before;
-	note(done, i, 1, (m->owes && before) || m->owes_all);
+	note(done, i, 1,
+	     before ? is_owed(m, (struct vmemi_ept_seen){ entry, entry })
+		    : after && m->owe_present);
 }
 
 /* The leaves among entries of a table, up to the first that is a table itself. Returns how many were passed. */
@@ -56,11 +64,12 @@ static uint64_t modify_run(const struct modify *m, uint64_t *slots, uint64_t cou
 	uint32_t shift = vmemi_ept_shift(level);
 	struct modified done = { .written = 0 };
 	uint64_t i = 0, streak, end;
+	struct vmemi_ept_seen seen;
 
 	while (i < count) {
-		streak = vmemi_ept_streak(slots + i, count - i, m->calm, m->keep, m->give);
+		streak = vmemi_ept_streak(slots + i, count - i, m->calm, m->keep, m->give, &seen);
 		if (streak)
-			note(&done, i, streak, m->owes);
+			note(&done, i, streak, is_owed(m, seen));
 		i += streak;
 		end = i + VMEMI_EPT_STREAK < count ? i + VMEMI_EPT_STREAK : count;
 		for (; i < end; i++) {
@@ -161,6 +170,16 @@ static uint64_t calm_bits(const vmem_ept *ept, uint64_t keep)
 		       : UINT64_MAX; /* of no entry: those that go absent are counted one by one */
 }
 
+/* By the masks of rights alone: all bits but AMD's NX give one. */
+static void owe_rights(struct modify *m)
+{
+	m->owe_lost = ~m->keep & ~m->give & ~VMEM_EPT_AMD_NO_EXEC;
+	m->owe_got = m->give & VMEM_EPT_AMD_NO_EXEC;
+	/* A DMA remapping unit need not look again before it faults. */
+	if (m->c->ept->format == VMEM_EPT_VTD)
+		m->owe_got = m->give;
+}
+
 int vmem_ept_protect(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t clear, uint32_t set,
 		     struct vmem_ept_change *change)
 {
@@ -178,13 +197,12 @@ int vmem_ept_protect(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t clear
 	}
 	if (!err) {
 		vmemi_ept_rights_masks(ept, clear, set, &m.keep, &m.give);
+		owe_rights(&m);
+		m.owe_present = ept->flags & VMEM_EPT_CACHES_ABSENT;
 		/* What is taken is not to come back by the log, and what is given is not to go by it. */
 		if ((clear & (VMEM_EPT_READ | VMEM_EPT_WRITE)) || (set & VMEM_EPT_WRITE))
 			m.keep &= ~VMEMI_EPT_LOGGED;
 		m.calm = calm_bits(ept, m.keep);
-		/* A DMA remapping unit need not look again before it faults. */
-		m.owes = (clear & ~set) || ept->format == VMEM_EPT_VTD;
-		m.owes_all = set && (ept->flags & VMEM_EPT_CACHES_ABSENT);
 		modify_range(&m, gpa, gpa + bytes);
 	}
 	return vmemi_ept_end(&c, err);
@@ -208,7 +226,7 @@ int vmem_ept_set_type(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t type
 		      struct vmem_ept_change *change)
 {
 	struct vmemi_ept_call c;
-	struct modify m = { .c = &c, .owes = true };
+	struct modify m = { .c = &c };
 	int err = vmemi_ept_begin(&c, ept, gpa, bytes, change);
 
 	if (err || (err = check_type(&c, gpa, type, flags)) != 0)
@@ -226,6 +244,8 @@ int vmem_ept_set_type(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t type
 		m.give = (uint64_t)type << VMEM_EPT_INTEL_TYPE_SHIFT |
 			 (flags & VMEM_EPT_LEAF_IGNORE_PAT ? VMEM_EPT_INTEL_IGNORE_PAT : 0);
 	}
+	m.owe_lost = ~m.keep & ~m.give;
+	m.owe_got = m.give;
 	m.calm = calm_bits(ept, m.keep);
 	modify_range(&m, gpa, gpa + bytes);
 	return vmemi_ept_end(&c, 0);

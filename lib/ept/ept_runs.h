@@ -6,20 +6,30 @@
 
 #define VMEMI_EPT_STREAK 8u
 
-/* Changes entries to (old & keep) | give, as long as all bits of @want are set in the next eight. Returns how many. */
+/* Bits that are set in all of some entries, and in any. */
+struct vmemi_ept_seen {
+	uint64_t all, any;
+};
+
+/* Changes entries to (old & keep) | give, as long as all bits of @want are set in the next eight. Returns how many.
+ * @seen: NULL, or what was in them. */
 static inline uint64_t vmemi_ept_streak(uint64_t *slots, uint64_t count, uint64_t want,
-					uint64_t keep, uint64_t give)
+					uint64_t keep, uint64_t give, struct vmemi_ept_seen *seen)
 {
 	uint64_t *s = slots, *end = slots + (count & ~(uint64_t)(VMEMI_EPT_STREAK - 1));
+	uint64_t all = UINT64_MAX, any = 0;
 
 	for (; s < end; s += VMEMI_EPT_STREAK) {
 		uint64_t a = vmemi_ept_load(s), b = vmemi_ept_load(s + 1);
 		uint64_t c = vmemi_ept_load(s + 2), d = vmemi_ept_load(s + 3);
 		uint64_t e = vmemi_ept_load(s + 4), f = vmemi_ept_load(s + 5);
 		uint64_t g = vmemi_ept_load(s + 6), h = vmemi_ept_load(s + 7);
+		uint64_t each = (a & b & c & d) & (e & f & g & h);
 
-		if (want & ~(a & b & c & d & e & f & g & h))
+		if (want & ~each)
 			break;
+		all &= each;
+		any |= (a | b | c | d) | (e | f | g | h);
 		vmemi_ept_store(s, (a & keep) | give);
 		vmemi_ept_store(s + 1, (b & keep) | give);
 		vmemi_ept_store(s + 2, (c & keep) | give);
@@ -29,6 +39,8 @@ static inline uint64_t vmemi_ept_streak(uint64_t *slots, uint64_t count, uint64_
 		vmemi_ept_store(s + 6, (g & keep) | give);
 		vmemi_ept_store(s + 7, (h & keep) | give);
 	}
+	if (seen)
+		*seen = (struct vmemi_ept_seen){ all, any };
 	return (uint64_t)(s - slots);
 }
 

@@ -49,7 +49,7 @@ static void empty_run(struct vmemi_ept_call *c, uint64_t *slots, uint64_t count,
 	uint64_t i = 0, streak, end;
 
 	while (i < count) {
-		streak = vmemi_ept_streak(slots + i, count - i, leaf, 0, c->ept->absent);
+		streak = vmemi_ept_streak(slots + i, count - i, leaf, 0, c->ept->absent, NULL);
 		if (streak)
 			note_present(&e, i, streak);
 		i += streak;

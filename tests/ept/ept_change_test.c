@@ -174,6 +174,57 @@ Test(ept_protect, rights)
 	}
 }
 
+/* Rights that nothing there has are not taken: nothing is owed. Where one page has, its place is. */
+Test(ept_protect, nothing_to_take)
+{
+	for (uint32_t format = 0; format < VMEM_EPT_FORMATS; format++)
+		for (uint32_t warm = 0; warm < 2; warm++) {
+			const uint32_t ad = VMEM_EPT_LEAF_ACCESSED | VMEM_EPT_LEAF_DIRTY;
+			struct vmem_ept_leaf leaf = VMEMT_EPT_LEAF(.level = 1);
+
+			leaf.rights = VMEM_EPT_READ;
+			leaf.flags = warm ? ad : 0; /* by eights, or one by one */
+			begin(format, VMEM_EPT_AD);
+			cr_assert_eq(vmem_ept_map(ept, 0, MIB2, &leaf, 0, &change), 0);
+			cr_assert_eq(vmem_ept_protect(ept, 0, MIB2, VMEM_EPT_WRITE, 0, &change), 0);
+			cr_assert_eq(change.flush, VMEM_EPT_FLUSH_NONE);
+			cr_assert_eq(change.range_count, 0);
+			cr_assert_eq(vmem_ept_protect(ept, 0, MIB2, VMEM_EPT_WRITE, VMEM_EPT_WRITE,
+						      &change),
+				     0);
+			cr_assert_eq(change.flush, format == VMEM_EPT_VTD ? VMEM_EPT_FLUSH_RANGES
+									  : VMEM_EPT_FLUSH_NONE);
+			cr_assert_eq(vmem_ept_protect(ept, 0, MIB2, VMEM_EPT_WRITE, 0, &change), 0);
+			expect_owed(0, MIB2);
+			cr_assert_eq(vmem_ept_protect(ept, 4096, 4096, 0, VMEM_EPT_WRITE, &change),
+				     0);
+			cr_assert_eq(vmem_ept_protect(ept, 0, MIB2, VMEM_EPT_WRITE, 0, &change), 0);
+			cr_assert_eq(change.range_count, 1);
+			cr_assert(change.ranges[0].gpa <= 4096 && change.ranges[0].bytes >= 4096);
+			cr_assert_eq(vmem_ept_protect(ept, 0, MIB2, RW, 0, &change), 0);
+			expect_owed(0, MIB2);
+			cr_assert_eq(vmem_ept_protect(ept, 0, MIB2, RW, 0, &change), 0);
+			cr_assert_eq(change.flush, VMEM_EPT_FLUSH_NONE, "none is present");
+			close_ept();
+		}
+}
+
+/* AMD's bit is the other way round. */
+Test(ept_protect, no_execute_to_take)
+{
+	struct vmem_ept_leaf leaf = VMEMT_EPT_LEAF(.level = 1);
+
+	begin(VMEM_EPT_AMD, 0);
+	cr_assert_eq(vmem_ept_map(ept, 0, MIB2, &leaf, 0, &change), 0);
+	cr_assert_eq(vmem_ept_protect(ept, 0, MIB2, VMEM_EPT_EXEC, 0, &change), 0);
+	cr_assert_eq(change.flush, VMEM_EPT_FLUSH_NONE);
+	cr_assert_eq(vmem_ept_protect(ept, 0, MIB2, 0, VMEM_EPT_EXEC, &change), 0);
+	cr_assert_eq(change.flush, VMEM_EPT_FLUSH_NONE);
+	cr_assert_eq(vmem_ept_protect(ept, 0, MIB2, VMEM_EPT_EXEC, 0, &change), 0);
+	expect_owed(0, MIB2);
+	close_ept();
+}
+
 Test(ept_protect, refused_rights_change_nothing)
 {
 	begin(VMEM_EPT_AMD, 0);
