@@ -16,7 +16,7 @@
  *  |------------------------------------------------------|----------------------------------------|
  *  | not present to present; payloads                     | nothing (AMD and Intel remember no absence; VT-d with caching mode: the range) |
  *  | rights added                                         | nothing: at worst a violation more, which itself drops the old translation (VT-d: the ranges) |
- *  | rights or pages taken away, address or type changed  | the ranges                             |
+ *  | rights or pages taken away, address or type changed  | the ranges; nothing where there was nothing to take |
  *  | split: leaves alike                                  | nothing; accessed and dirty bits may still be set in the old one only until the ranges are invalidated |
  *  | merge; tables left out                               | the ranges, and all that a table translated; it is not freed before vmem_ept_flushed() |
  *  | accessed or dirty bits cleared                       | the ranges, or nothing if staleness is fine (vmem/ept_track.h) |
@@ -92,8 +92,8 @@ struct vmem_ept_opts {
 
 /** Make tables that map nothing: one page, the root.
  *  @param[out] ret_ept  set only on success
- *  @return 0, -VMEM_EINVAL, -VMEM_E2BIG, -VMEM_ENOTSUP (the processor cannot do what is asked), -VMEM_ENOSPC (quota),
- *          -VMEM_ENOMEM, -VMEM_ERANGE (the root is where it cannot be)
+ *  @return 0, -VMEM_EINVAL, -VMEM_E2BIG, -VMEM_ENOTSUP (the processor cannot do what is asked), -VMEM_ENOMEM,
+ *          -VMEM_ERANGE (the root is where it cannot be)
  *  @threads any
  *  @since 1.0 */
 VMEM_API int vmem_ept_new(vmem_ept **ret_ept, const struct vmem_ept_opts *opts) VMEM_NODISCARD;
@@ -113,7 +113,7 @@ VMEM_API uint64_t vmem_ept_pointer(const vmem_ept *ept);
 enum vmem_ept_flush {
 	VMEM_EPT_FLUSH_NONE,
 	VMEM_EPT_FLUSH_RANGES, /**< those in ranges; INVEPT of the context does it, too */
-	VMEM_EPT_FLUSH_ALL,    /**< the whole context */
+	VMEM_EPT_FLUSH_ALL, /**< the whole context: no call says so; for what callers collect of several */
 };
 enum vmem_ept_reason {
 	VMEM_EPT_FINE,
@@ -123,12 +123,13 @@ enum vmem_ept_reason {
 	VMEM_EPT_BAD_RIGHTS,    /**< no processor can: write without read */
 	VMEM_EPT_NO_RIGHTS,     /**< this one cannot: execute-only, user-execute, not executable */
 	VMEM_EPT_BAD_TYPE,      /**< of memory */
-	VMEM_EPT_NO_CAPABILITY, /**< a bit of a leaf that this format or processor has not */
+	VMEM_EPT_NO_CAPABILITY, /**< a bit or size of leaves that this format or processor has not */
 	VMEM_EPT_MAPPED,        /**< something is mapped there */
 	VMEM_EPT_ABSENT,        /**< nothing is */
 	VMEM_EPT_NO_MEMORY,     /**< for tables */
 	VMEM_EPT_QUOTA,         /**< max_tables */
 	VMEM_EPT_UNLIKE, /**< merge, which succeeds: entries are not alike, or not in a row; at: of the first table that stays so */
+	VMEM_EPT_BAD_CALL, /**< a flag, level or payload that the call has not, no pointer where it needs one, a structure too new */
 };
 struct vmem_ept_range {
 	uint64_t gpa;
@@ -143,12 +144,12 @@ struct vmem_ept_change {
 	uint64_t
 		epoch; /**< not 0: tables wait; when the flush is done everywhere, vmem_ept_flushed(ept, epoch) */
 	uint64_t
-		leaves; /**< entries that were written; what is in tables that go whole is not counted */
+		leaves; /**< entries that were written, also as they were; what is in tables that go whole is not counted */
 	uint32_t reason; /**< enum vmem_ept_reason */
 	uint64_t at;     /**< gpa: where */
 };
 
-/** What a leaf says besides its address. */
+/* What a leaf says besides its address. */
 #define VMEM_EPT_LEAF_IGNORE_PAT (1u << 0)
 #define VMEM_EPT_LEAF_ACCESSED (1u << 1) /**< set beforehand, which saves the processor a write */
 #define VMEM_EPT_LEAF_DIRTY (1u << 2)
@@ -160,6 +161,7 @@ struct vmem_ept_change {
 #define VMEM_EPT_LEAF_SHADOW_STACK (1u << 6)
 #define VMEM_EPT_LEAF_SUBPAGE (1u << 7)
 #define VMEM_EPT_LEAF_SNOOP (1u << 8)
+/** A value, and part of others: it does not grow. What more there is to say of leaves will have calls of its own. */
 struct vmem_ept_leaf {
 	uint64_t hpa;
 	uint32_t rights; /**< VMEM_EPT_READ ..., not 0 */

@@ -40,8 +40,9 @@ struct vmem_ept_harvest {
  *  bits are set is cleared by a plain store: no processor writes to it. All others need an atomic operation each.
  *  change->leaves: entries that were cleared.
  *  @param gpa,bytes  multiples of 4 KiB; gpa of 64 pages with bitmaps
- *  @return 0, -VMEM_EINVAL, -VMEM_ERANGE, -VMEM_ENOTSUP (no such bits), or what leaf returned (change->at: for which
- *          leaf; change says what is owed by then)
+ *  @return 0, -VMEM_EINVAL, -VMEM_E2BIG (harvest is newer than the library, and uses what is new), -VMEM_ERANGE,
+ *          -VMEM_ENOTSUP (no such bits), or what leaf returned (change->at: for which leaf; change says what is owed
+ *          by then)
  *  @threads serial @since 1.0 */
 VMEM_API int vmem_ept_harvest(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t flags,
 			      struct vmem_ept_harvest *harvest, struct vmem_ept_change *change);
@@ -49,8 +50,8 @@ VMEM_API int vmem_ept_harvest(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint3
 /** Begin to log writes to a range by taking the right to write: leaves that may be written are remembered as such in
  *  the entry, large ones are split to @p level (1 or 2: then the range is one of 2 MiB pages) first. Those that are
  *  logged already stay as they are. What is mapped later is not logged; and what vmem_ept_protect() takes the right to
- *  read or write from, or gives that to write, is not any more, with what was known of it: collect before. Leaves that may be written without that right
- *  (VMEM_EPT_LEAF_PAGING_WRITE, _SHADOW_STACK, _SUBPAGE) cannot be logged.
+ *  read or write from, or gives that to write, is not any more, with what was known of it: collect before. Leaves that
+ *  may be written without that right (VMEM_EPT_LEAF_PAGING_WRITE, _SHADOW_STACK, _SUBPAGE) cannot be logged.
  *  @return as vmem_ept_split(), and -VMEM_ENOTSUP (VMEM_EPT_NO_CAPABILITY: at is such a leaf; nothing was changed)
  *          @threads serial @since 1.0 */
 VMEM_API int vmem_ept_log_start(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t level,

@@ -304,20 +304,29 @@ static int over_range(struct harvest *h)
 	return 0;
 }
 
-static int check(const struct harvest *h)
+static bool flags_fit(const struct vmem_ept_harvest *out, uint32_t flags)
 {
-	const struct vmem_ept_harvest *out = h->out;
-	bool bitmaps = out->accessed || out->dirty;
+	if (flags & ~KNOWN_FLAGS)
+		return false;
+	if ((flags & VMEM_EPT_STALE_FINE) && (flags & VMEM_EPT_CLEAR_DIRTY))
+		return false;
+	return !(flags & VMEM_EPT_PRUNE) || !(out->dirty || (flags & VMEM_EPT_CLEAR_DIRTY));
+}
 
-	if (h->flags & ~KNOWN_FLAGS)
-		return -VMEM_EINVAL;
-	if ((h->flags & VMEM_EPT_STALE_FINE) && (h->flags & VMEM_EPT_CLEAR_DIRTY))
-		return -VMEM_EINVAL;
-	if ((h->flags & VMEM_EPT_PRUNE) && (out->dirty || (h->flags & VMEM_EPT_CLEAR_DIRTY)))
-		return -VMEM_EINVAL;
-	if (bitmaps && (h->gpa & (WORD * VMEM_PAGE_SIZE - 1)))
-		return -VMEM_EINVAL;
-	return h->call.ept->accessed ? 0 : -VMEM_ENOTSUP;
+static int check(struct harvest *h)
+{
+	struct vmem_ept_harvest known;
+	int err = vmemi_callbacks_take(&known, sizeof(known), LEAST, h->out);
+
+	if (err)
+		return vmemi_ept_fail(&h->call, err, VMEM_EPT_BAD_CALL, h->gpa);
+	if (!flags_fit(&known, h->flags))
+		return vmemi_ept_fail(&h->call, -VMEM_EINVAL, VMEM_EPT_BAD_CALL, h->gpa);
+	if ((known.accessed || known.dirty) && (h->gpa & (WORD * VMEM_PAGE_SIZE - 1)))
+		return vmemi_ept_fail(&h->call, -VMEM_EINVAL, VMEM_EPT_UNALIGNED, h->gpa);
+	if (!h->call.ept->accessed)
+		return vmemi_ept_fail(&h->call, -VMEM_ENOTSUP, VMEM_EPT_NO_CAPABILITY, h->gpa);
+	return 0;
 }
 
 /* Which bits are looked at, and which are cleared. */
@@ -341,11 +350,8 @@ int vmem_ept_harvest(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t flags
 		     struct vmem_ept_harvest *harvest, struct vmem_ept_change *change)
 {
 	struct harvest h = { .out = harvest, .gpa = gpa, .flags = flags };
-	int err;
+	int err = vmemi_ept_begin(&h.call, ept, gpa, bytes, change);
 
-	if (!harvest || harvest->size < LEAST)
-		return -VMEM_EINVAL;
-	err = vmemi_ept_begin(&h.call, ept, gpa, bytes, change);
 	if (!err)
 		err = check(&h);
 	if (!err) {

@@ -97,7 +97,7 @@ int vmem_ept_log_start(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t lev
 	int err = begin(&l, ept, gpa, bytes, change_);
 
 	if (!err && (level < 1 || level > 2))
-		err = -VMEM_EINVAL;
+		err = vmemi_ept_fail(&l.call, -VMEM_EINVAL, VMEM_EPT_BAD_CALL, gpa);
 	if (!err && ((gpa | bytes) & (vmemi_ept_bytes(level) - 1)))
 		err = vmemi_ept_fail(&l.call, -VMEM_EINVAL, VMEM_EPT_UNALIGNED, gpa);
 	if (!err && writes_beside(ept)) {
@@ -164,7 +164,7 @@ int vmem_ept_log_collect(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint64_t *
 	int err = begin(&l, ept, gpa, bytes, change_);
 
 	if (!err && !bitmap)
-		err = -VMEM_EINVAL;
+		err = vmemi_ept_fail(&l.call, -VMEM_EINVAL, VMEM_EPT_BAD_CALL, gpa);
 	if (!err)
 		over_leaves(&l, collect);
 	return vmemi_ept_end(&l.call, err);

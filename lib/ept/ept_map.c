@@ -300,7 +300,7 @@ static __attribute__((noinline)) int map_refuse(struct vmemi_ept_call *c, uint64
 		return err;
 	}
 	if ((flags & ~VMEM_EPT_REPLACE) || leaf->level > 3)
-		return vmemi_ept_fail(c, -VMEM_EINVAL, VMEM_EPT_NO_CAPABILITY, gpa);
+		return vmemi_ept_fail(c, -VMEM_EINVAL, VMEM_EPT_BAD_CALL, gpa);
 	if (leaf->hpa & (VMEM_PAGE_SIZE - 1))
 		return vmemi_ept_fail(c, -VMEM_EINVAL, VMEM_EPT_UNALIGNED, gpa);
 	if (leaf->hpa >= ept->host_end)
@@ -399,6 +399,8 @@ static __attribute__((noinline)) int map_any(vmem_ept *ept, uint64_t gpa, uint64
 	struct vmemi_ept_call c;
 	int err = vmemi_ept_begin(&c, ept, gpa, bytes, change);
 
+	if (!err && !leaf)
+		err = vmemi_ept_fail(&c, -VMEM_EINVAL, VMEM_EPT_BAD_CALL, gpa);
 	if (!err && (err = map_check(&c, gpa, bytes, leaf, flags)) == 0)
 		err = map_leaves(&c, gpa, bytes, leaf, flags);
 	return vmemi_ept_end(&c, err);
@@ -407,9 +409,8 @@ static __attribute__((noinline)) int map_any(vmem_ept *ept, uint64_t gpa, uint64
 int vmem_ept_map(vmem_ept *ept, uint64_t gpa, uint64_t bytes, const struct vmem_ept_leaf *leaf,
 		 uint32_t flags, struct vmem_ept_change *change)
 {
-	if (!leaf || !change)
-		return -VMEM_EINVAL;
-	if (!(flags & ~VMEM_EPT_REPLACE) && map_again(ept, gpa, bytes, leaf, change))
+	if (leaf && change && !(flags & ~VMEM_EPT_REPLACE) &&
+	    map_again(ept, gpa, bytes, leaf, change))
 		return 0;
 	return map_any(ept, gpa, bytes, leaf, flags, change);
 }
@@ -424,7 +425,7 @@ int vmem_ept_set_payload(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint64_t p
 
 	if (!err && ((flags & ~VMEM_EPT_REPLACE) || payload > most ||
 		     (step && (bytes >> VMEM_PAGE_SHIFT) - 1 > (most - payload) / step)))
-		err = vmemi_ept_fail(&c, -VMEM_EINVAL, VMEM_EPT_NO_CAPABILITY, gpa);
+		err = vmemi_ept_fail(&c, -VMEM_EINVAL, VMEM_EPT_BAD_CALL, gpa);
 	if (err)
 		return vmemi_ept_end(&c, err);
 	p = (struct put){

@@ -92,7 +92,7 @@ int vmem_ept_merge(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t level,
 	int err = vmemi_ept_begin(&c, ept, gpa, bytes, change);
 
 	if (!err && (level < 2 || level > 3))
-		err = vmemi_ept_fail(&c, -VMEM_EINVAL, VMEM_EPT_NO_CAPABILITY, gpa);
+		err = vmemi_ept_fail(&c, -VMEM_EINVAL, VMEM_EPT_BAD_CALL, gpa);
 	else if (!err && level > ept->largest)
 		err = vmemi_ept_fail(&c, -VMEM_ENOTSUP, VMEM_EPT_NO_CAPABILITY, gpa);
 	for (uint32_t l = 2; !err && l <= level; l++)

@@ -216,7 +216,7 @@ static int check_type(struct vmemi_ept_call *c, uint64_t gpa, uint32_t type, uin
 	if (err)
 		return vmemi_ept_fail(c, err, reason, gpa);
 	if (flags & ~VMEM_EPT_LEAF_IGNORE_PAT)
-		return vmemi_ept_fail(c, -VMEM_EINVAL, VMEM_EPT_NO_CAPABILITY, gpa);
+		return vmemi_ept_fail(c, -VMEM_EINVAL, VMEM_EPT_BAD_CALL, gpa);
 	if (flags & ~c->ept->leaf_flags_able)
 		return vmemi_ept_fail(c, -VMEM_ENOTSUP, VMEM_EPT_NO_CAPABILITY, gpa);
 	return 0;

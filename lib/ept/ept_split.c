@@ -149,7 +149,7 @@ int vmem_ept_split(vmem_ept *ept, uint64_t gpa, uint64_t bytes, uint32_t level,
 	int err = vmemi_ept_begin(&c, ept, gpa, bytes, change);
 
 	if (!err && (level < 1 || level > 2))
-		err = vmemi_ept_fail(&c, -VMEM_EINVAL, VMEM_EPT_NO_CAPABILITY, gpa);
+		err = vmemi_ept_fail(&c, -VMEM_EINVAL, VMEM_EPT_BAD_CALL, gpa);
 	if (!err)
 		err = vmemi_ept_split_range(&c, gpa, bytes, level);
 	return vmemi_ept_end(&c, err);

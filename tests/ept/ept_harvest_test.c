@@ -279,11 +279,74 @@ Test(ept_harvest, refused)
 	cr_assert_eq(harvest(0, M2, VMEM_EPT_PRUNE, 1), -VMEM_EINVAL);
 	cr_assert_eq(harvest(0, M2, VMEM_EPT_PRUNE | VMEM_EPT_CLEAR_DIRTY, 0), -VMEM_EINVAL);
 	cr_assert_eq(harvest(UINT64_C(1) << 48, M2, 0, 1), -VMEM_ERANGE);
-	h.size = 8;
-	cr_assert_eq(vmem_ept_harvest(ept, 0, M2, 0, &h, &change), -VMEM_EINVAL);
-	cr_assert_eq(vmem_ept_harvest(ept, 0, M2, 0, NULL, &change), -VMEM_EINVAL);
 	close_ept();
 	start(VMEM_EPT_INTEL, 0);
 	cr_assert_eq(harvest(0, M2, 0, 1), -VMEM_ENOTSUP);
+	cr_assert_eq(change.reason, VMEM_EPT_NO_CAPABILITY);
+	close_ept();
+}
+
+/* Where it begins, and why it is not done. */
+static void because(uint32_t reason, uint64_t at)
+{
+	cr_assert_eq(change.reason, reason, "%u", change.reason);
+	cr_assert_eq(change.at, at);
+	change.reason = VMEM_EPT_FINE;
+}
+
+Test(ept_reasons, of_bad_calls)
+{
+	struct vmem_ept_harvest h = { .size = 8 };
+	uint64_t bitmap[8];
+
+	start(VMEM_EPT_INTEL, VMEM_EPT_AD);
+	cr_assert_eq(vmem_ept_harvest(ept, M2, M2, 0, &h, &change), -VMEM_EINVAL);
+	because(VMEM_EPT_BAD_CALL, M2);
+	cr_assert_eq(vmem_ept_harvest(ept, M2, M2, 0, NULL, &change), -VMEM_EINVAL);
+	because(VMEM_EPT_BAD_CALL, M2);
+	cr_assert_eq(harvest(M2, M2, 16, 1), -VMEM_EINVAL);
+	because(VMEM_EPT_BAD_CALL, M2);
+	cr_assert_eq(harvest(M2, M2, VMEM_EPT_PRUNE, 1), -VMEM_EINVAL);
+	because(VMEM_EPT_BAD_CALL, M2);
+	cr_assert_eq(harvest(PAGE, M2, 0, 1), -VMEM_EINVAL);
+	because(VMEM_EPT_UNALIGNED, PAGE);
+	cr_assert_eq(vmem_ept_log_start(ept, M2, M2, 3, &change), -VMEM_EINVAL);
+	because(VMEM_EPT_BAD_CALL, M2);
+	cr_assert_eq(vmem_ept_log_start(ept, M2, PAGE, 2, &change), -VMEM_EINVAL);
+	because(VMEM_EPT_UNALIGNED, M2);
+	cr_assert_eq(vmem_ept_log_collect(ept, M2, M2, NULL, &change), -VMEM_EINVAL);
+	because(VMEM_EPT_BAD_CALL, M2);
+	cr_assert_eq(vmem_ept_log_collect(ept, M2 + 1, M2, bitmap, &change), -VMEM_EINVAL);
+	because(VMEM_EPT_UNALIGNED, M2 + 1);
+	cr_assert_eq(vmem_ept_split(ept, M2, M2, 3, &change), -VMEM_EINVAL);
+	because(VMEM_EPT_BAD_CALL, M2);
+	cr_assert_eq(vmem_ept_merge(ept, M2, M2, 4, &change), -VMEM_EINVAL);
+	because(VMEM_EPT_BAD_CALL, M2);
+	cr_assert_eq(vmem_ept_map(ept, M2, M2, NULL, 0, &change), -VMEM_EINVAL);
+	because(VMEM_EPT_BAD_CALL, M2);
+	close_ept();
+}
+
+/* What a newer caller asks for is not left out without a word. */
+Test(ept_harvest, newer_than_the_library)
+{
+	struct {
+		struct vmem_ept_harvest known;
+		uint64_t unknown;
+	} h = { .known = { .size = sizeof(h), .accessed = accessed } };
+
+	start(VMEM_EPT_INTEL, VMEM_EPT_AD);
+	map(0, M2, 1);
+	use(PAGE, 0);
+	cr_assert_eq(vmem_ept_harvest(ept, 0, M2, 0, &h.known, &change), 0);
+	cr_assert_eq(h.known.accessed_pages, 1);
+	h.unknown = 1;
+	h.known.accessed_pages = 77;
+	cr_assert_eq(vmem_ept_harvest(ept, 0, M2, VMEM_EPT_CLEAR_ACCESSED, &h.known, &change),
+		     -VMEM_E2BIG);
+	because(VMEM_EPT_BAD_CALL, 0);
+	cr_assert_eq(h.known.accessed_pages, 77);
+	cr_assert_eq(harvest(0, M2, 0, 0), 0);
+	cr_assert(is_set(accessed, 1));
 	close_ept();
 }
