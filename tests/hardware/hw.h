@@ -38,6 +38,8 @@ void hw_case_end(void);
 
 extern const struct vmem_allocator hw_allocator;
 extern const struct vmem_ept_memory hw_tables;
+/* Tables come back where this is not 0 only: by vmem_ept_flushed() and vmem_ept_free(), and by no other call. */
+extern int hw_tables_may_go;
 /* All of the object's memory and tables are given back. */
 int hw_memory_idle(void);
 /* The tables that there are now map the program: of them, only those have a copy that lead to other places as well. */
@@ -65,8 +67,8 @@ static inline uint32_t hw_frame_result(uint64_t hpa)
 	return (uint32_t)(hpa >> 12) | 0x40000000u;
 }
 
-/* The guest's own tables: 1 TiB where it is, by leaves of 1 GiB, accessed and dirty; @user: by user pages. */
-uint64_t hw_guest_tables(int user);
+/* The guest's own tables: 1 TiB where it is, by leaves of 1 GiB, accessed and dirty, for supervisors. */
+uint64_t hw_guest_tables(void);
 
 static inline volatile uint64_t *hw_word(uint64_t address)
 {
@@ -109,7 +111,6 @@ struct hw_exit {
 };
 
 struct hw_processor {
-	const char *name;
 	/* Turns virtualization on and finds out about it. NULL, or why it cannot be. */
 	const char *(*start)(struct vmem_ept_capabilities *ret_capabilities);
 	void (*enter)(struct hw_guest *guest, struct hw_exit *ret_exit);
@@ -145,8 +146,8 @@ struct hw_world {
 enum {
 	HW_QUIRK_BIT_12 =
 		1, /* Bochs 2.7: bit 12 of a large leaf may be set, as if it were a PAT bit */
-	HW_QUIRK_TABLE = 2,    /* Bochs 2.7: access to a guest's table is a write, but no read */
-	HW_QUIRK_BIT_8 = 4,    /* QEMU 7.2: bit 8 of tables' entries of levels 3 and 4 may be set */
+	HW_QUIRK_TABLE = 2, /* Bochs 2.7: with VMEM_EPT_AD, access to a guest's table is no read */
+	HW_QUIRK_BIT_8 = 4, /* QEMU 7.2: bit 8 of tables' entries from level 3 on may be set */
 	HW_QUIRK_RESERVED = 8, /* QEMU 7.2: with reserved bits set, the fault is one of absence */
 	HW_QUIRK_SUBPAGE = 16, /* Bochs 2.7: odd bits of sub-page permissions may be set */
 };

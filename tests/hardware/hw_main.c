@@ -11,7 +11,7 @@ static const struct hw_processor *find_processor(void)
 	return hw_is_amd ? &hw_amd : NULL;
 }
 
-static void print_missing(uint64_t caps)
+static void print_untried(uint64_t caps)
 {
 	static const struct {
 		uint64_t cap;
@@ -23,7 +23,7 @@ static void print_missing(uint64_t caps)
 		{ VMEM_EPT_CAP_EXEC_ONLY, "execute-only", 1, 0 },
 		{ VMEM_EPT_CAP_AD, "accessed and dirty bits", 1, 0 },
 		{ VMEM_EPT_CAP_MBEC, "mode-based execute control", 1, 0 },
-		{ VMEM_EPT_CAP_5_LEVELS, "five levels", 1, 1 },
+		{ VMEM_EPT_CAP_5_LEVELS, "five levels", 1, 0 },
 		{ VMEM_EPT_CAP_SUPPRESS_VE, "virtualization exceptions", 1, 0 },
 		{ VMEM_EPT_CAP_PML, "page-modification log", 1, 0 },
 		{ VMEM_EPT_CAP_SUBPAGE, "sub-page write permissions", 1, 0 },
@@ -33,6 +33,10 @@ static void print_missing(uint64_t caps)
 		if ((hw_is_amd ? features[i].amd : features[i].intel) && !(caps & features[i].cap))
 			hw_printf("not tried, because this processor has it not: %s\n",
 				  features[i].name);
+	if (!hw_is_amd && caps & VMEM_EPT_CAP_MBEC)
+		hw_printf("not tried, because guests are supervisors: execution by users\n");
+	if (!hw_is_amd && caps & VMEM_EPT_CAP_5_LEVELS)
+		hw_printf("not tried, because guests have four levels: five levels\n");
 }
 
 void hw_main(void)
@@ -53,10 +57,12 @@ void hw_main(void)
 	hw_case_end();
 	hw_world.levels = hw_world.capabilities.caps & VMEM_EPT_CAP_4_LEVELS ? 4 : 5;
 	if (hw_is_amd && hw_world.levels == 5)
-		hw_world.context = VMEM_EPT_WALK_5_LEVELS;
+		hw_world.context |= VMEM_EPT_WALK_5_LEVELS;
+	if (!hw_is_amd && hw_world.capabilities.caps & VMEM_EPT_CAP_MBEC)
+		hw_world.context |= VMEM_EPT_WALK_MBEC;
 	hw_printf("capabilities %lx, %u bits of physical addresses, %u levels\n",
 		  hw_world.capabilities.caps, hw_world.capabilities.physical_bits, hw_world.levels);
-	print_missing(hw_world.capabilities.caps);
+	print_untried(hw_world.capabilities.caps);
 	hw_frames_fill();
 	hw_change_cases();
 	hw_log_cases();

@@ -11,6 +11,7 @@
 /* A table that was given back: each entry would be a misconfiguration (Intel: 010b; AMD: reserved bits). */
 #define POISON UINT64_C(0x000ff000000001f2)
 
+int hw_tables_may_go;
 static uint16_t free_pages[PAGES];
 static uint8_t used[PAGES]; /* 0, IN_USE or BASE */
 static unsigned free_count, next_page, live_pages;
@@ -49,6 +50,7 @@ static void free_table(void *context, uint64_t hpa)
 
 	(void)context;
 	HW_CHECK(page < PAGES && used[page]);
+	HW_CHECK(hw_tables_may_go);
 	used[page] = 0;
 	live_pages--;
 	free_pages[free_count++] = (uint16_t)page;
@@ -219,11 +221,10 @@ void hw_frames_fill(void)
 	}
 }
 
-uint64_t hw_guest_tables(int user)
+uint64_t hw_guest_tables(void)
 {
-	static uint64_t tables[2][4][512] __attribute__((aligned(4096)));
-	uint64_t bits = user ? 0x67 : 0x63; /* present, writable, accessed, dirty, user */
-	uint64_t(*table)[512] = tables[user];
+	static uint64_t table[4][512] __attribute__((aligned(4096)));
+	const uint64_t bits = 0x63; /* present, writable, accessed, dirty */
 
 	if (!table[0][0]) {
 		for (uint64_t i = 0; i < 1024; i++)

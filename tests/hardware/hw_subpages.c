@@ -41,8 +41,10 @@ static void page_open(uint64_t flags)
 static void page_close(void)
 {
 	hw_world.subpages = 0;
+	hw_tables_may_go = 1; /* these are not the object's */
 	for (unsigned level = 1; level <= LEVELS; level++)
 		hw_tables.free(hw_tables.context, tables[level]);
+	hw_tables_may_go = 0;
 	hw_world_close();
 }
 

@@ -134,7 +134,6 @@ static void invalidate(uint64_t pointer)
 }
 
 const struct hw_processor hw_amd = {
-	.name = "AMD",
 	.start = start,
 	.enter = enter,
 	.invalidate = invalidate,

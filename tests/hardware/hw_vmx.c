@@ -304,7 +304,6 @@ static void invalidate(uint64_t pointer)
 }
 
 const struct hw_processor hw_intel = {
-	.name = "Intel",
 	.start = start,
 	.enter = enter,
 	.invalidate = invalidate,

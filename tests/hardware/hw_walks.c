@@ -3,8 +3,6 @@
  * turned over, one at a time: the processor does what the software walker has said. */
 #include "hw.h"
 
-#define TOP_LEVEL 4u
-
 static const uint32_t kinds[] = {
 	VMEM_EPT_ACCESS_READ,
 	VMEM_EPT_ACCESS_WRITE,
@@ -94,10 +92,49 @@ static int is_misjudged(unsigned level, uint64_t entry)
 	return hw_world.quirks & HW_QUIRK_BIT_8 && level >= 3 && !large && entry & 1u << 8;
 }
 
+/* What an access by the program itself comes to, by all tables as they are. */
+static int stops(uint32_t kind, uint64_t gpa, struct vmem_ept_walked *ret_walked)
+{
+	const struct vmem_ept_access access = {
+		.size = sizeof(access),
+		.gpa = gpa,
+		.kind = kind,
+		.context = hw_world.context,
+		.pointer = vmem_ept_pointer(hw_world.ept),
+	};
+
+	*ret_walked = (struct vmem_ept_walked){ .size = sizeof(*ret_walked) };
+	HW_CHECK(!vmem_ept_walk(&hw_world.capabilities, &hw_live, &access, ret_walked));
+	return ret_walked->outcome != VMEM_EPT_WALK_OK;
+}
+
+/* The root of five levels has one entry for all that the guest has, the program too: what it stops first are the walk of
+ * the guest's own tables and the first fetch. */
+static int access_by_root(uint64_t turned, uint64_t entry, uint32_t kind, uint64_t gpa)
+{
+	struct vmem_ept_walked walked;
+	struct hw_exit exit;
+	uint64_t at;
+
+	hw_guest_begin(&hw_world.guest, vmem_ept_pointer(hw_world.ept), hw_guest_read, gpa, 0, 0);
+	at = hw_world.guest.cr3;
+	if (!stops(VMEM_EPT_ACCESS_GUEST_TABLE, at, &walked)) {
+		at = hw_world.guest.rip;
+		if (!stops(VMEM_EPT_ACCESS_FETCH, at, &walked))
+			return hw_access(kind, gpa);
+	}
+	/* Another table, or what is none. */
+	if ((turned ^ entry) & VMEM_EPT_ADDRESS && walked.outcome != VMEM_EPT_WALK_MISCONFIG)
+		return 0;
+	hw_world.processor->enter(&hw_world.guest, &exit);
+	hw_judge_exit(&exit, &walked, at, at);
+	return 1;
+}
+
 /* One entry on the way to a page, each bit of it. */
 static void turn_bits(uint64_t entry_hpa, unsigned leaf, unsigned level, uint32_t rights)
 {
-	const struct place *place = &places[leaf - 1];
+	const uint64_t gpa = places[leaf - 1].gpa + places[leaf - 1].offset;
 	uint64_t entry = *hw_word(entry_hpa);
 	unsigned tried = 0;
 
@@ -112,7 +149,9 @@ static void turn_bits(uint64_t entry_hpa, unsigned leaf, unsigned level, uint32_
 				leaf, rights, entry, level, bit, kinds[k]);
 			*hw_word(entry_hpa) = turned;
 			hw_world.processor->invalidate(vmem_ept_pointer(hw_world.ept));
-			tried += (unsigned)hw_access(kinds[k], place->gpa + place->offset);
+			tried +=
+				(unsigned)(level == 5 ? access_by_root(turned, entry, kinds[k], gpa)
+						      : hw_access(kinds[k], gpa));
 			hw_case_end();
 		}
 	*hw_word(entry_hpa) = entry;
@@ -131,7 +170,7 @@ static void each_bit(uint64_t flags, uint32_t rights, unsigned largest)
 		hw_world_open(flags);
 		hw_map(place->gpa, place->hpa, place->bytes, rights, leaf);
 		hw_predict(VMEM_EPT_ACCESS_READ, place->gpa + place->offset, &walked);
-		for (unsigned level = leaf; level <= TOP_LEVEL; level++)
+		for (unsigned level = leaf; level <= hw_world.levels; level++)
 			turn_bits(walked.entry_hpa[level - 1], leaf, level, rights);
 		hw_world_close();
 	}
@@ -148,7 +187,7 @@ static void guest_table(uint64_t flags, uint32_t rights)
 	hw_world_open(flags);
 	hw_map(place->gpa + 4096, HW_DATA, 4096, VMEM_EPT_READ, 0);
 	if (rights)
-		hw_map(place->gpa, hw_guest_tables(0), 4096, rights, 0);
+		hw_map(place->gpa, hw_guest_tables(), 4096, rights, 0);
 	hw_predict(VMEM_EPT_ACCESS_GUEST_TABLE, place->gpa, &walked);
 	hw_guest_begin(&hw_world.guest, vmem_ept_pointer(hw_world.ept), hw_guest_read, HW_DATA, 0,
 		       0);

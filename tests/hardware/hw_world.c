@@ -24,7 +24,7 @@ void hw_guest_begin(struct hw_guest *guest, uint64_t pointer, hw_guest_function 
 	};
 	guest->rip = (uintptr_t)hw_guest_entry;
 	guest->rsp = (uintptr_t)guest_stack + STACK_BYTES;
-	guest->cr3 = hw_guest_tables(0);
+	guest->cr3 = hw_guest_tables();
 	guest->pointer = pointer;
 	guest->log = 0;
 	guest->ve = !!(hw_world.context & VMEM_EPT_WALK_VE);
@@ -52,8 +52,11 @@ void hw_settle(int error, const struct vmem_ept_change *change)
 			  change->at);
 	if (change->flush != VMEM_EPT_FLUSH_NONE)
 		hw_world.processor->invalidate(vmem_ept_pointer(hw_world.ept));
-	if (change->epoch)
-		vmem_ept_flushed(hw_world.ept, change->epoch);
+	if (!change->epoch)
+		return;
+	hw_tables_may_go = 1;
+	vmem_ept_flushed(hw_world.ept, change->epoch);
+	hw_tables_may_go = 0;
 }
 
 void hw_map(uint64_t gpa, uint64_t hpa, uint64_t bytes, uint32_t rights, uint32_t level)
@@ -89,7 +92,9 @@ void hw_world_open(uint64_t flags)
 
 void hw_world_close(void)
 {
+	hw_tables_may_go = 1;
 	vmem_ept_free(hw_world.ept);
+	hw_tables_may_go = 0;
 	hw_world.ept = NULL;
 	HW_CHECK(hw_memory_idle());
 }
@@ -115,7 +120,8 @@ static uint64_t wrong_bits(uint64_t want)
 {
 	if (hw_world.quirks & HW_QUIRK_RESERVED && want & VMEM_EPT_NPF_RESERVED)
 		return VMEM_EPT_NPF_PRESENT;
-	if (hw_world.quirks & HW_QUIRK_TABLE && !(want & VMEM_EPT_QUAL_TRANSLATED))
+	if (hw_world.quirks & HW_QUIRK_TABLE && hw_world.ept_flags & VMEM_EPT_AD &&
+	    !(want & VMEM_EPT_QUAL_TRANSLATED))
 		return VMEM_EPT_QUAL_READ;
 	return 0;
 }
