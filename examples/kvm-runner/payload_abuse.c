@@ -11,7 +11,7 @@
 #include "common/split_random.h"
 #include "common/split_ring.h"
 
-#define ROUNDS 150u
+#define ROUNDS 50u
 #define RING_AT_MOST 4096u /* of the memory: rings of up to 1024 entries fit behind it */
 #define NOISE_WORDS 1024u
 #define FLOOD_RING 256u

@@ -35,7 +35,7 @@ at_least pages_verified 2048
 says "vm 1: balloon: asked for 8.00 MiB, given 8.00 MiB"
 
 # Several vCPUs own the pages that the first one's driver takes; every workload; in ranges.
-both_ways 6 "$@" --vcpus 3 --budget 70% --balloon 40% --balloon-ranges --workload mixed
+both_ways 6 "$@" --vcpus 2 --budget 70% --balloon 40% --balloon-ranges --workload mixed
 no_fault_of_the_guest
 grep -q '"balloon_unit":.*"range"' "$json" || fail "not in ranges"
 
