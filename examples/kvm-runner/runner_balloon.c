@@ -166,6 +166,14 @@ static void look_at_progress(struct balloon *b, uint64_t begun_ns)
 		way->done_ns = runner_now_ns();
 }
 
+static void look_at_reports(struct balloon *b)
+{
+	struct vmem_balloon_counters counters = { .size = sizeof(counters) };
+
+	(void)vmem_balloon_get_counters(b->core, &counters);
+	atomic_store(&b->reported, counters.reported);
+}
+
 static void notify_driver(struct balloon *b)
 {
 	for (uint32_t i = 0; i < BALLOON_QUEUES; i++)
@@ -218,6 +226,7 @@ static void work(struct balloon *b)
 	drain(b);
 	notify_driver(b);
 	look_at_progress(b, begun_ns);
+	look_at_reports(b);
 }
 
 void balloon_notify(struct balloon *b, uint32_t number)
@@ -299,6 +308,11 @@ void balloon_tick(struct vm *vm, uint64_t now_ns)
 uint64_t balloon_bytes(const struct vm *vm)
 {
 	return vm->balloon ? atomic_load(&vm->balloon->pages) << GUEST_PAGE_SHIFT : 0;
+}
+
+uint64_t balloon_reported_bytes(const struct vm *vm)
+{
+	return vm->balloon ? atomic_load(&vm->balloon->reported) << GUEST_PAGE_SHIFT : 0;
 }
 
 void balloon_sample(struct balloon *b, struct balloon_sample *sample)

@@ -55,9 +55,10 @@ struct balloon {
 	struct vmem_balloon_piece pieces[BALLOON_PIECES];
 	uint8_t *bytes; /* BALLOON_READ_MOST of them */
 
-	_Atomic uint64_t pages; /* in it */
-	uint64_t target;        /* pages that are asked for now */
-	uint64_t pages_most;    /* that it had */
+	_Atomic uint64_t pages;    /* in it */
+	_Atomic uint64_t reported; /* pages, so far */
+	uint64_t target;           /* pages that are asked for now */
+	uint64_t pages_most;       /* that it had */
 	uint64_t
 		bad_buffers; /* malformed chains, buffers that are too long or elsewhere, rings that broke */
 	uint64_t stalls;
@@ -73,8 +74,9 @@ void balloon_destroy(struct vm *vm);
 /* The main thread, again and again: asks for pages, and back at the time for that. */
 void balloon_tick(struct vm *vm, uint64_t now_ns);
 
-/* Bytes that are in the balloon, if there is one; any thread. */
+/* Bytes that are in the balloon, if there is one, and that were reported free; any thread. */
 uint64_t balloon_bytes(const struct vm *vm);
+uint64_t balloon_reported_bytes(const struct vm *vm);
 
 /* The registers, on a vCPU's thread. */
 void balloon_set_register(struct balloon *b, uint32_t offset, uint32_t value);

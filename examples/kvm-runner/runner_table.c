@@ -56,7 +56,8 @@ struct row {
 	uint64_t p99_ns;
 	uint64_t blocked_ppm; /* of the last ten seconds; of the total: the worst of the VMs */
 	uint64_t balloon;     /* bytes in it */
-	char more[48];        /* columns of balloons and of swap devices, where there are any */
+	uint64_t reported;    /* bytes, so far */
+	char more[64];        /* columns of balloons and of swap devices, where there are any */
 };
 
 int table_new(struct table **ret_table, struct runner *runner)
@@ -136,6 +137,7 @@ static void sum_up(struct row *total, const struct row *r)
 	total->physical += r->physical;
 	total->cpu += r->cpu;
 	total->balloon += r->balloon;
+	total->reported += r->reported;
 	total->faults += r->faults;
 	total->accesses += r->accesses;
 	total->p50_ns = larger(total->p50_ns, r->p50_ns);
@@ -150,16 +152,23 @@ static double cpu_percent(uint64_t before_ns, uint64_t now_ns, double seconds)
 }
 
 /* Columns that not all runs have. */
-static void set_more(const struct table *table, char *more, size_t bytes, const char *balloon,
-		     const char *in, const char *out)
+struct more {
+	const char *balloon, *reported, *in, *out;
+};
+
+static void set_more(const struct table *table, char *text, size_t bytes, const struct more *more)
 {
+	const struct runner *runner = table->runner;
 	size_t length = 0;
 
-	*more = '\0';
-	if (table->runner->options->balloon_pages)
-		length = (size_t)snprintf(more, bytes, BALLOON_ROW, balloon);
-	if (table->runner->swap.count && length < bytes)
-		snprintf(more + length, bytes - length, SWAP_ROW, in, out);
+	*text = '\0';
+	if (runner->options->balloon_pages)
+		length = (size_t)snprintf(text, bytes, BALLOON_ROW, more->balloon);
+	if (runner->options->balloon_report && length < bytes)
+		length += (size_t)snprintf(text + length, bytes - length, BALLOON_ROW,
+					   more->reported);
+	if (runner->swap.count && length < bytes)
+		snprintf(text + length, bytes - length, SWAP_ROW, more->in, more->out);
 }
 
 static void add_vm(struct table *table, struct vm *vm, double seconds, struct row *total)
@@ -191,10 +200,12 @@ static void add_vm(struct table *table, struct vm *vm, double seconds, struct ro
 		.p99_ns = sample.region.fault_p99_ns,
 		.blocked_ppm = sample.region.pressure_avg10_ppm,
 		.balloon = balloon_bytes(vm),
+		.reported = balloon_reported_bytes(vm),
 	};
 	*before = (struct before){ sample.region.faults, sample.progress.accesses, cpu_ns };
 	/* What is written and read is of all VMs. */
-	set_more(table, row.more, sizeof(row.more), UNITS_BYTES(row.balloon), "", "");
+	set_more(table, row.more, sizeof(row.more),
+		 &(struct more){ UNITS_BYTES(row.balloon), UNITS_BYTES(row.reported), "", "" });
 	add_row(table, &row);
 	sum_up(total, &row);
 }
@@ -222,8 +233,9 @@ static void rate_more(struct table *table, const struct swap_sample *sample, dou
 
 	table->swap_read_bytes = sample->read_bytes;
 	table->swap_written_bytes = sample->written_bytes;
-	set_more(table, total->more, sizeof(total->more), UNITS_BYTES(total->balloon),
-		 UNITS_BYTES((uint64_t)in), UNITS_BYTES((uint64_t)out));
+	set_more(table, total->more, sizeof(total->more),
+		 &(struct more){ UNITS_BYTES(total->balloon), UNITS_BYTES(total->reported),
+				 UNITS_BYTES((uint64_t)in), UNITS_BYTES((uint64_t)out) });
 }
 
 static void add_swap(struct table *table, const struct swap_sample *sample)
@@ -242,7 +254,7 @@ static void show(struct table *table, uint64_t now_ns)
 	double seconds = (double)(now_ns - table->last_ns) / SECOND;
 	uint32_t most = print_table_most();
 	uint32_t rows = most > OTHER_LINES ? most - OTHER_LINES : 0;
-	char titles[48];
+	char titles[64];
 	char since[32];
 
 	snprintf(since, sizeof(since), "%.0f s",
@@ -250,7 +262,8 @@ static void show(struct table *table, uint64_t now_ns)
 	seconds = seconds > 0 ? seconds : 1;
 	if (swap->count)
 		swap_sample(swap, table->runner->manager, &sample);
-	set_more(table, titles, sizeof(titles), "balloon", "swap in/s", "swap out/s");
+	set_more(table, titles, sizeof(titles),
+		 &(struct more){ "balloon", "reported", "swap in/s", "swap out/s" });
 	table->length = 0;
 	add(table, ROW, since, "workload", "size", "resident", "staged", "stored", "ratio", "cpu",
 	    "faults/s", "p50", "p99", "blocked", "accesses/s", titles, "state");
