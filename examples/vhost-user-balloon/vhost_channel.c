@@ -12,11 +12,13 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/socket_fds.h"
+#include "vhost_closer.h"
 
-#define MOST_FDS (2 * VHOST_REGIONS) /* that are noticed, and closed */
+#define MOST_DROPPED 64 /* messages in one call */
 
 void vhost_channel_begin(struct vhost_channel *c, int socket)
 {
@@ -27,7 +29,7 @@ void vhost_channel_next(struct vhost_channel *c)
 {
 	for (uint32_t i = 0; i < c->message.fds; i++)
 		if (c->message.fd[i] >= 0)
-			close(c->message.fd[i]);
+			vhost_close(c->message.fd[i]);
 	c->message.fds = 0;
 	c->got = 0;
 }
@@ -49,7 +51,7 @@ static size_t wanted(const struct vhost_channel *c)
 /* 1: something came; 0: nothing there; -1 */
 static int receive_some(struct vhost_channel *c, const char **ret_why)
 {
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(MOST_FDS * sizeof(int))];
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(VHOST_PIECE_FDS * sizeof(int))];
 	struct vhost_message *m = &c->message;
 	size_t head = sizeof(m->header);
 	struct iovec data = { c->got < head ? (uint8_t *)&m->header + c->got
@@ -68,13 +70,17 @@ static int receive_some(struct vhost_channel *c, const char **ret_why)
 		return -1;
 	c->got += (size_t)n;
 	*ret_why = "more descriptors than any message has";
-	return socket_fds_keep(&h, m->fd, &m->fds, VHOST_REGIONS) ? 1 : -1;
+	/* Those that are too many are kept, too: closing them may wait. */
+	return socket_fds_keep(&h, m->fd, &m->fds, VHOST_FDS) && m->fds <= VHOST_REGIONS ? 1 : -1;
 }
 
 int vhost_channel_receive(struct vhost_channel *c, uint64_t now_ns, const char **ret_why)
 {
 	size_t head = sizeof(struct vhost_header);
 
+	*ret_why = "what it has passed on cannot be closed";
+	if (vhost_closer_is_behind())
+		return -1;
 	if (!c->got) {
 		memset(&c->message, 0, sizeof(c->message));
 		c->begun_ns = now_ns;
@@ -120,6 +126,26 @@ bool vhost_channel_fd_is(int fd, const char *kind)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	return length < sizeof(name) && readlink(path, name, sizeof(name)) >= (ssize_t)length &&
 	       memcmp(name, kind, length) == 0;
+}
+
+bool vhost_channel_is_to_us(const struct vhost_channel *c, int fd)
+{
+	struct sockaddr_un ours = { 0 }, its = { 0 };
+	socklen_t bytes = sizeof(ours), its_bytes = sizeof(its);
+
+	return getsockname(c->socket, (struct sockaddr *)&ours, &bytes) == 0 &&
+	       getpeername(fd, (struct sockaddr *)&its, &its_bytes) == 0 &&
+	       bytes > offsetof(struct sockaddr_un, sun_path) && bytes == its_bytes &&
+	       memcmp(&ours, &its, bytes) == 0;
+}
+
+void vhost_channel_drop(int fd)
+{
+	char bytes[512];
+
+	for (int i = 0; i < MOST_DROPPED; i++)
+		if (recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT) <= 0)
+			return;
 }
 
 /* What is no socket is written when there is room. Whoever shares it may fill it in between: the timer of the main

@@ -39,6 +39,13 @@ int vhost_channel_reply(struct vhost_channel *c, struct vhost_message *message);
 /* Whether it is of a kind, by the beginning of the name that the kernel has for it: "pipe:[". No file system is asked. */
 bool vhost_channel_fd_is(int fd, const char *kind);
 
+/* Whether it is the other end of a connection to where this one was made: its client's own, most likely. Who keeps
+ * that does not see the client go. */
+bool vhost_channel_is_to_us(const struct vhost_channel *c, int fd);
+
+/* Drops what came there, with its descriptors: of a socket on which nobody is asked anything. Bounded. */
+void vhost_channel_drop(int fd);
+
 /* Writes all of it or nothing, to a descriptor that somebody else may have filled. @return 1, 0: no room; -1 */
 int vhost_channel_tell(int fd, const void *bytes, size_t count);
 

@@ -219,6 +219,18 @@ static const char *read_kicks(struct vhost_client *c, const struct pollfd *fds)
 	return why;
 }
 
+/* Where nothing comes from the client it may be dead, and its end of the connection lie in a socket that it passed on:
+ * it ends when that is taken out. */
+static void look_for_its_end(struct vhost_client *c, const struct pollfd *fds)
+{
+	for (uint32_t i = 0; i < VHOST_CLIENT_FDS; i++)
+		if (fds[i].revents)
+			return;
+	vhost_channel_drop(c->request);
+	for (uint32_t i = 0; i < VHOST_QUEUES; i++)
+		vhost_channel_drop(c->queue[i].call);
+}
+
 const char *vhost_client_serve(struct vhost_client *c, const struct pollfd *fds, uint64_t now_ns)
 {
 	const char *why;
@@ -235,6 +247,7 @@ const char *vhost_client_serve(struct vhost_client *c, const struct pollfd *fds,
 		why = "a message has begun and does not end";
 	if (why)
 		return why;
+	look_for_its_end(c, fds);
 	pass_events(c);
 	return tell_config(c);
 }

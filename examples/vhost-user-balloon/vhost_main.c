@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* vmem-vhost-user-balloon: its sockets, its signals, and the loop. One thread. */
+/* vmem-vhost-user-balloon: its sockets, its signals, and the loop. One thread, and the one
+ * of vhost_closer.c. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

@@ -5,8 +5,10 @@
 #define VHOST_MESSAGE_H
 #include <stdint.h>
 
-#define VHOST_REGIONS 8u        /* most of a memory table */
-#define VHOST_CONFIG_BYTES 256u /* most of a configuration space */
+#define VHOST_REGIONS 8u                            /* most of a memory table */
+#define VHOST_PIECE_FDS 16u                         /* that are noticed in a piece of a message */
+#define VHOST_FDS (VHOST_REGIONS + VHOST_PIECE_FDS) /* most that one has before it is refused */
+#define VHOST_CONFIG_BYTES 256u                     /* most of a configuration space */
 
 enum vhost_request {
 	VHOST_GET_FEATURES = 1,
@@ -90,7 +92,7 @@ struct vhost_message {
 				      ? sizeof(struct vhost_config)
 				      : sizeof(struct vhost_table)];
 	} payload;
-	int fd[VHOST_REGIONS];
+	int fd[VHOST_FDS];
 	uint32_t fds;
 };
 

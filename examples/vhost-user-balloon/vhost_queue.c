@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "vhost_channel.h"
+#include "vhost_closer.h"
 
 void vhost_queue_begin(struct vhost_queue *q)
 {
@@ -21,7 +22,7 @@ void vhost_queue_begin(struct vhost_queue *q)
 void vhost_queue_set_fd(int *slot, int fd)
 {
 	if (*slot >= 0)
-		close(*slot);
+		vhost_close(*slot);
 	*slot = fd;
 }
 

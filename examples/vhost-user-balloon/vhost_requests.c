@@ -80,6 +80,8 @@ static const char *set_queue_fd(struct vhost_client *c, struct vhost_message *m)
 
 	if (index >= VHOST_QUEUES)
 		return "there is no such queue";
+	if (vhost_channel_is_to_us(&c->channel, fd))
+		return "its end of a connection to this back end";
 	q = &c->queue[index];
 	if (m->header.request == VHOST_SET_VRING_KICK)
 		why = vhost_queue_set_kick(q, fd);
@@ -119,6 +121,8 @@ static const char *set_request_fd(struct vhost_client *c, struct vhost_message *
 {
 	if (!vhost_channel_fd_is(m->fd[0], "socket:["))
 		return "what requests are to be sent to is no socket";
+	if (vhost_channel_is_to_us(&c->channel, m->fd[0]))
+		return "its end of a connection to this back end";
 	vhost_queue_set_fd(&c->request, m->fd[0]);
 	m->fd[0] = -1;
 	c->config_due = true;

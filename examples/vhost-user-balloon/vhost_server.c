@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "vhost_closer.h"
 #include "vhost_control.h"
 
 #define PAGE UINT64_C(4096)
@@ -98,7 +99,7 @@ static int wait_ms(struct vhost_server *s)
 	struct vmem_balloon_progress p = { .size = sizeof(p) };
 
 	if (!s->has_client)
-		return -1;
+		return -1; /* the timer of main() ends that, too */
 	if (s->stats_came || vhost_client_is_busy(&s->client))
 		return 0;
 	(void)vmem_balloon_get_progress(s->client.balloon, &p);
@@ -111,7 +112,8 @@ bool vhost_server_turn(struct vhost_server *s, struct vhost_control *control)
 
 	fds[FD_SIGNALS] = (struct pollfd){ .fd = s->signals, .events = POLLIN };
 	fds[FD_LISTENER] =
-		(struct pollfd){ .fd = s->has_client ? -1 : s->listener, .events = POLLIN };
+		(struct pollfd){ .fd = s->has_client || vhost_closer_is_behind() ? -1 : s->listener,
+				 .events = POLLIN };
 	for (unsigned i = FD_CLIENT; i < FD_CONTROL; i++)
 		fds[i] = (struct pollfd){ .fd = -1 };
 	if (s->has_client)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/json_file.h"
+#include "vhost_closer.h"
 #include "vhost_server.h"
 
 #define PAGE UINT64_C(4096)
@@ -129,6 +130,7 @@ char *vhost_status_text(struct vhost_server *s)
 	json_need(cJSON_AddBoolToObject(root, "client", s->has_client));
 	json_number(root, "clients", (double)s->clients);
 	json_number(root, "refused", (double)s->refused);
+	json_number(root, "closing", (double)vhost_closer_count());
 	json_number(root, "target_bytes", (double)s->target_bytes);
 	if (s->has_client)
 		add_client(root, s);

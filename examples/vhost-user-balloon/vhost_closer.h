@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Closing what a client has passed on. The close of a file waits for its file system, which may be one that the client
+ * serves (FUSE) and never answers: a thread of its own waits. There is one of these in a process. */
+#ifndef VHOST_CLOSER_H
+#define VHOST_CLOSER_H
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Closes it at once if that is known not to wait, or else soon. */
+void vhost_close(int fd);
+
+/* Descriptors that are being closed. */
+uint32_t vhost_closer_count(void);
+
+/* Whether they are so many that no more may come. */
+bool vhost_closer_is_behind(void);
+
+#endif
