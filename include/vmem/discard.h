@@ -117,9 +117,9 @@ VMEM_API int vmem_discard_ranges(vmem_discard *discard, const struct vmem_balloo
 VMEM_API int vmem_discard_drain(vmem_discard *discard, vmem_balloon *balloon);
 
 /** Try again what the guest gave up and could not be given back then, because it was pinned or the kernel refused:
- *  from time to time, or when something was unpinned. Only what is in the balloon at this moment is discarded; a call
- *  looks at VMEM_BALLOON_WORK_PAGES at most. A guest without MUST_TELL_HOST may use its pages again before it tells,
- *  so there nothing is tried.
+ *  from time to time, or when something was unpinned. Only what is in the balloon at this moment is discarded: by a
+ *  call VMEM_BALLOON_WORK_PAGES at most, in VMEM_BALLOON_WORK_ENTRIES ranges. A guest without MUST_TELL_HOST may use
+ *  its pages again before it tells, so there nothing is tried.
  *  @return 0 (nothing is left), -VMEM_EAGAIN (something may be: call again later), -VMEM_EPERM (no MUST_TELL_HOST)
  *  @threads serial, and serial with the balloon
  *  @since 1.0 */
