@@ -98,7 +98,7 @@ static void drain(struct balloon *b)
 {
 	struct vmem_balloon_done done;
 
-	/* What could not be discarded, pinned pages for example, is counted there. */
+	/* What could not be discarded, pinned pages for example, is counted there, and tried again. */
 	(void)vmem_discard_drain(b->discard, b->core);
 	while (vmem_balloon_take_done(b->core, &done)) {
 		struct balloon_queue *q = &b->queues[done.token >> 16];
@@ -298,6 +298,10 @@ void balloon_tick(struct vm *vm, uint64_t now_ns)
 	}
 	if (is_left(b))
 		work(b);
+	if (now_ns - b->tried_again_ns >= SECOND) {
+		b->tried_again_ns = now_ns;
+		(void)vmem_discard_retry(b->discard, b->core);
+	}
 	vmem_balloon_tick(b->core, now_ns);
 	balloon_look_at_events(b);
 	pthread_mutex_unlock(&b->lock);
@@ -351,8 +355,9 @@ void balloon_print(struct vm *vm)
 		"back %s (%s), %s in it at the end; %llu times the guest did something wrong",
 		vm->index, UNITS_BYTES(vm->runner->options->balloon_pages << GUEST_PAGE_SHIFT),
 		UNITS_BYTES(b->pages_most << GUEST_PAGE_SHIFT), time_of(&in, &b->in),
-		UNITS_BYTES(s.discard.inflated.released), UNITS_BYTES(s.discard.inflated.pinned),
-		UNITS_BYTES(s.discard.returned), b->out.asked_ns ? time_of(&out, &b->out) : "kept",
+		UNITS_BYTES(s.discard.inflated.released + s.discard.retried.released),
+		UNITS_BYTES(s.discard.inflated.pinned), UNITS_BYTES(s.discard.returned),
+		b->out.asked_ns ? time_of(&out, &b->out) : "kept",
 		UNITS_BYTES(s.progress.pages << GUEST_PAGE_SHIFT), (unsigned long long)wrong);
 	if (vm->runner->options->balloon_report)
 		print_line("vm %u: balloon: %s reported free, %s of it really released", vm->index,

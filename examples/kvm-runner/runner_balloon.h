@@ -63,7 +63,7 @@ struct balloon {
 		bad_buffers; /* malformed chains, buffers that are too long or elsewhere, rings that broke */
 	uint64_t stalls;
 	uint64_t leaks; /* looks that found pages taken back that are asked for */
-	uint64_t asked_stats_ns;
+	uint64_t asked_stats_ns, tried_again_ns;
 	struct balloon_way in, out;
 };
 

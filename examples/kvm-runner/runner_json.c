@@ -158,7 +158,7 @@ static void add_balloon(cJSON *vm_object, struct balloon *b)
 	number(object, "actual_bytes", s.progress.actual << GUEST_PAGE_SHIFT);
 	add_way(object, "inflate", &b->in);
 	add_way(object, "deflate", &b->out);
-	number(object, "released_bytes", s.discard.inflated.released);
+	number(object, "released_bytes", s.discard.inflated.released + s.discard.retried.released);
 	number(object, "pinned_bytes", s.discard.inflated.pinned);
 	number(object, "failed_bytes", s.discard.inflated.failed);
 	number(object, "returned_bytes", s.discard.returned);

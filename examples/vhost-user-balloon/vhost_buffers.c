@@ -26,7 +26,7 @@ void vhost_client_drain(struct vhost_client *c)
 {
 	struct vmem_balloon_done done;
 
-	/* What could not be given back is counted by it; the guest has given it all the same. */
+	/* What could not be given back is counted by it, and tried again; the guest has given it all the same. */
 	(void)vmem_discard_drain(c->discard, c->balloon);
 	while (vmem_balloon_take_done(c->balloon, &done))
 		give_back(c, done.token);

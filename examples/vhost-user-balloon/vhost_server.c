@@ -85,6 +85,11 @@ static void serve_client(struct vhost_server *s, const struct pollfd *fds)
 		s->asked_ns = s->now_ns;
 		(void)vmem_balloon_ask_stats(s->client.balloon);
 	}
+	/* Without that queue the guest may be another one, of which nothing is in the balloon. */
+	if (s->now_ns - s->tried_again_ns >= SECOND_NS && vhost_queue_runs(&s->client.queue[0])) {
+		s->tried_again_ns = s->now_ns;
+		(void)vmem_discard_retry(s->client.discard, s->client.balloon);
+	}
 	why = vhost_client_serve(&s->client, fds, s->now_ns);
 	if (why) {
 		leave_client(s, why);

@@ -25,6 +25,7 @@ struct vhost_server {
 	uint64_t client_said_ns;
 	uint64_t now_ns;
 	uint64_t said_ns, asked_ns; /* progress printed, statistics asked for */
+	uint64_t tried_again_ns;    /* to give back what could not be before */
 };
 
 /* vhost_main.c: of a clock that does not go back. */

@@ -114,7 +114,8 @@ static void add_client(cJSON *o, struct vhost_server *s)
 	json_number(o, "memory_bytes", (double)vhost_memory_bytes(&s->client.memory));
 	json_number(o, "file_bytes", (double)vhost_memory_file_bytes(&s->client.memory));
 	add_progress(o, &p);
-	json_number(o, "released_bytes", (double)(d.inflated.released + d.reported.released));
+	json_number(o, "released_bytes",
+		    (double)(d.inflated.released + d.reported.released + d.retried.released));
 	json_number(
 		o, "not_released_bytes",
 		(double)(d.inflated.failed + d.reported.failed + d.inflated.cut + d.reported.cut));

@@ -3,12 +3,17 @@
  * and notifies without end. What a notification does is bounded, as a count of buffers and pages; what is left is done
  * by later ones or by the main thread, and nothing is lost; a VM that is told to stop does nothing more. The device is
  * the runner's, its registers are written as a vCPU does it, and guest memory is ordinary memory. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #define VMEM_EXPERIMENTAL /* VMEM_BALLOON_F_RANGES */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "kvm-runner/runner_alloc.h"
 #include "kvm-runner/runner_balloon.h"
@@ -283,6 +288,36 @@ static void a_stopped_vm_does_nothing(struct rig *r)
 	assert(pages_seen(r) > seen);
 }
 
+static struct vmem_discard_metrics metrics_of(const struct rig *r)
+{
+	struct vmem_discard_metrics m = { .size = sizeof(m) };
+
+	assert(vmem_discard_get_metrics(r->b.discard, &m) == 0);
+	return m;
+}
+
+/* A page that could not be given back goes later, without a notification. */
+static void what_was_locked_goes_later(struct rig *r)
+{
+	uint32_t page = LOW_BYTES >> GUEST_PAGE_SHIFT;
+	volatile uint8_t *at = r->vm.hva + LOW_BYTES;
+
+	start_device(r, r->b.offered & ~VMEM_BALLOON_F_RANGES);
+	make_chains(r, VMEM_BALLOON_INFLATE, 1, sizeof(page));
+	memcpy(part_of(r, DATA_GPA), &page, sizeof(page));
+	*at = 1;
+	/* Sanitizers make nothing of mlock(). */
+	assert(syscall(SYS_mlock, at, GUEST_PAGE_SIZE) == 0);
+	split_ring_store_index(part_of(r, available_of(VMEM_BALLOON_INFLATE)), 1);
+	set(r, VIRTIO_QUEUE_NOTIFY, VMEM_BALLOON_INFLATE);
+	assert(metrics_of(r).inflated.pinned == GUEST_PAGE_SIZE && *at == 1);
+	assert(syscall(SYS_munlock, at, GUEST_PAGE_SIZE) == 0);
+	balloon_tick(&r->vm, 999999999); /* not a second after the last time */
+	assert(!metrics_of(r).retried.asked && *at == 1);
+	balloon_tick(&r->vm, 1000000000);
+	assert(metrics_of(r).retried.released == GUEST_PAGE_SIZE && *at == 0);
+}
+
 static void *refill(void *argument)
 {
 	struct rig *r = argument;
@@ -354,8 +389,9 @@ static void stop_ends_a_flood(struct rig *r)
 int main(void)
 {
 	static void (*const tests[])(struct rig *) = {
-		the_rest_is_done_later,      long_buffers_in_parts,      a_stopped_vm_does_nothing,
-		refilled_with_short_buffers, refilled_with_long_buffers, stop_ends_a_flood
+		what_was_locked_goes_later, the_rest_is_done_later,      long_buffers_in_parts,
+		a_stopped_vm_does_nothing,  refilled_with_short_buffers, refilled_with_long_buffers,
+		stop_ends_a_flood
 	};
 
 	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {

@@ -63,7 +63,7 @@ void turns_begin(struct turns *t)
 	vhost_server_begin(&t->server);
 	connect_client(t);
 	connect_commanders(t);
-	t->memory = memfd_create("turns", MFD_CLOEXEC);
+	t->memory = memfd_create("turns", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	assert(t->memory >= 0 && ftruncate(t->memory, (off_t)TURNS_BYTES) == 0);
 	t->map = mmap(NULL, TURNS_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
 		      t->memory, 0);

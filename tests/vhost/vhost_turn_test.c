@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #endif
 #include <assert.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 enum { INFLATE, DEFLATE, STATS, REPORT };
 
 #define RING SPLIT_RING_MOST
+#define SECOND_NS UINT64_C(1000000000)
 #define CHAIN VHOST_PIECES /* descriptors of the longest */
 
 /* Of a turn: parts, each of so many page numbers or pages; buffers of a queue, and those that it came back to. */
@@ -285,6 +287,43 @@ static void talks(void)
 	turns_end(&t);
 }
 
+/* --- What could not be given back --- */
+
+static struct vmem_discard_counts tried_again(void)
+{
+	struct vmem_discard_metrics m = { .size = sizeof(m) };
+
+	t.server.tried_again_ns -= SECOND_NS;
+	turns_tell(&t, 0, "\n"); /* something to do */
+	turns_turn(&t);
+	assert(!vmem_discard_get_metrics(t.server.client.discard, &m));
+	assert(m.inflated.failed == TURNS_PAGE);
+	return m.retried;
+}
+
+/* The kernel refuses holes in a file that is sealed. Each second it is tried again, while there is a driver. */
+static void refused(void)
+{
+	const struct vhost_vring_state inflate = { INFLATE, 0 };
+
+	begin();
+	t.map[TURNS_FREE_AT] = 1;
+	assert(!fcntl(t.memory, F_ADD_SEALS, F_SEAL_FUTURE_WRITE));
+	describe(INFLATE, AT(ENTRY), TURNS_DATA_AT, 4, 0, 0);
+	put(INFLATE, 0, false, ENTRY);
+	split_ring_store_index(turns_available(&t, INFLATE), 1);
+	turns_kick(&t, INFLATE);
+	turns_settle(&t);
+	for (uint64_t i = 1; i <= 3; i++)
+		assert(tried_again().failed == i * TURNS_PAGE);
+	turns_tell(&t, 0, "\n"); /* not a second later */
+	turns_turn(&t);
+	turns_send(&t, VHOST_GET_VRING_BASE, &inflate, sizeof(inflate), -1);
+	turns_settle(&t);
+	assert(tried_again().asked == 3 * TURNS_PAGE);
+	turns_end(&t);
+}
+
 int main(void)
 {
 	random_state = vmemt_seed("vhost_turn");
@@ -293,5 +332,6 @@ int main(void)
 	mixed();
 	goes();
 	talks();
+	refused();
 	return 0;
 }
