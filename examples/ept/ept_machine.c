@@ -2,6 +2,8 @@
 /* See ept_machine.h. */
 #include "ept_machine.h"
 
+#include "common/units.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,27 @@
 int ept_failed(const char *what, int error)
 {
 	fprintf(stderr, "%s: %s\n", what, vmem_strerror(error));
+	return 1;
+}
+
+int ept_option_number(const char *option, const char *text, uint32_t least, uint32_t most,
+		      uint32_t *ret_number)
+{
+	uint64_t number;
+
+	if (units_parse_number(text, least, most, &number)) {
+		fprintf(stderr, "%s: '%s' is no number from %u to %u\n", option, text, least, most);
+		return 1;
+	}
+	*ret_number = (uint32_t)number;
+	return 0;
+}
+
+int ept_options_end(int argc, char **argv, int next)
+{
+	if (next == argc)
+		return 0;
+	fprintf(stderr, "'%s' is no option\n", argv[next]);
 	return 1;
 }
 

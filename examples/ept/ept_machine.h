@@ -53,4 +53,10 @@ int ept_machine_sound(const struct ept_machine *machine);
 /* Prints an error that a call returned, and is 1: the exit status. */
 int ept_failed(const char *what, int error);
 
+/* Takes the number of an option, from @least to @most. 0, or 1: it is none, which is said on stderr. */
+int ept_option_number(const char *option, const char *text, uint32_t least, uint32_t most,
+		      uint32_t *ret_number);
+/* Whether there is nothing but options, of which the next would be argv[next]. 0, or 1, likewise. */
+int ept_options_end(int argc, char **argv, int next);
+
 #endif

@@ -17,6 +17,7 @@
 
 #define ALL_RIGHTS (VMEM_EPT_READ | VMEM_EPT_WRITE | VMEM_EPT_EXEC)
 #define NO_PAYLOAD UINT64_MAX
+#define MOST_PAGES 1000000u
 
 struct pageout {
 	struct ept_machine machine;
@@ -25,7 +26,8 @@ struct pageout {
 	uint32_t count; /* pages of the guest */
 	uint32_t limit; /* of which so many may have a frame */
 	uint32_t resident;
-	uint32_t hand; /* of the clock */
+	uint32_t percent; /* the store takes of the guest's memory; 0: no cap */
+	uint32_t hand;    /* of the clock */
 	uint64_t *
 		accessed; /* a bit a page: used between the last two times that the hand came round */
 	uint8_t *copy;    /* what the guest's memory must be */
@@ -75,12 +77,26 @@ static int choose_victim(struct pageout *p, uint32_t *ret_page)
 	return -VMEM_ENOMEM;
 }
 
+/* Into the store, with the reference in the entry; or nothing is changed. */
+static int save_page(struct pageout *p, uint32_t page, uint64_t hpa, struct vmem_ept_change *change)
+{
+	vmem_store_ref ref;
+	int error = vmem_store_save(p->store, p->vm, page, ept_frame(&p->machine, hpa), &ref);
+
+	if (error)
+		return error;
+	error = vmem_ept_set_payload(p->machine.ept, UINT64_C(4096) * page, 4096, ref, 0,
+				     VMEM_EPT_REPLACE, change);
+	if (error)
+		(void)vmem_store_drop(p->store, p->vm, ref);
+	return error;
+}
+
 static int page_out(struct pageout *p, uint32_t page)
 {
 	const uint64_t gpa = UINT64_C(4096) * page;
 	struct vmem_ept_change change = { .size = sizeof(change) };
 	struct vmem_ept_leaf leaf;
-	vmem_store_ref ref;
 	int error;
 
 	error = vmem_ept_protect(p->machine.ept, gpa, 4096, ALL_RIGHTS, 0, &change);
@@ -89,13 +105,12 @@ static int page_out(struct pageout *p, uint32_t page)
 	ept_machine_flush(&p->machine, &change); /* now nobody reads or writes the frame but us */
 	error = vmem_ept_translate(p->machine.ept, gpa, &leaf, NULL);
 	if (!error)
-		error = vmem_store_save(p->store, p->vm, page, ept_frame(&p->machine, leaf.hpa),
-					&ref);
-	if (error)
-		return error;
-	error = vmem_ept_set_payload(p->machine.ept, gpa, 4096, ref, 0, VMEM_EPT_REPLACE, &change);
-	if (error)
-		return error;
+		error = save_page(p, page, leaf.hpa, &change);
+	if (error) { /* the guest keeps it */
+		int back = vmem_ept_protect(p->machine.ept, gpa, 4096, 0, ALL_RIGHTS, &change);
+
+		return back ? back : error;
+	}
 	ept_machine_flush(&p->machine, &change);
 	ept_frame_give(&p->machine, leaf.hpa);
 	p->resident--;
@@ -134,16 +149,19 @@ static int violation(void *context, uint64_t gpa, const struct vmem_ept_walked *
 	struct pageout *p = context;
 	struct vmem_ept_leaf leaf = { .rights = ALL_RIGHTS, .type = VMEM_EPT_WB };
 	uint64_t payload = NO_PAYLOAD;
-	int error;
+	int error, found;
 
 	if (walked->rights || gpa >= UINT64_C(4096) * p->count)
 		return -VMEM_EFAULT;
 	gpa &= ~UINT64_C(4095);
 	error = make_room(p);
-	if (!error && vmem_ept_translate(p->machine.ept, gpa, &leaf, &payload) != -VMEM_ENOENT)
-		error = -VMEM_EFAULT;
-	if (!error)
-		error = ept_frame_take(&p->machine, &leaf.hpa);
+	if (error)
+		return error;
+	/* Mapped: another processor pages it out just now, or has brought it in. The guest tries again. */
+	found = vmem_ept_translate(p->machine.ept, gpa, &leaf, &payload);
+	if (found != -VMEM_ENOENT)
+		return found;
+	error = ept_frame_take(&p->machine, &leaf.hpa);
 	if (error)
 		return error;
 	error = bring_in(p, gpa, payload, ept_frame(&p->machine, leaf.hpa));
@@ -219,6 +237,24 @@ static int verify(struct pageout *p)
 	return 0;
 }
 
+/* A page that could not be saved is the guest's again: what has a frame has all rights, and its bytes. */
+static int check_resident(struct pageout *p)
+{
+	for (uint32_t page = 0; page < p->count; page++) {
+		struct vmem_ept_leaf leaf;
+
+		if (vmem_ept_translate(p->machine.ept, UINT64_C(4096) * page, &leaf, NULL))
+			continue;
+		if (leaf.rights == ALL_RIGHTS &&
+		    !memcmp(ept_frame(&p->machine, leaf.hpa), p->copy + (size_t)4096 * page, 4096))
+			continue;
+		fprintf(stderr, "page %u has rights %u, or is wrong\n", page, leaf.rights);
+		return 1;
+	}
+	fprintf(stderr, "what has a frame has all rights, every byte checked\n");
+	return 0;
+}
+
 static int run(struct pageout *p)
 {
 	struct vmem_store_account account = { .size = sizeof(account) };
@@ -226,6 +262,8 @@ static int run(struct pageout *p)
 
 	if (!error)
 		error = work(p, p->count * 8);
+	if (error == -VMEM_ENOSPC)
+		(void)check_resident(p);
 	if (error)
 		return ept_failed("running the guest", error);
 	error = vmem_store_total_account(p->store, &account);
@@ -245,7 +283,11 @@ static int run(struct pageout *p)
 
 static int begin(struct pageout *p)
 {
-	const struct vmem_store_vm_opts vm = { .size = sizeof(vm) }; /* no cap */
+	const struct vmem_store_vm_opts vm = {
+		.size = sizeof(vm),
+		.vm_bytes = UINT64_C(4096) * p->count,
+		.cap_percent = p->percent ? p->percent : VMEM_STORE_NO_CAP,
+	};
 	int error = vmem_store_new(&p->store, NULL);
 
 	p->accessed = calloc((p->count + 63) / 64, sizeof(*p->accessed));
@@ -265,10 +307,21 @@ static int begin(struct pageout *p)
 static int usage(const char *name, FILE *to)
 {
 	fprintf(to,
-		"Usage: %s [--pages N] [--frames N]\n"
-		"A guest of N pages (default 4000) runs in N frames (default a quarter of them).\n",
+		"Usage: %s [--pages N] [--frames N] [--store PERCENT]\n"
+		"A guest of N pages (default 4000) runs in N frames (default a quarter of them).\n"
+		"The store takes as much of its memory as it is told (default: no limit).\n",
 		name);
 	return to == stdout ? 0 : 2;
+}
+
+static int take_option(struct pageout *p, int option, const char *text)
+{
+	switch (option) {
+	case 'p': return ept_option_number("--pages", text, 1, MOST_PAGES, &p->count);
+	case 'f': return ept_option_number("--frames", text, 1, MOST_PAGES, &p->limit);
+	case 's': return ept_option_number("--store", text, 1, 100, &p->percent);
+	default: return 1;
+	}
 }
 
 static int run_and_end(struct pageout *p)
@@ -288,6 +341,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = { { "pages", required_argument, NULL, 'p' },
 						 { "frames", required_argument, NULL, 'f' },
+						 { "store", required_argument, NULL, 's' },
 						 { "help", no_argument, NULL, 'h' },
 						 { NULL, 0, NULL, 0 } };
 	struct pageout p = { .count = 4000 };
@@ -296,16 +350,12 @@ int main(int argc, char **argv)
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 'h')
 			return usage(argv[0], stdout);
-		if (option == 'p')
-			p.count = (uint32_t)strtoul(optarg, NULL, 10);
-		else if (option == 'f')
-			p.limit = (uint32_t)strtoul(optarg, NULL, 10);
-		else
+		if (take_option(&p, option, optarg))
 			return usage(argv[0], stderr);
 	}
+	if (ept_options_end(argc, argv, optind))
+		return usage(argv[0], stderr);
 	if (!p.limit)
 		p.limit = p.count / 4 + 1;
-	if (optind < argc || p.count < 1 || p.count > 1000000 || p.limit < 1 || p.limit > 1000000)
-		return usage(argv[0], stderr);
 	return run_and_end(&p);
 }

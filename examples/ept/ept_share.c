@@ -15,6 +15,8 @@
 
 #define SHARING_DOMAIN 1u /* one VM: its pages are shared with each other only */
 
+#define MOST_PAGES 1000000u
+
 struct guest_page {
 	uint64_t hpa;
 	uint32_t hash; /* by which it was entered */
@@ -253,11 +255,10 @@ int main(int argc, char **argv)
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 'h')
 			return usage(argv[0], stdout);
-		if (option != 'p')
+		if (option != 'p' || ept_option_number("--pages", optarg, 1, MOST_PAGES, &s.count))
 			return usage(argv[0], stderr);
-		s.count = (uint32_t)strtoul(optarg, NULL, 10);
 	}
-	if (optind < argc || s.count < 1 || s.count > 1000000)
+	if (ept_options_end(argc, argv, optind))
 		return usage(argv[0], stderr);
 	status = begin(&s);
 	status = status ? ept_failed("beginning", status) : run(&s);

@@ -126,8 +126,9 @@ struct frame {
 	uint32_t index;
 };
 
-static void print_entry(const struct ept_machine *machine, const struct frame *f, uint32_t first,
-			uint32_t level)
+/* A run of entries, from first to last. */
+static void print_run(const struct ept_machine *machine, const struct frame *f, uint32_t first,
+		      uint32_t last, uint32_t level)
 {
 	static const char *const sizes[] = { "", "4 KiB", "2 MiB", "1 GiB" };
 	const uint64_t entry = f->table[first], bytes = VMEM_EPT_LEVEL_BYTES(level);
@@ -136,10 +137,10 @@ static void print_entry(const struct ept_machine *machine, const struct frame *f
 
 	describe(machine, entry, letters);
 	printf("%*s", (int)(2 * (machine->levels - level)), "");
-	if (first == f->index)
+	if (first == last)
 		printf("[%u] ", first);
 	else
-		printf("[%u..%u] ", first, f->index);
+		printf("[%u..%u] ", first, last);
 	printf("%#llx ", (unsigned long long)(f->gpa + first * bytes));
 	if (!present(machine, entry))
 		printf("not present, payload\n");
@@ -150,6 +151,15 @@ static void print_entry(const struct ept_machine *machine, const struct frame *f
 		printf("%s table\n", letters);
 }
 
+/* NULL: the entry is no table. */
+static const uint64_t *table_below(const struct ept_machine *machine, uint64_t entry,
+				   uint32_t level)
+{
+	if (level == 1 || !present(machine, entry) || (entry & VMEM_EPT_INTEL_LARGE))
+		return NULL;
+	return ept_frame(machine, entry & VMEM_EPT_ADDRESS);
+}
+
 /* The tree, runs of entries on a line each; only what is between two addresses. */
 static void print_tree(const struct ept_machine *machine, uint64_t from, uint64_t to)
 {
@@ -158,10 +168,10 @@ static void print_tree(const struct ept_machine *machine, uint64_t from, uint64_
 
 	stack[level].table = ept_frame(machine, vmem_ept_pointer(machine->ept) & VMEM_EPT_ADDRESS);
 	while (level <= machine->levels) {
-		const uint64_t bytes = VMEM_EPT_LEVEL_BYTES(level);
 		struct frame *f = &stack[level];
+		const uint64_t bytes = VMEM_EPT_LEVEL_BYTES(level), gpa = f->gpa + f->index * bytes;
 		const uint32_t first = f->index;
-		uint64_t entry;
+		const uint64_t *below;
 
 		if (first == VMEM_EPT_ENTRIES) {
 			level++;
@@ -170,22 +180,13 @@ static void print_tree(const struct ept_machine *machine, uint64_t from, uint64_
 		while (f->index < VMEM_EPT_ENTRIES - 1 &&
 		       goes_on(machine, f->table, f->index, level))
 			f->index++;
-		entry = f->table[first];
-		if (entry && f->gpa + first * bytes < to &&
-		    f->gpa + (f->index + 1) * bytes > from) {
-			print_entry(machine, f, first, level);
-			if (level > 1 && present(machine, entry) &&
-			    !(entry & VMEM_EPT_INTEL_LARGE)) {
-				const uint64_t table = entry & VMEM_EPT_ADDRESS;
-
-				f->index++;
-				level--;
-				stack[level] = (struct frame){ ept_frame(machine, table),
-							       f->gpa + first * bytes, 0 };
-				continue;
-			}
-		}
 		f->index++;
+		if (!f->table[first] || gpa >= to || f->gpa + f->index * bytes <= from)
+			continue;
+		print_run(machine, f, first, f->index - 1, level);
+		below = table_below(machine, f->table[first], level);
+		if (below)
+			stack[--level] = (struct frame){ below, gpa, 0 };
 	}
 }
 
@@ -290,6 +291,35 @@ static int usage(const char *name, FILE *to)
 	return to == stdout ? 0 : 2;
 }
 
+static int take_format(const char *text, uint32_t *ret_format)
+{
+	for (uint32_t format = 0; format < VMEM_EPT_FORMATS; format++)
+		if (!strcmp(text, format_names[format])) {
+			*ret_format = format;
+			return 0;
+		}
+	fprintf(stderr, "--format: '%s' is no format\n", text);
+	return 1;
+}
+
+static int take_option(int option, const char *text, uint32_t *ret_format, uint32_t *ret_levels)
+{
+	switch (option) {
+	case 'f': return take_format(text, ret_format);
+	case 'l': return ept_option_number("--levels", text, 3, VMEM_EPT_LEVELS, ret_levels);
+	default: return 1;
+	}
+}
+
+/* What options are in themselves, they must be together. */
+static int options_fit(uint32_t format, uint32_t levels)
+{
+	if (levels > 3 || format == VMEM_EPT_VTD)
+		return 1;
+	fprintf(stderr, "--levels: %s has no tables of 3\n", format_names[format]);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = { { "format", required_argument, NULL, 'f' },
@@ -303,17 +333,10 @@ int main(int argc, char **argv)
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 'h')
 			return usage(argv[0], stdout);
-		if (option == 'f')
-			for (format = 0; format < VMEM_EPT_FORMATS; format++)
-				if (!strcmp(optarg, format_names[format]))
-					break;
-		if (option == 'l')
-			levels = optarg[1] ? 0 : (uint32_t)(optarg[0] - '0');
-		if (option == '?' || format == VMEM_EPT_FORMATS || levels < 3 || levels > 5 ||
-		    (levels == 3 && format != VMEM_EPT_VTD))
+		if (take_option(option, optarg, &format, &levels))
 			return usage(argv[0], stderr);
 	}
-	if (optind < argc)
+	if (ept_options_end(argc, argv, optind) || !options_fit(format, levels))
 		return usage(argv[0], stderr);
 	status = ept_machine_begin(&machine, 64, format, levels);
 	if (status)
