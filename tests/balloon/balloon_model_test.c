@@ -12,6 +12,7 @@ static const struct {
 
 static struct model {
 	bool owned[GFNS], due[GFNS], written[GFNS];
+	bool remembers; /* pages of blocks that are not whole */
 	uint64_t outside, twice, missing, in_use, unaligned, hints_written;
 } m;
 
@@ -44,6 +45,8 @@ static void inflate(uint64_t gfn)
 	block = block_of(gfn);
 	for (uint64_t i = 0; i < rams[ram_of(gfn)].block; i++)
 		whole += m.owned[block + i];
+	if (!m.remembers && rams[ram_of(gfn)].block > 1)
+		return;
 	for (uint64_t i = 0; whole == rams[ram_of(gfn)].block && i < whole; i++)
 		m.due[block + i] = true;
 }
@@ -243,6 +246,7 @@ static void walk(uint64_t features)
 	struct vmemt_balloon t = { 0 };
 
 	rng = vmemt_seed("balloon_model");
+	m.remembers = features & VMEM_BALLOON_F_MUST_TELL_HOST;
 	vmemt_balloon_make(&t, features, PAGE);
 	/* That one's RAM is not this one's. */
 	vmem_balloon_free(t.b);
@@ -287,4 +291,14 @@ Test(balloon_model, random_buffers)
 Test(balloon_model, random_entries)
 {
 	walk(ALL_FEATURES | VMEM_BALLOON_F_RANGES | MODERN);
+}
+
+Test(balloon_model, random_buffers_untold)
+{
+	walk((ALL_FEATURES & ~VMEM_BALLOON_F_MUST_TELL_HOST) | MODERN);
+}
+
+Test(balloon_model, random_entries_untold)
+{
+	walk((ALL_FEATURES & ~VMEM_BALLOON_F_MUST_TELL_HOST) | VMEM_BALLOON_F_RANGES | MODERN);
 }

@@ -160,6 +160,30 @@ Test(balloon_rules, b3_statistics)
 	vmemt_balloon_end(&t);
 }
 
+/* Of tags that are not known here so many are kept as there is room for, each as it was told last. */
+Test(balloon_rules, b3_many_unknown_tags)
+{
+	uint8_t bytes[(VMEM_BALLOON_OTHER_TAGS + 6) * VMEM_BALLOON_STAT_BYTES];
+	struct vmemt_balloon t = { 0 };
+	struct vmem_balloon_guest g;
+	size_t n = 0;
+
+	vmemt_balloon_new(&t, ALL_FEATURES | MODERN);
+	for (uint16_t i = 0; i < VMEM_BALLOON_OTHER_TAGS + 4; i++)
+		n += put_stat(bytes + n, (uint16_t)(VMEM_BALLOON_TAGS + i), i);
+	n += put_stat(bytes + n, VMEM_BALLOON_TAGS + 3, 77);
+	n += put_stat(bytes + n, VMEM_BALLOON_FREE, 78);
+	cr_assert_eq(vmemt_give(&t, VMEM_BALLOON_STATS, bytes, n), 0);
+	g = guest_of(&t);
+	cr_assert_eq(g.other_count, VMEM_BALLOON_OTHER_TAGS);
+	for (uint16_t i = 0; i < VMEM_BALLOON_OTHER_TAGS; i++) {
+		cr_assert_eq(g.other_tags[i], VMEM_BALLOON_TAGS + i);
+		cr_assert_eq(g.other_values[i], i == 3 ? 77 : i);
+	}
+	cr_assert_eq(g.values[VMEM_BALLOON_FREE], 78);
+	vmemt_balloon_end(&t);
+}
+
 /* B4: the first buffer of a legacy driver says nothing, and its numbers have the guest's order; the configuration is
  * little-endian for it too. */
 Test(balloon_rules, b4_legacy_statistics)
@@ -210,43 +234,6 @@ Test(balloon_rules, b5_actual_counts_when_whole)
 	cr_assert_eq(vmemt_progress(&t).actual, 0x2211);
 	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_ACTUAL), 0x2211);
 	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_ACTUAL)); /* it gave none */
-	vmemt_balloon_end(&t);
-}
-
-static bool doubted_after(struct vmemt_balloon *t, uint64_t ns)
-{
-	vmem_balloon_tick(t->b, t->now += ns);
-	return vmemt_event(t, VMEM_BALLOON_EVENT_ACTUAL);
-}
-
-/* What is written while pages are on their way, or never, is looked at when none has moved for long; once. */
-Test(balloon_rules, b5_actual_at_rest)
-{
-	struct vmemt_balloon t = { .opts.stall_ns = 1000 };
-	const uint32_t gfn = 5, none = 0, one = 1;
-	struct vmem_balloon_range r;
-
-	vmemt_balloon_new(&t, MODERN);
-	cr_assert_eq(vmemt_give(&t, VMEM_BALLOON_INFLATE, &gfn, sizeof(gfn)), 0);
-	cr_assert_eq(vmem_balloon_config_write(t.b, VMEM_BALLOON_CONFIG_ACTUAL, &none, 4), 0);
-	cr_assert_not(doubted_after(&t, 0));
-	cr_assert_not(doubted_after(&t, 5000)); /* the page is still to be taken */
-	cr_assert_eq(vmem_balloon_take_ranges(t.b, &r, 1), 1);
-	cr_assert_not(doubted_after(&t, 999));
-	cr_assert(doubted_after(&t, 1));
-	cr_assert_not(doubted_after(&t, 5000));
-	vmemt_one_done(&t, VMEM_BALLOON_INFLATE);
-	cr_assert_eq(vmem_balloon_config_write(t.b, VMEM_BALLOON_CONFIG_ACTUAL, &one, 4), 0);
-	cr_assert_not(doubted_after(&t, 5000));
-	/* Buffers one after the other, and its word when all have gone: nothing to doubt. */
-	for (uint32_t i = 0; i < 10; i++) {
-		vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 10 + i, 1);
-		cr_assert_not(doubted_after(&t, 999));
-	}
-	cr_assert_not(doubted_after(&t, 999));
-	cr_assert(doubted_after(&t, 1)); /* no word */
-	vmem_balloon_set_status(t.b, 0, NULL);
-	cr_assert_not(doubted_after(&t, 5000));
 	vmemt_balloon_end(&t);
 }
 
@@ -367,6 +354,34 @@ Test(balloon_rules, b9_done)
 	vmemt_balloon_end(&t);
 }
 
+/* STOP in a buffer of more pieces than a call looks at: DONE when all of it is done with. */
+Test(balloon_rules, b9_done_after_the_buffer)
+{
+	static struct vmem_balloon_piece pieces[VMEM_BALLOON_WORK_ENTRIES + 1];
+	const uint32_t stop = VMEM_BALLOON_HINT_STOP;
+	struct vmem_balloon_buffer buffer = { .size = sizeof(buffer),
+					      .queue = VMEM_BALLOON_HINT,
+					      .bytes = &stop,
+					      .count = sizeof(stop),
+					      .pieces = pieces,
+					      .piece_count = VMEM_BALLOON_WORK_ENTRIES + 1 };
+	struct vmemt_balloon t = { 0 };
+	uint32_t id;
+
+	vmemt_balloon_new(&t, ALL_FEATURES | MODERN);
+	cr_assert_eq(vmem_balloon_hint_start(t.b), 0);
+	id = vmemt_config(&t, VMEM_BALLOON_CONFIG_HINT_ID);
+	send_id(&t, id);
+	all_done(&t);
+	cr_assert_eq(vmem_balloon_give(t.b, &buffer), -VMEM_EAGAIN);
+	all_done(&t);
+	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_HINT_ID), id);
+	cr_assert_eq(vmem_balloon_give(t.b, &buffer), 0);
+	all_done(&t);
+	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_HINT_ID), VMEM_BALLOON_HINT_DONE);
+	vmemt_balloon_end(&t);
+}
+
 /* A reset ends it, too: the guard watches no more, and the host is told. */
 Test(balloon_rules, b9_reset)
 {
@@ -403,6 +418,23 @@ Test(balloon_rules, b10_length_of_an_id)
 	vmemt_balloon_end(&t);
 }
 
+/* An id of a legacy driver has the guest's order. */
+Test(balloon_rules, b10_order_of_a_legacy_id)
+{
+	struct vmemt_balloon t = { .opts.flags = VMEM_BALLOON_LEGACY_BIG_ENDIAN };
+
+	vmemt_balloon_make(&t, ALL_FEATURES | MODERN, PAGE);
+	vmemt_balloon_start(&t, ALL_FEATURES);
+	cr_assert_eq(vmem_balloon_hint_start(t.b), 0);
+	send_id(&t, vmemt_config(&t, VMEM_BALLOON_CONFIG_HINT_ID));
+	cr_assert_eq(vmemt_give_piece(&t, VMEM_BALLOON_HINT, 0, PAGE), 0);
+	vmemt_no_range(&t);
+	send_id(&t, __builtin_bswap32(vmemt_config(&t, VMEM_BALLOON_CONFIG_HINT_ID)));
+	cr_assert_eq(vmemt_give_piece(&t, VMEM_BALLOON_HINT, 0, PAGE), 0);
+	vmemt_one_range(&t, VMEM_BALLOON_DISCARD_HINTED, 0, 1);
+	vmemt_balloon_end(&t);
+}
+
 /* B11: what is reported is discarded, unless the guest wants its poison kept. */
 Test(balloon_rules, b11_reports_and_poison)
 {
@@ -422,6 +454,31 @@ Test(balloon_rules, b11_reports_and_poison)
 	vmemt_no_range(&t);
 	vmemt_one_done(&t, VMEM_BALLOON_REPORT);
 	cr_assert_eq(vmemt_counters(&t).poisoned, 512);
+	/* The next driver has a poison of its own, or none. */
+	vmem_balloon_set_status(t.b, 0, NULL);
+	vmemt_balloon_start(&t, t.opts.features);
+	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_POISON), 0);
+	cr_assert_eq(vmemt_give_piece(&t, VMEM_BALLOON_REPORT, 512 * PAGE, 512 * PAGE), 0);
+	vmemt_one_range(&t, VMEM_BALLOON_DISCARD_REPORTED, 512, 512);
+	vmemt_balloon_end(&t);
+}
+
+/* B11: nor is what is hinted. */
+Test(balloon_rules, b11_hints_and_poison)
+{
+	const uint32_t poison = 0xaaaaaaaa;
+	struct vmemt_balloon t = { 0 };
+
+	vmemt_balloon_make(&t, ALL_FEATURES | MODERN, PAGE);
+	vmem_balloon_set_features(t.b, t.opts.features);
+	vmem_balloon_set_status(t.b, 3 | VMEM_VIRTIO_FEATURES_OK, NULL);
+	cr_assert_eq(vmem_balloon_config_write(t.b, VMEM_BALLOON_CONFIG_POISON, &poison, 4), 0);
+	vmemt_balloon_start(&t, t.opts.features);
+	cr_assert_eq(vmem_balloon_hint_start(t.b), 0);
+	send_id(&t, vmemt_config(&t, VMEM_BALLOON_CONFIG_HINT_ID));
+	cr_assert_eq(vmemt_give_piece(&t, VMEM_BALLOON_HINT, 0, 3 * PAGE), 0);
+	vmemt_no_range(&t);
+	cr_assert_eq(vmemt_counters(&t).poisoned, 3);
 	vmemt_balloon_end(&t);
 }
 
@@ -441,6 +498,15 @@ Test(balloon_rules, b12_poison_is_written_once)
 		     -VMEM_EPERM);
 	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_POISON), 0x12345678);
 	cr_assert_eq(vmemt_counters(&t).late_writes, 1);
+	/* Nor is it to be written by who has not taken the feature. */
+	vmem_balloon_set_status(t.b, 0, NULL);
+	cr_assert_eq(vmem_balloon_set_features(t.b, t.opts.features & ~VMEM_BALLOON_F_PAGE_POISON),
+		     0);
+	vmem_balloon_set_status(t.b, 3 | VMEM_VIRTIO_FEATURES_OK, NULL);
+	poison = 0x12345678;
+	cr_assert_eq(vmem_balloon_config_write(t.b, VMEM_BALLOON_CONFIG_POISON, &poison, 4),
+		     -VMEM_EPERM);
+	cr_assert_eq(vmemt_config(&t, VMEM_BALLOON_CONFIG_POISON), 0);
 	vmemt_balloon_end(&t);
 }
 

@@ -171,6 +171,46 @@ Test(balloon_target, set_again)
 	vmemt_balloon_end(&t);
 }
 
+static bool doubted_after(struct vmemt_balloon *t, uint64_t ns)
+{
+	vmem_balloon_tick(t->b, t->now += ns);
+	return vmemt_event(t, VMEM_BALLOON_EVENT_ACTUAL);
+}
+
+/* B5: what is written while pages are on their way, or never, is looked at when none has moved for long; once. */
+Test(balloon_target, actual_at_rest)
+{
+	struct vmemt_balloon t = { .opts.stall_ns = 1000 };
+	const uint32_t gfn = 5, none = 0, one = 1;
+	struct vmem_balloon_range r;
+
+	vmemt_balloon_new(&t, MODERN);
+	cr_assert_eq(vmemt_give(&t, VMEM_BALLOON_INFLATE, &gfn, sizeof(gfn)), 0);
+	cr_assert_eq(vmem_balloon_config_write(t.b, VMEM_BALLOON_CONFIG_ACTUAL, &none, 4), 0);
+	cr_assert_not(doubted_after(&t, 0));
+	cr_assert_not(doubted_after(&t, 5000)); /* the page is still to be taken */
+	cr_assert_eq(vmem_balloon_take_ranges(t.b, &r, 1), 1);
+	cr_assert_not(doubted_after(&t, 999));
+	cr_assert(doubted_after(&t, 1));
+	cr_assert_not(doubted_after(&t, 5000));
+	vmemt_one_done(&t, VMEM_BALLOON_INFLATE);
+	cr_assert_eq(vmem_balloon_config_write(t.b, VMEM_BALLOON_CONFIG_ACTUAL, &one, 4), 0);
+	cr_assert_not(doubted_after(&t, 5000));
+	/* Buffers one after the other, and its word when all have gone: nothing to doubt. */
+	for (uint32_t i = 0; i < 10; i++) {
+		vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 10 + i, 1);
+		cr_assert_not(doubted_after(&t, 999));
+	}
+	cr_assert_not(doubted_after(&t, 999));
+	cr_assert(doubted_after(&t, 1)); /* no word */
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 30, 1);
+	cr_assert_not(doubted_after(&t, 0));
+	cr_assert(doubted_after(&t, 1000));
+	vmem_balloon_set_status(t.b, 0, NULL);
+	cr_assert_not(doubted_after(&t, 5000));
+	vmemt_balloon_end(&t);
+}
+
 static void tell(struct vmemt_balloon *t, uint64_t in, uint64_t out, uint64_t faults)
 {
 	const uint64_t values[] = { in, out, faults };
