@@ -50,6 +50,12 @@ struct vmem_discard_opts {
 	 *  are left alone. Not asked for regions, which know (vmem_region_pin()). Must not call back. NULL: none are. */
 	uint64_t (*pinned)(void *context, uint64_t gpa);
 	void *context; /**< for pinned */
+	/** Of memory that is of no region, for vmem_discard_get_guard(): which pages were written since, as a dirty log
+	 *  has it (KVM_GET_DIRTY_LOG; PAGEMAP_SCAN over asynchronous write-protection). Copied. Asked again in the call that
+	 *  discards: until that returns nobody may write to a page of which it said that it is unwritten, so stop the
+	 *  guest's processors, fetch the log, and then give buffers to the balloon and drain. NULL: where there is
+	 *  such memory, hinting does not begin. */
+	const struct vmem_balloon_guard *guard;
 };
 
 /** Make an object without memory.
@@ -125,14 +131,15 @@ VMEM_API int vmem_discard_drain(vmem_discard *discard, vmem_balloon *balloon);
  *  @since 1.0 */
 VMEM_API int vmem_discard_retry(vmem_discard *discard, const vmem_balloon *balloon);
 
-/** The guard of free page hints that vmem_balloon_new() wants: all memory must be of regions. While hinting runs, the
+/** The guard of free page hints that vmem_balloon_new() wants. Regions are watched by it: while hinting runs, the
  *  first write to each page is a fault; and what was written is never discarded, because a hinted page is claimed as
  *  a fault claims it, and only then looked at. What writes without a fault of a processor, as devices do, is not seen
  *  unless the page is held (vmem_region_pin()) from before the write until after: such devices must hold what they
  *  write to, or hinting must be off. vmem_region_dirty_mark() tells the guard, too, but after the write, and a hint
- *  may come between. Its begin returns -VMEM_ENOTSUP (there is none, or something that is not of a region; the kernel
- *  cannot protect this memory; VMEM_MANAGER_ASYNC_WP), -VMEM_EBUSY (it watches already), -VMEM_ENOMEM, -VMEM_EIO;
- *  then hinting does not begin. Rounds of a migration (<vmem/snapshot.h>) may run beside it.
+ *  may come between. For other memory it asks vmem_discard_opts.guard. Its begin returns -VMEM_ENOTSUP (there is no
+ *  memory, or some is of no region and there is no guard for it; the kernel cannot protect this memory;
+ *  VMEM_MANAGER_ASYNC_WP), -VMEM_EBUSY (it watches already), -VMEM_ENOMEM, -VMEM_EIO, or what begin of
+ *  vmem_discard_opts.guard did; then hinting does not begin. Rounds of a migration (<vmem/snapshot.h>) may run beside it.
  *  @param[out] guard  guard->size is set before the call; good while the object is there, which must outlive the balloon
  *  @return 0, -VMEM_EINVAL (guard->size)
  *  @threads any; the guard: serial
@@ -147,7 +154,7 @@ struct vmem_discard_counts {
 		released; /**< really given back: memory, and what the store and its devices had of it */
 	uint64_t pinned;  /**< left alone: held by a device or by the VMM, or mlocked */
 	uint64_t failed;  /**< left alone: the kernel refused; of an image, some may be zeros */
-	uint64_t written; /**< left alone: hinted, and written since; or there was no guard */
+	uint64_t written; /**< left alone: hinted, and its block written since; or no guard */
 	uint64_t cut;     /**< left alone: a part of a block of hugetlbfs */
 	uint64_t outside; /**< of no piece */
 };

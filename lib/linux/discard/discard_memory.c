@@ -82,6 +82,21 @@ static void cut_pinned(vmem_discard *d, struct vmemi_piece *p, uint64_t at, uint
 	}
 }
 
+/* Cuts around what was written, and then around what is pinned. */
+static void cut(vmem_discard *d, struct vmemi_piece *p, uint64_t at, uint64_t bytes)
+{
+	const uint64_t step = d->hinted && !p->region ? p->block_bytes : bytes;
+
+	for (uint64_t end = at + bytes; at < end; at += step) {
+		if (d->hinted && !p->region && !vmemi_discard_is_unwritten(d, p, at, step))
+			d->counts->written += step;
+		else if (d->pinned && !p->region)
+			cut_pinned(d, p, at, step);
+		else
+			add_run(d, p, at, step);
+	}
+}
+
 /* --- Ranges --- */
 
 static uint64_t bytes_now(const struct vmemi_piece *p)
@@ -105,10 +120,7 @@ static void discard_part(vmem_discard *d, struct vmemi_piece *p, uint64_t at, ui
 		return;
 	}
 	d->counts->cut += bytes - (end - first);
-	if (d->pinned && !p->region)
-		cut_pinned(d, p, first, end - first);
-	else
-		add_run(d, p, first, end - first);
+	cut(d, p, first, end - first);
 }
 
 static uint64_t end_of(const struct vmem_balloon_range *r)
@@ -340,6 +352,7 @@ static void find_out(vmem_discard *d)
 int vmemi_discard_new(vmem_discard **ret_discard, const struct vmem_discard_opts *opts,
 		      const struct vmemi_kernel *k)
 {
+	struct vmem_balloon_guard guard = { 0 };
 	struct vmem_allocator allocator;
 	struct vmem_discard_opts o;
 	vmem_discard *d;
@@ -348,7 +361,8 @@ int vmemi_discard_new(vmem_discard **ret_discard, const struct vmem_discard_opts
 	if (!ret_discard)
 		return -VMEM_EINVAL;
 	if ((error = vmemi_opts_take(&o, sizeof(o), opts)) != 0 ||
-	    (error = vmemi_alloc_take(&allocator, o.allocator)) != 0)
+	    (error = vmemi_alloc_take(&allocator, o.allocator)) != 0 ||
+	    (error = vmemi_discard_guard_take(&guard, o.guard)) != 0)
 		return error;
 	if (o.flags)
 		return -VMEM_EINVAL;
@@ -361,6 +375,7 @@ int vmemi_discard_new(vmem_discard **ret_discard, const struct vmem_discard_opts
 	d->k = k;
 	d->pinned = o.pinned;
 	d->context = o.context;
+	d->guard = guard;
 	find_out(d);
 	*ret_discard = d;
 	return 0;

@@ -36,7 +36,9 @@ struct vmem_discard {
 	struct vmemi_piece piece[VMEM_DISCARD_PIECES];
 	struct vmem_discard_metrics metrics;
 	uint64_t replaced_runs; /* of all IMAGE pieces */
-	bool guards;            /* all pieces are regions, and watched */
+	struct vmem_balloon_guard
+		guard; /* of pieces that are no regions; begin is NULL: there is none */
+	bool guards;   /* all pieces are watched */
 	/* Guest addresses between which something inflated was left; and since the pass over them began that is
 	 * under way, which has come to `hand`. */
 	struct vmemi_left {
@@ -66,6 +68,14 @@ void vmemi_discard_region(vmem_discard *d);
  * -VMEM_EIO; on error nothing is to be undone. */
 int vmemi_piece_open(vmem_discard *d, struct vmemi_piece *p, const struct vmem_discard_piece *from);
 void vmemi_piece_close(vmem_discard *d, struct vmemi_piece *p);
+
+/* Copies the caller's guard; NULL: there is none. 0, -VMEM_EINVAL, -VMEM_E2BIG. */
+int vmemi_discard_guard_take(struct vmem_balloon_guard *guard,
+			     const struct vmem_balloon_guard *from);
+
+/* Whether bytes of a piece that is no region were not written since the guard began. */
+bool vmemi_discard_is_unwritten(const vmem_discard *d, const struct vmemi_piece *p, uint64_t at,
+				uint64_t bytes);
 
 /* The guard watches no more, if it does. */
 void vmemi_discard_guard_end(vmem_discard *d);
