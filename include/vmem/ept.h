@@ -10,7 +10,8 @@
  *  **Invalidation.** Processors remember translations, and parts of them. Each call that changes entries
  *  says in struct vmem_ept_change what must be invalidated before the caller may rely on the change, on all processors:
  *  by INVEPT; on AMD by a new ASID, TLB_CONTROL of the VMCB, or INVLPGB for the ASID (INVLPGA takes addresses of
- *  the guest's own paging, and does not do); for VT-d by the IOTLB.
+ *  the guest's own paging, and does not do); for VT-d by the IOTLB. It may be put off over other calls, and done for several
+ *  at a time: all of their ranges, then vmem_ept_flushed() with the last of their epochs.
  *
  *  | what changed                                         | owed                                   |
  *  |------------------------------------------------------|----------------------------------------|

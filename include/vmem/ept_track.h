@@ -36,7 +36,8 @@ struct vmem_ept_harvest {
 };
 
 /** Read, and with CLEAR_* clear, accessed and dirty bits of a range. Each bit that a processor sets is seen by this call
- *  or a later one; of a table that vmem_ept_merge() left out, by one after vmem_ept_flushed(). An entry of which both
+ *  or a later one; of a table that vmem_ept_merge() left out, by one after vmem_ept_flushed(), which may tell again
+ *  what was told since the merge. An entry of which both
  *  bits are set is cleared by a plain store: no processor writes to it. All others need an atomic operation each.
  *  change->leaves: entries that were cleared.
  *  @param gpa,bytes  multiples of 4 KiB; gpa of 64 pages with bitmaps

@@ -10,6 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	struct vmemt_ept_world *w = vmemt_ept_world_new(bytes, data, bytes, 4096);
 
 	w->failing = bytes & 1;
+	w->quota = bytes >> 1 & 1;
 	w->processor = 1;
 	for (uint32_t i = 0; w->left && i < 200; i++)
 		vmemt_ept_step(w);

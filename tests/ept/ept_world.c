@@ -120,6 +120,7 @@ struct vmemt_ept_world *vmemt_ept_world_new(uint64_t seed, const uint8_t *data, 
 	if (one_of(w, 16)) /* slow */
 		w->opts.flags |= VMEM_EPT_WRITE_BACK;
 	w->top = UINT64_C(1) << (12 + 9 * w->opts.levels);
+	w->pml_index = VMEM_EPT_PML_ENTRIES - 1;
 	VMEMT_HOLDS(vmem_ept_new(&w->ept, &w->opts) == 0);
 	return w;
 }
@@ -130,5 +131,6 @@ void vmemt_ept_world_free(struct vmemt_ept_world *w)
 	vmem_ept_free(w->ept);
 	vmemt_ept_memory_done(&w->memory);
 	VMEMT_HOLDS(w->allocator.live_bytes == 0);
+	free(w->cache);
 	free(w);
 }
