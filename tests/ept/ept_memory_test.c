@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Where tables are and how many: no direct map, estimates, units that do not snoop or that remember absence. */
 #include <criterion/criterion.h>
+#include <vmem/ept_track.h>
 #include "ept/ept_internal.h"
 #include "ept/ept_tools.h"
 #include "support/rng.h"
@@ -182,6 +183,36 @@ static void expect_seen(void)
 				     "page %lu", (unsigned long)i);
 }
 
+/* An object whose write-backs are seen. */
+static void start_seen(const struct vmem_ept_capabilities *caps, vmem_ept **ret_ept)
+{
+	vmemt_ept_pool_init(&pool, 256);
+	change = VMEMT_EPT_CHANGE;
+	*ret_ept = vmemt_ept_make(&pool, caps, VMEM_EPT_AD, 4, 0);
+	cr_assert_not_null(*ret_ept);
+	seen = malloc(4096 * pool.count);
+	cr_assert_not_null(seen);
+	memcpy(seen, pool.pages, 4096 * pool.count);
+	(*ret_ept)->flags |= VMEM_EPT_WRITE_BACK;
+	(*ret_ept)->write_back = write_back;
+}
+
+static void stop_seen(vmem_ept *ept)
+{
+	vmem_ept_free(ept);
+	vmemt_ept_pool_destroy(&pool);
+	free(seen);
+}
+
+static int go_on(void *context, uint64_t gpa, uint64_t bytes, uint32_t bits)
+{
+	(void)context;
+	(void)gpa;
+	(void)bytes;
+	(void)bits;
+	return 0;
+}
+
 Test(ept_memory, all_that_changes_is_written_back)
 {
 	const struct vmem_ept_leaf small = { .rights = 1, .type = VMEM_EPT_WB, .level = 1 };
@@ -228,6 +259,103 @@ Test(ept_memory, all_that_changes_is_written_back)
 	vmem_ept_free(ept);
 	vmemt_ept_pool_destroy(&pool);
 	free(seen);
+}
+
+/* A unit that may write: bits that are cleared, leaves that are logged, and what a flush takes over. */
+Test(ept_memory, all_that_is_tracked_is_written_back)
+{
+	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_VTD);
+	const struct vmem_ept_leaf small = {
+		.rights = 3, .type = VMEM_EPT_WB, .level = 1, .flags = 6
+	};
+	struct vmem_ept_harvest h = { .size = sizeof(h) };
+	uint64_t bitmap[MIB2 / 4096 / 64] = { 0 }, epoch;
+	struct vmemi_ept_path path;
+	vmem_ept *ept;
+
+	start_seen(&caps, &ept);
+	cr_assert_eq(vmem_ept_map(ept, 0, 2 * MIB2, &small, 0, &change), 0);
+	expect_seen();
+	cr_assert_eq(vmem_ept_log_start(ept, 0, MIB2, 1, &change), 0);
+	cr_assert_eq(change.leaves, 512);
+	expect_seen();
+	for (uint64_t page = 0; page < 512; page += 3) {
+		cr_assert_eq(vmem_ept_log_write(ept, page * 4096), 0);
+		expect_seen();
+	}
+	cr_assert_eq(vmem_ept_log_collect(ept, 0, MIB2, bitmap, &change), 0);
+	cr_assert_eq(change.leaves, 171);
+	expect_seen();
+	cr_assert_eq(vmem_ept_log_stop(ept, 0, MIB2, &change), 0);
+	cr_assert_eq(change.leaves, 512);
+	expect_seen();
+	cr_assert_eq(vmem_ept_harvest(ept, 0, MIB2, 3, &h, &change), 0);
+	cr_assert_eq(change.leaves, 512);
+	expect_seen();
+	h.leaf = go_on;
+	cr_assert_eq(vmem_ept_harvest(ept, MIB2, MIB2, 3, &h, &change), 0);
+	cr_assert_eq(change.leaves, 512);
+	expect_seen();
+	cr_assert_eq(vmem_ept_harvest(ept, 0, 1024 * GIB, VMEM_EPT_PRUNE | 1, &h, &change), 0);
+	expect_seen();
+	vmemi_ept_descend(ept, 0, 1, &path);
+	cr_assert(!(*path.slots[4] & ept->accessed));
+	cr_assert_eq(vmem_ept_merge(ept, 0, MIB2, 2, &change), 0);
+	epoch = change.epoch;
+	*path.slots[1] |= ept->accessed; /* by a unit that reads the table still */
+	vmem_ept_flushed(ept, epoch);
+	cr_assert(*path.slots[2] & ept->accessed);
+	cr_assert(*path.slots[4] & ept->accessed);
+	expect_seen();
+	cr_assert_eq(vmem_ept_install(ept, GIB, &small, NULL), 0);
+	expect_seen();
+	stop_seen(ept);
+}
+
+/* Who has seen the link must find the table: that is written back first, whole, and before it is linked. */
+static vmem_ept *linking;
+static uint64_t links; /* upper entries that were written back and point to a table */
+
+static void is_whole_below(const uint64_t *slot)
+{
+	const uint8_t *table;
+
+	if ((*slot & (VMEMI_EPT_PRESENT_BIT | VMEMI_EPT_LARGE_BIT | VMEMI_EPT_LEAF)) !=
+	    VMEMI_EPT_PRESENT_BIT)
+		return;
+	links++;
+	table = (const uint8_t *)vmemt_ept_page(&pool, *slot & VMEM_EPT_ADDRESS);
+	cr_assert_eq(memcmp(seen + (table - pool.pages), table, 4096), 0);
+}
+
+static void write_back_in_order(const void *at, size_t bytes)
+{
+	const uint64_t *slot = at;
+
+	write_back(at, bytes);
+	for (size_t i = 0; i < bytes / 8; i++)
+		is_whole_below(slot + i);
+}
+
+/* All that the unit sees on the way to @gpa is whole, at each time that it sees more. */
+Test(ept_memory, tables_are_written_back_before_their_links)
+{
+	struct vmem_ept_capabilities caps = vmemt_ept_caps(VMEM_EPT_VTD);
+	const struct vmem_ept_leaf large = { .rights = 1, .type = VMEM_EPT_WB };
+
+	start_seen(&caps, &linking);
+	linking->write_back = write_back_in_order;
+	links = 0;
+	cr_assert_eq(vmem_ept_map(linking, 0, GIB, &large, 0, &change), 0);
+	cr_assert_eq(links, 1, "a table for 1 GiB");
+	cr_assert_eq(vmem_ept_split(linking, 0, MIB2, 1, &change), 0);
+	cr_assert_eq(links, 3, "two by a split");
+	cr_assert_eq(vmem_ept_unmap(linking, 64 * MIB2 + 4096, 4096, &change), 0);
+	cr_assert_eq(links, 4, "one by a hole");
+	cr_assert_eq(vmem_ept_map(linking, 600 * GIB, 4096, &large, 0, &change), 0);
+	cr_assert_eq(links, 7, "the way to a page");
+	expect_seen();
+	stop_seen(linking);
 }
 
 /* An installer that comes second returns only when what the first has linked is visible to the unit. */
