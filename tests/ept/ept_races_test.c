@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Threads that install pages over each other, while others translate and give write rights back: afterwards the tables say
- * what was installed, each place once, and no table of one who came second is left. For ThreadSanitizer, too. */
+ * what was installed, each place once, and no table of one who came second is left; of a quota all is given, and never
+ * more. For ThreadSanitizer, too. */
 #include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -10,11 +11,12 @@
 #include "support/rng.h"
 #include "support/slow.h"
 
-enum { INSTALLERS = 4, READERS = 2, TABLES = 24, PLACES = 512, ROUNDS = 40 };
+enum { INSTALLERS = 4, READERS = 2, TABLES = 24, PLACES = 512, ROUNDS = 40, EDGE = 300 };
 #define AREA VMEM_EPT_LEVEL_BYTES(3) /* places are one of AREA apart, by 2 MiB there, by 4 KiB */
 
 static vmem_ept *ept;
 static _Atomic long live;
+static long most; /* tables that there may be at any time; 0: any number */
 static _Atomic int done;
 static _Atomic uint64_t installed, refused;
 static pthread_barrier_t barrier;
@@ -27,7 +29,7 @@ static int allocate(void *context, uint64_t *ret_hpa)
 	(void)context;
 	if (!page)
 		return -VMEM_ENOMEM;
-	atomic_fetch_add(&live, 1);
+	assert(atomic_fetch_add(&live, 1) < most || !most);
 	*ret_hpa = (uint64_t)(uintptr_t)page;
 	return 0;
 }
@@ -106,7 +108,7 @@ static void *look(void *argument)
 	return NULL;
 }
 
-static void start(const struct vmem_ept_capabilities *caps)
+static void start(const struct vmem_ept_capabilities *caps, uint64_t quota)
 {
 	struct vmem_ept_memory memory = { .size = sizeof(memory),
 					  .allocate = allocate,
@@ -115,8 +117,10 @@ static void start(const struct vmem_ept_capabilities *caps)
 				      .flags = VMEM_EPT_AD,
 				      .capabilities = caps,
 				      .memory = &memory,
-				      .levels = 4 };
+				      .levels = 4,
+				      .max_tables = quota };
 
+	most = (long)quota;
 	assert(vmem_ept_new(&ept, &opts) == 0);
 	atomic_store(&done, 0);
 	atomic_store(&installed, 0);
@@ -162,20 +166,26 @@ static void *write_logged(void *argument)
 	return argument;
 }
 
+static void run_threads(void *(*each)(void *))
+{
+	pthread_t threads[INSTALLERS];
+
+	pthread_barrier_init(&barrier, NULL, INSTALLERS);
+	for (uintptr_t i = 0; i < INSTALLERS; i++)
+		assert(!pthread_create(&threads[i], NULL, each, (void *)i));
+	for (uintptr_t i = 0; i < INSTALLERS; i++)
+		assert(!pthread_join(threads[i], NULL));
+	pthread_barrier_destroy(&barrier);
+}
+
 static void log_all(int vtd)
 {
 	struct vmem_ept_change change = { .size = sizeof(change) };
 	static uint64_t bitmap[PLACES / 64];
-	pthread_t threads[INSTALLERS];
 
 	assert(vmem_ept_log_start(ept, 0, 3 * AREA, 1, &change) == 0);
 	assert(change.leaves == (uint64_t)TABLES * PLACES);
-	pthread_barrier_init(&barrier, NULL, INSTALLERS);
-	for (uintptr_t i = 0; i < INSTALLERS; i++)
-		assert(!pthread_create(&threads[i], NULL, write_logged, (void *)i));
-	for (uintptr_t i = 0; i < INSTALLERS; i++)
-		assert(!pthread_join(threads[i], NULL));
-	pthread_barrier_destroy(&barrier);
+	run_threads(write_logged);
 	for (uint64_t i = 0; i < TABLES; i++) {
 		for (uint32_t n = 0; n < PLACES / 64; n++)
 			bitmap[n] = 0;
@@ -187,6 +197,52 @@ static void log_all(int vtd)
 	assert(vmem_ept_log_stop(ept, 0, 3 * AREA, &change) == 0);
 	/* A DMA remapping unit may remember that they could not be written. */
 	assert(change.flush == (vtd ? VMEM_EPT_FLUSH_RANGES : VMEM_EPT_FLUSH_NONE));
+}
+
+/* --- At the edge of a quota --- */
+
+static int all_at_once; /* all threads install at all places, else each at its own */
+
+/* Each place needs a table. */
+static void *install_tables(void *argument)
+{
+	uint64_t who = (uint64_t)(uintptr_t)argument;
+
+	pthread_barrier_wait(&barrier);
+	for (uint64_t i = 1; i < VMEM_EPT_ENTRIES; i++) {
+		struct vmem_ept_leaf leaf = { .rights = VMEM_EPT_READ, .type = VMEM_EPT_WB };
+		int err;
+
+		if (!all_at_once && i % INSTALLERS != who)
+			continue;
+		leaf.hpa = address(i * VMEM_EPT_LEVEL_BYTES(2), who);
+		err = vmem_ept_install(ept, i * VMEM_EPT_LEVEL_BYTES(2), &leaf, NULL);
+		assert(!err || err == -VMEM_ENOSPC || err == -VMEM_EEXIST);
+		atomic_fetch_add(err ? &refused : &installed, 1);
+	}
+	return NULL;
+}
+
+/* Who meets another holds a table for a while, and a third may be refused for that: then the rest can be had after. */
+static void edge_of_quota(const struct vmem_ept_capabilities *caps)
+{
+	struct vmem_ept_leaf leaf = { .rights = VMEM_EPT_READ, .type = VMEM_EPT_WB };
+	struct vmem_ept_stats stats = { .size = sizeof(stats) };
+
+	start(caps, 4 + EDGE);
+	assert(vmem_ept_install(ept, 0, &leaf, NULL) == 0);
+	run_threads(install_tables);
+	if (!all_at_once)
+		assert(atomic_load(&installed) == EDGE);
+	pthread_barrier_init(&barrier, NULL, 1);
+	for (uintptr_t i = 0; i < INSTALLERS; i++) /* one after the other */
+		install_tables((void *)i);
+	pthread_barrier_destroy(&barrier);
+	assert(atomic_load(&installed) == EDGE);
+	assert(vmem_ept_get_stats(ept, &stats) == 0 && stats.tables[0] == 1 + EDGE);
+	assert(atomic_load(&live) == 4 + EDGE);
+	vmem_ept_free(ept);
+	assert(atomic_load(&live) == 0);
 }
 
 int main(void)
@@ -201,7 +257,7 @@ int main(void)
 		pthread_t threads[INSTALLERS + READERS];
 
 		caps.format = round % VMEM_EPT_FORMATS;
-		start(&caps);
+		start(&caps, 0);
 		if (round % 2)
 			note();
 		pthread_barrier_init(&barrier, NULL, INSTALLERS + READERS);
@@ -216,6 +272,8 @@ int main(void)
 		pthread_barrier_destroy(&barrier);
 		log_all(caps.format == VMEM_EPT_VTD);
 		finish();
+		for (all_at_once = 0; all_at_once < 2; all_at_once++)
+			edge_of_quota(&caps);
 		seed++;
 	}
 	return 0;
