@@ -117,6 +117,8 @@ struct vmemt_ept_world *vmemt_ept_world_new(uint64_t seed, const uint8_t *data, 
 		w->opts.flags |= VMEM_EPT_SUPPRESS_ALL_VE;
 	if (w->caps.format == VMEM_EPT_VTD && one_of(w, 3))
 		w->opts.levels = 3;
+	if (one_of(w, 3))
+		w->opts.flags |= VMEM_EPT_INVERT_PAYLOAD;
 	if (one_of(w, 16)) /* slow */
 		w->opts.flags |= VMEM_EPT_WRITE_BACK;
 	w->top = UINT64_C(1) << (12 + 9 * w->opts.levels);
