@@ -87,6 +87,7 @@ struct hw_guest {
 	uint64_t pointer; /* vmem_ept_pointer() */
 	uint64_t log;     /* Intel: a page for page-modification logging, or 0 */
 	uint16_t log_index;
+	int shadow_stack;  /* Intel: it may write to shadow stacks; see hw_guest_shadow_begin() */
 	uint64_t subpages; /* Intel: a sub-page permission table, or 0 */
 	int ve; /* Intel: violations become virtualization exceptions (#VE) where bit 63 is clear */
 };
@@ -124,6 +125,9 @@ extern uint8_t hw_is_amd;
 typedef uint64_t hw_guest_function(uint64_t a, uint64_t b, uint64_t c);
 void hw_guest_begin(struct hw_guest *guest, uint64_t pointer, hw_guest_function *function,
 		    uint64_t a, uint64_t b, uint64_t c);
+/* A guest that is to write to a shadow stack, once. Intel, with control-flow enforcement. */
+void hw_guest_shadow_begin(struct hw_guest *guest, uint64_t pointer, uint64_t address,
+			   uint64_t value);
 /* In the guest: stop until the host enters it again. */
 uint64_t hw_guest_pause(uint64_t value);
 
@@ -150,6 +154,7 @@ enum {
 	HW_QUIRK_BIT_8 = 4, /* QEMU 7.2: bit 8 of tables' entries from level 3 on may be set */
 	HW_QUIRK_RESERVED = 8, /* QEMU 7.2: with reserved bits set, the fault is one of absence */
 	HW_QUIRK_SUBPAGE = 16, /* Bochs 2.7: odd bits of sub-page permissions may be set */
+	HW_QUIRK_SHADOW = 32,  /* Bochs 2.7: supervisor shadow-stack pages are like others */
 };
 extern struct hw_world hw_world; /* there is one at a time; the guest reaches it, too */
 
@@ -183,6 +188,7 @@ void hw_walk_cases(void);    /* hw_walks.c */
 void hw_change_cases(void);  /* hw_changes.c */
 void hw_log_cases(void);     /* hw_logs.c */
 void hw_subpage_cases(void); /* hw_subpages.c */
+void hw_shadow_cases(void);  /* hw_shadows.c */
 
 void hw_main(void);
 

@@ -6,7 +6,7 @@ here=$(dirname "$0")
 . "$here/../support/setup.sh"
 . "$here/hw_lib.sh"
 image=$1
-model=corei7_icelake_u # the richest in second-stage features
+model=tigerlake # the richest in second-stage features
 bios=/usr/share/bochs/BIOS-bochs-latest
 vga=/usr/share/vgabios/vgabios.bin
 

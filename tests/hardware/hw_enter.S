@@ -113,6 +113,15 @@ hw_guest_entry:
 	call .Lcall_host
 	ud2
 
+	/* Or here, with shadow stacks on, for which it must not call: rsi goes to (rdi), as if that were one. */
+	.globl hw_guest_shadow_entry
+hw_guest_shadow_entry:
+	wrssq %rsi, (%rdi)
+	mov %rsi, %rax
+	xor %ecx, %ecx
+	vmcall
+	ud2
+
 	/* uint64_t hw_guest_pause(uint64_t value): rcx is 1; returns what the host puts into rax */
 	.globl hw_guest_pause
 hw_guest_pause:

@@ -27,6 +27,7 @@ static void print_untried(uint64_t caps)
 		{ VMEM_EPT_CAP_SUPPRESS_VE, "virtualization exceptions", 1, 0 },
 		{ VMEM_EPT_CAP_PML, "page-modification log", 1, 0 },
 		{ VMEM_EPT_CAP_SUBPAGE, "sub-page write permissions", 1, 0 },
+		{ VMEM_EPT_CAP_SHADOW_STACK, "supervisor shadow-stack control", 1, 0 },
 	};
 
 	for (unsigned i = 0; i < sizeof(features) / sizeof(features[0]); i++)
@@ -69,4 +70,6 @@ void hw_main(void)
 	hw_walk_cases();
 	if (hw_world.capabilities.caps & VMEM_EPT_CAP_SUBPAGE)
 		hw_subpage_cases();
+	if (hw_world.capabilities.caps & VMEM_EPT_CAP_SHADOW_STACK)
+		hw_shadow_cases();
 }

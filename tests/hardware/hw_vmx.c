@@ -14,6 +14,10 @@
 #define MSR_CR4_FIXED0 0x488u
 #define MSR_PROC2 0x48bu
 #define MSR_EPT_VPID_CAP 0x48cu
+#define MSR_S_CET 0x6a2u
+#define S_CET_SHADOW_STACK_WRITES 3u /* shadow stacks, and WRSS to them */
+#define CR0_WP (UINT64_C(1) << 16)
+#define CR4_CET (UINT64_C(1) << 23)
 #define CR4_VMXE (UINT64_C(1) << 13)
 
 #define PROC_SECONDARY (1u << 31)
@@ -183,8 +187,6 @@ static void write_guest(void)
 	vmwrite(GUEST_GDT_BASE, (uintptr_t)hw_gdt);
 	vmwrite(GUEST_GDT_LIMIT, 4 * 8 - 1);
 	vmwrite(GUEST_IDT_LIMIT, 0);
-	vmwrite(GUEST_CR0, hw_read_cr0());
-	vmwrite(GUEST_CR4, hw_read_cr4());
 	vmwrite(GUEST_EFER, hw_rdmsr(HW_MSR_EFER));
 	vmwrite(GUEST_DR7, 0x400);
 	vmwrite(GUEST_RFLAGS, 2);
@@ -279,7 +281,11 @@ static void enter(struct hw_guest *guest, struct hw_exit *ret_exit)
 		vmwrite(GUEST_LOG_INDEX, guest->log_index);
 	}
 	vmwrite(EPT_POINTER, guest->pointer);
+	vmwrite(GUEST_CR0, hw_read_cr0() | (guest->shadow_stack ? CR0_WP : 0));
 	vmwrite(GUEST_CR3, guest->cr3);
+	vmwrite(GUEST_CR4, hw_read_cr4() | (guest->shadow_stack ? CR4_CET : 0));
+	if (guest->shadow_stack) /* nothing to the host, whose CR4.CET is clear */
+		hw_wrmsr(MSR_S_CET, S_CET_SHADOW_STACK_WRITES);
 	vmwrite(GUEST_RIP, guest->rip);
 	vmwrite(GUEST_RSP, guest->rsp);
 	if (hw_vmx_enter(&guest->registers, launched)) {

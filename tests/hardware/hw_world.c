@@ -4,14 +4,15 @@
 
 #define STACK_BYTES 16384u
 #define WRITTEN UINT64_C(0x77726974746e0000)
-/* Intel: bits 8:0 are what table 28-7 gives for these accesses; AMD: all of them. */
-#define QUALIFICATION_BITS UINT64_C(0x1ff)
+/* Intel: bits 8:0, 13 and 14 are what table 28-7 gives for these accesses; AMD: all of them. */
+#define QUALIFICATION_BITS UINT64_C(0x61ff)
 
 struct hw_world hw_world;
 uint8_t hw_is_amd;
 static uint8_t guest_stack[STACK_BYTES] __attribute__((aligned(16)));
 
 void hw_guest_entry(void);
+void hw_guest_shadow_entry(void);
 
 void hw_guest_begin(struct hw_guest *guest, uint64_t pointer, hw_guest_function *function,
 		    uint64_t a, uint64_t b, uint64_t c)
@@ -29,6 +30,15 @@ void hw_guest_begin(struct hw_guest *guest, uint64_t pointer, hw_guest_function 
 	guest->log = 0;
 	guest->ve = !!(hw_world.context & VMEM_EPT_WALK_VE);
 	guest->subpages = hw_world.subpages;
+	guest->shadow_stack = 0;
+}
+
+void hw_guest_shadow_begin(struct hw_guest *guest, uint64_t pointer, uint64_t address,
+			   uint64_t value)
+{
+	hw_guest_begin(guest, pointer, NULL, address, value, 0);
+	guest->rip = (uintptr_t)hw_guest_shadow_entry;
+	guest->shadow_stack = 1;
 }
 
 uint64_t hw_guest_read(uint64_t address, uint64_t unused, uint64_t unused2)
