@@ -10,8 +10,9 @@ enum { PAGES = 512 };
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
 static struct guest {
-	uint8_t away[PAGES];
+	uint8_t away[PAGES]; /* 1: given, 2: isolated */
 	uint64_t cursor;
+	uint64_t target; /* as the device has shown it */
 } g;
 
 static void require(int condition)
@@ -22,9 +23,12 @@ static void require(int condition)
 
 static uint64_t take(void *context, uint64_t most, uint64_t *ret_gfn)
 {
-	uint64_t first = 0, n = 0;
+	uint64_t first = 0, n = 0, given = 0;
 
 	(void)context;
+	for (size_t i = 0; i < PAGES; i++)
+		given += g.away[i] == 1;
+	require(most && given + most <= g.target);
 	while (first < PAGES && g.away[first])
 		first++;
 	for (; first + n < PAGES && n < most && n < 40 && !g.away[first + n]; n++)
@@ -114,14 +118,21 @@ static void one_step(vmem_balloon_driver *d, const uint8_t **data, size_t *left)
 	struct vmem_balloon_driver_state s = { .size = sizeof(s) };
 	struct vmem_balloon_out out = { .size = sizeof(out) };
 	uint8_t space[24];
+	uint32_t count;
 
 	switch (number(data, left, 1) % 8) {
-	case 0: (void)vmem_balloon_driver_negotiate(d, number(data, left, 8)); break;
+	case 0:
+		g.target = 0;
+		(void)vmem_balloon_driver_negotiate(d, number(data, left, 8));
+		break;
 	case 1: vmem_balloon_driver_start(d); break;
 	case 2:
 		for (size_t i = 0; i < sizeof(space); i++)
 			space[i] = (uint8_t)(i % 4 < 2 ? number(data, left, 1) : 0);
-		vmem_balloon_driver_config(d, space, (uint32_t)number(data, left, 1) % 25);
+		count = (uint32_t)number(data, left, 1) % 25;
+		if (count >= 4)
+			g.target = space[0] | (uint64_t)space[1] << 8;
+		vmem_balloon_driver_config(d, space, count);
 		break;
 	case 3:
 		(void)vmem_balloon_driver_returned(
