@@ -256,6 +256,28 @@ Test(balloon_driver, reset_while_pages_move)
 	}
 }
 
+/* B14, the driver's half: without DEFLATE_ON_OOM pages that the target asks for stay in the balloon, whatever the guest
+ * is short of; those above it are taken. */
+Test(balloon_driver, b14_keeps_what_the_target_asks_for)
+{
+	const uint64_t features = ALL_FEATURES & ~VMEM_BALLOON_F_DEFLATE_ON_OOM;
+	struct pair p = { 0 };
+
+	make_pair(&p, ALL_FEATURES | MODERN, features | MODERN, 0);
+	start_pair(&p);
+	for (uint64_t target = 300; target; target -= 100) {
+		set_target(&p, target);
+		cr_assert_eq(held(&p), target);
+		cr_assert_eq(vmem_balloon_driver_oom(p.driver, 50), 0);
+		vmem_balloon_driver_retry(p.driver);
+		run(&p);
+		agree(&p);
+		cr_assert_eq(held(&p), target);
+	}
+	cr_assert_not(vmemt_event(&p.device, VMEM_BALLOON_EVENT_LEAK));
+	end_pair(&p);
+}
+
 /* All free pages are hinted once, and the guest has them back when the device is done. */
 Test(balloon_driver, hints)
 {

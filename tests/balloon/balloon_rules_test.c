@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What VIRTIO 1.3, 5.5.6 asks of the device, rule by rule. B13 and the second half of B14 are the driver's. */
+/* What VIRTIO 1.3, 5.5.6 asks of the device, rule by rule. B13 and the second half of B14 are the driver's
+ * (balloon_driver_test.c). */
 #include "balloon/balloon_tools.h"
 
 /* B1: a driver that does not take MUST_TELL_HOST may be refused, a legacy one not. */
