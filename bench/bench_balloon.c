@@ -2,7 +2,8 @@
 /* bench-balloon: page numbers of a guest in, ranges out.
  * core_pfn_per_s       vmem_balloon_give() and all that comes of it, 256 numbers a buffer as Linux sends them, each
  *                      buffer returned before the next; range: entries of 2 MiB
- *   limit              a loop that sets a bit for each number, and nothing else (range: the words of each)
+ *   limit              a loop that reads each number and sets as many bits, and nothing else: those of each number,
+ *                      shuffled; whole words, sequential and range, where it need not look at what it reads
  * inflate_bytes_per_s  the same, and the pages really discarded
  *   peer               one madvise(MADV_DONTNEED) for each number, which is what other devices do
  *   limit              one madvise for all
@@ -12,6 +13,7 @@
 #include "machine.h"
 #define VMEM_EXPERIMENTAL
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -30,6 +32,7 @@ struct balloon_bench {
 	uint64_t features;
 	uint8_t *memory; /* REAL_PAGES, to be discarded; NULL: nothing is */
 	uint32_t times;
+	bool in_order; /* gfns are */
 };
 
 static int start(vmem_balloon *b, uint64_t features)
@@ -98,6 +101,34 @@ static int measure_core(void *context, double *values)
 	return error;
 }
 
+static void set_ranges(const struct balloon_bench *b)
+{
+	for (size_t at = 0; at < RAM_PAGES / RANGE_PAGES; at++) {
+		uint64_t *words = b->bits + (b->entries[at] & ((UINT64_C(1) << 40) - 1)) / 64;
+
+		for (size_t word = 0; word < RANGE_PAGES / 64; word++)
+			words[word] |= ~UINT64_C(0);
+	}
+}
+
+static void set_words(const struct balloon_bench *b)
+{
+	for (size_t at = 0; at < RAM_PAGES; at += 64) {
+		uint32_t all = 0;
+
+		for (size_t i = 0; i < 64; i++)
+			all |= b->gfns[at + i];
+		__asm__ volatile("" : : "r"(all));
+		b->bits[b->gfns[at] / 64] = ~UINT64_C(0);
+	}
+}
+
+static void set_bits(const struct balloon_bench *b)
+{
+	for (size_t at = 0; at < RAM_PAGES; at++)
+		b->bits[b->gfns[at] / 64] |= UINT64_C(1) << b->gfns[at] % 64;
+}
+
 static int measure_bits(void *context, double *values)
 {
 	struct balloon_bench *b = context;
@@ -107,16 +138,11 @@ static int measure_bits(void *context, double *values)
 		memset(b->bits, 0, RAM_PAGES / 8);
 		started = machine_now_ns();
 		if (b->features & VMEM_BALLOON_F_RANGES)
-			for (size_t at = 0; at < RAM_PAGES / RANGE_PAGES; at++) {
-				uint64_t *words =
-					b->bits + (b->entries[at] & ((UINT64_C(1) << 40) - 1)) / 64;
-
-				for (size_t word = 0; word < RANGE_PAGES / 64; word++)
-					words[word] |= ~UINT64_C(0);
-			}
+			set_ranges(b);
+		else if (b->in_order)
+			set_words(b);
 		else
-			for (size_t at = 0; at < RAM_PAGES; at++)
-				b->bits[b->gfns[at] / 64] |= UINT64_C(1) << b->gfns[at] % 64;
+			set_bits(b);
 		__asm__ volatile("" : : "r"(b->bits) : "memory");
 		ns += machine_now_ns() - started;
 	}
@@ -235,6 +261,7 @@ static int body(struct bench *bench)
 	b.times = bench_quick(bench) ? 3 : 10;
 	machine_warm(REAL_PAGES * PAGE * 2);
 	b.features = VMEM_VIRTIO_F_VERSION_1;
+	b.in_order = true;
 	if ((error = make(&b)) != 0 || (error = compare_core(bench, &b, "sequential")) != 0)
 		return error;
 	b.features |= VMEM_BALLOON_F_RANGES;
@@ -249,6 +276,7 @@ static int body(struct bench *bench)
 	machine_unmap(b.memory, REAL_PAGES * PAGE);
 	b.memory = NULL;
 	machine_shuffle(b.gfns, RAM_PAGES, 11);
+	b.in_order = false;
 	error = error ? error : compare_core(bench, &b, "shuffled");
 	error = error ? error : bench_balloon_region(bench);
 	error = error ? error : bench_balloon_vm(bench);

@@ -117,6 +117,7 @@ static int measure_vm(void *context, double *values)
 	return done > 0 ? 0 : done ? done : -EIO;
 }
 
+/* On the way out nothing is discarded: it has no such limit. */
 static int measure_bulk(void *context, double *values)
 {
 	struct vm_bench *b = context;
@@ -127,7 +128,7 @@ static int measure_bulk(void *context, double *values)
 	started = machine_now_ns();
 	if (madvise(b->memory, GIVEN_BYTES, MADV_DONTNEED) != 0)
 		return -errno;
-	values[0] = values[1] = (double)GIVEN_BYTES * 1e9 / (double)(machine_now_ns() - started);
+	values[0] = (double)GIVEN_BYTES * 1e9 / (double)(machine_now_ns() - started);
 	return 0;
 }
 
