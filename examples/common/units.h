@@ -18,10 +18,10 @@ int units_parse_number(const char *text, uint64_t least, uint64_t most, uint64_t
 /* A decimal number from least to most. Returns 0, or -1. */
 int units_parse_decimal(const char *text, double least, double most, double *ret_number);
 
-/* "614.4 MiB", "12.3 GiB", "0 B". */
+/* "614 MiB", "12.3 GiB", "0 B". */
 const char *units_bytes(struct units_text *buffer, uint64_t bytes);
 
-/* "870 ns", "49.1 us", "3.2 ms". */
+/* "870 ns", "49.1 us", "3.20 ms". */
 const char *units_time(struct units_text *buffer, uint64_t ns);
 
 /* "950", "12.3k", "4.56M". */
