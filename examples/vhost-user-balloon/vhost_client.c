@@ -63,6 +63,14 @@ const char *vhost_client_make_balloon(struct vhost_client *c)
 	return err ? vmem_strerror(err) : NULL;
 }
 
+bool vhost_client_some_queue_runs(const struct vhost_client *c)
+{
+	for (uint32_t i = 0; i < VHOST_QUEUES; i++)
+		if (vhost_queue_runs(&c->queue[i]))
+			return true;
+	return false;
+}
+
 int vhost_client_set_target(struct vhost_client *c, uint64_t pages, uint64_t pages_per_s,
 			    uint64_t now_ns)
 {
@@ -77,7 +85,7 @@ int vhost_client_set_target(struct vhost_client *c, uint64_t pages, uint64_t pag
 	return err;
 }
 
-/* --- The status of the device, which some clients tell and others leave to be guessed --- */
+/* --- The status of the device, which is guessed --- */
 
 const char *vhost_client_set_status(struct vhost_client *c, uint32_t status)
 {
@@ -89,8 +97,7 @@ const char *vhost_client_set_status(struct vhost_client *c, uint32_t status)
 						c->features & ~VHOST_F_PROTOCOL_FEATURES);
 	vmem_balloon_set_status(c->balloon, status, &now);
 	c->status = now;
-	if (status & VMEM_VIRTIO_FEATURES_OK && !(now & VMEM_VIRTIO_FEATURES_OK) &&
-	    !(c->protocol & VHOST_PROTOCOL_F_STATUS))
+	if (status & VMEM_VIRTIO_FEATURES_OK && !(now & VMEM_VIRTIO_FEATURES_OK))
 		return "features that were not offered, or that do not go together";
 	if (!c->driver_ok && now & VMEM_VIRTIO_DRIVER_OK)
 		all_queues_are_due(c);
@@ -102,9 +109,7 @@ const char *vhost_client_set_status(struct vhost_client *c, uint32_t status)
  * queues are there already. */
 const char *vhost_client_guess_status(struct vhost_client *c, bool poison_told)
 {
-	if (c->protocol & VHOST_PROTOCOL_F_STATUS || c->driver_ok)
-		return NULL;
-	if (!vhost_queue_runs(&c->queue[0]) || !vhost_queue_runs(&c->queue[1]))
+	if (c->driver_ok || !vhost_queue_runs(&c->queue[0]) || !vhost_queue_runs(&c->queue[1]))
 		return NULL;
 	if (c->features & VMEM_BALLOON_F_PAGE_POISON && !poison_told)
 		return NULL;
@@ -180,13 +185,14 @@ static const char *receive(struct vhost_client *c)
 	return NULL;
 }
 
-/* The driver is told that the configuration has changed, as soon as it can be. */
+/* The driver is told that the configuration has changed, as soon as it can be; a client whose queues are all stopped
+ * is told nothing. */
 static const char *tell_config(struct vhost_client *c)
 {
 	const struct vhost_header m = { VHOST_BACKEND_CONFIG_CHANGE, VHOST_VERSION, 0 };
 	int told;
 
-	if (!c->config_due || c->request < 0 || !c->driver_ok)
+	if (!c->config_due || c->request < 0 || !c->driver_ok || !vhost_client_some_queue_runs(c))
 		return NULL;
 	told = vhost_channel_tell(c->request, &m, sizeof(m));
 	if (told > 0)

@@ -32,7 +32,7 @@ struct vhost_client {
 	vmem_balloon *balloon;
 	vmem_discard *discard;
 	uint64_t features, protocol;
-	uint32_t status; /* of the device: what the client told, or what was guessed */
+	uint32_t status; /* of the device, as it was guessed */
 	bool driver_ok;
 	int request; /* descriptor for requests of ours, or -1 */
 	bool config_due;
@@ -72,8 +72,9 @@ int vhost_client_set_target(struct vhost_client *c, uint64_t pages, uint64_t pag
 
 /* Another one, without a driver, for the memory that there is. */
 const char *vhost_client_make_balloon(struct vhost_client *c);
+bool vhost_client_some_queue_runs(const struct vhost_client *c);
 const char *vhost_client_set_status(struct vhost_client *c, uint32_t status);
-/* Of a client that does not tell the status: whether there is a driver by now. */
+/* Whether there is a driver by now. */
 const char *vhost_client_guess_status(struct vhost_client *c, bool poison_told);
 /* vhost_requests.c: does what the message in the channel says, and answers. */
 const char *vhost_client_handle(struct vhost_client *c);

@@ -37,8 +37,6 @@ static const struct form forms[] = {
 	[VHOST_GET_CONFIG] = { "GET_CONFIG", VHOST_CONFIG_HEAD, sizeof(struct vhost_config), 0 },
 	[VHOST_SET_CONFIG] = { "SET_CONFIG", VHOST_CONFIG_HEAD, sizeof(struct vhost_config), 0 },
 	[VHOST_RESET_DEVICE] = { "RESET_DEVICE", EMPTY, 0 },
-	[VHOST_SET_STATUS] = { "SET_STATUS", NUMBER, 0 },
-	[VHOST_GET_STATUS] = { "GET_STATUS", EMPTY, 0 },
 };
 
 static const struct form *form_of(uint32_t request)

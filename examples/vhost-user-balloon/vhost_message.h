@@ -31,8 +31,6 @@ enum vhost_request {
 	VHOST_GET_CONFIG = 24,
 	VHOST_SET_CONFIG,
 	VHOST_RESET_DEVICE = 34,
-	VHOST_SET_STATUS = 39,
-	VHOST_GET_STATUS,
 };
 #define VHOST_BACKEND_CONFIG_CHANGE 2u /* a request of ours */
 
@@ -42,7 +40,6 @@ enum vhost_request {
 #define VHOST_PROTOCOL_F_BACKEND_REQ (UINT64_C(1) << 5)
 #define VHOST_PROTOCOL_F_CONFIG (UINT64_C(1) << 9)
 #define VHOST_PROTOCOL_F_RESET_DEVICE (UINT64_C(1) << 13)
-#define VHOST_PROTOCOL_F_STATUS (UINT64_C(1) << 16)
 
 #define VHOST_VERSION 1u /* in the two lowest bits of the flags */
 #define VHOST_VERSION_MASK 3u

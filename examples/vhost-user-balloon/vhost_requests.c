@@ -2,31 +2,24 @@
 /* What each message does. A client that says what cannot be is answered, if it asked for that, and left. */
 #include "vhost_client.h"
 
+/* Not the status: a client that pauses sets it to 0 as well as one whose driver has gone. */
 static const uint64_t protocol_offered = VHOST_PROTOCOL_F_MQ | VHOST_PROTOCOL_F_REPLY_ACK |
 					 VHOST_PROTOCOL_F_BACKEND_REQ | VHOST_PROTOCOL_F_CONFIG |
-					 VHOST_PROTOCOL_F_RESET_DEVICE | VHOST_PROTOCOL_F_STATUS;
+					 VHOST_PROTOCOL_F_RESET_DEVICE;
 
 static uint64_t features_offered(const struct vhost_client *c)
 {
 	return c->o->features | VMEM_VIRTIO_F_VERSION_1 | VHOST_F_PROTOCOL_FEATURES;
 }
 
-static bool some_queue_runs(const struct vhost_client *c)
-{
-	for (uint32_t i = 0; i < VHOST_QUEUES; i++)
-		if (vhost_queue_runs(&c->queue[i]))
-			return true;
-	return false;
-}
-
 static const char *set_features(struct vhost_client *c, uint64_t features)
 {
 	if (features & ~features_offered(c))
 		return "features that were not offered";
-	if (some_queue_runs(c) && features != c->features)
+	if (vhost_client_some_queue_runs(c) && features != c->features)
 		return "other features while queues run";
-	/* Without a status this is how a new driver begins. */
-	if (!some_queue_runs(c) && !(c->protocol & VHOST_PROTOCOL_F_STATUS))
+	/* The same ones come again after a pause. */
+	if (features != c->features)
 		(void)vhost_client_set_status(c, 0);
 	c->features = features;
 	for (uint32_t i = 0; i < VHOST_QUEUES; i++)
@@ -57,7 +50,7 @@ static const char *set_memory(struct vhost_client *c, struct vhost_message *m)
 		vhost_memory_close(&memory);
 		return NULL;
 	}
-	if (some_queue_runs(c)) {
+	if (vhost_client_some_queue_runs(c)) {
 		vhost_memory_close(&memory);
 		return "other memory while queues run";
 	}
@@ -96,6 +89,14 @@ static const char *set_queue_fd(struct vhost_client *c, struct vhost_message *m)
 	return why ? why : vhost_client_guess_status(c, false);
 }
 
+/* After a pause queues go on where they stopped. Where all stand still and one does not, the driver is another. */
+static const char *set_base(struct vhost_client *c, struct vhost_queue *q, uint32_t base)
+{
+	if (base != q->base && !vhost_client_some_queue_runs(c))
+		(void)vhost_client_set_status(c, 0);
+	return vhost_queue_set_base(q, base);
+}
+
 static const char *set_queue(struct vhost_client *c, const struct vhost_message *m)
 {
 	uint32_t index = m->payload.state.index, number = m->payload.state.number;
@@ -107,7 +108,7 @@ static const char *set_queue(struct vhost_client *c, const struct vhost_message 
 	q = &c->queue[index];
 	switch (m->header.request) {
 	case VHOST_SET_VRING_NUM: return vhost_queue_set_size(q, number);
-	case VHOST_SET_VRING_BASE: return vhost_queue_set_base(q, number);
+	case VHOST_SET_VRING_BASE: return set_base(c, q, number);
 	case VHOST_SET_VRING_ADDR: return vhost_queue_set_address(q, &m->payload.address);
 	default: break;
 	}
@@ -144,6 +145,7 @@ static const char *reset(struct vhost_client *c)
 {
 	for (uint32_t i = 0; i < VHOST_QUEUES; i++) {
 		(void)vhost_queue_stop(&c->queue[i]);
+		c->queue[i].base = 0;
 		c->queue[i].enabled = !(c->features & VHOST_F_PROTOCOL_FEATURES);
 	}
 	return vhost_client_set_status(c, 0);
@@ -191,7 +193,6 @@ static bool is_asked(struct vhost_client *c, const char **ret_why)
 	case VHOST_GET_QUEUE_NUM: *ret_why = answer(c, VHOST_QUEUES); break;
 	case VHOST_GET_VRING_BASE: *ret_why = answer_base(c); break;
 	case VHOST_GET_CONFIG: *ret_why = answer_config(c); break;
-	case VHOST_GET_STATUS: *ret_why = answer(c, c->status); break;
 	default: return false;
 	}
 	return true;
@@ -213,10 +214,6 @@ static const char *told(struct vhost_client *c)
 	case VHOST_SET_VRING_ERR: return set_queue_fd(c, m);
 	case VHOST_SET_BACKEND_REQ_FD: return set_request_fd(c, m);
 	case VHOST_SET_CONFIG: return set_config(c, &m->payload.config);
-	case VHOST_SET_STATUS:
-		if (!(m->payload.number & 0xff))
-			return reset(c);
-		return vhost_client_set_status(c, (uint32_t)(m->payload.number & 0xff));
 	default: return set_queue(c, m);
 	}
 }

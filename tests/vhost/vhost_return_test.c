@@ -6,6 +6,8 @@
 #endif
 #include <assert.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "support/rng.h"
 #include "support/slow.h"
@@ -15,10 +17,9 @@ enum { INFLATE, DEFLATE, STATS, REPORT };
 
 #define RING 16u
 #define MUCH UINT32_C(0x180000) /* bytes: more page numbers than a turn has parts for */
-#define DRIVER_OK UINT64_C(15)  /* all of a status */
 
 static struct turns t;
-static bool with_status; /* the client tells it */
+static bool by_stopping; /* how the client resets: all stops, and begins at 0 */
 
 /* A queue as the driver knows it. */
 static struct queue {
@@ -117,27 +118,20 @@ static uint16_t stop(uint32_t queue)
 	return (uint16_t)m.payload.state.number;
 }
 
-static void tell_status(uint64_t status)
-{
-	turns_send(&t, VHOST_SET_STATUS, &status, sizeof(status), -1);
-	turns_settle(&t);
-}
-
 static void start_all(void)
 {
 	for (uint32_t i = 0; i < TURNS_QUEUES; i++) {
 		clear(i);
 		start(i, 0);
 	}
-	if (with_status)
-		tell_status(DRIVER_OK);
 }
 
 /* And begins anew, with empty rings. */
 static void reset(void)
 {
-	if (with_status)
-		tell_status(0);
+	if (by_stopping)
+		for (uint32_t i = 0; i < TURNS_QUEUES; i++)
+			(void)stop(i);
 	else
 		turns_send(&t, VHOST_RESET_DEVICE, NULL, 0, -1);
 	turns_settle(&t);
@@ -153,16 +147,16 @@ static void ask_stats(void)
 	turn();
 }
 
-static void begin(bool status)
+static void begin(bool stopping)
 {
 	uint32_t *numbers;
 
 	turns_begin(&t);
 	numbers = (uint32_t *)(void *)(t.map + TURNS_DATA_AT);
-	with_status = status;
+	by_stopping = stopping;
 	for (uint32_t i = 0; i < MUCH / sizeof(*numbers); i++)
 		numbers[i] = (uint32_t)(TURNS_FREE_AT / TURNS_PAGE) + i;
-	turns_set_up(&t, status ? VHOST_PROTOCOL_F_STATUS : VHOST_PROTOCOL_F_RESET_DEVICE);
+	turns_set_up(&t, VHOST_PROTOCOL_F_RESET_DEVICE);
 	start_all();
 }
 
@@ -203,9 +197,9 @@ static void held(void)
 }
 
 /* It is held, and what comes afterwards is another ring. */
-static void held_and_reset(bool status)
+static void held_and_reset(bool stopping)
 {
-	begin(status);
+	begin(stopping);
 	give(STATS, 3, false);
 	turns_settle(&t);
 	reset();
@@ -247,9 +241,9 @@ static void in_work(uint32_t queue)
 	end();
 }
 
-static void in_work_and_reset(uint32_t queue, bool status)
+static void in_work_and_reset(uint32_t queue, bool stopping)
 {
-	begin(status);
+	begin(stopping);
 	give(queue, 0, true);
 	give(queue, 1, true);
 	until_in_work();
@@ -282,6 +276,95 @@ static void switched_on(void)
 	end();
 }
 
+static struct vmem_balloon_progress progress(void)
+{
+	struct vmem_balloon_progress p = { .size = sizeof(p) };
+
+	assert(vmem_balloon_get_progress(t.server.client.balloon, &p) == 0);
+	return p;
+}
+
+static uint16_t stopped_at[TURNS_QUEUES];
+
+static void stop_all(void)
+{
+	for (uint32_t i = 0; i < TURNS_QUEUES; i++)
+		stopped_at[i] = stop(i);
+}
+
+/* What a client says that pauses and goes on; it says all but the rings' indices when its guest has rebooted, too. */
+static void go_on(bool anew)
+{
+	turns_set_up(&t, VHOST_PROTOCOL_F_RESET_DEVICE);
+	for (uint32_t i = 0; i < TURNS_QUEUES; i++) {
+		if (anew)
+			clear(i);
+		start(i, anew ? 0 : stopped_at[i]);
+	}
+	turns_settle(&t);
+}
+
+/* The balloon holds what it held, and the driver is told then of the target that has changed. */
+static void paused(void)
+{
+	struct vmem_balloon_counters c = { .size = sizeof(c) };
+	struct vhost_header told;
+	int ends[2];
+
+	begin(false);
+	assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
+	turns_send(&t, VHOST_SET_BACKEND_REQ_FD, NULL, 0, ends[1]);
+	close(ends[1]);
+	give(STATS, 3, false);
+	give(INFLATE, 0, false);
+	turns_settle(&t);
+	assert(progress().pages == 256 && recv(ends[0], &told, sizeof(told), 0) == sizeof(told));
+	stop_all();
+	turns_tell(&t, 0, "target 2M\n");
+	while (turns_told(&t, 0) < 0)
+		turns_turn(&t);
+	assert(t.server.client.config_due && recv(ends[0], &told, sizeof(told), 0) < 0);
+	go_on(false);
+	assert(recv(ends[0], &told, sizeof(told), 0) == sizeof(told));
+	close(ends[0]);
+	assert(progress().driver && progress().pages == 256);
+	give(DEFLATE, 0, false);
+	turns_settle(&t);
+	assert(vmem_balloon_get_counters(t.server.client.balloon, &c) == 0);
+	assert(c.deflated == 256 && !c.not_inflated && !c.resets && !progress().pages);
+	end();
+}
+
+/* All memory is the guest's again. */
+static void rebooted(void)
+{
+	begin(false);
+	give(INFLATE, 0, false);
+	turns_settle(&t);
+	stop_all();
+	go_on(true);
+	assert(progress().driver && !progress().pages);
+	give(INFLATE, 0, false);
+	turns_settle(&t);
+	assert(progress().pages == 256);
+	end();
+}
+
+/* So it is when a driver with other features comes, wherever its rings go on. */
+static void other_features(void)
+{
+	const uint64_t features = VMEM_VIRTIO_F_VERSION_1 | VHOST_F_PROTOCOL_FEATURES;
+
+	begin(false);
+	give(INFLATE, 0, false);
+	turns_settle(&t);
+	stop_all();
+	turns_send(&t, VHOST_SET_FEATURES, &features, sizeof(features), -1);
+	turns_settle(&t);
+	assert(t.server.has_client && !progress().driver && !progress().pages);
+	turns_end(&t);
+}
+
 static void any_give(uint64_t *random)
 {
 	uint32_t queue = (uint32_t)(vmemt_rand(random) % TURNS_QUEUES);
@@ -307,11 +390,11 @@ static void any_stop(uint64_t *random)
 	start(queue, base);
 }
 
-static void any_order(uint64_t *random, bool status)
+static void any_order(uint64_t *random, bool stopping)
 {
 	int steps = VMEMT_SLOW ? 500 : 3000;
 
-	begin(status);
+	begin(stopping);
 	for (int i = 0; i < steps; i++)
 		switch (vmemt_rand(random) % 16) {
 		case 0: any_stop(random); break;
@@ -339,6 +422,9 @@ int main(void)
 		in_work_and_reset(queue, true);
 	}
 	switched_on();
+	paused();
+	rebooted();
+	other_features();
 	any_order(&random, false);
 	any_order(&random, true);
 	return 0;
