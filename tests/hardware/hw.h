@@ -166,6 +166,9 @@ void hw_world_close(void);
 void hw_settle(int error, const struct vmem_ept_change *change);
 void hw_map(uint64_t gpa, uint64_t hpa, uint64_t bytes, uint32_t rights, uint32_t level);
 
+/* What an access comes to, by the tables of a view. */
+void hw_walk(const struct vmem_ept_view *view, uint32_t kind, uint64_t gpa,
+	     struct vmem_ept_walked *ret_walked);
 /* What the software walker says of an access, on a copy of the tables that is taken now. */
 void hw_predict(uint32_t kind, uint64_t gpa, struct vmem_ept_walked *ret_walked);
 /* A guest makes one access; all that comes of it is as the software walker has said of the same tables before:

@@ -95,16 +95,7 @@ static int is_misjudged(unsigned level, uint64_t entry)
 /* What an access by the program itself comes to, by all tables as they are. */
 static int stops(uint32_t kind, uint64_t gpa, struct vmem_ept_walked *ret_walked)
 {
-	const struct vmem_ept_access access = {
-		.size = sizeof(access),
-		.gpa = gpa,
-		.kind = kind,
-		.context = hw_world.context,
-		.pointer = vmem_ept_pointer(hw_world.ept),
-	};
-
-	*ret_walked = (struct vmem_ept_walked){ .size = sizeof(*ret_walked) };
-	HW_CHECK(!vmem_ept_walk(&hw_world.capabilities, &hw_live, &access, ret_walked));
+	hw_walk(&hw_live, kind, gpa, ret_walked);
 	return ret_walked->outcome != VMEM_EPT_WALK_OK;
 }
 

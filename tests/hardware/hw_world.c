@@ -109,7 +109,8 @@ void hw_world_close(void)
 	HW_CHECK(hw_memory_idle());
 }
 
-void hw_predict(uint32_t kind, uint64_t gpa, struct vmem_ept_walked *ret_walked)
+void hw_walk(const struct vmem_ept_view *view, uint32_t kind, uint64_t gpa,
+	     struct vmem_ept_walked *ret_walked)
 {
 	const struct vmem_ept_access access = {
 		.size = sizeof(access),
@@ -121,8 +122,13 @@ void hw_predict(uint32_t kind, uint64_t gpa, struct vmem_ept_walked *ret_walked)
 	};
 
 	*ret_walked = (struct vmem_ept_walked){ .size = sizeof(*ret_walked) };
+	HW_CHECK(!vmem_ept_walk(&hw_world.capabilities, view, &access, ret_walked));
+}
+
+void hw_predict(uint32_t kind, uint64_t gpa, struct vmem_ept_walked *ret_walked)
+{
 	hw_shadow_take();
-	HW_CHECK(!vmem_ept_walk(&hw_world.capabilities, &hw_shadow, &access, ret_walked));
+	hw_walk(&hw_shadow, kind, gpa, ret_walked);
 }
 
 /* Bits of a qualification that the processor is known to get wrong. */

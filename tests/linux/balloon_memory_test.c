@@ -329,6 +329,19 @@ static void inflate(vmem_balloon *b, vmem_discard *d, uint32_t first, uint32_t c
 	}
 }
 
+#define HELD_FEATURES (VMEM_VIRTIO_F_VERSION_1 | VMEM_BALLOON_F_MUST_TELL_HOST)
+
+/* Of memory that is pinned while *held_all says so. */
+static void begin_held(bool *held_all, vmem_discard **ret_d, vmem_balloon **ret_b)
+{
+	const struct vmem_discard_opts o = { .size = sizeof(o),
+					     .pinned = all_or_none,
+					     .context = held_all };
+	const struct vmem_balloon_opts bo = { .size = sizeof(bo), .features = HELD_FEATURES };
+
+	assert(!vmem_discard_new(ret_d, &o) && !vmem_balloon_new(ret_b, &bo));
+}
+
 /* More ranges than one call may look at, however small they are. */
 static void retried_in_parts(void)
 {
@@ -336,18 +349,12 @@ static void retried_in_parts(void)
 	const uint64_t count = VMEM_BALLOON_WORK_ENTRIES + MORE, pages = 2 * count;
 	unsigned char *base = mapped(pages, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	bool held_all = true;
-	struct vmem_discard_opts o = { .size = sizeof(o),
-				       .pinned = all_or_none,
-				       .context = &held_all };
-	struct vmem_balloon_opts bo = { .size = sizeof(bo),
-					.features = VMEM_VIRTIO_F_VERSION_1 |
-						    VMEM_BALLOON_F_MUST_TELL_HOST };
 	vmem_balloon *b;
 	vmem_discard *d;
 
-	assert(!vmem_discard_new(&d, &o) && !vmem_balloon_new(&b, &bo));
+	begin_held(&held_all, &d, &b);
 	assert(!vmem_balloon_add_ram(b, 0, pages * PAGE, PAGE));
-	start(b, bo.features);
+	start(b, HELD_FEATURES);
 	add(d, &(struct vmem_discard_piece){
 		       .bytes = pages * PAGE, .kind = VMEM_DISCARD_PRIVATE, .hva = base });
 	inflate(b, d, 0, (uint32_t)count, 2);
@@ -371,19 +378,13 @@ static void retried_in_blocks(void)
 		mapped((bytes + block) / PAGE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	unsigned char *base = room + (block - (uintptr_t)room % block) % block;
 	bool held_all = true;
-	struct vmem_discard_opts o = { .size = sizeof(o),
-				       .pinned = all_or_none,
-				       .context = &held_all };
-	struct vmem_balloon_opts bo = { .size = sizeof(bo),
-					.features = VMEM_VIRTIO_F_VERSION_1 |
-						    VMEM_BALLOON_F_MUST_TELL_HOST };
 	vmem_balloon *b;
 	vmem_discard *d;
 
-	assert(!vmem_discard_new(&d, &o) && !vmem_balloon_new(&b, &bo));
+	begin_held(&held_all, &d, &b);
 	assert(!vmem_balloon_add_ram(b, 0, 16 * PAGE, PAGE));
 	assert(!vmem_balloon_add_ram(b, block, bytes, block));
-	start(b, bo.features);
+	start(b, HELD_FEATURES);
 	add(d, &(struct vmem_discard_piece){
 		       .bytes = 16 * PAGE, .kind = VMEM_DISCARD_PRIVATE, .hva = few });
 	add(d, &(struct vmem_discard_piece){ .gpa = block,
