@@ -9,19 +9,38 @@ static bool is_ram(const struct vmemi_balloon_ram *ram, uint64_t at)
 	return ram->base + at - ram->first < ram->pages;
 }
 
+/* The bits of a word that are RAM. */
+static uint64_t ram_of_word(const struct vmemi_balloon_ram *ram, uint64_t word)
+{
+	const uint64_t first = ram->first - ram->base, at = word ? word * 64 : first;
+
+	return is_ram(ram, at) ? vmemi_balloon_mask(at % 64, first + ram->pages - at) : 0;
+}
+
+static uint64_t owned_in(const struct vmemi_balloon_ram *ram, uint64_t at, uint64_t end)
+{
+	uint64_t count = 0;
+
+	for (; at < end; at = (at | 63) + 1)
+		count +=
+			vmemi_bits_set(ram->owned[at / 64] & vmemi_balloon_mask(at % 64, end - at));
+	return count;
+}
+
 /* Pages in whole blocks; UINT64_MAX: the counts of blocks are wrong. */
 static uint64_t released_of(const vmem_balloon *b, const struct vmemi_balloon_ram *ram)
 {
 	const uint64_t block = UINT64_C(1) << ram->block_shift;
+	const uint64_t first = ram->first - ram->base;
 	uint64_t released = 0, count;
 
-	for (uint64_t at = ram->first - ram->base; is_ram(ram, at); at += block) {
-		count = 0;
-		for (uint64_t i = at; i < at + block; i++)
-			count += ram->owned[i / 64] >> i % 64 & 1;
+	if (block == 1)
+		return owned_in(ram, first, first + ram->pages);
+	for (uint64_t at = first; is_ram(ram, at); at += block) {
+		count = owned_in(ram, at, at + block);
 		if (ram->in_block && ram->in_block[at / block] != count)
 			return UINT64_MAX;
-		if (count == block && (block == 1 || vmemi_balloon_remembers(b)))
+		if (count == block && vmemi_balloon_remembers(b))
 			released += block;
 	}
 	return released;
@@ -67,7 +86,7 @@ static const char *check_list(const struct vmemi_balloon_list *list)
 
 const char *vmemi_balloon_check(const vmem_balloon *b)
 {
-	uint64_t owned = 0, released = 0, pages = 0;
+	uint64_t owned = 0, released = 0, pages = 0, whole;
 	const char *wrong;
 
 	for (uint32_t i = 0; i < b->rams; i++) {
@@ -79,17 +98,16 @@ const char *vmemi_balloon_check(const vmem_balloon *b)
 			owned += vmemi_bits_set(ram->owned[word]);
 			VMEMI_REQUIRE(!ram->owned[word] ||
 				      (ram->touched[chunk / 64] >> chunk % 64 & 1));
+			VMEMI_REQUIRE(!((ram->owned[word] | ram->due[0][word]) &
+					~ram_of_word(ram, word)));
 		}
-		for (uint64_t at = 0; at < ram->words * 64; at++)
-			VMEMI_REQUIRE(
-				is_ram(ram, at) ||
-				!((ram->owned[at / 64] | ram->due[0][at / 64]) >> at % 64 & 1));
 		wrong = check_levels(ram);
 		if (wrong)
 			return wrong;
 		VMEMI_REQUIRE((b->due >> i & 1) == (ram->low <= ram->high || ram == b->list.ram));
-		VMEMI_REQUIRE(released_of(b, ram) != UINT64_MAX);
-		released += released_of(b, ram);
+		whole = released_of(b, ram);
+		VMEMI_REQUIRE(whole != UINT64_MAX);
+		released += whole;
 		pages += ram->pages;
 	}
 	wrong = check_list(&b->list);
