@@ -109,7 +109,7 @@ static void any_bytes(struct input *in)
 	const int fds[9] = { other, other, other, other, other, other, other, other, other };
 	uint32_t fd_count = (uint32_t)take(in, 1) % 32;
 
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count && i < sizeof(bytes); i++)
 		bytes[i] = (uint8_t)take(in, 1);
 	send_bytes(bytes, count, fds, fd_count < 10 ? fd_count : 0);
 }
@@ -120,7 +120,7 @@ static void any_memory(struct input *in)
 	uint64_t at = take(in, 3) % (BYTES - sizeof(bytes));
 	size_t count = 1 + take(in, 1) % sizeof(bytes);
 
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count && i < sizeof(bytes); i++)
 		bytes[i] = (uint8_t)take(in, 1);
 	(void)!pwrite(memory, bytes, count, (off_t)at);
 }
