@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <libgen.h>
 #include <limits.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -20,6 +19,11 @@ cJSON *json_need(cJSON *item)
 {
 	incomplete |= item == NULL;
 	return item;
+}
+
+bool json_is_whole(void)
+{
+	return !incomplete;
 }
 
 void json_number(cJSON *object, const char *name, double value)

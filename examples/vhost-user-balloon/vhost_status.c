@@ -10,9 +10,10 @@
 
 #define PAGE UINT64_C(4096)
 
+/* NULL: it is not whole, or there is no memory for the text. */
 static char *text_of(cJSON *root)
 {
-	char *plain = root ? cJSON_PrintUnformatted(root) : NULL;
+	char *plain = root && json_is_whole() ? cJSON_PrintUnformatted(root) : NULL;
 	char *line = plain ? malloc(strlen(plain) + 2) : NULL;
 
 	if (line)
@@ -99,6 +100,11 @@ static void add_counters(cJSON *o, const struct vmem_balloon_counters *c)
 		json_number(counters, all[i].name, (double)all[i].value);
 }
 
+static uint64_t not_released(const struct vmem_discard_counts *c)
+{
+	return c->pinned + c->failed + c->cut;
+}
+
 static void add_client(cJSON *o, struct vhost_server *s)
 {
 	struct vmem_balloon_progress p = { .size = sizeof(p) };
@@ -116,9 +122,8 @@ static void add_client(cJSON *o, struct vhost_server *s)
 	add_progress(o, &p);
 	json_number(o, "released_bytes",
 		    (double)(d.inflated.released + d.reported.released + d.retried.released));
-	json_number(
-		o, "not_released_bytes",
-		(double)(d.inflated.failed + d.reported.failed + d.inflated.cut + d.reported.cut));
+	json_number(o, "not_released_bytes",
+		    (double)(not_released(&d.inflated) + not_released(&d.reported)));
 	add_counters(o, &c);
 }
 
