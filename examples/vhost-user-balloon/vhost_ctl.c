@@ -24,6 +24,7 @@
 
 struct ctl {
 	bool json;
+	uint64_t timeout_s; /* 0: none */
 	unsigned count;
 	char *word[WORDS]; /* PATH COMMAND ... */
 	FILE *in;
@@ -32,6 +33,7 @@ struct ctl {
 
 static const struct argp_option option_table[] = {
 	{ "json", 'j', NULL, 0, "print answers as they are: one JSON object a line", 0 },
+	{ "timeout", 't', "SECONDS", 0, "of wait: fail when it takes longer (default: it may)", 0 },
 	{ NULL, 0, NULL, 0, NULL, 0 },
 };
 
@@ -42,7 +44,8 @@ static const char description[] =
 	"  status               where it stands\n"
 	"  stats                what the guest says of itself, asked for now\n"
 	"  watch                a line a second, until Ctrl-C\n"
-	"  wait                 until the target is reached; fails when it stalls, or is too much\n"
+	"  wait                 until the target is reached; fails when it stalls, is too much, or\n"
+	"                       takes longer than --timeout, as without a guest\n"
 	"  leave                ends the connection of the client\n"
 	"  quit                 ends the back end\n";
 
@@ -52,6 +55,10 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 
 	switch (key) {
 	case 'j': c->json = true; break;
+	case 't':
+		if (units_parse_number(text, 1, 86400, &c->timeout_s) != 0)
+			argp_error(state, "%s: give seconds from 1 to 86400", text);
+		break;
 	case ARGP_KEY_ARG:
 		if (c->count == WORDS)
 			argp_error(state, "%s: too many words", text);
@@ -60,6 +67,8 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (c->count < 2)
 			argp_error(state, "give PATH and a command");
+		if (c->timeout_s && strcmp(c->word[1], "wait") != 0)
+			argp_error(state, "--timeout is of wait");
 		break;
 	default: return ARGP_ERR_UNKNOWN;
 	}
@@ -185,15 +194,33 @@ static int watch(struct ctl *c)
 	return VHOST_FAILED;
 }
 
+static uint64_t seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec;
+}
+
+static const char *why_late(bool client, bool driver)
+{
+	if (!client)
+		return "timed out: there is no client";
+	return driver ? "timed out: the target is not reached"
+		      : "timed out: the guest has no driver";
+}
+
 /* Until the balloon has what is wanted. */
 static int wait_for_target(struct ctl *c)
 {
+	uint64_t end = seconds() + c->timeout_s + 1; /* not a second early */
 	cJSON *o;
 
 	c->json = false;
 	while ((o = ask(c, "status\n")) != NULL) {
-		bool there = cJSON_IsTrue(cJSON_GetObjectItem(o, "driver")) &&
-			     number(o, "balloon_bytes") == number(o, "target_bytes");
+		bool client = cJSON_IsTrue(cJSON_GetObjectItem(o, "client"));
+		bool driver = cJSON_IsTrue(cJSON_GetObjectItem(o, "driver"));
+		bool there = driver && number(o, "balloon_bytes") == number(o, "target_bytes");
 		bool never = cJSON_IsTrue(cJSON_GetObjectItem(o, "target_too_large"));
 		bool stalled = number(o, "stalled_s") > 0;
 		double proposed = number(o, "proposed_bytes");
@@ -210,6 +237,8 @@ static int wait_for_target(struct ctl *c)
 				UNITS_BYTES((uint64_t)proposed));
 			return VHOST_FAILED;
 		}
+		if (c->timeout_s && seconds() >= end)
+			return fail("wait", why_late(client, driver));
 		nap(50);
 	}
 	return VHOST_FAILED;

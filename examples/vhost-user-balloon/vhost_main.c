@@ -46,10 +46,11 @@ static int complain(const char *what)
 
 /* --- Sockets --- */
 
-/* A socket that nobody listens at any more is in nobody's way. Who has no room for another client listens. */
+/* A socket that nobody has open any more is in nobody's way. Asked for with another type than it can have, it is
+ * refused for that where somebody has: who listens does not see it. */
 static bool is_left_over(const char *path, const struct sockaddr_un *address)
 {
-	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	bool left;
 	struct stat st;
 

@@ -34,7 +34,8 @@ static const struct argp_option option_table[] = {
 	{ "without", KEY_WITHOUT, "FEATURE", 0,
 	  "do not offer it; again for more: tell-host, stats, oom, poison, reporting", 0 },
 	{ "most-memory", KEY_MEMORY, "SIZE", 0, "refuse guests with more (default 256G)", 0 },
-	{ "stall", KEY_STALL, "SECONDS", 0, "no progress for so long is told (default 5)", 0 },
+	{ "stall", KEY_STALL, "SECONDS", 0,
+	  "no progress for so long is told (default 5, at least 1)", 0 },
 	{ "quiet", KEY_QUIET, NULL, 0, "print no progress", 0 },
 	{ NULL, 0, NULL, 0, NULL, 0 },
 };
@@ -64,12 +65,12 @@ static uint64_t need_bytes(struct argp_state *state, const char *text)
 	return bytes;
 }
 
-static uint64_t need_seconds(struct argp_state *state, const char *text)
+static uint64_t need_seconds(struct argp_state *state, const char *text, uint64_t least)
 {
 	uint64_t seconds = 0;
 
-	if (units_parse_number(text, 0, 86400, &seconds) != 0)
-		argp_error(state, "%s: give seconds from 0 to 86400", text);
+	if (units_parse_number(text, least, 86400, &seconds) != 0)
+		argp_error(state, "%s: give seconds from %u to 86400", text, (unsigned)least);
 	return seconds;
 }
 
@@ -102,11 +103,11 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 	case KEY_CONTROL: o->control = text; break;
 	case KEY_TARGET: o->target_bytes = need_bytes(state, text); break;
 	case KEY_RATE: o->bytes_per_s = need_bytes(state, text); break;
-	case KEY_STATS: o->stats_s = need_seconds(state, text); break;
+	case KEY_STATS: o->stats_s = need_seconds(state, text, 0); break;
 	case KEY_MAP: o->client.map = need_map(state, text); break;
 	case KEY_WITHOUT: o->client.features &= ~need_feature(state, text); break;
 	case KEY_MEMORY: o->client.most_memory = need_bytes(state, text); break;
-	case KEY_STALL: o->client.stall_ns = need_seconds(state, text) * 1000000000; break;
+	case KEY_STALL: o->client.stall_ns = need_seconds(state, text, 1) * 1000000000; break;
 	case KEY_QUIET: o->quiet = true; break;
 	case ARGP_KEY_ARG: argp_error(state, "%s: not an option", text); break;
 	case ARGP_KEY_END:

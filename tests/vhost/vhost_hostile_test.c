@@ -14,7 +14,6 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "support/deadline.h"
@@ -445,29 +444,6 @@ static void is_left(void)
 	next_is_served("left");
 }
 
-/* A target that was there before the guest, and is more than it has. */
-static void too_much(void)
-{
-	char line[512];
-	int status;
-
-	VMEMT_UNTIL(back_end_status(&back, "client") == 0); /* the one before */
-	assert(back_end_number(&back, "target 1G", NULL, "ok") == 1);
-	begin(all);
-	VMEMT_UNTIL(back_end_status(&back, "target_too_large") == 1);
-	assert(snprintf(line, sizeof(line), "%s ctl %s wait", BACK_END, back.control_path) <
-	       (int)sizeof(line));
-	status = system(line);
-	assert(WIFEXITED(status) && WEXITSTATUS(status) == 1);
-	assert(back_end_number(&back, "target 1M", NULL, "ok") == 1);
-	assert(back_end_number(&back, "target 2G", NULL, "ok") == 0);
-	assert(back_end_status(&back, "target_bytes") == 1 << 20);
-	assert(back_end_status(&back, "target_too_large") == 0);
-	assert(back_end_number(&back, "target 0", NULL, "ok") == 1);
-	vhost_peer_close(&peer);
-	next_is_served("too much");
-}
-
 static void any_message(uint64_t *random)
 {
 	static const uint32_t sizes[] = { 0, 8, 8, 8, 40, 12, 16, 72, 268 };
@@ -503,33 +479,6 @@ static void anything(uint64_t *random)
 		vhost_peer_close(&peer);
 	}
 	next_is_served("anything");
-}
-
-static void control_lines(void)
-{
-	char junk[600];
-	int lines;
-
-	VMEMT_UNTIL(back_end_status(&back, "client") == 0); /* the one before has gone */
-	assert(back_end_number(&back, "no such command", NULL, "ok") == 0);
-	assert(back_end_number(&back, "", NULL, "ok") == 0);
-	assert(back_end_number(&back, "target", NULL, "ok") == 0);
-	assert(back_end_number(&back, "target -1", NULL, "ok") == 0);
-	assert(back_end_number(&back, "target 1M often", NULL, "ok") == 0);
-	assert(back_end_number(&back, "stats", NULL, "ok") == 0); /* no client */
-	assert(send(back.control, "\n\nsta", 5, MSG_NOSIGNAL) ==
-	       5); /* two lines, and a part of one */
-	for (lines = 0; lines < 2; lines += junk[0] == '\n')
-		assert(recv(back.control, junk, 1, 0) == 1);
-	assert(back_end_number(&back, "tus", NULL, "ok") == 1);
-	begin(all);
-	VMEMT_UNTIL(back_end_status(&back, "driver") == 1);
-	assert(back_end_number(&back, "target 1G", NULL, "ok") == 0); /* more than there is */
-	vhost_peer_close(&peer);
-	memset(junk, 'x', sizeof(junk));
-	assert(send(back.control, junk, sizeof(junk), MSG_NOSIGNAL) > 0);
-	VMEMT_UNTIL(recv(back.control, junk, sizeof(junk), 0) <= 0);
-	next_is_served("control");
 }
 
 /* Descriptors that the back end has open, without a client. */
@@ -568,9 +517,7 @@ int main(void)
 	cut();
 	waits();
 	is_left();
-	too_much();
 	anything(&random);
 	VMEMT_UNTIL(count_open() == open_before); /* some are closed by a thread */
-	control_lines();
 	return back_end_stop(&back, SIGTERM);
 }
