@@ -70,8 +70,10 @@ static void take_client(struct vhost_server *s)
 
 static void leave_client(struct vhost_server *s, const char *why)
 {
-	if (*why)
+	if (*why) {
 		s->refused++;
+		snprintf(s->refused_for, sizeof(s->refused_for), "%s", why);
+	}
 	vhost_say_gone(s, why);
 	vhost_client_end(&s->client);
 	s->has_client = s->leave = false;

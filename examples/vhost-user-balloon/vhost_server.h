@@ -18,6 +18,7 @@ struct vhost_server {
 	uint64_t target_bytes, bytes_per_s;
 	uint64_t clients;              /* that have come */
 	uint64_t refused;              /* of which were left for what they sent */
+	char refused_for[96];          /* why the last one was */
 	uint64_t events[VHOST_EVENTS]; /* by enum vmem_balloon_event; 0: a target was too much */
 	uint64_t event_said_ns[VHOST_EVENTS];
 	bool event_due[VHOST_EVENTS]; /* to be said when the one before is a second old */

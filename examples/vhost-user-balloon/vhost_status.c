@@ -136,6 +136,8 @@ char *vhost_status_text(struct vhost_server *s)
 	json_need(cJSON_AddBoolToObject(root, "client", s->has_client));
 	json_number(root, "clients", (double)s->clients);
 	json_number(root, "refused", (double)s->refused);
+	if (s->refused)
+		json_text(root, "refused_for", s->refused_for);
 	json_number(root, "closing", (double)vhost_closer_count());
 	json_number(root, "target_bytes", (double)s->target_bytes);
 	if (s->has_client)

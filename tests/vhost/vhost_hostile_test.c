@@ -33,11 +33,24 @@ static void begin(uint32_t steps)
 	(void)vhost_peer_set_up(&peer, steps);
 }
 
-/* The back end has closed the connection because of what it was sent. */
-static void is_refused(void)
+/* The back end has closed the connection because of what it was sent, and this is what it says of it. NULL: not so. */
+static void is_refused(const char *why)
 {
+	static double count;
+	double before = count;
+	cJSON *status;
+	const char *text;
+
 	vhost_peer_until_closed(&peer);
 	vhost_peer_close(&peer);
+	status = back_end_ask(&back, "status");
+	count = cJSON_GetNumberValue(cJSON_GetObjectItem(status, "refused"));
+	text = cJSON_GetStringValue(cJSON_GetObjectItem(status, "refused_for"));
+	if (why && (count == before || strcmp(text, why) != 0))
+		printf("refused for \"%s\", not for \"%s\"\n", count == before ? "nothing" : text,
+		       why);
+	assert(why ? count > before && strcmp(text, why) == 0 : count == before);
+	cJSON_Delete(status);
 }
 
 /* The one after it is served. */
@@ -47,6 +60,22 @@ static void next_is_served(const char *after)
 	begin(all);
 	vhost_peer_is_served(&peer);
 	vhost_peer_close(&peer);
+}
+
+static bool is_known(uint32_t request)
+{
+	return (request >= VHOST_GET_FEATURES && request <= VHOST_SET_MEM_TABLE) ||
+	       (request >= VHOST_SET_VRING_NUM && request <= VHOST_SET_VRING_ENABLE) ||
+	       request == VHOST_SET_BACKEND_REQ_FD || request == VHOST_GET_CONFIG ||
+	       request == VHOST_SET_CONFIG || request == VHOST_RESET_DEVICE;
+}
+
+/* Of a header with a length that is none of most messages. */
+static const char *why_header(uint32_t request, uint32_t size)
+{
+	if (!is_known(request))
+		return "it was not offered";
+	return request == VHOST_SET_BACKEND_REQ_FD && size <= 8 ? NULL : "its length is wrong";
 }
 
 static void headers(void)
@@ -62,14 +91,14 @@ static void headers(void)
 			begin(3);
 			vhost_peer_send(&peer, &h, sizeof(h), NULL, 0);
 			shutdown(peer.socket, SHUT_WR);
-			is_refused();
+			is_refused(why_header(request, sizes[i]));
 		}
 	for (uint32_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
 		const struct vhost_header h = { VHOST_GET_FEATURES, flags[i], 0 };
 
 		begin(0);
 		vhost_peer_send(&peer, &h, sizeof(h), NULL, 0);
-		is_refused();
+		is_refused("its flags are not those of a request of version 1");
 	}
 	next_is_served("headers");
 }
@@ -93,10 +122,13 @@ static void goes_away(void)
 	next_is_served("gone at every step");
 }
 
+static const char in_no_memory[] = "a region is in no file in memory (memfd, tmpfs, hugetlbfs)";
+
 static void descriptors(void)
 {
 	const uint64_t queue = 0, none = 0x100;
 	struct vhost_table table = vhost_peer_table();
+	const char *const too_many = "more descriptors than any message has";
 	int fds[20], pipe_fds[2];
 
 	assert(pipe(pipe_fds) == 0);
@@ -105,45 +137,55 @@ static void descriptors(void)
 	for (uint32_t count = 0; count <= 20; count += count == 2 ? 7 : 1) {
 		begin(5);
 		vhost_peer_ask(&peer, VHOST_SET_MEM_TABLE, &table, 40, fds, count);
-		is_refused();
+		is_refused(count == 1  ? in_no_memory
+			   : count > 2 ? too_many
+				       : "it does not come with a descriptor for each region");
 		begin(5);
 		vhost_peer_ask(&peer, VHOST_SET_VRING_KICK, &queue, 8, fds, count);
-		is_refused(); /* one: a pipe is not to be kicked with */
+		is_refused(count == 1  ? "what it is to be kicked with is no eventfd"
+			   : count > 2 ? too_many
+				       : "its descriptor is missing, or one too many");
 		if (!count)
 			continue;
 		begin(5);
 		vhost_peer_ask(&peer, VHOST_SET_FEATURES, &queue, 8, fds, count);
-		is_refused();
+		is_refused(count > 2 ? too_many : "it comes with descriptors");
 	}
 	begin(5);
 	vhost_peer_number(&peer, VHOST_SET_VRING_KICK, none);
-	is_refused();
+	is_refused("a queue without a descriptor to be kicked with; polling was not offered");
 	begin(5);
 	vhost_peer_ask(&peer, VHOST_SET_BACKEND_REQ_FD, NULL, 0, NULL, 0);
-	is_refused();
+	is_refused("its descriptor is missing");
 	close(pipe_fds[0]);
 	close(pipe_fds[1]);
 	next_is_served("descriptors");
 }
 
-static void table_is_refused(const struct vhost_table *t, const int *fds)
+static void table_is_refused(const struct vhost_table *t, const int *fds, const char *why)
 {
 	begin(5);
 	vhost_peer_ask(&peer, VHOST_SET_MEM_TABLE, t,
 		       (uint32_t)(8 + (t->count ? t->count : 1) * sizeof(t->region[0])), fds,
 		       t->count);
-	is_refused();
+	is_refused(why);
 }
 
-static void one_region(uint64_t gpa, uint64_t bytes, uint64_t user, uint64_t offset, int fd)
+static void one_region(uint64_t gpa, uint64_t bytes, uint64_t user, uint64_t offset, int fd,
+		       const char *why)
 {
 	const struct vhost_table t = { .count = 1, .region = { { gpa, bytes, user, offset } } };
 
-	table_is_refused(&t, &fd);
+	table_is_refused(&t, &fd, why);
 }
 
 static void memory(void)
 {
+	const char *const pages = "a region is empty, or not of whole pages";
+	const char *const beyond_file = "a region goes beyond the end of its file";
+	const char *const beyond_space = "a region goes beyond the end of the address space";
+	const char *const too_much = "there is more memory than is allowed (--most-memory)";
+	const char *const overlap = "two regions overlap";
 	int file = memfd_create("hostile", MFD_CLOEXEC), null = open("/dev/null", O_RDWR);
 	int disk = open("/etc/passwd", O_RDONLY), read_only, fds[8];
 	const uint64_t bytes = PEER_BYTES;
@@ -154,33 +196,33 @@ static void memory(void)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
 	read_only = open(path, O_RDONLY);
 	assert(read_only >= 0);
-	one_region(0, 0, 0, 0, file);
-	one_region(0, bytes + 4096, 0, 0, file);
-	one_region(0, bytes, 0, 4096, file);
-	one_region(0, bytes, 0, UINT64_MAX - 4095, file);
-	one_region(100, bytes, 0, 0, file);
-	one_region(0, 100, 0, 0, file);
-	one_region(UINT64_MAX - 4095, bytes, 0, 0, file);
-	one_region(UINT64_C(1) << 44, bytes, 0, 0, file);
-	one_region(0, bytes, UINT64_MAX - 4095, 0, file);
-	one_region(0, UINT64_MAX - 4095, 0, 0, file);
-	one_region(0, bytes, 0, 0, null);
-	one_region(0, 4096, 0, 0, disk);
-	one_region(0, bytes, 0, 0, read_only);
+	one_region(0, 0, 0, 0, file, pages);
+	one_region(0, bytes + 4096, 0, 0, file, beyond_file);
+	one_region(0, bytes, 0, 4096, file, beyond_file);
+	one_region(0, bytes, 0, UINT64_MAX - 4095, file, beyond_file);
+	one_region(100, bytes, 0, 0, file, pages);
+	one_region(0, 100, 0, 0, file, pages);
+	one_region(UINT64_MAX - 4095, bytes, 0, 0, file, beyond_space);
+	one_region(UINT64_C(1) << 44, bytes, 0, 0, file, beyond_space);
+	one_region(0, bytes, UINT64_MAX - 4095, 0, file, beyond_space);
+	one_region(0, UINT64_MAX - 4095, 0, 0, file, too_much);
+	one_region(0, bytes, 0, 0, null, in_no_memory);
+	one_region(0, 4096, 0, 0, disk, in_no_memory);
+	one_region(0, bytes, 0, 0, read_only, "a region cannot be mapped for reading and writing");
 	assert(ftruncate(file, INT64_C(1) << 40) == 0);
-	one_region(0, UINT64_C(1) << 40, 0, 0, file); /* --most-memory */
+	one_region(0, UINT64_C(1) << 40, 0, 0, file, too_much); /* --most-memory */
 
 	for (int i = 0; i < 8; i++)
 		fds[i] = file;
 	t.region[0] = (struct vhost_table_region){ 0, bytes, 0, 0 };
 	t.region[1] = (struct vhost_table_region){ bytes - 4096, bytes, 2 * bytes, bytes };
-	table_is_refused(&t, fds);
+	table_is_refused(&t, fds, overlap);
 	t.region[1] = (struct vhost_table_region){ bytes, bytes, bytes - 4096, bytes };
-	table_is_refused(&t, fds);
+	table_is_refused(&t, fds, overlap);
 	t.region[1] = (struct vhost_table_region){ bytes, bytes, bytes, bytes - 4096 };
-	table_is_refused(&t, fds);
+	table_is_refused(&t, fds, overlap);
 	t.count = 0;
-	table_is_refused(&t, fds);
+	table_is_refused(&t, fds, "it has no region, or more than 8");
 	close(file);
 	close(null);
 	close(disk);
@@ -200,7 +242,7 @@ static void one_queue(uint64_t descriptors, uint64_t available, uint64_t used, u
 	vhost_peer_ask(&peer, VHOST_SET_VRING_ADDR, &a, sizeof(a), NULL, 0);
 	vhost_peer_state(&peer, VHOST_SET_VRING_ENABLE, 0, 1);
 	vhost_peer_ask(&peer, VHOST_SET_VRING_KICK, &queue, 8, &peer.kick[0], 1);
-	is_refused();
+	is_refused("a queue is not in guest memory, or not aligned");
 }
 
 static void queues(void)
@@ -215,12 +257,12 @@ static void queues(void)
 		for (uint32_t j = 0; j < 4; j++) {
 			begin(6);
 			vhost_peer_state(&peer, requests[j], indices[i], 1);
-			is_refused();
+			is_refused("there is no such queue");
 		}
 	for (uint32_t i = 0; i < 5; i++) {
 		begin(6);
 		vhost_peer_state(&peer, VHOST_SET_VRING_NUM, 0, sizes[i]);
-		is_refused();
+		is_refused("the size of a queue is no power of two up to 32768");
 	}
 	one_queue(0, user, user, 16);
 	one_queue(user, 0, user, 16);
@@ -236,7 +278,7 @@ static void queues(void)
 	begin(6); /* neither size nor address */
 	vhost_peer_state(&peer, VHOST_SET_VRING_ENABLE, 0, 1);
 	vhost_peer_ask(&peer, VHOST_SET_VRING_KICK, &(uint64_t){ 0 }, 8, &peer.kick[0], 1);
-	is_refused();
+	is_refused("a queue is kicked that has no size or no address");
 	next_is_served("queues");
 }
 
@@ -250,13 +292,13 @@ static void rings(void)
 	ring = peer.map + PEER_RING_AT(0);
 	split_ring_store_index(ring + 1024, 60000);
 	assert(write(peer.kick[0], &one, 8) == 8);
-	is_refused();
+	is_refused("a queue makes no sense");
 	begin(all); /* an entry that is none */
 	ring = peer.map + PEER_RING_AT(0);
 	split_ring_store(ring + 1024, SPLIT_RING_ENTRIES, 12345);
 	split_ring_store_index(ring + 1024, 1);
 	assert(write(peer.kick[0], &one, 8) == 8);
-	is_refused();
+	is_refused("a queue makes no sense");
 
 	begin(all); /* these are returned unread */
 	vhost_peer_give(&peer, 0, PEER_GPA, 1024, SPLIT_RING_D_NEXT); /* a circle */
@@ -289,26 +331,26 @@ static void changes(void)
 	begin(all);
 	table.region[0].gpa += PEER_PAGE;
 	vhost_peer_ask(&peer, VHOST_SET_MEM_TABLE, &table, 40, &peer.memory, 1);
-	is_refused();
+	is_refused("other memory while queues run");
 	begin(all); /* the same again is fine */
 	table = vhost_peer_table();
 	vhost_peer_ask(&peer, VHOST_SET_MEM_TABLE, &table, 40, &peer.memory, 1);
 	vhost_peer_is_served(&peer);
 	vhost_peer_number(&peer, VHOST_SET_FEATURES, PEER_FEATURES & ~UINT64_C(2));
-	is_refused();
+	is_refused("other features while queues run");
 	begin(3);
 	vhost_peer_number(&peer, VHOST_SET_FEATURES, ~UINT64_C(0));
-	is_refused();
+	is_refused("features that were not offered");
 	begin(3);
 	vhost_peer_number(&peer, VHOST_SET_PROTOCOL_FEATURES, ~UINT64_C(0));
-	is_refused();
+	is_refused("protocol features that were not offered");
 	begin(all); /* a new size for a queue that runs */
 	vhost_peer_state(&peer, VHOST_SET_VRING_NUM, 0, 32);
-	is_refused();
+	is_refused("the queue runs");
 	begin(all); /* it cuts its memory off */
 	assert(ftruncate(peer.memory, 0) == 0);
 	assert(write(peer.kick[0], &(uint64_t){ 1 }, 8) == 8);
-	is_refused();
+	is_refused("it has cut its memory off");
 	next_is_served("changes");
 }
 
@@ -376,7 +418,7 @@ static void cut(void)
 	       vhost_peer_answer(&peer, &m)); /* it has looked at the files */
 	assert(ftruncate(fds[1], 0) == 0);
 	cut_queue(1, PEER_RING); /* now there is a driver */
-	is_refused();
+	is_refused("it has cut its memory off");
 	munmap(ring, PEER_BYTES);
 	close(fds[1]);
 	next_is_served("cut");
@@ -415,10 +457,10 @@ static void waits(void)
 	/* what is of no use as such */
 	begin(all);
 	vhost_peer_ask(&peer, VHOST_SET_VRING_CALL, &queue, 8, &peer.memory, 1);
-	is_refused();
+	is_refused("what it is to be notified by is no eventfd, socket or pipe");
 	begin(all);
 	vhost_peer_ask(&peer, VHOST_SET_BACKEND_REQ_FD, NULL, 0, &pipe_ends[1], 1);
-	is_refused();
+	is_refused("what requests are to be sent to is no socket");
 	close(ends[0]);
 	close(ends[1]);
 	close(pipe_ends[0]);
@@ -428,7 +470,7 @@ static void waits(void)
 	while (sent < 1000000 && vhost_peer_ask(&peer, VHOST_GET_FEATURES, NULL, 0, NULL, 0))
 		sent++;
 	assert(sent < 1000000);
-	is_refused();
+	is_refused("it does not read answers");
 	next_is_served("what would wait");
 }
 
@@ -438,7 +480,7 @@ static void is_left(void)
 	begin(all);
 	VMEMT_UNTIL(back_end_status(&back, "driver") == 1);
 	assert(back_end_number(&back, "leave", NULL, "ok") == 1);
-	is_refused();
+	is_refused(NULL);
 	VMEMT_UNTIL(back_end_status(&back, "client") == 0);
 	assert(back_end_number(&back, "leave", NULL, "ok") == 0);
 	next_is_served("left");
