@@ -347,7 +347,8 @@ static void changes(void)
 	begin(all); /* a new size for a queue that runs */
 	vhost_peer_state(&peer, VHOST_SET_VRING_NUM, 0, 32);
 	is_refused("the queue runs");
-	begin(all); /* it cuts its memory off */
+	begin(all);                                         /* it cuts its memory off */
+	VMEMT_UNTIL(back_end_status(&back, "driver") == 1); /* it has looked at the file */
 	assert(ftruncate(peer.memory, 0) == 0);
 	assert(write(peer.kick[0], &(uint64_t){ 1 }, 8) == 8);
 	is_refused("it has cut its memory off");
