@@ -144,6 +144,7 @@ static int bring_in(struct pageout *p, uint64_t gpa, uint64_t payload, void *fra
 	return vmem_store_load(p->store, p->vm, gpa / 4096, payload, frame, &token);
 }
 
+/* On a machine of several processors a lock is held here: paging out is by serial calls. */
 static int violation(void *context, uint64_t gpa, const struct vmem_ept_walked *walked)
 {
 	struct pageout *p = context;
@@ -154,14 +155,13 @@ static int violation(void *context, uint64_t gpa, const struct vmem_ept_walked *
 	if (walked->rights || gpa >= UINT64_C(4096) * p->count)
 		return -VMEM_EFAULT;
 	gpa &= ~UINT64_C(4095);
-	error = make_room(p);
-	if (error)
-		return error;
-	/* Mapped: another processor pages it out just now, or has brought it in. The guest tries again. */
+	/* Mapped: another processor has brought it in. The guest tries again. */
 	found = vmem_ept_translate(p->machine.ept, gpa, &leaf, &payload);
 	if (found != -VMEM_ENOENT)
 		return found;
-	error = ept_frame_take(&p->machine, &leaf.hpa);
+	error = make_room(p);
+	if (!error)
+		error = ept_frame_take(&p->machine, &leaf.hpa);
 	if (error)
 		return error;
 	error = bring_in(p, gpa, payload, ept_frame(&p->machine, leaf.hpa));

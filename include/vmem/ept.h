@@ -17,7 +17,7 @@
  *  |------------------------------------------------------|----------------------------------------|
  *  | not present to present; payloads                     | nothing (AMD and Intel remember no absence; VT-d with caching mode: the range) |
  *  | rights added                                         | nothing: at worst a violation more, which itself drops the old translation (VT-d: the ranges) |
- *  | rights or pages taken away, address or type changed  | the ranges; nothing where there was nothing to take |
+ *  | rights or pages taken away, address or type changed  | the ranges; nothing where there was nothing to take; VMEM_EPT_REPLACE: all that was present, alike or not |
  *  | split: leaves alike                                  | nothing; accessed and dirty bits may still be set in the old one only until the ranges are invalidated |
  *  | merge; tables left out                               | the ranges, and all that a table translated; it is not freed before vmem_ept_flushed() |
  *  | accessed or dirty bits cleared                       | the ranges, or nothing if staleness is fine (vmem/ept_track.h) |
@@ -118,7 +118,7 @@ enum vmem_ept_flush {
 };
 enum vmem_ept_reason {
 	VMEM_EPT_FINE,
-	VMEM_EPT_UNALIGNED,     /**< gpa, hpa or bytes are no multiple of 4 KiB, or bytes is 0 */
+	VMEM_EPT_UNALIGNED, /**< gpa, hpa or bytes are no multiple of 4 KiB, or of more where the call asks for it; bytes is 0 */
 	VMEM_EPT_GUEST_WIDTH,   /**< beyond guest_bits, or around the end of 2^64 */
 	VMEM_EPT_HOST_WIDTH,    /**< beyond physical_bits */
 	VMEM_EPT_BAD_RIGHTS,    /**< no processor can: write without read */

@@ -54,9 +54,10 @@ int vmemi_ept_leaf_check(const vmem_ept *ept, const struct vmem_ept_leaf *leaf, 
 	if ((err = vmemi_ept_rights_check(ept, leaf->rights, reason)) != 0 ||
 	    (err = vmemi_ept_type_check(ept, leaf->type, reason)) != 0)
 		return err;
+	if (leaf->flags & ~ALL_FLAGS)
+		return refuse(-VMEM_EINVAL, VMEM_EPT_BAD_CALL, reason);
 	if (leaf->flags & ~ept->leaf_flags_able)
-		return refuse(leaf->flags & ~ALL_FLAGS ? -VMEM_EINVAL : -VMEM_ENOTSUP,
-			      VMEM_EPT_NO_CAPABILITY, reason);
+		return refuse(-VMEM_ENOTSUP, VMEM_EPT_NO_CAPABILITY, reason);
 	return 0;
 }
 

@@ -289,6 +289,8 @@ Test(ept_type, set)
 			cr_assert_eq(at(GIB).rights, RW);
 			cr_assert_eq(change.flush, format == VMEM_EPT_VTD ? VMEM_EPT_FLUSH_NONE
 									  : VMEM_EPT_FLUSH_RANGES);
+			cr_assert_eq(vmem_ept_set_type(ept, GIB, GIB, types[i], 0, &change), 0);
+			cr_assert_eq(change.flush, VMEM_EPT_FLUSH_NONE, "it has it already");
 		}
 		cr_assert_eq(vmem_ept_set_type(ept, GIB, GIB, 2, 0, &change), -VMEM_EINVAL);
 		cr_assert_eq(vmem_ept_set_type(ept, GIB, 4096, VMEM_EPT_WB,

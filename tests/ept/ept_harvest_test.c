@@ -297,6 +297,7 @@ static void because(uint32_t reason, uint64_t at)
 Test(ept_reasons, of_bad_calls)
 {
 	struct vmem_ept_harvest h = { .size = 8 };
+	struct vmem_ept_leaf leaf = LEAF(0, 1);
 	uint64_t bitmap[8];
 
 	start(VMEM_EPT_INTEL, VMEM_EPT_AD);
@@ -323,6 +324,9 @@ Test(ept_reasons, of_bad_calls)
 	cr_assert_eq(vmem_ept_merge(ept, M2, M2, 4, &change), -VMEM_EINVAL);
 	because(VMEM_EPT_BAD_CALL, M2);
 	cr_assert_eq(vmem_ept_map(ept, M2, M2, NULL, 0, &change), -VMEM_EINVAL);
+	because(VMEM_EPT_BAD_CALL, M2);
+	leaf.flags = 1u << 20;
+	cr_assert_eq(vmem_ept_map(ept, M2, M2, &leaf, 0, &change), -VMEM_EINVAL);
 	because(VMEM_EPT_BAD_CALL, M2);
 	close_ept();
 }

@@ -51,6 +51,30 @@ Test(ept_install, refused)
 	close_ept();
 }
 
+/* Where the tables are there, too: nothing of what is refused comes into the entry. */
+Test(ept_install, refused_beside_another)
+{
+	struct vmem_ept_leaf leaf = LEAF(0, 1);
+	uint64_t payload;
+
+	start(0);
+	cr_assert_eq(install(0, PAGE, 1, NULL), 0);
+	cr_assert_eq(install(PAGE + 1, 0, 1, NULL), -VMEM_EINVAL);
+	cr_assert_eq(install(PAGE, 6, 1, NULL), -VMEM_EINVAL);
+	cr_assert_eq(install(PAGE, UINT64_C(1) << 40, 1, NULL), -VMEM_ERANGE);
+	cr_assert_eq(install(PAGE, 0 - PAGE, 1, NULL), -VMEM_ERANGE);
+	leaf.rights = VMEM_EPT_WRITE;
+	cr_assert_eq(vmem_ept_install(ept, PAGE, &leaf, NULL), -VMEM_EINVAL);
+	leaf = LEAF(0, 1);
+	leaf.type = 3;
+	cr_assert_eq(vmem_ept_install(ept, PAGE, &leaf, NULL), -VMEM_EINVAL);
+	cr_assert_eq(install(0, 0, 1, NULL), -VMEM_EEXIST);
+	cr_assert_eq(vmem_ept_translate(ept, PAGE, &leaf, &payload), -VMEM_ENOENT);
+	cr_assert_eq(payload, UINT64_MAX);
+	cr_assert_eq(stats().leaves[0], 1);
+	close_ept();
+}
+
 Test(ept_install, expected)
 {
 	const uint64_t nothing = UINT64_MAX, seven = 7, eight = 8;

@@ -168,7 +168,7 @@ Test(ept_leaf, flags_of_intel)
 		leaf.flags = VMEM_EPT_LEAF_SNOOP;
 		expect_refused(leaf, -VMEM_ENOTSUP, VMEM_EPT_NO_CAPABILITY);
 		leaf.flags = VMEM_EPT_LEAF_SNOOP << 1;
-		expect_refused(leaf, -VMEM_EINVAL, VMEM_EPT_NO_CAPABILITY);
+		expect_refused(leaf, -VMEM_EINVAL, VMEM_EPT_BAD_CALL);
 		close_ept();
 		leaf.flags = intel_flags[i].flag;
 		if (intel_flags[i].needs) {

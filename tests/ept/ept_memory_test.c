@@ -248,6 +248,8 @@ Test(ept_memory, all_that_changes_is_written_back)
 		expect_seen();
 		cr_assert_eq(vmem_ept_set_payload(ept, 2 * GIB, 8192, 5, 1, 0, &change), 0);
 		expect_seen();
+		cr_assert_eq(vmem_ept_install(ept, 2 * GIB + 8192, &small, NULL), 0);
+		expect_seen();
 		cr_assert_eq(vmem_ept_map(ept, GIB, 8192, &any, VMEM_EPT_REPLACE, &change), 0);
 		expect_seen();
 		cr_assert_eq(vmem_ept_unmap(ept, GIB, 4096, &change), 0);

@@ -355,7 +355,7 @@ static uint32_t depth(unsigned part)
 	return walked.level;
 }
 
-/* A change owes what it took: rights, and all that tables translated which are gone; and nothing else. */
+/* A change owes what it took: rights, and all that tables translated which are gone; and nothing where nothing went. */
 static void judge(const struct vmem_ept_change *made, const uint32_t *depths)
 {
 	unsigned taken = 0, gone = 0;
