@@ -35,8 +35,6 @@ void vhost_queue_end(struct vhost_queue *q)
 
 const char *vhost_queue_set_size(struct vhost_queue *q, uint32_t size)
 {
-	if (q->started)
-		return "the queue runs";
 	if (!size || size > SPLIT_RING_MOST || size & (size - 1))
 		return "the size of a queue is no power of two up to 32768";
 	q->size = size;
@@ -45,22 +43,16 @@ const char *vhost_queue_set_size(struct vhost_queue *q, uint32_t size)
 
 const char *vhost_queue_set_base(struct vhost_queue *q, uint32_t base)
 {
-	if (q->started)
-		return "the queue runs";
 	if (base > UINT16_MAX)
 		return "an index has 16 bits";
 	q->base = (uint16_t)base;
 	return NULL;
 }
 
-const char *vhost_queue_set_address(struct vhost_queue *q,
-				    const struct vhost_vring_address *address)
+void vhost_queue_set_address(struct vhost_queue *q, const struct vhost_vring_address *address)
 {
-	if (q->started)
-		return "the queue runs";
 	q->address = *address;
 	q->has_address = true;
-	return NULL;
 }
 
 const char *vhost_queue_set_kick(struct vhost_queue *q, int fd)

@@ -25,11 +25,11 @@ void vhost_queue_end(struct vhost_queue *q);
 /* Takes a descriptor over, in place of the one before; -1: none. */
 void vhost_queue_set_fd(int *slot, int fd);
 
-/* NULL, or why not. */
+/* Of a queue that stands still. NULL, or why not. */
 const char *vhost_queue_set_size(struct vhost_queue *q, uint32_t size);
 const char *vhost_queue_set_base(struct vhost_queue *q, uint32_t base);
-const char *vhost_queue_set_address(struct vhost_queue *q,
-				    const struct vhost_vring_address *address);
+void vhost_queue_set_address(struct vhost_queue *q, const struct vhost_vring_address *address);
+/* NULL, or why not. */
 const char *vhost_queue_set_kick(struct vhost_queue *q, int fd);
 const char *vhost_queue_set_call(struct vhost_queue *q, int fd);
 

@@ -64,6 +64,17 @@ static const char *set_memory(struct vhost_client *c, struct vhost_message *m)
 	return why;
 }
 
+/* Nothing of before is returned: what queues there are begins anew, when it is told to. */
+static const char *reset(struct vhost_client *c)
+{
+	for (uint32_t i = 0; i < VHOST_QUEUES; i++) {
+		(void)vhost_queue_stop(&c->queue[i]);
+		c->queue[i].base = 0;
+		c->queue[i].enabled = !(c->features & VHOST_F_PROTOCOL_FEATURES);
+	}
+	return vhost_client_set_status(c, 0);
+}
+
 static const char *set_queue_fd(struct vhost_client *c, struct vhost_message *m)
 {
 	uint32_t index = (uint32_t)(m->payload.number & VHOST_VRING_INDEX);
@@ -106,10 +117,13 @@ static const char *set_queue(struct vhost_client *c, const struct vhost_message 
 	if (index >= VHOST_QUEUES)
 		return "there is no such queue";
 	q = &c->queue[index];
+	/* User-Mode Linux stops no queue of a driver that goes, and sets all up for the next. */
+	if (q->started && m->header.request != VHOST_SET_VRING_ENABLE)
+		(void)reset(c);
 	switch (m->header.request) {
 	case VHOST_SET_VRING_NUM: return vhost_queue_set_size(q, number);
 	case VHOST_SET_VRING_BASE: return set_base(c, q, number);
-	case VHOST_SET_VRING_ADDR: return vhost_queue_set_address(q, &m->payload.address);
+	case VHOST_SET_VRING_ADDR: vhost_queue_set_address(q, &m->payload.address); return NULL;
 	default: break;
 	}
 	q->enabled = number != 0;
@@ -138,17 +152,6 @@ static const char *set_config(struct vhost_client *c, const struct vhost_config 
 	    config->size <= VHOST_CONFIG_BYTES)
 		return vhost_client_guess_status(c, true);
 	return NULL;
-}
-
-/* Nothing of before is returned: what queues there are begins anew, when it is told to. */
-static const char *reset(struct vhost_client *c)
-{
-	for (uint32_t i = 0; i < VHOST_QUEUES; i++) {
-		(void)vhost_queue_stop(&c->queue[i]);
-		c->queue[i].base = 0;
-		c->queue[i].enabled = !(c->features & VHOST_F_PROTOCOL_FEATURES);
-	}
-	return vhost_client_set_status(c, 0);
 }
 
 static const char *answer(struct vhost_client *c, uint64_t number)

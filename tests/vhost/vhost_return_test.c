@@ -350,6 +350,24 @@ static void rebooted(void)
 	end();
 }
 
+/* User-Mode Linux stops nothing when its driver goes: the next one's rings begin anew, in the middle of a buffer too. */
+static void reloaded(void)
+{
+	for (uint32_t turns = 0; turns < 6; turns++) {
+		begin(false);
+		give(INFLATE, 0, false);
+		give(DEFLATE, 0, false);
+		for (uint32_t i = 0; i < turns; i++)
+			turn();
+		go_on(true);
+		assert(progress().driver && !progress().pages);
+		give(INFLATE, 0, false);
+		turns_settle(&t);
+		assert(progress().pages == 256);
+		end();
+	}
+}
+
 /* So it is when a driver with other features comes, wherever its rings go on. */
 static void other_features(void)
 {
@@ -424,6 +442,7 @@ int main(void)
 	switched_on();
 	paused();
 	rebooted();
+	reloaded();
 	other_features();
 	any_order(&random, false);
 	any_order(&random, true);
