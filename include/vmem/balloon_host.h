@@ -8,7 +8,7 @@
 VMEM_BEGIN_DECLS
 
 /** How many pages the balloon shall hold. The driver is told by vmem_balloon_tick(). The target that it has already
- *  changes nothing but the rate; one that asks for pages the same way does not end a stall.
+ *  changes nothing but the rate; one that asks for pages the same way does not end a stall, any other does.
  *  @param pages_per_s  no faster than this; 0: at once
  *  @return 0, -VMEM_ERANGE (more than there is RAM) @threads serial @since 1.0 */
 VMEM_API int vmem_balloon_set_target(vmem_balloon *balloon, uint64_t pages, uint64_t pages_per_s,
@@ -36,7 +36,9 @@ enum vmem_balloon_event {
 	VMEM_BALLOON_EVENT_CONFIG =
 		1, /**< the configuration has changed: the transport tells the driver */
 	VMEM_BALLOON_EVENT_REACHED, /**< the target is */
-	VMEM_BALLOON_EVENT_STALLED, /**< no progress for stall_ns; vmem_balloon_progress.proposed is what it can have */
+	/** no progress for stall_ns, with pages wanted of which the driver knows; vmem_balloon_progress.proposed is what it
+	 *  can have */
+	VMEM_BALLOON_EVENT_STALLED,
 	/** the driver claims another number of pages than it gave: with none on its way when it wrote that, or for
 	 *  stall_ns in which none moved */
 	VMEM_BALLOON_EVENT_ACTUAL,

@@ -127,7 +127,7 @@ struct vmem_balloon {
 	int way;                      /* that pages had to go at the last tick: balloon_target.c */
 	uint64_t furthest;    /* pages in the balloon when they had come furthest that way */
 	uint64_t progress_ns; /* when that was */
-	uint64_t most;        /* pages that it held, told at most */
+	uint64_t most;        /* pages that it held, of those wanted */
 	uint64_t rest_pages, rest_ns; /* so many are in it since then */
 	bool reached, stalled;
 	bool claim_told; /* there was an event for `actual` as it is */

@@ -22,10 +22,18 @@ int vmem_balloon_next_event(vmem_balloon *b)
 	return event;
 }
 
-/* Which way pages have to go: 1 in, -1 out, 0: as many are there as the driver was told. */
+/* So many pages are wanted in the balloon, and the driver knows it. */
+static uint64_t wanted_in(const vmem_balloon *b)
+{
+	return b->told < b->target ? b->told : b->target;
+}
+
+/* Which way pages have to go: 1 in, -1 out, 0: neither, as at the target, and between it and what the driver was told. */
 static int way_of(const vmem_balloon *b)
 {
-	return (b->owned < b->told) - (b->owned > b->told);
+	uint64_t most = b->told > b->target ? b->told : b->target;
+
+	return (b->owned < wanted_in(b)) - (b->owned > most);
 }
 
 static void start_watching(vmem_balloon *b, int way, uint64_t now_ns)
@@ -81,7 +89,6 @@ static void move(vmem_balloon *b, uint64_t elapsed_ns)
 	if (!step)
 		return;
 	b->told += b->target > b->told ? step : -step;
-	b->most = b->most < b->told ? b->most : b->told;
 	vmemi_balloon_event(b, VMEM_BALLOON_EVENT_CONFIG);
 }
 
@@ -142,10 +149,12 @@ static void compare(vmem_balloon *b, uint64_t now_ns)
 
 void vmemi_balloon_taken_back(vmem_balloon *b, uint64_t before)
 {
+	uint64_t wanted = wanted_in(b);
+
 	if (b->most < before)
-		b->most = before < b->told ? before : b->told;
-	if (b->owned >= before || b->owned >= b->told ||
-	    (b->most < b->told && b->owned + 1 >= b->most))
+		b->most = before < wanted ? before : wanted;
+	if (b->owned >= before || b->owned >= wanted ||
+	    (b->most < wanted && b->owned + 1 >= b->most))
 		return;
 	b->most = b->owned;
 	vmemi_balloon_event(b, VMEM_BALLOON_EVENT_LEAK);
@@ -156,6 +165,8 @@ void vmem_balloon_tick(vmem_balloon *b, uint64_t now_ns)
 	if (now_ns < b->tick_ns)
 		now_ns = b->tick_ns;
 	move(b, b->tick_ns ? now_ns - b->tick_ns : 0);
+	if (b->most > wanted_in(b))
+		b->most = wanted_in(b);
 	measure(b, now_ns);
 	watch(b, now_ns);
 	compare(b, now_ns);

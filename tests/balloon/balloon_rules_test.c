@@ -561,3 +561,26 @@ Test(balloon_rules, b14_pages_that_move)
 	cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_LEAK));
 	vmemt_balloon_end(&t);
 }
+
+/* B14: pages that a lower target no longer asks for may go before the driver is told so; when they are wanted again, one
+ * that moves is none taken back. */
+Test(balloon_rules, b14_with_a_rate)
+{
+	struct vmemt_balloon t = { 0 };
+
+	vmemt_balloon_new(&t, VMEM_BALLOON_F_DEFLATE_ON_OOM | MODERN);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 256, 0, t.now), 0);
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 0, 256);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 100, 1, t.now), 0);
+	vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, 0, 156);
+	cr_assert_eq(vmemt_progress(&t).told, 256);
+	cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_LEAK));
+	cr_assert_eq(vmem_balloon_set_target(t.b, 256, 1, t.now), 0);
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 0, 1);
+	vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, 0, 1);
+	cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_LEAK));
+	cr_assert_eq(vmem_balloon_set_target(t.b, 100, 1, t.now), 0);
+	vmemt_move_pages(&t, VMEM_BALLOON_DEFLATE, 200, 1);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_LEAK));
+	vmemt_balloon_end(&t);
+}

@@ -154,6 +154,66 @@ Test(balloon_target, stall_on_the_way)
 	vmemt_balloon_end(&t);
 }
 
+/* A driver that is still told more than the target, or less, stalls neither when the target is met nor beyond it; a stall
+ * before that has ended. */
+Test(balloon_target, no_stall_where_the_target_turned)
+{
+	static const uint32_t given[] = { 0, 1000, 2000, 3000, 3500 };
+	struct vmemt_balloon t = { .opts.stall_ns = 1000 * MS };
+
+	for (size_t i = 0; i < sizeof(given) / sizeof(*given); i++) {
+		vmemt_balloon_new(&t, MODERN);
+		cr_assert_eq(vmem_balloon_set_target(t.b, 4000, 0, t.now), 0);
+		if (given[i])
+			vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 0, given[i]);
+		vmem_balloon_tick(t.b, t.now += MS);
+		vmem_balloon_tick(t.b, t.now += 1000 * MS);
+		cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
+		cr_assert_eq(vmem_balloon_set_target(t.b, given[i] / 2, 100, t.now), 0);
+		cr_assert_eq(vmemt_progress(&t).stalled_ns, 0);
+		for (uint64_t told = 3990; told > given[i]; told -= 10) {
+			vmem_balloon_tick(t.b, t.now += 100 * MS);
+			cr_assert_eq(vmemt_progress(&t).told, told);
+			cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
+		}
+		/* Now pages are wanted back; or, if there are none, this is the target. */
+		vmem_balloon_tick(t.b, t.now += 200 * MS);
+		cr_assert_eq(vmemt_event(&t, VMEM_BALLOON_EVENT_REACHED), !given[i]);
+		vmem_balloon_tick(t.b, t.now += 1000 * MS);
+		cr_assert_eq(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED), !!given[i]);
+		/* Up again, to less than it has: nothing is wanted before that is told. */
+		if (given[i] == 3500) {
+			uint64_t told = vmemt_progress(&t).told;
+
+			cr_assert_eq(vmem_balloon_set_target(t.b, given[i], 10, t.now), 0);
+			cr_assert_eq(vmemt_progress(&t).stalled_ns, 0);
+			vmem_balloon_tick(t.b, t.now += 1000 * MS);
+			vmem_balloon_tick(t.b, t.now += 1000 * MS);
+			cr_assert_eq(vmemt_progress(&t).told, told + 20);
+			cr_assert_not(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
+		}
+		vmemt_balloon_end(&t);
+	}
+}
+
+/* What asks for pages the same way, if for fewer, does not end a stall. */
+Test(balloon_target, stall_with_a_lower_target)
+{
+	struct vmemt_balloon t = { .opts.stall_ns = 1000 * MS };
+
+	vmemt_balloon_new(&t, MODERN);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 4000, 0, t.now), 0);
+	vmemt_move_pages(&t, VMEM_BALLOON_INFLATE, 0, 100);
+	vmem_balloon_tick(t.b, t.now += MS);
+	vmem_balloon_tick(t.b, t.now += 1000 * MS);
+	cr_assert(vmemt_event(&t, VMEM_BALLOON_EVENT_STALLED));
+	cr_assert_eq(vmem_balloon_set_target(t.b, 101, 1, t.now), 0);
+	cr_assert_eq(vmemt_progress(&t).stalled_ns, 1000 * MS);
+	cr_assert_eq(vmem_balloon_set_target(t.b, 100, 1, t.now), 0);
+	cr_assert_eq(vmemt_progress(&t).stalled_ns, 0);
+	vmemt_balloon_end(&t);
+}
+
 /* What has been reached is told once, however often it is set. */
 Test(balloon_target, set_again)
 {
