@@ -520,7 +520,7 @@ static size_t mark_ones(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint32_t
 			const uint32_t *gfns, size_t count)
 {
 	bool in = operation == VMEM_BALLOON_DISCARD;
-	size_t n = 0;
+	uint64_t n = 0; /* as wide as what it is taken from */
 
 	if (in)
 		inflate_one(b, ram, gfns[0] - ram->base);
@@ -532,7 +532,7 @@ static size_t mark_ones(vmem_balloon *b, struct vmemi_balloon_ram *ram, uint32_t
 	b->owned += in ? n : -n;
 	b->released += in ? n : -n;
 	*(in ? &b->counters.inflated : &b->counters.deflated) += n;
-	return n + 1;
+	return (size_t)n + 1;
 }
 
 size_t vmemi_balloon_mark_list(vmem_balloon *b, uint32_t operation, const uint32_t *gfns,
