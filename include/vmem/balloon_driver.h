@@ -21,8 +21,8 @@
 VMEM_BEGIN_DECLS
 
 #define VMEM_BALLOON_DRIVER_ENTRIES 256u /**< page numbers, or ranges, of a buffer, as a rule */
-#define VMEM_BALLOON_DRIVER_ENTRIES_MOST 16384u
-#define VMEM_BALLOON_DRIVER_PIECES 32u /**< of a report */
+#define VMEM_BALLOON_DRIVER_ENTRIES_MOST 16384u /**< of them, that vmem_balloon_driver_opts takes */
+#define VMEM_BALLOON_DRIVER_PIECES 32u          /**< of a report */
 
 typedef struct vmem_balloon_driver vmem_balloon_driver; /* opaque */
 
@@ -63,7 +63,8 @@ struct vmem_balloon_driver_opts {
 	uint64_t max_spans; /**< rows of pages that it can hold, 8 bytes each; at least 1 */
 	uint32_t poison;    /**< what free pages hold; 0: nothing that matters */
 	/** Page numbers, or ranges, of a buffer, 16 bytes of memory each; 0: VMEM_BALLOON_DRIVER_ENTRIES, as Linux has
-	 *  it, and some devices take no more. More of them are fewer notifications. */
+	 *  it, and some devices take no more; above VMEM_BALLOON_DRIVER_ENTRIES_MOST: -VMEM_EINVAL. More of them are
+	 *  fewer notifications. */
 	uint32_t entries;
 };
 
