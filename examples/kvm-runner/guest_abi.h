@@ -72,7 +72,8 @@ enum guest_driver {
 enum guest_holder {
 	GUEST_HELD_BY_NOBODY = 0,
 	GUEST_HELD_BY_OWNER = 1, /* while it touches the page */
-	GUEST_HELD_BY_BALLOON = 2
+	GUEST_HELD_BY_BALLOON = 2,
+	GUEST_HELD_AS_FREE = 3 /* while it is made free, or reported */
 };
 
 /* What one page must hold. Only who holds the page changes it, and only by what it writes itself: nothing here is ever taken from the page again, so a lost write cannot make itself right. */

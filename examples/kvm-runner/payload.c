@@ -155,7 +155,7 @@ static void page_copy(struct work *w, uint64_t to, uint64_t from)
 	page_stamp(w, to);
 }
 
-/* From here to page_release() the page is this vCPU's. false: it is in the balloon. */
+/* From here to page_release() the page is this vCPU's. false: the balloon's driver has it. */
 static bool page_hold(struct work *w, uint64_t gfn)
 {
 	uint16_t nobody = GUEST_HELD_BY_NOBODY;
@@ -175,7 +175,9 @@ static void page_release(struct work *w, uint64_t gfn)
 static bool page_open(struct work *w, uint64_t gfn)
 {
 	if (!page_hold(w, gfn)) {
-		(void)__atomic_add_fetch(&w->params->missed, 1, __ATOMIC_RELAXED);
+		if (__atomic_load_n(&w->truth[gfn].holder, __ATOMIC_RELAXED) ==
+		    GUEST_HELD_BY_BALLOON)
+			(void)__atomic_add_fetch(&w->params->missed, 1, __ATOMIC_RELAXED);
 		return false;
 	}
 	if (guest_is_free(&w->truth[gfn]))

@@ -43,6 +43,7 @@ struct payload_balloon {
 	uint64_t next_free;  /* in search of what may be reported */
 	uint32_t looks_left; /* of that search */
 	uint64_t taken;
+	uint64_t missed; /* guest_params.missed, as it was at the last look */
 	uint32_t polls;
 	uint32_t bad_rows;   /* that a bad driver has given */
 	uint64_t used_bytes; /* of its memory */
@@ -71,11 +72,11 @@ static void free_nothing(void *context, void *memory, size_t bytes, size_t align
 	(void)align;
 }
 
-static bool take_page(struct payload_balloon *b, uint64_t gfn)
+static bool take_page(struct payload_balloon *b, uint64_t gfn, enum guest_holder holder)
 {
 	uint16_t nobody = GUEST_HELD_BY_NOBODY;
 
-	if (!__atomic_compare_exchange_n(&b->truth[gfn].holder, &nobody, GUEST_HELD_BY_BALLOON, 0,
+	if (!__atomic_compare_exchange_n(&b->truth[gfn].holder, &nobody, (uint16_t)holder, 0,
 					 __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return false;
 	if (guest_is_free(&b->truth[gfn]))
@@ -104,7 +105,7 @@ static uint64_t take_badly(struct payload_balloon *b, uint64_t *ret_gfn)
 				  GUEST_PAYLOAD_GPA >> GUEST_PAGE_SHIFT, b->params->pages,
 				  UINT32_MAX - 4 };
 
-	if (b->bad_rows == 0 && !take_page(b, b->params->pages - 1))
+	if (b->bad_rows == 0 && !take_page(b, b->params->pages - 1, GUEST_HELD_BY_BALLOON))
 		return 0;
 	*ret_gfn = rows[b->bad_rows++ % (sizeof(rows) / sizeof(*rows))];
 	return *ret_gfn == b->params->pages - 1 ? 1 : 4;
@@ -120,7 +121,7 @@ static uint64_t take(void *context, uint64_t most, uint64_t *ret_gfn)
 	if (gfn <= b->first)
 		gfn = b->params->pages; /* begins anew */
 	for (uint32_t looks = 0; looks < LOOKS && gfn > b->first && got < most; looks++) {
-		if (take_page(b, gfn - 1))
+		if (take_page(b, gfn - 1, GUEST_HELD_BY_BALLOON))
 			*ret_gfn = gfn - 1, got++;
 		else if (got)
 			break;
@@ -161,7 +162,7 @@ static void free_some(struct payload_balloon *b)
 
 		if (b->next_freed >= b->params->pages)
 			b->next_freed = b->first;
-		if (!guest_is_free(&b->truth[gfn]) && take_page(b, gfn))
+		if (!guest_is_free(&b->truth[gfn]) && take_page(b, gfn, GUEST_HELD_AS_FREE))
 			put_page(b, gfn, GUEST_CONTENT_ANYTHING);
 	}
 }
@@ -179,9 +180,9 @@ static bool take_free(struct payload_balloon *b, uint64_t gfn)
 {
 	const uint16_t *content = &b->truth[gfn].content;
 
-	/* Its owner misses it meanwhile: first a look, without. */
+	/* Its owner does without it meanwhile: first a look. */
 	if (__atomic_load_n(content, __ATOMIC_RELAXED) != GUEST_CONTENT_ANYTHING ||
-	    !take_page(b, gfn))
+	    !take_page(b, gfn, GUEST_HELD_AS_FREE))
 		return false;
 	if (*content == GUEST_CONTENT_ANYTHING)
 		return true;
@@ -438,10 +439,11 @@ static void send(struct payload_balloon *b, const struct vmem_balloon_out *out)
 /* When pages are missed the guest takes some back, if that was agreed on, and gives none again at once. */
 static void try_again(struct payload_balloon *b)
 {
-	uint64_t missed = __atomic_exchange_n(&b->params->missed, 0, __ATOMIC_RELAXED);
+	uint64_t missed = __atomic_load_n(&b->params->missed, __ATOMIC_RELAXED);
 
-	if (missed && vmem_balloon_driver_oom(b->driver, SHORT_PAGES))
+	if (missed != b->missed && vmem_balloon_driver_oom(b->driver, SHORT_PAGES))
 		b->polls = 0;
+	b->missed = missed;
 	if (++b->polls % POLLS_A_TRY != 0)
 		return;
 	if (b->params->frees)

@@ -33,8 +33,7 @@ int inject_drop_page(struct vm *vm)
 		int error;
 
 		if (__atomic_load_n(&vm->truth[gfn].sum, __ATOMIC_RELAXED) == zero_sum ||
-		    __atomic_load_n(&vm->truth[gfn].holder, __ATOMIC_RELAXED) ==
-			    GUEST_HELD_BY_BALLOON)
+		    __atomic_load_n(&vm->truth[gfn].holder, __ATOMIC_RELAXED) > GUEST_HELD_BY_OWNER)
 			continue;
 		error = vmem_region_discard(vm->region, gpa, GUEST_PAGE_SIZE, NULL);
 		if (error)

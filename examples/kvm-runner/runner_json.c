@@ -168,6 +168,7 @@ static void add_balloon(cJSON *vm_object, struct balloon *b)
 	number(object, "reported_released_bytes", s.discard.reported.released);
 	number(object, "stalls", b->stalls);
 	number(object, "leaks", b->leaks);
+	number(object, "missed", b->vm->params->missed);
 	number(object, "bad_buffers", b->bad_buffers);
 #define ADD(field) number(object, #field, s.counters.field)
 	ADD(buffers);
