@@ -133,10 +133,11 @@ bool vhost_channel_is_to_us(const struct vhost_channel *c, int fd)
 	struct sockaddr_un ours = { 0 }, its = { 0 };
 	socklen_t bytes = sizeof(ours), its_bytes = sizeof(its);
 
+	/* A path that fills its field is a byte longer with its end, which is not written. */
 	return getsockname(c->socket, (struct sockaddr *)&ours, &bytes) == 0 &&
 	       getpeername(fd, (struct sockaddr *)&its, &its_bytes) == 0 &&
 	       bytes > offsetof(struct sockaddr_un, sun_path) && bytes == its_bytes &&
-	       memcmp(&ours, &its, bytes) == 0;
+	       memcmp(&ours, &its, bytes < sizeof(ours) ? bytes : sizeof(ours)) == 0;
 }
 
 void vhost_channel_drop(int fd)
