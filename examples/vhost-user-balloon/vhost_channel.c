@@ -18,8 +18,6 @@
 #include "common/socket_fds.h"
 #include "vhost_closer.h"
 
-#define MOST_DROPPED 64 /* messages in one call */
-
 void vhost_channel_begin(struct vhost_channel *c, int socket)
 {
 	*c = (struct vhost_channel){ .socket = socket };
@@ -37,7 +35,8 @@ void vhost_channel_next(struct vhost_channel *c)
 void vhost_channel_end(struct vhost_channel *c)
 {
 	vhost_channel_next(c);
-	close(c->socket);
+	shutdown(c->socket, SHUT_RDWR); /* the client sees it at once */
+	vhost_close(c->socket);
 	c->socket = -1;
 }
 
@@ -138,15 +137,6 @@ bool vhost_channel_is_to_us(const struct vhost_channel *c, int fd)
 	       getpeername(fd, (struct sockaddr *)&its, &its_bytes) == 0 &&
 	       bytes > offsetof(struct sockaddr_un, sun_path) && bytes == its_bytes &&
 	       memcmp(&ours, &its, bytes < sizeof(ours) ? bytes : sizeof(ours)) == 0;
-}
-
-void vhost_channel_drop(int fd)
-{
-	char bytes[512];
-
-	for (int i = 0; i < MOST_DROPPED; i++)
-		if (recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT) <= 0)
-			return;
 }
 
 /* What is no socket is written when there is room. Whoever shares it may fill it in between: the timer of the main

@@ -19,7 +19,7 @@ struct vhost_channel {
 
 /* The channel owns the socket. */
 void vhost_channel_begin(struct vhost_channel *c, int socket);
-/* Closes it, and what came in a message that is not whole. */
+/* Ends the connection, and closes what came in a message that is not whole. */
 void vhost_channel_end(struct vhost_channel *c);
 
 /* Takes what is there of a message.
@@ -42,9 +42,6 @@ bool vhost_channel_fd_is(int fd, const char *kind);
 /* Whether it is the other end of a connection to where this one was made: its client's own, most likely. Who keeps
  * that does not see the client go. */
 bool vhost_channel_is_to_us(const struct vhost_channel *c, int fd);
-
-/* Drops what came there, with its descriptors: of a socket on which nobody is asked anything. Bounded. */
-void vhost_channel_drop(int fd);
 
 /* Writes all of it or nothing, to a descriptor that somebody else may have filled. @return 1, 0: no room; -1 */
 int vhost_channel_tell(int fd, const void *bytes, size_t count);

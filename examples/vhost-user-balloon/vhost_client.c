@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "vhost_closer.h"
+
 #define DRIVER_SEEN 3u   /* acknowledged, and there is a driver */
 #define TURN_MESSAGES 16 /* in one turn */
 
@@ -232,9 +234,11 @@ static void look_for_its_end(struct vhost_client *c, const struct pollfd *fds)
 	for (uint32_t i = 0; i < VHOST_CLIENT_FDS; i++)
 		if (fds[i].revents)
 			return;
-	vhost_channel_drop(c->request);
+	if (vhost_closer_drains())
+		return;
+	vhost_drain(c->request);
 	for (uint32_t i = 0; i < VHOST_QUEUES; i++)
-		vhost_channel_drop(c->queue[i].call);
+		vhost_drain(c->queue[i].call);
 }
 
 const char *vhost_client_serve(struct vhost_client *c, const struct pollfd *fds, uint64_t now_ns)

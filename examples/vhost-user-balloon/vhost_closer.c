@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A ring of descriptors and a thread that closes the first; it is started when the first one comes. The thread may
- * be waiting when the process ends: then the kernel ends the process when the file system answers, or is gone. */
+/* A ring of descriptors and threads that close them, each started when all before it are at work: what waits keeps
+ * nothing else waiting. A thread may be waiting when the process ends: then the kernel ends the process when the file
+ * system answers, or is gone. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include "vhost_closer.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -14,43 +16,70 @@
 
 #include "vhost_channel.h"
 
-#define BEHIND 8u                 /* from here on nothing is received */
-#define ROOM (BEHIND + VHOST_FDS) /* so all of one message has room */
+#define BEHIND 16u      /* from here on nothing is received; and threads */
+#define KEPT 32u        /* a client has less besides a message */
+#define MOST_DROPPED 64 /* messages in one go */
+#define ROOM (BEHIND + VHOST_FDS + KEPT)
+
+struct job {
+	int fd;
+	bool drains; /* before it is closed */
+};
 
 static struct {
 	pthread_mutex_t lock; /* of all below */
 	pthread_cond_t more;
-	bool runs;
-	uint32_t first, count; /* the first one is being closed */
-	int fd[ROOM];
+	uint32_t threads, idle;
+	uint32_t first, waiting; /* in the ring */
+	uint32_t count, drains;  /* in the ring, and under way */
+	struct job job[ROOM];
 } closer = { .lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER };
 
-/* Its close is known not to wait. No file system is asked. Sockets of other families may linger. */
+/* Its close is known not to wait. No file system is asked. */
 static bool is_quick(int fd)
 {
-	socklen_t size = sizeof(int);
-	int domain;
-
 	return fcntl(fd, F_GET_SEALS) >= 0 || vhost_channel_fd_is(fd, "anon_inode:[eventfd]") ||
-	       vhost_channel_fd_is(fd, "pipe:[") ||
-	       (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX);
+	       vhost_channel_fd_is(fd, "pipe:[");
+}
+
+/* There is no room for descriptors, so none is taken in, whatever the socket was told to add to a message. */
+static void drain(int fd)
+{
+	char bytes[512];
+
+	for (int i = 0; i < MOST_DROPPED; i++)
+		if (recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT) <= 0)
+			return;
+}
+
+static struct job next_job(void)
+{
+	struct job job;
+
+	while (!closer.waiting) {
+		closer.idle++;
+		pthread_cond_wait(&closer.more, &closer.lock);
+		closer.idle--;
+	}
+	job = closer.job[closer.first];
+	closer.first = (closer.first + 1) % ROOM;
+	closer.waiting--;
+	return job;
 }
 
 static void *run(void *unused)
 {
 	pthread_mutex_lock(&closer.lock);
 	for (;;) {
-		int fd = closer.fd[closer.first];
+		struct job job = next_job();
 
-		if (!closer.count) {
-			pthread_cond_wait(&closer.more, &closer.lock);
-			continue;
-		}
 		pthread_mutex_unlock(&closer.lock);
-		close(fd);
+		if (job.drains)
+			drain(job.fd);
+		close(job.fd);
 		pthread_mutex_lock(&closer.lock);
-		closer.first = (closer.first + 1) % ROOM;
 		closer.count--;
+		closer.drains -= job.drains;
 	}
 	return unused;
 }
@@ -72,24 +101,52 @@ static bool start(void)
 }
 
 /* False: there is no thread. */
-static bool hand_over(int fd)
+static bool hand_over(int fd, bool drains)
 {
+	bool taken;
+
 	pthread_mutex_lock(&closer.lock);
-	if (!closer.runs)
-		closer.runs = start();
-	if (closer.runs && closer.count < ROOM) {
-		closer.fd[(closer.first + closer.count++) % ROOM] = fd;
+	/* One that was woken may not have run yet, and is idle still. */
+	if (closer.idle <= closer.waiting && closer.threads < BEHIND)
+		closer.threads += start();
+	taken = closer.threads && closer.waiting < ROOM;
+	if (taken) {
+		closer.job[(closer.first + closer.waiting++) % ROOM] = (struct job){ fd, drains };
+		closer.count++;
+		closer.drains += drains;
 		pthread_cond_signal(&closer.more);
-		fd = -1;
 	}
 	pthread_mutex_unlock(&closer.lock);
-	return fd < 0;
+	return taken;
 }
 
 void vhost_close(int fd)
 {
-	if (is_quick(fd) || !hand_over(fd))
+	if (is_quick(fd) || !hand_over(fd, false))
 		close(fd);
+}
+
+/* Of a copy: the descriptor may be closed meanwhile. */
+void vhost_drain(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	int copy;
+
+	if (fd < 0 || !vhost_channel_fd_is(fd, "socket:[") || poll(&p, 1, 0) <= 0)
+		return;
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (copy >= 0 && !hand_over(copy, true))
+		close(copy);
+}
+
+bool vhost_closer_drains(void)
+{
+	bool drains;
+
+	pthread_mutex_lock(&closer.lock);
+	drains = closer.drains;
+	pthread_mutex_unlock(&closer.lock);
+	return drains;
 }
 
 uint32_t vhost_closer_count(void)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* vmem-vhost-user-balloon: its sockets, its signals, and the loop. One thread, and the one
+/* vmem-vhost-user-balloon: its sockets, its signals, and the loop. One thread, and those
  * of vhost_closer.c. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

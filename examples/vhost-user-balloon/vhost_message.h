@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #define VHOST_REGIONS 8u                            /* most of a memory table */
-#define VHOST_PIECE_FDS 16u                         /* that are noticed in a piece of a message */
+#define VHOST_PIECE_FDS 253u                        /* most that the kernel passes at once */
 #define VHOST_FDS (VHOST_REGIONS + VHOST_PIECE_FDS) /* most that one has before it is refused */
 #define VHOST_CONFIG_BYTES 256u                     /* most of a configuration space */
 

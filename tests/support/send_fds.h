@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { VMEMT_FDS_MAX = 32 };
+enum { VMEMT_FDS_MAX = 253 }; /* most that the kernel passes at once */
 
 /* One message with so many descriptors; as sendmsg() with @flags. */
 ssize_t vmemt_send_fds(int socket, const void *bytes, size_t count, const int *fds,

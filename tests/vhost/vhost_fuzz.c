@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #endif
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -15,6 +16,7 @@
 #include "support/fuzz_input.h"
 #include "support/send_fds.h"
 #include "vhost-user-balloon/vhost_client.h"
+#include "vhost-user-balloon/vhost_closer.h"
 
 #define BYTES UINT64_C(0x40000) /* of memory */
 #define GPA UINT64_C(0x100000)
@@ -213,6 +215,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	for (int i = 0; i < MOST_STEPS && in.left && !over; i++)
 		step(&in);
 	vhost_client_end(&client);
+	while (vhost_closer_count())
+		sched_yield();
 	close(theirs);
 	close(requests[0]);
 	close(requests[1]);
