@@ -98,19 +98,20 @@ bool mute_fs_begin(struct mute_fs *fs, const char **ret_why)
 	int device, ends[2];
 	pid_t parent;
 
-	*ret_why = "no access to /dev/fuse, or no right to mount";
-	if (access("/dev/fuse", R_OK | W_OK) != 0)
-		return false;
-	assert(pipe2(ends, O_CLOEXEC) == 0);
+	*ret_why = "files whose close waits: no /dev/fuse that opens, or no right to mount";
 	device = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (device < 0)
+		return false;
 	strcpy(fs->folder, "/tmp/vmem-mute-fs-XXXXXX");
-	assert(device >= 0 && mkdtemp(fs->folder));
-	snprintf(fs->file, sizeof(fs->file), "%s/f", fs->folder);
-	fs->closes = ends[0];
+	assert(mkdtemp(fs->folder));
 	if (!mount_at(fs->folder, device)) {
 		rmdir(fs->folder);
+		close(device);
 		return false;
 	}
+	snprintf(fs->file, sizeof(fs->file), "%s/f", fs->folder);
+	assert(pipe2(ends, O_CLOEXEC) == 0);
+	fs->closes = ends[0];
 	parent = getpid();
 	fs->server = fork();
 	assert(fs->server >= 0);
