@@ -3,11 +3,12 @@
  * bits that processors set in it until then are taken over (ept_retire.c). Guard: serial calls. */
 #include "ept/ept_leaf.h"
 
-/* Whether the entries of a table are first, first + step ... but for @ignore; *any: all bits in them. */
+/* Whether the entries of a table are first, first + step ... but for @ignore; *other: bits of it that some have
+ * and the first has not, or the first has and some have not. */
 static inline bool in_a_row(const uint64_t *table, uint64_t first, uint64_t step, uint64_t ignore,
-			    uint64_t *any)
+			    uint64_t *other)
 {
-	uint64_t seen = 0, unlike = 0;
+	uint64_t unlike = 0;
 
 	for (uint32_t i = 0; i < VMEM_EPT_ENTRIES; i += 8) {
 		const uint64_t *s = table + i;
@@ -16,7 +17,6 @@ static inline bool in_a_row(const uint64_t *table, uint64_t first, uint64_t step
 		uint64_t e = vmemi_ept_load(s + 4), f = vmemi_ept_load(s + 5);
 		uint64_t g = vmemi_ept_load(s + 6), h = vmemi_ept_load(s + 7);
 
-		seen |= (a | b | c | d) | (e | f | g | h);
 		unlike |= (a ^ first) | (b ^ (first + step)) | (c ^ (first + 2 * step)) |
 			  (d ^ (first + 3 * step));
 		unlike |= (e ^ (first + 4 * step)) | (f ^ (first + 5 * step)) |
@@ -25,14 +25,14 @@ static inline bool in_a_row(const uint64_t *table, uint64_t first, uint64_t step
 			return false;
 		first += 8 * step;
 	}
-	*any = seen;
+	*other = unlike;
 	return true;
 }
 
 /* The leaf of @level that a table below it can become, or 0. */
 static uint64_t merged(const vmem_ept *ept, const uint64_t *table, uint32_t level)
 {
-	uint64_t ad = ept->accessed | ept->dirty, first = vmemi_ept_load(table), any;
+	uint64_t ad = ept->accessed | ept->dirty, first = vmemi_ept_load(table), other;
 	const uint32_t exec = VMEM_EPT_EXEC | VMEM_EPT_EXEC_USER;
 
 	if (!vmemi_ept_is_leaf(first) || (first & VMEMI_EPT_LOGGED) ||
@@ -41,10 +41,10 @@ static uint64_t merged(const vmem_ept *ept, const uint64_t *table, uint32_t leve
 		return 0;
 	if ((ept->flags & VMEM_EPT_NO_EXEC_LARGE) && (vmemi_ept_rights_of(ept, first) & exec))
 		return 0;
-	if (level == 2 ? !in_a_row(table, first, vmemi_ept_bytes(1), ad, &any)
-		       : !in_a_row(table, first, vmemi_ept_bytes(2), ad, &any))
+	if (level == 2 ? !in_a_row(table, first, vmemi_ept_bytes(1), ad, &other)
+		       : !in_a_row(table, first, vmemi_ept_bytes(2), ad, &other))
 		return 0;
-	return first | VMEMI_EPT_LARGE_BIT | (any & ad);
+	return first | VMEMI_EPT_LARGE_BIT | other;
 }
 
 static void merge_at(struct vmemi_ept_call *c, uint64_t gpa, const struct vmemi_ept_path *path)
