@@ -335,19 +335,24 @@ static void paused(void)
 	end();
 }
 
-/* All memory is the guest's again. */
-static void rebooted(void)
+/* All memory is the guest's again, and the driver that comes is served. */
+static void another_driver_comes(void)
 {
-	begin(false);
-	give(INFLATE, 0, false);
-	turns_settle(&t);
-	stop_all();
 	go_on(true);
 	assert(progress().driver && !progress().pages);
 	give(INFLATE, 0, false);
 	turns_settle(&t);
 	assert(progress().pages == 256);
 	end();
+}
+
+static void rebooted(void)
+{
+	begin(false);
+	give(INFLATE, 0, false);
+	turns_settle(&t);
+	stop_all();
+	another_driver_comes();
 }
 
 /* User-Mode Linux stops nothing when its driver goes: the next one's rings begin anew, in the middle of a buffer too. */
@@ -359,12 +364,7 @@ static void reloaded(void)
 		give(DEFLATE, 0, false);
 		for (uint32_t i = 0; i < turns; i++)
 			turn();
-		go_on(true);
-		assert(progress().driver && !progress().pages);
-		give(INFLATE, 0, false);
-		turns_settle(&t);
-		assert(progress().pages == 256);
-		end();
+		another_driver_comes();
 	}
 }
 
