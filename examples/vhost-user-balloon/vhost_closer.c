@@ -139,24 +139,24 @@ void vhost_drain(int fd)
 		close(copy);
 }
 
-bool vhost_closer_drains(void)
+static uint32_t read_locked(const uint32_t *number)
 {
-	bool drains;
+	uint32_t now;
 
 	pthread_mutex_lock(&closer.lock);
-	drains = closer.drains;
+	now = *number;
 	pthread_mutex_unlock(&closer.lock);
-	return drains;
+	return now;
+}
+
+bool vhost_closer_drains(void)
+{
+	return read_locked(&closer.drains) != 0;
 }
 
 uint32_t vhost_closer_count(void)
 {
-	uint32_t count;
-
-	pthread_mutex_lock(&closer.lock);
-	count = closer.count;
-	pthread_mutex_unlock(&closer.lock);
-	return count;
+	return read_locked(&closer.count);
 }
 
 bool vhost_closer_is_behind(void)
