@@ -527,7 +527,7 @@ static void anything(uint64_t *random)
 	next_is_served("anything");
 }
 
-/* Descriptors that the back end has open, without a client. */
+/* Descriptors that the back end has open, without a client and what threads still close of one. */
 static int count_open(void)
 {
 	char path[64];
@@ -535,6 +535,7 @@ static int count_open(void)
 	DIR *folder;
 
 	VMEMT_UNTIL(back_end_status(&back, "client") == 0);
+	VMEMT_UNTIL(back_end_status(&back, "closing") == 0);
 	snprintf(path, sizeof(path), "/proc/%d/fd", (int)back.pid);
 	folder = opendir(path);
 	assert(folder);
